@@ -1,0 +1,5 @@
+"""``python -m fmbench``."""
+
+from fmbench.cli import main
+
+main()

@@ -1,0 +1,343 @@
+"""The command line: parse, call one stage, map errors to exit codes.
+
+Exit codes: 0 done (a diverged training is a result, so it is 0 too); 2 the config or the command is wrong;
+3 a file is missing, truncated or does not fit; 4 another process is at the same work.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
+from fmbench.progress import Console
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Spec = Annotated[str, typer.Option(help="the job's spec: JSON, or @file with JSON (see `fmbench spec`)")]
+Log = Annotated[Path | None, typer.Option(help="append plain progress lines to this file")]
+Mode = Annotated[str, typer.Option("--progress", help="auto, bar, lines or none", envvar="FMBENCH_PROGRESS")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N", envvar="FMBENCH_DEVICE")]
+Code = Annotated[str, typer.Option(help="hash of the stage's code, where the caller has it already; computed if empty")]
+Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
+Folder = Annotated[Path, typer.Option()]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(help="MLflow server; 'off' for none; by default sqlite in --tracking", envvar="FMBENCH_TRACKING_URI"),
+]
+ConfigFiles = Annotated[list[Path], typer.Option("--configfile", help="config files, later ones laid over earlier ones")]
+
+
+def _spec(text: str) -> dict[str, Any]:
+    source = text
+    try:
+        if text.startswith("@"):
+            source = Path(text[1:]).read_text(encoding="utf-8")
+        spec = json.loads(source)
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"--spec is not JSON and not a file with JSON: {error}. Print one with `fmbench spec`") from None
+    if not isinstance(spec, dict) or "stage" not in spec:
+        raise ConfigError("--spec must be an object with a stage. Print one with `fmbench spec`")
+    return spec
+
+
+def _console(spec: dict[str, Any], mode: str, log: Path | None) -> Console:
+    if mode not in ("auto", "bar", "lines", "none"):
+        raise ConfigError(f"--progress must be auto, bar, lines or none, not {mode!r}")
+    method = spec.get("method")
+    if isinstance(method, dict):
+        method = method["name"]
+    parts = [str(p) for p in (spec.get("dataset"), method, spec.get("seed")) if p is not None]
+    return Console(" ".join([spec["stage"], "/".join(parts)]).strip(), mode, log)  # type: ignore[arg-type]
+
+
+def _job(spec: dict[str, Any], code: str, mode: str, log: Path | None, device: str, threads: int) -> Any:
+    import torch
+
+    from fmbench.codehash import stage_hash
+    from fmbench.specs import plugins
+    from fmbench.stages.common import Job
+
+    torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device!r} cannot be used: {error}") from None
+    if chosen.type == "cuda":  # on the CPU everything here is deterministic, and this call costs two seconds of imports
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return Job(spec, _console(spec, mode, log), chosen, code or stage_hash(spec["stage"], plugins(spec)))
+
+
+@app.command()
+def prepare(spec: Spec, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
+    """Prepare a data set: arrays and a manifest."""
+    from fmbench.stages.prepare import run
+
+    values = _spec(spec)
+    run(values, out, _console(values, mode, log))
+
+
+@app.command()
+def check(
+    spec: Spec,
+    data: Annotated[Path, typer.Option(help="folder with a prepared folder for each data set")],
+    out: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Build every method and network once, before any training."""
+    from fmbench.stages.check import run
+
+    values = _spec(spec)
+    run(values, {name: data / name for name in values["datasets"]}, out, _console(values, mode, log))
+
+
+@app.command()
+def features(
+    spec: Spec,
+    data: Folder,
+    out: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+    device: Device = "auto",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Train the feature extractor of a data set and measure the floors."""
+    from fmbench.stages.features import run
+
+    run(_job(_spec(spec), code, mode, log, device, threads), data, out)
+
+
+@app.command()
+def train(
+    spec: Spec,
+    data: Folder,
+    out: Folder,
+    checkpoints: Folder,
+    tracking: Annotated[Path, typer.Option(help="folder of the MLflow store")] = Path("results/mlflow"),
+    tracking_uri: TrackingUri = None,
+    log: Log = None,
+    mode: Mode = "auto",
+    device: Device = "auto",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Train one method on one data set with one seed; goes on from its checkpoint if it was killed."""
+    from fmbench.config import settings_hash
+    from fmbench.provenance import commit
+    from fmbench.stages.collect import run_tags
+    from fmbench.stages.train import run
+    from fmbench.tracking import Tracker, run_key
+
+    values = _spec(spec)
+    job = _job(values, code, mode, log, device, threads)
+    key = run_key(values, settings_hash(values), job.code_hash)
+    tags = run_tags(commit(), values)
+    run(job, data, out, checkpoints, Tracker(tracking, tracking_uri, values, key, tags, job.console.say))
+
+
+@app.command()
+def sample(
+    spec: Spec,
+    data: Folder,
+    model: Folder,
+    out: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+    device: Device = "auto",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Sample a model by the adaptive solver and count its evaluations."""
+    from fmbench.stages.sample import run
+
+    run(_job(_spec(spec), code, mode, log, device, threads), data, model, out)
+
+
+@app.command()
+def likelihood(
+    spec: Spec,
+    data: Folder,
+    model: Folder,
+    out: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+    device: Device = "auto",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Measure a model's NLL on the test split."""
+    from fmbench.stages.likelihood import run
+
+    run(_job(_spec(spec), code, mode, log, device, threads), data, model, out)
+
+
+@app.command()
+def sweep(
+    spec: Spec,
+    data: Folder,
+    model: Folder,
+    out: Folder,
+    cache: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+    device: Device = "auto",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Run every fixed-step solver at every NFE against the reference."""
+    from fmbench.stages.sweep import run
+
+    run(_job(_spec(spec), code, mode, log, device, threads), data, model, out, cache)
+
+
+@app.command()
+def quality(
+    spec: Spec,
+    data: Folder,
+    samples: Folder,
+    features: Folder,
+    out: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+    device: Device = "auto",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Measure the distance between samples and data."""
+    from fmbench.stages.quality import run
+
+    run(_job(_spec(spec), code, mode, log, device, threads), data, samples, features, out)
+
+
+@app.command()
+def collect(
+    spec: Spec,
+    results: Folder,
+    tracking: Annotated[Path, typer.Option(help="folder of the MLflow store")] = Path("results/mlflow"),
+    tracking_uri: TrackingUri = None,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Join all rows into records.parquet and mirror them to MLflow."""
+    from fmbench.stages.collect import mirror, run
+
+    values = _spec(spec)
+    console = _console(values, mode, log)
+    run(values, results, console)
+    mirror(results, tracking, tracking_uri, console)
+
+
+@app.command()
+def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
+    """Write Table 1 as CSV (--out), Markdown and LaTeX (beside it)."""
+    from fmbench.report.tables import write_table1
+
+    values = _spec(spec)
+    table = write_table1(records, values, out)
+    console = _console(values, mode, log)
+    console.say(f"{len(table)} rows, {(table.status == 'ok').sum()} ok -> {out}, {out.with_suffix('.md').name}, .tex")
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="fig04, fig07 or fig11")],
+    results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
+    out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf; may be given several times")] = None,
+    data: Annotated[Path | None, typer.Option(help="also write the data shown, as parquet")] = None,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Draw a figure from parquet alone."""
+    from fmbench.report.figures import write_figure
+
+    outputs = out or [Path(f"{name}.png")]
+    write_figure(name, results, outputs, data)
+    Console(f"figure {name}", mode, log).say(f"-> {', '.join(map(str, outputs))}")  # type: ignore[arg-type]
+
+
+@app.command()
+def spec(
+    stage: Annotated[str, typer.Argument(help="check, prepare, features, train, sample, likelihood, sweep, quality, ...")],
+    dataset: Annotated[str | None, typer.Argument()] = None,
+    method: Annotated[str | None, typer.Argument()] = None,
+    seed: Annotated[int, typer.Argument()] = 0,
+    configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
+) -> None:
+    """Print the spec of a job, to run its stage by hand."""
+    from fmbench import specs
+    from fmbench.config import canonical, load
+
+    config = load(*map(str, configfile))
+    whole: dict[str, Callable[..., Any]] = {"check": specs.check, "collect": specs.collect, "table1": specs.table1}
+    by_data: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
+    if stage in whole:
+        values = whole[stage](config)
+    elif dataset is None:
+        raise ConfigError(f"stage {stage!r} needs a data set; this config has {', '.join(config.datasets)}")
+    elif stage in by_data:
+        values = by_data[stage](config, dataset)
+    elif method is None:
+        raise ConfigError(f"stage {stage!r} needs a method; this config has {', '.join(m.name for m in config.methods)}")
+    elif stage == "train":
+        values = specs.train(config, dataset, method, seed)
+    elif stage in ("sample", "likelihood", "sweep", "quality"):
+        values = specs.evaluate(stage, config, dataset, method, seed)
+    else:
+        raise ConfigError(f"unknown stage {stage!r}")
+    typer.echo(canonical(values))
+
+
+@app.command()
+def validate(configfile: ConfigFiles = [Path("config.yaml")]) -> None:  # noqa: B006 - typer copies it
+    """Check config files without running anything."""
+    from fmbench.config import load
+
+    config = load(*map(str, configfile))
+    methods = ", ".join(m.name for m in config.methods)
+    typer.echo(f"ok: {methods} on {', '.join(config.datasets)}, seeds {', '.join(map(str, config.seeds))}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the config's JSON schema (workflow/schemas/config.schema.json is this, for editors)."""
+    from fmbench.config import Config
+
+    values = Config.model_json_schema()
+    typer.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **values}, indent=2, sort_keys=True))
+
+
+def main() -> None:
+    """Entry point."""
+    codes: list[tuple[type[FmbenchError], int]] = [(ConfigError, 2), (DataError, 3), (CheckpointError, 3), (LockedError, 4)]
+    try:
+        app()
+    except FmbenchError as error:
+        print(f"fmbench: error: {error}", file=sys.stderr)
+        sys.exit(next((code for kind, code in codes if isinstance(error, kind)), 1))
+    except ValueError as error:
+        if os.environ.get("FMBENCH_DEBUG"):
+            raise
+        print(f"fmbench: error: {error} (FMBENCH_DEBUG=1 shows where)", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno is None or os.environ.get("FMBENCH_DEBUG"):
+            raise
+        print(
+            f"fmbench: error: {error}. Nothing finished so far is lost; mend the cause (a full disk, a missing permission) "
+            "and rerun",
+            file=sys.stderr,
+        )
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

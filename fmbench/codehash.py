@@ -1,0 +1,93 @@
+"""A hash of the code a stage depends on, so that a real edit reruns it and a comment does not.
+
+Snakemake does not look into the package. Each rule therefore carries, among its params, the hash of the syntax trees
+(docstrings removed) of the stage's module and of everything in fmbench it imports, directly or not.
+"""
+
+import ast
+import hashlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+PLUMBING = frozenset(
+    f"fmbench.{name}"
+    for name in ("errors", "files", "provenance", "progress", "tracking", "codehash", "cache", "config", "specs")
+)
+"""Modules that cannot change a number: messages, files, MLflow, and the reading of the config, whose outcome is in a job's
+spec already. They are left out, so that a better error message does not cost a day of training."""
+
+
+def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
+    """16 hex digits over the code of a stage and of plug-in modules given by dotted names."""
+    digest = hashlib.sha256()
+    for module in sorted(closure(stage_module(stage))):
+        digest.update(f"{module}={_tree_hash(_source(module))};".encode())
+    for plugin in sorted(set(plugins)):
+        module = plugin.partition(":")[0]
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
+            digest.update(f"{module}={_tree_hash(Path(spec.origin))};".encode())
+    return digest.hexdigest()[:16]
+
+
+def stage_module(stage: str) -> str:
+    """The module of a stage: ``fmbench.stages.<stage>``, or ``fmbench.report.<stage>`` for tables and figures."""
+    for module in (f"fmbench.stages.{stage}", f"fmbench.report.{stage}"):
+        if _source(module).exists():
+            return module
+    raise ValueError(f"there is no stage {stage!r}")
+
+
+def closure(module: str) -> set[str]:
+    """``module`` and every fmbench module it imports, directly or not, less the plumbing."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in PLUMBING:
+            continue
+        found.add(name)
+        waiting += _imports(_source(name))
+    return found
+
+
+def _source(module: str) -> Path:
+    base = PACKAGE.parent.joinpath(*module.split("."))
+    package = base / "__init__.py"
+    return package if package.exists() else base.with_suffix(".py")
+
+
+@cache
+def _imports(source: Path) -> tuple[str, ...]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            candidates = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            candidates = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        # "from fmbench.metrics import frechet" may name a module or a thing in one.
+        names.update(c for c in candidates if c.startswith("fmbench.") and _source(c).exists())
+    return tuple(sorted(names))
+
+
+@cache
+def _tree_hash(source: Path) -> str:
+    tree = ast.parse(source.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Docstrings, and the strings that document an attribute."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

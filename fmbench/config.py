@@ -1,0 +1,440 @@
+"""The config: typed, closed to unknown keys, checked as a whole, and cut into the piece each job depends on.
+
+Imports nothing heavy: the Snakefile reads the config through here on every start.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fmbench import names
+from fmbench.errors import ConfigError
+from fmbench.methods import METHODS, Method, Part
+from fmbench.plugins import is_dotted
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return value
+        raise ValueError(
+            f"the number {value!r} is written as a string. In YAML 1e-4 is a string: write 1.0e-4, without quotes"
+        )
+    return value
+
+
+class Settings(BaseModel):
+    """Base of all settings: no unknown keys, no silent conversions, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Natural = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+
+
+def _known(what: str, known: tuple[str, ...]) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value not in known and not is_dotted(value):
+            raise ValueError(
+                f"unknown {what} {value!r}; known: {', '.join(known)}; or a dotted name 'package.module:ATTRIBUTE'"
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+def _by_name(value: Any) -> Any:
+    """``vp`` is short for ``{name: vp}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class PathPart(Settings):
+    """The probability path: a name and the parameters that path takes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, _known("path", names.PATHS)]
+
+
+class PredictionPart(Settings):
+    """What the network predicts."""
+
+    name: Annotated[str, _known("prediction", names.PREDICTIONS)]
+
+
+class WeightingPart(Settings):
+    """The weight of the loss over time."""
+
+    name: Annotated[str, _known("weighting", names.WEIGHTINGS)]
+
+
+class TimePart(Settings):
+    """The distribution of training times and its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, _known("time distribution", names.TIME_DISTRIBUTIONS)]
+
+
+class TrainingSettings(Settings):
+    """Optimiser, schedule and budget: the same for every method unless a method overrides it."""
+
+    iterations: Count = 5000
+    batch_size: Count = 256
+    learning_rate: Positive = 1e-3
+    schedule: Literal["polynomial", "constant"] = Field(
+        "polynomial", description="polynomial: linear warm-up, then linear decay to 1e-8 at the last step (appendix E.2)"
+    )
+    warmup_iterations: Natural = 0
+    betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    adam_epsilon: Positive = 1e-8
+    ema_decay: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] = 0.999
+    clip_norm: Positive | None = Field(None, description="clip the gradient's norm; null for the paper's none")
+    checkpoint_every: Count = 500
+    log_every: Count = 50
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_iterations >= self.iterations:
+            raise ValueError(f"warmup_iterations ({self.warmup_iterations}) must be less than iterations ({self.iterations})")
+        return self
+
+
+class TrainingOverrides(Settings):
+    """A method's own training settings, over those of the data set."""
+
+    iterations: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    schedule: Literal["polynomial", "constant"] | None = None
+    warmup_iterations: Natural | None = None
+    ema_decay: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] | None = None
+    clip_norm: Positive | None = None
+
+
+class MethodSettings(Settings):
+    """A method: the name of a known one, or path + prediction + weighting + time distribution written out."""
+
+    name: Name
+    use: str | None = Field(None, description="a dotted name of a fmbench.methods.Method, 'package.module:MY_METHOD'")
+    path: Annotated[PathPart, BeforeValidator(_by_name)] | None = None
+    prediction: Annotated[PredictionPart, BeforeValidator(_by_name)] | None = None
+    weighting: Annotated[WeightingPart, BeforeValidator(_by_name)] | None = None
+    time: Annotated[TimePart, BeforeValidator(_by_name)] | None = None
+    t_min: Number | None = None
+    t_max: Number | None = None
+    training: TrainingOverrides = TrainingOverrides()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.use is not None and not is_dotted(self.use):
+            raise ValueError(f"use: {self.use!r} must be a dotted name 'package.module:MY_METHOD'")
+        if self.name not in METHODS and self.use is None and (self.path is None or self.prediction is None):
+            raise ValueError(
+                f"unknown method {self.name!r}; known: {', '.join(METHODS)}. A method of your own needs at least "
+                "path and prediction (weighting and time are uniform unless given), or use: package.module:MY_METHOD"
+            )
+        return self
+
+    def resolve(self) -> Method:
+        """The method with every ingredient filled in."""
+        from fmbench.plugins import resolve
+
+        base = METHODS.get(self.name)
+        if self.use is not None:
+            base = resolve({}, "method", self.use)
+            if not isinstance(base, Method):
+                raise ConfigError(f"{self.use} is a {type(base).__name__}, not a fmbench.methods.Method")
+
+        def part(given: Settings | None, default: Part | None) -> Part:
+            if given is None:
+                return default or Part("uniform")
+            values = given.model_dump()
+            return Part(values.pop("name"), values)
+
+        return Method(
+            name=self.name,
+            path=part(self.path, base and base.path),
+            prediction=part(self.prediction, base and base.prediction),
+            weighting=part(self.weighting, base and base.weighting),
+            time=part(self.time, base and base.time),
+            t_min=self.t_min if self.t_min is not None else (base and base.t_min),
+            t_max=self.t_max if self.t_max is not None else (base and base.t_max),
+        )
+
+
+class MLPSettings(Settings):
+    """The MLP for points (fmbench/networks/mlp.py)."""
+
+    kind: Literal["mlp"]
+    width: Count = 512
+    depth: Count = 5
+    time_embedding: Literal["raw", "sinusoidal"] = "raw"
+    time_dimension: Count = 32
+    max_frequency: Positive = 60.0
+
+
+class UNetSettings(Settings):
+    """The ADM U-Net for images (fmbench/networks/unet.py)."""
+
+    kind: Literal["unet"]
+    channels: Count = 128
+    channels_multiple: Annotated[list[Count], Field(min_length=1)] = [1, 2, 2, 2]
+    depth: Count = 2
+    attention_resolutions: list[Count] = [16]
+    head_channels: Count = 64
+    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] = 0.0
+    resample_blocks: bool = True
+    max_frequency: Positive = Field(1000.0, description="top frequency of the time embedding, rad per unit t; ADM: 1000")
+
+
+class PluginNetworkSettings(Settings):
+    """A network of your own: a dotted name of a class called as cls(shape, **parameters)."""
+
+    kind: Annotated[str, Field(pattern=":")]
+    parameters: dict[str, Any] = {}
+
+
+def _network_kind(value: Any) -> Any:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if isinstance(kind, str) and kind not in names.NETWORKS and not is_dotted(kind):
+        raise ValueError(f"unknown network kind {kind!r}; known: {', '.join(names.NETWORKS)}; or a dotted name")
+    if isinstance(value, dict) and kind in names.NETWORKS:  # validate against that kind alone, for errors to the point
+        return (MLPSettings if kind == "mlp" else UNetSettings).model_validate(value)
+    return value
+
+
+class SampleSettings(Settings):
+    """The adaptive solve that makes the samples."""
+
+    n: Count = 1000
+    batch: Count = 1000
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    shared_batch: Count = Field(256, description="batch of the second solve, whose samples share one step size")
+    max_nfe: Count = 5000
+
+
+class LikelihoodSettings(Settings):
+    """NLL of the test split."""
+
+    n: Count | None = Field(None, description="the first n test samples; null for every one")
+    batch: Count = 1000
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    exact_up_to: Natural = Field(16, description="exact divergence up to this many dimensions, Hutchinson's above")
+    probes: Count = 1
+    probe: Literal["rademacher", "gaussian"] = "rademacher"
+
+
+class SolverSettings(Settings):
+    """A fixed-step solver with its own list of NFE."""
+
+    name: Annotated[str, _known("solver", tuple(names.FIXED_SOLVERS))]
+    nfe: Annotated[list[Count], Field(min_length=1)]
+
+
+class SweepSettings(Settings):
+    """Fixed-step solvers against a fine reference."""
+
+    n: Count = 256
+    batch: Count = 256
+    nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
+    solvers: Annotated[list[str | SolverSettings], Field(min_length=1)] = ["euler", "midpoint", "heun", "rk4"]
+    reference_solver: str = "rk4"
+    reference_nfe: Count = 1000
+
+    @model_validator(mode="after")
+    def _spendable(self) -> Self:
+        for solver, nfe in [*self.cells(), (self.reference_solver, self.reference_nfe)]:
+            if solver not in names.FIXED_SOLVERS:
+                raise ValueError(f"unknown solver {solver!r}; known: {', '.join(names.FIXED_SOLVERS)}")
+            stages = names.FIXED_SOLVERS[solver]
+            if nfe % stages:
+                raise ValueError(
+                    f"{solver} costs {stages} evaluations a step and cannot spend exactly {nfe}; give multiples of "
+                    f"{stages}, or a list of its own: solvers: [{{name: {solver}, nfe: [...]}}]"
+                )
+        return self
+
+    def cells(self) -> list[tuple[str, int]]:
+        """Every (solver, NFE) of the sweep."""
+        pairs = []
+        for entry in self.solvers:
+            name, nfes = (entry, self.nfe) if isinstance(entry, str) else (entry.name, entry.nfe)
+            pairs += [(name, nfe) for nfe in nfes]
+        return list(dict.fromkeys(pairs))
+
+
+class FeatureSettings(Settings):
+    """The in-DAG classifier whose features the Frechet distance uses (images), and the size of the floor (points)."""
+
+    epochs: Count = 20
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+    width: Count = 16
+
+
+class EvaluationSettings(Settings):
+    """What is measured on every trained model."""
+
+    sample: SampleSettings = SampleSettings()
+    likelihood: LikelihoodSettings = LikelihoodSettings()
+    sweep: SweepSettings = SweepSettings()
+    features: FeatureSettings = FeatureSettings()
+
+
+class DataSettings(Settings):
+    """Where a data set comes from."""
+
+    source: Annotated[str, _known("data set", names.DATASETS)]
+    parameters: dict[str, Any] = Field({}, description="what that source takes, such as the number of points")
+
+
+class DataSetSettings(Settings):
+    """Everything about one data set: its source, the network on it, training and evaluation."""
+
+    data: Annotated[DataSettings, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)]
+    network: Annotated[MLPSettings | UNetSettings | PluginNetworkSettings, BeforeValidator(_network_kind)]
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+class TrackingSettings(Settings):
+    """MLflow, a mirror of the records for browsing."""
+
+    enabled: bool = True
+    uri: str | None = Field(None, description="a tracking server; null for sqlite under results_dir/mlflow")
+
+
+class Config(Settings):
+    """The whole benchmark."""
+
+    results_dir: Annotated[str, Field(min_length=1)] = "results"
+    seeds: Annotated[list[Natural], Field(min_length=1)] = [0, 1]
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    methods: Annotated[
+        list[Annotated[MethodSettings, BeforeValidator(_by_name)]],
+        Field(min_length=1, description="names of known methods, or methods written out"),
+    ]
+    settings: dict[Name, DataSetSettings]
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, values in (
+            ("seed", self.seeds),
+            ("data set", self.datasets),
+            ("method", [m.name for m in self.methods]),
+        ):
+            twice = sorted({str(v) for v in values if values.count(v) > 1})  # type: ignore[arg-type]
+            if twice:
+                raise ValueError(f"{what} {', '.join(twice)} is listed more than once")
+        missing = [d for d in self.datasets if d not in self.settings]
+        if missing:
+            raise ValueError(
+                f"unknown data set {', '.join(missing)}: settings has {', '.join(self.settings)}. "
+                "Add an entry under settings with data, network, training and evaluation"
+            )
+        for dataset in self.datasets:
+            for method in self.methods:
+                self.training(dataset, method.name)
+        return self
+
+    def method(self, name: str) -> MethodSettings:
+        """The settings of one method."""
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise ConfigError(f"unknown method {name!r}; this config has {', '.join(m.name for m in self.methods)}")
+
+    def dataset(self, name: str) -> DataSetSettings:
+        """The settings of one data set."""
+        if name not in self.datasets:
+            raise ConfigError(f"unknown data set {name!r}; this config has {', '.join(self.datasets)}")
+        return self.settings[name]
+
+    def training(self, dataset: str, method: str) -> TrainingSettings:
+        """The training settings of a method on a data set: the data set's, with the method's overrides."""
+        overrides = self.method(method).training.model_dump(exclude_none=True)
+        return TrainingSettings.model_validate(self.settings[dataset].training.model_dump() | overrides)
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """Check a config read from YAML.
+
+    Raises:
+        ConfigError: one line for each thing wrong, with where it stands.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("the config has errors:\n" + "\n".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    # Positions of unions carry the names of the models tried; they mean nothing to the reader.
+    where = ".".join(str(p) for p in error["loc"] if not (isinstance(p, str) and ("Settings" in p or "[" in p)))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown key"
+    elif error["type"] == "missing":
+        message = "this key is missing"
+    return f"  {where or 'config'}: {message}"
+
+
+def load(*files: str) -> Config:
+    """Read YAML files, later ones laid over earlier ones (mappings merge, everything else is replaced)."""
+    import yaml
+
+    merged: dict[str, Any] = {}
+    for file in files:
+        try:
+            with open(file, encoding="utf-8") as stream:
+                values = yaml.safe_load(stream) or {}
+        except FileNotFoundError:
+            raise ConfigError(f"there is no config file {file}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is not valid YAML: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{file} must hold a mapping, not a {type(values).__name__}")
+        _lay_over(merged, values)
+    return parse(merged)
+
+
+def _lay_over(base: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _lay_over(base[key], value)
+        else:
+            base[key] = value
+
+
+def canonical(values: Any) -> str:
+    """JSON with sorted keys and no spaces: the same text for the same settings, whatever order they were written in."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def settings_hash(values: Any) -> str:
+    """The first 16 hex digits of the sha256 of :func:`canonical`."""
+    return hashlib.sha256(canonical(values).encode()).hexdigest()[:16]
+
+
+def method_values(method: Method) -> dict[str, Any]:
+    """A method as plain values, parts with their parameters."""
+    from dataclasses import asdict
+
+    return asdict(method)
+
+
+def method_from_values(values: Mapping[str, Any]) -> Method:
+    """The inverse of :func:`method_values`."""
+    parts = {k: Part(**values[k]) for k in ("path", "prediction", "weighting", "time")}
+    return Method(name=values["name"], t_min=values["t_min"], t_max=values["t_max"], **parts)

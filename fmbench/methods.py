@@ -1,0 +1,59 @@
+"""A method = path + prediction + weighting + time distribution. The five of the paper's Table 1 are five entries here.
+
+| method           | path | network predicts | loss per sample                       | paper          |
+|------------------|------|------------------|---------------------------------------|----------------|
+| `ddpm`           | VP   | epsilon = x0     | |eps - x0|^2                          | eq. 45         |
+| `score_matching` | VP   | score            | sigma_t^2 |score + x0/sigma_t|^2      | eq. 43         |
+| `scoreflow`      | VP   | score            | beta(1 - t) |score + x0/sigma_t|^2    | eq. 43         |
+| `fm_diffusion`   | VP   | velocity         | |u - u_t(x_t given x1)|^2             | eq. 9, eq. 19  |
+| `fm_ot`          | OT   | velocity         | |u - (x1 - (1 - sigma_min) x0)|^2     | eq. 23         |
+
+`score_matching` has the network put out the score itself. Written as -eps/sigma_t with an epsilon network it
+would be `ddpm` to the letter.
+
+This module is data and imports nothing heavy; :mod:`fmbench.objectives` turns it into losses.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """One ingredient by name, with its parameters."""
+
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training objective and the sampling field that belongs to it.
+
+    Attributes:
+        path: a name of :data:`fmbench.paths.PATHS`, or a dotted name.
+        prediction: a name of :data:`fmbench.prediction.PREDICTIONS`, or a dotted name.
+        weighting: a name of :data:`fmbench.objectives.WEIGHTINGS`.
+        time: a name of :data:`fmbench.objectives.TIME_DISTRIBUTIONS`.
+        t_min, t_max: narrow the interval of time; None takes what path and prediction allow.
+    """
+
+    name: str
+    path: Part
+    prediction: Part
+    weighting: Part = Part("uniform")
+    time: Part = Part("uniform")
+    t_min: float | None = None
+    t_max: float | None = None
+
+
+METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method("ddpm", Part("vp"), Part("epsilon")),
+        Method("score_matching", Part("vp"), Part("score"), weighting=Part("sigma_squared")),
+        Method("scoreflow", Part("vp"), Part("score"), weighting=Part("likelihood")),
+        Method("fm_diffusion", Part("vp"), Part("velocity")),
+        Method("fm_ot", Part("ot"), Part("velocity")),
+    )
+}

@@ -1,0 +1,1 @@
+"""Metrics: pure functions on arrays. Feature extraction is apart from distance."""

@@ -1,0 +1,15 @@
+"""The names a config may use, kept free of heavy imports so that a config is checked in milliseconds.
+
+The registries on the floors above hold the things behind the names; a test keeps both equal.
+"""
+
+METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot")
+PATHS = ("ot", "vp", "ve", "cosine_vp")
+PREDICTIONS = ("epsilon", "x", "velocity", "score", "v")
+WEIGHTINGS = ("uniform", "epsilon", "velocity", "sigma_squared", "likelihood")
+TIME_DISTRIBUTIONS = ("uniform", "log_snr", "logit_normal")
+NETWORKS = ("mlp", "unet")
+FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+"""Fixed-step solvers and what one step of each costs in evaluations of the field."""
+ADAPTIVE_SOLVERS = ("dopri5", "dopri5_shared", "torchdiffeq_dopri5")
+DATASETS = ("checkerboard", "digits")

@@ -1,0 +1,25 @@
+"""Networks, all called as network(t, x) with t of shape (B,) and x of shape (B, *)."""
+
+from typing import Any
+
+from torch import nn
+
+from fmbench.networks.mlp import MLP
+from fmbench.networks.unet import UNet
+from fmbench.plugins import resolve
+
+NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
+
+
+def build_network(kind: str, shape: tuple[int, ...], parameters: dict[str, Any]) -> nn.Module:
+    """The network called ``kind`` for samples of ``shape`` (without the batch).
+
+    Raises:
+        ValueError: an unknown kind, a parameter it does not take, or a shape it cannot work on.
+    """
+    factory = resolve(NETWORKS, "network", kind)
+    try:
+        network: nn.Module = factory(shape, **parameters)
+    except TypeError as error:
+        raise ValueError(f"network {kind!r} does not take the parameters {parameters}: {error}") from None
+    return network

@@ -1,0 +1,42 @@
+"""Exponential moving average of weights."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) at the n-th update (n from 0).
+
+    The warm-up lets the average forget the initial weights; n is part of the state, so a resumed run goes on with the
+    right d. The average starts as a copy of the weights.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), not {decay}")
+        self.decay, self.updates = decay, 0
+        self.parameters = list(parameters)
+        self.averages = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One update, all tensors in one call."""
+        d = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], 1 - d)
+        self.updates += 1
+
+    @torch.no_grad()
+    def copy_to(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Write the averages into another network's parameters, in the same order."""
+        for p, average in zip(parameters, self.averages, strict=True):
+            p.copy_(average)
+
+    def state_dict(self) -> dict[str, list[Tensor] | int]:
+        return {"averages": self.averages, "updates": self.updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        for mine, theirs in zip(self.averages, state["averages"], strict=True):
+            mine.copy_(theirs)
+        self.updates = int(state["updates"])

@@ -1,0 +1,32 @@
+"""How t in [0, 1] enters a network."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class SinusoidalEmbedding(nn.Module):
+    """cos and sin of t times geometric frequencies, from ``max_frequency`` down to ``max_frequency / 10000``.
+
+    ``max_frequency`` is in radians per unit of t. ADM's embedding of 1000 t is the value 1000; on small networks a
+    top frequency that high makes the field rough in t and costs several times the NFE at the same likelihood.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dimension: int, max_frequency: float) -> None:
+        super().__init__()
+        if dimension < 2 or dimension % 2:
+            raise ValueError(f"an embedding needs an even dimension of at least 2, not {dimension}")
+        if max_frequency <= 0:
+            raise ValueError(f"max_frequency must be positive, not {max_frequency}")
+        half = dimension // 2
+        exponents = torch.arange(half, dtype=torch.float64) / half
+        frequencies = max_frequency * torch.exp(-math.log(10_000) * exponents)
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Times (B,) to features (B, dimension)."""
+        angles = t[:, None] * self.frequencies
+        return torch.cat([angles.cos(), angles.sin()], 1)

@@ -1,0 +1,209 @@
+"""The ADM U-Net (Dhariwal & Nichol 2021, *Diffusion models beat GANs on image synthesis*, section 3), for images.
+
+Residual blocks of GroupNorm, SiLU and 3x3 convolution with the time embedding entering as scale and shift of the
+second norm; self-attention at named resolutions; zero-initialised last layers of every residual branch, so the network
+starts as the identity's skip and puts out 0.
+
+Choices the flow-matching paper leaves open ("minimal changes"): GroupNorm has 32 groups, or fewer where channels are few
+(at least 4 channels a group); up- and down-sampling is by residual blocks, as ADM's own large models do, or by plain
+convolutions; t enters through :class:`~fmbench.networks.embedding.SinusoidalEmbedding`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fmbench.networks.embedding import SinusoidalEmbedding
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with the most groups, up to 32, that divide the channels and leave at least 4 in each."""
+    groups = max(g for g in range(1, 33) if channels % g == 0 and (g == 1 or channels // g >= 4))
+    return nn.GroupNorm(groups, channels)
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with weights and bias set to 0."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, (resample,) conv, norm scaled and shifted by the time embedding, SiLU, conv, plus the skip.
+
+    Args:
+        resample: ``None``, ``"down"`` (2x2 average) or ``"up"`` (nearest), on both branches.
+    """
+
+    def __init__(
+        self, channels: int, out_channels: int, embedding: int, dropout: float = 0.0, resample: str | None = None
+    ) -> None:
+        super().__init__()
+        self.resample = resample
+        self.norm_in = group_norm(channels)
+        self.conv_in = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * out_channels)
+        self.norm_out = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = F.silu(self.norm_in(x))
+        if self.resample == "down":
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        elif self.resample == "up":
+            h, x = F.interpolate(h, scale_factor=2.0), F.interpolate(x, scale_factor=2.0)
+        h = self.conv_in(h)
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
+        h = F.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale))
+        out: Tensor = self.skip(x) + self.conv_out(self.dropout(h))
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Multi-head self-attention over pixels with a residual connection."""
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head_channels)
+        if channels % self.heads:
+            raise ValueError(f"{channels} channels do not divide into heads of {head_channels}")
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, height, width)
+        out: Tensor = x + self.out(h)
+        return out
+
+
+class Resample(nn.Module):
+    """Resampling by a plain convolution: stride 2 down, nearest then 3x3 up."""
+
+    def __init__(self, channels: int, direction: str) -> None:
+        super().__init__()
+        self.direction = direction
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2 if direction == "down" else 1, padding=1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0) if self.direction == "up" else x)
+        return out
+
+
+class Level(nn.Module):
+    """One residual block and, at the resolutions that have it, attention."""
+
+    def __init__(self, block: nn.Module, attention: nn.Module | None) -> None:
+        super().__init__()
+        self.block, self.attention = block, attention
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        out: Tensor = self.block(x, embedding)
+        return out if self.attention is None else self.attention(out)
+
+
+class UNet(nn.Module):
+    """The ADM U-Net.
+
+    Args:
+        shape: (C, H, W); H and W must be divisible by 2^(levels - 1).
+        channels: base channels.
+        channels_multiple: channels of each level over the base; one level a halving of the resolution.
+        depth: residual blocks a level (down; one more on the way up).
+        attention_resolutions: heights at which attention follows each residual block; the middle always has it.
+        head_channels: channels of an attention head.
+        dropout: inside residual blocks.
+        resample_blocks: resample by residual blocks (ADM) rather than by plain convolutions.
+        max_frequency: top frequency of the time embedding, radians per unit of t (ADM's own: 1000).
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        channels: int = 128,
+        channels_multiple: Sequence[int] = (1, 2, 2, 2),
+        depth: int = 2,
+        attention_resolutions: Sequence[int] = (16,),
+        head_channels: int = 64,
+        dropout: float = 0.0,
+        resample_blocks: bool = True,
+        max_frequency: float = 1000.0,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 3:
+            raise ValueError(f"a U-Net works on images of shape (C, H, W), not on {shape}; take network kind 'mlp' for points")
+        colours, height, width = shape
+        factor = 2 ** (len(channels_multiple) - 1)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"{len(channels_multiple)} levels halve the image {len(channels_multiple) - 1} times, "
+                f"so height and width must be divisible by {factor}, not {height} x {width}"
+            )
+        embedding = 4 * channels
+        self.time = nn.Sequential(
+            SinusoidalEmbedding(channels, max_frequency),
+            nn.Linear(channels, embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
+            nn.SiLU(),
+        )
+
+        def residual(inputs: int, outputs: int, resample: str | None = None) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, embedding, dropout, resample)
+
+        def attention(c: int, resolution: int) -> AttentionBlock | None:
+            return AttentionBlock(c, head_channels) if resolution in attention_resolutions else None
+
+        def resampled(c: int, direction: str) -> nn.Module:
+            return residual(c, c, direction) if resample_blocks else Resample(c, direction)
+
+        self.head = nn.Conv2d(colours, channels, 3, padding=1)
+        self.down = nn.ModuleList()
+        skips, c, resolution = [channels], channels, height
+        for index, multiple in enumerate(channels_multiple):
+            for _ in range(depth):
+                self.down.append(Level(residual(c, channels * multiple), attention(channels * multiple, resolution)))
+                c = channels * multiple
+                skips.append(c)
+            if index < len(channels_multiple) - 1:
+                self.down.append(Level(resampled(c, "down"), None))
+                skips.append(c)
+                resolution //= 2
+
+        self.middle = nn.ModuleList([Level(residual(c, c), AttentionBlock(c, head_channels)), Level(residual(c, c), None)])
+
+        self.up = nn.ModuleList()
+        for index, multiple in reversed(list(enumerate(channels_multiple))):
+            for block in range(depth + 1):
+                outputs = channels * multiple
+                self.up.append(Level(residual(c + skips.pop(), outputs), attention(outputs, resolution)))
+                c = outputs
+                if index and block == depth:
+                    self.up.append(Level(resampled(c, "up"), None))
+                    resolution *= 2
+        self.tail = nn.Sequential(group_norm(c), nn.SiLU(), zeroed(nn.Conv2d(c, colours, 3, padding=1)))
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Times (B,) and images (B, C, H, W) to a prediction (B, C, H, W)."""
+        embedding = self.time(t)
+        h = self.head(x)
+        skips = [h]
+        for level in self.down:
+            h = level(h, embedding)
+            skips.append(h)
+        for level in self.middle:
+            h = level(h, embedding)
+        for level in self.up:
+            resamples = isinstance(level.block, Resample) or getattr(level.block, "resample", None) is not None
+            h = level(h if resamples else torch.cat([h, skips.pop()], 1), embedding)
+        out: Tensor = self.tail(h)
+        return out

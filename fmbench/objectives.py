@@ -1,0 +1,185 @@
+"""Weighted regression losses: every method of the benchmark is one :class:`Objective`.
+
+The loss of a sample is w(t) / p(t) |net(t, x_t) - target|^2 averaged over dimensions, with the target
+c1(t) x1 + c0(t) x0 of the prediction, the weighting w, and 1/p(t) only where the time distribution is asked to be
+corrected for. Conditional flow matching is eq. 9 of Lipman et al. 2023; the others are eq. 43 and 45.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmbench.methods import Method
+from fmbench.paths import PATHS, AffinePath
+from fmbench.plugins import resolve
+from fmbench.prediction import EPSILON, PREDICTIONS, VELOCITY, Prediction, loss_weight, usable_interval
+
+Weighting = Callable[[Tensor, AffinePath, Prediction], Tensor]
+"""w(t) from times (B,), the path and the network's prediction; float64, shape (B,)."""
+
+WEIGHTINGS: dict[str, Weighting] = {
+    # The plain squared error of whatever the network puts out.
+    "uniform": lambda t, path, network: torch.ones_like(t, dtype=torch.float64),
+    # The error measured as one of the noise, or of the velocity, whatever the network puts out.
+    "epsilon": lambda t, path, network: loss_weight(t, path, EPSILON, network),
+    "velocity": lambda t, path, network: loss_weight(t, path, VELOCITY, network),
+    # s(t)^2: score matching's weight (Song et al. 2020; eq. 43).
+    "sigma_squared": lambda t, path, network: path.coefficients(t).s ** 2,
+    # g(1 - t)^2: ScoreFlow's likelihood weight, beta(1 - t) on the VP path (Song et al. 2021).
+    "likelihood": lambda t, path, network: path.diffusion_squared(t),
+}
+
+
+class TimeDistribution:
+    """A density on [t_min, t_max], drawn by its inverse distribution function.
+
+    Args:
+        corrected: divide the loss by the density (relative to the uniform one), so that the distribution changes
+            the variance of the estimate and not what is estimated.
+    """
+
+    def __init__(self, corrected: bool = False) -> None:
+        self.corrected = corrected
+
+    def draw(self, u: Tensor, path: AffinePath, t_min: float, t_max: float) -> tuple[Tensor, Tensor]:
+        """Times and their density relative to the uniform one, both float64 of shape (B,), from uniforms u (B,)."""
+        raise NotImplementedError
+
+
+class UniformTime(TimeDistribution):
+    """t uniform on the interval: what the paper uses for all five methods."""
+
+    def draw(self, u: Tensor, path: AffinePath, t_min: float, t_max: float) -> tuple[Tensor, Tensor]:
+        t = t_min + (t_max - t_min) * u.double()
+        return t, torch.ones_like(t)
+
+
+class LogSNRTime(TimeDistribution):
+    """t such that log SNR is uniform between its values at the ends.
+
+    On the VP path the density is proportional to beta(1 - t) / sigma_t^2 and the inverse is closed-form: with
+    ``corrected: true`` this is ScoreFlow's importance sampler (Song et al. 2021, appendix A.3), which leaves the
+    likelihood-weighted loss with a constant weight on the noise error.
+    """
+
+    def draw(self, u: Tensor, path: AffinePath, t_min: float, t_max: float) -> tuple[Tensor, Tensor]:
+        ends = path.log_snr(torch.tensor([t_min, t_max], dtype=torch.float64, device=u.device))
+        low, high = ends[0], ends[1]
+        t = path.time_of_log_snr(low + (high - low) * u.double()).clamp(t_min, t_max)
+        c = path.coefficients(t)
+        rate = 2 * (c.da / c.a - c.ds / c.s)
+        return t, rate * (t_max - t_min) / (high - low)
+
+
+class LogitNormalTime(TimeDistribution):
+    """logit of (t - t_min) / (t_max - t_min) normal with ``mean`` and ``std`` (Esser et al. 2024, eq. 19)."""
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0, corrected: bool = False) -> None:
+        super().__init__(corrected)
+        if std <= 0:
+            raise ValueError(f"std must be positive, not {std}")
+        self.mean, self.std = mean, std
+
+    def draw(self, u: Tensor, path: AffinePath, t_min: float, t_max: float) -> tuple[Tensor, Tensor]:
+        # A uniform of exactly 0 would be t = t_min with density 0.
+        z = torch.special.ndtri(u.double().clamp(1e-9, 1 - 1e-9))
+        logit = self.mean + self.std * z
+        fraction = torch.sigmoid(logit)
+        normal = torch.exp(-(z**2) / 2) / (self.std * (2 * torch.pi) ** 0.5)
+        return t_min + (t_max - t_min) * fraction, normal / (fraction * (1 - fraction))
+
+
+TIME_DISTRIBUTIONS: dict[str, type[TimeDistribution]] = {
+    "uniform": UniformTime,
+    "log_snr": LogSNRTime,
+    "logit_normal": LogitNormalTime,
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Everything a method says about training and sampling.
+
+    Raises:
+        ValueError: the weight or the time distribution is not finite somewhere on [t_min, t_max].
+    """
+
+    path: AffinePath
+    prediction: Prediction
+    weighting: Weighting
+    times: TimeDistribution
+    t_min: float
+    t_max: float
+
+    def __post_init__(self) -> None:
+        if not self.path.t_min <= self.t_min < self.t_max <= self.path.t_max:
+            raise ValueError(
+                f"the interval [{self.t_min}, {self.t_max}] is not within the path's [{self.path.t_min}, {self.path.t_max}]"
+            )
+        ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
+        c1, c0 = self.prediction.weights(self.path.coefficients(ends))
+        _, density = self.times.draw(torch.tensor([0.0, 1.0]), self.path, self.t_min, self.t_max)
+        checks = {
+            "the prediction's target": torch.stack([c1, c0]),
+            "the loss weight": self.weighting(ends, self.path, self.prediction),
+            "the density of t": density,
+        }
+        for what, values in checks.items():
+            if not torch.isfinite(values).all():
+                raise ValueError(
+                    f"{what} is infinite at an end of the interval [{self.t_min}, {self.t_max}]; "
+                    "narrow it with t_min and t_max, or choose another weighting or time distribution"
+                )
+
+    def loss(self, network: nn.Module, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+        """The loss of each sample.
+
+        Args:
+            network: called as network(t, x_t), t of shape (B,) in the type of x1.
+            x0: noise N(0, I), shape (B, *).
+            x1: data, shape (B, *).
+            u: uniforms on [0, 1) that become times, shape (B,).
+
+        Returns:
+            w(t) / p(t) times the mean square over dimensions, shape (B,), in the type of x1.
+        """
+        t, density = self.times.draw(u, self.path, self.t_min, self.t_max)
+        weight = self.weighting(t, self.path, self.prediction)
+        if self.times.corrected:
+            weight = weight / density
+        x_t, velocity = self.path.interpolate(x0, x1, t)
+        target = velocity if self.prediction is VELOCITY else self.prediction.target(self.path, x0, x1, t)
+        error = network(t.to(x1.dtype), x_t) - target
+        return weight.to(x1.dtype) * error.flatten(1).square().mean(1)
+
+
+def build(method: Method) -> Objective:
+    """The objective of a method; parameters go to the constructors of path and time distribution.
+
+    Raises:
+        ValueError: an unknown name, a wrong parameter, or a combination that is infinite somewhere.
+    """
+    path = _make(PATHS, "path", method.path.name, method.path.parameters)
+    prediction = resolve(PREDICTIONS, "prediction", method.prediction.name)
+    t_min, t_max = usable_interval(path, prediction)
+    return Objective(
+        path=path,
+        prediction=prediction,
+        weighting=resolve(WEIGHTINGS, "weighting", method.weighting.name),
+        times=_make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters),
+        t_min=t_min if method.t_min is None else method.t_min,
+        t_max=t_max if method.t_max is None else method.t_max,
+    )
+
+
+def _make(registry: dict[str, Any], what: str, name: str, parameters: dict[str, Any]) -> Any:
+    factory = resolve(registry, what, name)
+    if not callable(factory):  # a dotted name may give a ready-made object
+        return factory
+    try:
+        return factory(**parameters)
+    except TypeError as error:
+        raise ValueError(f"{what} {name!r} does not take the parameters {parameters}: {error}") from None

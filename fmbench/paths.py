@@ -1,0 +1,217 @@
+"""Gaussian conditional probability paths, all affine.
+
+Notation and direction of time, here and everywhere in fmbench: t = 0 is noise x0 ~ N(0, I),
+t = 1 is data x1, and
+
+    x_t = a(t) x1 + s(t) x0.
+
+Lipman et al. 2023 write mu_t(x1) = a(t) x1 and sigma_t = s(t) (eq. 10, 11); the diffusion
+literature's time is r = 1 - t. A path hands out a, s and their derivatives together, computed in
+float64 whatever the type of t, since near t = 1 a diffusion path lives in the digits float32 drops.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fmbench.broadcast import expand_to
+
+
+class Coefficients(NamedTuple):
+    """a(t), s(t) and their time derivatives, each float64 of the shape of t."""
+
+    a: Tensor
+    s: Tensor
+    da: Tensor
+    ds: Tensor
+
+
+class AffinePath(ABC):
+    """A conditional path x_t = a(t) x1 + s(t) x0.
+
+    Attributes:
+        t_min, t_max: the closed interval on which a, s and both derivatives are finite. Training,
+            sampling and likelihood stay inside it.
+        base_std: standard deviation of the noise that sampling starts from.
+    """
+
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    @property
+    def base_std(self) -> float:
+        return 1.0
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """The four coefficients at times ``t`` of any shape, in float64."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """lambda(t) = log a(t)^2 / s(t)^2, float64; infinite where a or s is zero."""
+        c = self.coefficients(t)
+        return 2 * (c.a.log() - c.s.log())
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The inverse of :meth:`log_snr`, by bisection on the path's interval unless a path knows it in closed form."""
+        low = torch.full_like(log_snr, self.t_min, dtype=torch.float64)
+        high = torch.full_like(log_snr, self.t_max, dtype=torch.float64)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = self.log_snr(middle) < log_snr
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        """g(1 - t)^2 of the SDE with the same marginals: 2 s^2 (a'/a - s'/s), float64.
+
+        On the VP path this is beta(1 - t), the weight of ScoreFlow's loss (Song et al. 2021, eq. 7).
+        """
+        c = self.coefficients(t)
+        return 2 * c.s * (c.s * c.da / c.a - c.ds)
+
+    def interpolate(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The point x_t on the path and its velocity, eq. 11 and 15 of Lipman et al. 2023.
+
+        The velocity is written as a' x1 + s' x0, which divides by nothing.
+
+        Args:
+            x0: noise, shape (B, *).
+            x1: data, shape (B, *).
+            t: times, shape (B,).
+
+        Returns:
+            x_t and u_t(x_t | x1), both of the shape and type of x1.
+        """
+        a, s, da, ds = (expand_to(v, x1).to(x1.dtype) for v in self.coefficients(t))
+        return a * x1 + s * x0, da * x1 + ds * x0
+
+
+@dataclass(frozen=True)
+class OptimalTransport(AffinePath):
+    """The conditional optimal-transport path, eq. 20-23: a = t, s = 1 - (1 - sigma_min) t."""
+
+    sigma_min: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma_min < 1:
+            raise ValueError(f"sigma_min must be in [0, 1), not {self.sigma_min}")
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        slope = 1 - self.sigma_min
+        one = torch.ones_like(t)
+        return Coefficients(t, 1 - slope * t, one, -slope * one)
+
+
+@dataclass(frozen=True)
+class VariancePreserving(AffinePath):
+    """The VP diffusion path with a linear beta, eq. 18-19.
+
+    With r = 1 - t and T(r) = beta_min r + r^2 (beta_max - beta_min) / 2: a = exp(-T/2), s = sqrt(1 - exp(-T)).
+    s' is infinite at t = 1, so the path ends at t = 1 - epsilon, as in the paper.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min <= self.beta_max:
+            raise ValueError(f"need 0 < beta_min <= beta_max, not {self.beta_min} and {self.beta_max}")
+        if not 0 < self.epsilon < 1:
+            raise ValueError(f"epsilon must be in (0, 1), not {self.epsilon}")
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return 1 - self.epsilon
+
+    def integrated_beta(self, t: Tensor) -> Tensor:
+        """T(1 - t), float64."""
+        r = 1 - t.double()
+        return self.beta_min * r + r**2 * (self.beta_max - self.beta_min) / 2
+
+    def beta(self, t: Tensor) -> Tensor:
+        """beta(1 - t) = T'(1 - t), float64."""
+        return self.beta_min + (1 - t.double()) * (self.beta_max - self.beta_min)
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        big_t, beta = self.integrated_beta(t), self.beta(t)
+        a = torch.exp(-big_t / 2)
+        # 1 - exp(-T) as expm1: T is 1e-6 at the end of the path, where the plain form has no digits left.
+        s = torch.sqrt(-torch.expm1(-big_t))
+        return Coefficients(a, s, a * beta / 2, -beta * torch.exp(-big_t) / (2 * s))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -torch.log(torch.expm1(self.integrated_beta(t)))
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """In closed form: T = log(1 + exp(-lambda)), then the positive root of the quadratic T(r)."""
+        big_t = torch.nn.functional.softplus(-log_snr.double())
+        slope = self.beta_max - self.beta_min
+        root = torch.sqrt(self.beta_min**2 + 2 * slope * big_t)
+        return 1 - 2 * big_t / (self.beta_min + root)
+
+
+@dataclass(frozen=True)
+class VarianceExploding(AffinePath):
+    """The VE diffusion path, eq. 16-17: a = 1, s = sigma(1 - t), geometric from sigma_min to sigma_max.
+
+    The base is N(0, sigma_max^2 I), not N(0, I).
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min} and {self.sigma_max}")
+
+    @property
+    def base_std(self) -> float:
+        return self.sigma_max
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        rate = math.log(self.sigma_max / self.sigma_min)
+        s = self.sigma_min * torch.exp(rate * (1 - t))
+        return Coefficients(torch.ones_like(t), s, torch.zeros_like(t), -rate * s)
+
+
+@dataclass(frozen=True)
+class CosineVP(AffinePath):
+    """The VP path with a cosine schedule (Nichol & Dhariwal 2021, without their offset): a = sin(pi t/2), s = cos(pi t/2)."""
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        angle = t.double() * (math.pi / 2)
+        # cos near pi/2 as a sine of the small rest, so that s(1) is exactly 0.
+        a, s = torch.sin(angle), torch.sin((1 - t.double()) * (math.pi / 2))
+        return Coefficients(a, s, s * (math.pi / 2), -a * (math.pi / 2))
+
+
+@dataclass(frozen=True)
+class GeneralAffine(AffinePath):
+    """Any affine path from four functions of float64 times; the caller answers for the derivatives."""
+
+    a: Callable[[Tensor], Tensor]
+    s: Callable[[Tensor], Tensor]
+    da: Callable[[Tensor], Tensor]
+    ds: Callable[[Tensor], Tensor]
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        return Coefficients(self.a(t), self.s(t), self.da(t), self.ds(t))
+
+
+PATHS: dict[str, type[AffinePath]] = {
+    "ot": OptimalTransport,
+    "vp": VariancePreserving,
+    "ve": VarianceExploding,
+    "cosine_vp": CosineVP,
+}

@@ -1,0 +1,28 @@
+"""Names to things: a name of a registry, or a dotted name ``package.module:ATTRIBUTE`` of anybody's own."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+
+def is_dotted(name: str) -> bool:
+    """Whether ``name`` points into a module rather than into a registry."""
+    return ":" in name
+
+
+def resolve(registry: Mapping[str, Any], what: str, name: str) -> Any:
+    """The thing called ``name``.
+
+    Raises:
+        ValueError: the name is in neither the registry nor an importable module; the message lists what is known.
+    """
+    if name in registry:
+        return registry[name]
+    if not is_dotted(name):
+        known = ", ".join(registry)
+        raise ValueError(f"unknown {what} {name!r}; known: {known}; or a dotted name 'package.module:ATTRIBUTE'")
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {name!r} cannot be imported: {error}") from error

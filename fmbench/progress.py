@@ -1,0 +1,81 @@
+"""Long work shows itself: a bar in a terminal, plain lines elsewhere, and always plain lines in the log file."""
+
+import sys
+import time
+from pathlib import Path
+from typing import IO, Literal
+
+Mode = Literal["auto", "bar", "lines", "none"]
+
+
+class Console:
+    """Where a stage speaks: the terminal and its log file.
+
+    Args:
+        label: what the work is, such as ``train digits/fm_ot/0``.
+        mode: ``bar`` draws a bar; ``lines`` prints a line every ``interval`` seconds; ``auto`` draws a bar on a terminal.
+        log: a file that gets every line, appended.
+    """
+
+    def __init__(self, label: str, mode: Mode = "auto", log: Path | None = None, interval: float = 10.0) -> None:
+        self.label, self.interval = label, interval
+        self.mode = ("bar" if sys.stderr.isatty() else "lines") if mode == "auto" else mode
+        self.log: IO[str] | None = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self.log = open(log, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+
+    def say(self, message: str) -> None:
+        """One line, to the terminal (unless mode is ``none``) and the log."""
+        line = f"{self.label}: {message}"
+        if self.mode == "bar":
+            from tqdm import tqdm
+
+            tqdm.write(line, file=sys.stderr)
+        elif self.mode == "lines":
+            print(line, file=sys.stderr, flush=True)
+        self._note(line)
+
+    def _note(self, line: str) -> None:
+        if self.log is not None:
+            self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            self.log.flush()
+
+    def progress(self, total: int, unit: str, start: int = 0) -> "Progress":
+        """Progress of a piece of work of ``total`` units, of which ``start`` are done already."""
+        return Progress(self, total, unit, start)
+
+
+class Progress:
+    """Shows how far a loop is, its rate, the time left, and a few values."""
+
+    def __init__(self, console: Console, total: int, unit: str, start: int) -> None:
+        self.console, self.total, self.unit, self.start, self.done = console, total, unit, start, start
+        self.began = self.shown = time.monotonic()
+        self.bar = None
+        if console.mode == "bar":
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=start, unit=unit, desc=console.label, file=sys.stderr, dynamic_ncols=True)
+
+    def update(self, done: int, **values: float) -> None:
+        """``done`` units are done in all; ``values`` are shown beside."""
+        shown = {k: f"{v:.4g}" for k, v in values.items()}
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(done - self.done)
+        self.done = done
+        now = time.monotonic()
+        if now - self.shown >= self.console.interval:
+            self.shown = now
+            rate = (done - self.start) / (now - self.began)
+            left = (self.total - done) / rate if rate else float("inf")
+            beside = "".join(f", {k} {v}" for k, v in shown.items())
+            line = f"{self.console.label}: {done}/{self.total} {self.unit}{beside}, {rate:.3g} {self.unit}/s, {left:.0f} s left"
+            if self.console.mode == "lines":
+                print(line, file=sys.stderr, flush=True)
+            self.console._note(line)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

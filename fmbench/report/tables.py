@@ -1,0 +1,258 @@
+"""Table 1 from the records: tidy CSV, and the paper's layout in Markdown and LaTeX."""
+
+import io
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fmbench.files import write_text
+from fmbench.records import read_rows
+from fmbench.report.style import label
+
+COLUMNS = [
+    "dataset",
+    "method",
+    "seeds",
+    "nll_mean",
+    "nll_std",
+    "nll_unit",
+    "fid_mean",
+    "fid_std",
+    "fid_features",
+    "fid_n",
+    "nfe_mean",
+    "nfe_std",
+    "sample_std",
+    "paper_nll",
+    "paper_fid",
+    "paper_nfe",
+    "status",
+]
+
+
+def paper(table: str) -> pd.DataFrame:
+    """The numbers printed in the paper's ``table`` (``table1`` .. ``table4``)."""
+    text = resources.files("fmbench.report").joinpath("paper", f"{table}.csv").read_text(encoding="utf-8")
+    return pd.read_csv(io.StringIO(text))
+
+
+def records_frame(path: Path) -> pd.DataFrame:
+    """The records as a data frame."""
+    return read_rows([path]).to_pandas()
+
+
+def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
+    """One row per data set and method, in the config's order.
+
+    ``seeds`` counts the seeds whose training went well; means and spreads (standard deviation over seeds, empty for
+    one seed) are over the seeds that have the number, and ``status`` says what is missing and why.
+    """
+    printed = paper("table1").set_index(["dataset", "method"])
+    rows = []
+    for dataset in spec["datasets"]:
+        for method in spec["methods"]:
+            mine = records[(records.dataset == dataset) & (records.method == method) & records.seed.isin(spec["seeds"])]
+            nll, fid, nfe = (_metric(mine, m) for m in ("nll", "frechet", "nfe"))
+            std = _metric(mine, "sample_std")
+            in_paper = (dataset, method) in printed.index
+            numbers = printed.loc[(dataset, method)] if in_paper else {"nll_bpd": None, "fid": None, "nfe": None}
+            trained = mine[(mine.metric == "final_loss") & (mine.status == "ok")]
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "method": method,
+                    "seeds": trained.seed.nunique(),
+                    "nll_mean": nll.value.mean(),
+                    "nll_std": nll.value.std(),
+                    "nll_unit": _only(nll.unit),
+                    "fid_mean": fid.value.mean(),
+                    "fid_std": fid.value.std(),
+                    "fid_features": _only(fid.features),
+                    "fid_n": _only(fid.n),
+                    "nfe_mean": nfe.value.mean(),
+                    "nfe_std": nfe.value.std(),
+                    "sample_std": std.value.mean(),
+                    "paper_nll": numbers["nll_bpd"],
+                    "paper_fid": numbers["fid"],
+                    "paper_nfe": numbers["nfe"],
+                    "status": _status(mine),
+                }
+            )
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"fid_n": "Int64"})
+
+
+def _metric(records: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return records[records.metric == metric]
+
+
+def _only(values: pd.Series) -> Any:
+    found = values.dropna().unique()
+    return found[0] if len(found) else None
+
+
+def _status(records: pd.DataFrame) -> str:
+    bad = records[(records.status != "ok") & (records.stage != "sweep")]
+    if bad.empty:
+        return "ok"
+    # The first thing that went wrong with each seed; what was skipped because of it says the same again.
+    causes = []
+    for seed, rows in bad.groupby("seed"):
+        diverged = rows[rows.status == "diverged"]
+        first = (diverged if len(diverged) else rows).iloc[0]
+        causes.append(f"seed {seed} {first.status}: {first.reason}")
+    return "; ".join(causes)
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """CSV with six significant digits, the same bytes for the same numbers."""
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _cell(mean: float, std: float, digits: int, best: bool, bold: tuple[str, str], plus_minus: str) -> str:
+    if pd.isna(mean):
+        return "-"
+    text = f"{mean:.{digits}f}" + ("" if pd.isna(std) else f" {plus_minus} {std:.{digits}f}")
+    return f"{bold[0]}{text}{bold[1]}" if best else text
+
+
+def _layout(table: pd.DataFrame, dataset: str, bold: tuple[str, str], plus_minus: str) -> list[list[str]]:
+    """Rows of text: method, NLL, distance, NFE, sample std, each with the paper's value where it has one."""
+    rows = []
+    part = table[table.dataset == dataset]
+    for _, row in part.iterrows():
+        cells = [label(row.method)]
+        for name, digits in (("nll", 3), ("fid", 2), ("nfe", 1)):
+            mean = row[f"{name}_mean"]
+            best = bool(pd.notna(mean) and mean == part[f"{name}_mean"].min())
+            cell = _cell(mean, row[f"{name}_std"], digits, best, bold, plus_minus)
+            if pd.notna(row[f"paper_{name}"]):
+                cell += f" ({row[f'paper_{name}']:g})"
+            cells.append(cell)
+        cells.append("-" if pd.isna(row.sample_std) else f"{row.sample_std:.3f}")
+        cells.append(row.status)
+        rows.append(cells)
+    return rows
+
+
+def _distance_name(table: pd.DataFrame, dataset: str) -> str:
+    features = _only(table[table.dataset == dataset].fid_features)
+    return "FID" if features and str(features).startswith("inception") else "Frechet"
+
+
+def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -> str:
+    """Table 1 for reading: a section per data set, the paper's number in brackets, what the numbers stand on below."""
+    lines = ["# Table 1", ""]
+    for dataset in spec["datasets"]:
+        part = table[table.dataset == dataset]
+        unit, distance = _only(part.nll_unit) or "nats", _distance_name(table, dataset)
+        points = _metric(records[records.dataset == dataset], "energy_distance")
+        header = ["Method", f"NLL ({unit})", distance, "NFE", "Sample std", "Status"]
+        rows = _layout(table, dataset, ("**", "**"), "±")
+        if len(points):
+            # Points have no Frechet column; energy distance and support take its place.
+            header[2:3] = ["Energy distance", "Off support"]
+            rows = [
+                [*r[:2], *_points_cells(records, dataset, method), *r[3:]]
+                for r, method in zip(rows, part.method, strict=True)
+            ]
+        lines += [f"## {dataset}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+        lines += ["| " + " | ".join(r) + " |" for r in rows]
+        lines += ["", *(f"* {note}" for note in _notes(table, records, dataset, spec)), ""]
+    return "\n".join(lines)
+
+
+def _points_cells(records: pd.DataFrame, dataset: str, method: str) -> list[str]:
+    mine = records[(records.dataset == dataset) & (records.method == method)]
+    cells = []
+    for metric, digits in (("energy_distance", 4), ("off_support", 3)):
+        values = _metric(mine, metric).value
+        cells.append(_cell(values.mean(), values.std(), digits, False, ("", ""), "±"))
+    return cells
+
+
+def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[str, Any]) -> list[str]:
+    mine = records[records.dataset == dataset]
+    n = len(spec["seeds"])
+    notes = [f"Mean ± standard deviation over {n} seed{'s' if n > 1 else ''}; bold is the lowest mean."]
+    nll = _metric(mine, "nll")
+    if len(nll):
+        row = nll.iloc[0]
+        stderr = _metric(mine, "nll_stderr").value.mean()
+        notes.append(
+            f"NLL over {row.n} test samples, {row.solver}, rtol = atol = {row.rtol:g}; "
+            f"its standard error over test samples is {stderr:.3f}."
+        )
+    nfe = _metric(mine, "nfe")
+    if len(nfe):
+        shared = _metric(mine, "nfe_shared")
+        batch = _only(shared.batch)
+        by_method = ", ".join(f"{label(str(m))} {g.value.mean():.0f}" for m, g in shared.groupby("method", sort=False))
+        notes.append(
+            f"NFE: dopri5 at {nfe.iloc[0].rtol:g} with a step size per sample, mean over {nfe.iloc[0].n} samples. "
+            f"With one step size for a batch of {batch}: {by_method}."
+        )
+    floor = _metric(mine, "frechet_floor")
+    if len(floor):
+        row, at_floor = floor.iloc[0], _metric(mine, "frechet_at_floor_n")
+        by_method = ", ".join(f"{label(str(m))} {g.value.mean():.2f}" for m, g in at_floor.groupby("method", sort=False))
+        accuracy = _metric(mine, "classifier_accuracy").value.iloc[0]
+        n = _only(table[table.dataset == dataset].fid_n)
+        notes.append(
+            f"Frechet: features of the {row.features}, test accuracy {accuracy:.1%}; {n} samples against {row.reference}. "
+            "This is not an Inception FID."
+        )
+        notes.append(
+            f"Floor: real test against train is {row.value:.2f} at n = {row.n}; at that n the methods have: {by_method}."
+        )
+    energy = _metric(mine, "energy_distance_floor")
+    if len(energy):
+        text = f"Floor of the energy distance (as many train points against test): {energy.value.iloc[0]:.5f}."
+        entropy = _metric(mine, "nll_floor")
+        if len(entropy):
+            text += f" The true density's NLL is {entropy.value.iloc[0]:.3f} {entropy.unit.iloc[0]}."
+        notes.append(text)
+    real = _metric(mine, "data_std")
+    if len(real):
+        notes.append(f"Sample std is of unclamped samples, in the network's units; the data's is {real.value.iloc[0]:.3f}.")
+    for method, values in spec["overrides"].items():
+        notes.append(f"{label(method)} does not train under the common settings: {values}.")
+    return notes
+
+
+def _tex(text: str) -> str:
+    for character, escaped in (("\\", r"\textbackslash{}"), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
+        text = text.replace(character, escaped)
+    return text
+
+
+def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
+    """Table 1 in the paper's layout: a row per method, three columns per data set; needs booktabs."""
+    datasets = spec["datasets"]
+    bodies = {d: _layout(table, d, (r"\textbf{", "}"), r"$\pm$") for d in datasets}
+    lines = [
+        r"\begin{tabular}{l" + "rrr" * len(datasets) + "}",
+        r"\toprule",
+        " & ".join(["", *(rf"\multicolumn{{3}}{{c}}{{{_tex(d)}}}" for d in datasets)]) + r" \\",
+        "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(datasets))),
+        " & ".join(["Method", *(f"NLL & {_distance_name(table, d)} & NFE" for d in datasets)]) + r" \\",
+        r"\midrule",
+    ]
+    for i, method in enumerate(spec["methods"]):
+        cells = [c for d in datasets for c in bodies[d][i][1:4]]
+        lines.append(" & ".join([_tex(label(method)), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", ""]
+    units = ", ".join(f"{d}: {_only(table[table.dataset == d].nll_unit)}" for d in datasets)
+    features = ", ".join(f"{d}: {_only(table[table.dataset == d].fid_features) or 'none'}" for d in datasets)
+    return f"% NLL in {units}. Features of the distance: {features}. In brackets: the paper.\n" + "\n".join(lines)
+
+
+def write_table1(records_path: Path, spec: dict[str, Any], out: Path) -> pd.DataFrame:
+    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``."""
+    records = records_frame(records_path)
+    table = table1(records, spec)
+    write_text(out.with_suffix(".md"), markdown(table, records, spec))
+    write_text(out.with_suffix(".tex"), latex(table, spec))
+    write_text(out, to_csv(table))
+    return table

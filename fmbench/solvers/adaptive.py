@@ -1,0 +1,169 @@
+"""Adaptive dopri5, with one step size for the batch or one for each sample.
+
+Step control as in Hairer, Norsett & Wanner, *Solving ODEs I*, II.4: error norm RMS of
+err / (atol + rtol max(|x_n|, |x_n+1|)), next step h (0.9 / norm^(1/5)) kept within [0.2, 10], no
+shrinking after an accepted step, their automatic first step. The end point is hit exactly. NFE is
+2 + 6 (accepted + rejected): one for the first slope, one for the first-step probe, six a step, the
+last stage of a step being the first of the next.
+
+With one step size for the batch, NFE depends on the batch (the hardest sample leads); with a step
+size per sample it does not, and finished samples leave the batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmbench.fields import Field
+from fmbench.solvers.tableaux import DOPRI5
+
+SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+_A = [torch.tensor(row, dtype=torch.float64) for row in DOPRI5.a]
+_ERROR = torch.tensor(DOPRI5.b, dtype=torch.float64) - torch.tensor(DOPRI5.b_low, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class AdaptiveSolution:
+    """What an adaptive solve ends with.
+
+    Attributes:
+        x: final states, shape (B, *); for a failed sample its last good state.
+        nfe: evaluations spent on each sample, int64, shape (B,).
+        failed: bool, shape (B,): the step size vanished, the state stopped being finite, or the budget ran out.
+    """
+
+    x: Tensor
+    nfe: Tensor
+    failed: Tensor
+
+
+def dopri5(
+    field: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    per_sample: bool = True,
+    max_nfe: int = 20_000,
+) -> AdaptiveSolution:
+    """Integrate dx/dt = field(t, x) from t0 to t1 (either direction) to a tolerance.
+
+    Args:
+        x: initial states, shape (B, *).
+        per_sample: a step size for each sample (then the field gets times of shape (B',) for the B' samples
+            still under way), or one for all (times of shape ()).
+        max_nfe: give a sample up after this many evaluations.
+
+    Returns:
+        States, NFE and failures by sample. Never raises on numbers gone bad: that is a result.
+    """
+    if t0 == t1:
+        raise ValueError(f"the interval of integration is empty: t0 = t1 = {t0}")
+    batch, shape = x.shape[0], x.shape
+    lanes = batch if per_sample else 1
+    sign = 1.0 if t1 > t0 else -1.0
+    dev, dt = x.device, x.dtype
+    a_rows = [row.to(dev, dt) for row in _A]
+    error_weights = _ERROR.to(dev, dt)
+
+    def evaluate(t: Tensor, y: Tensor) -> Tensor:
+        return field(t if per_sample else t[0], y.reshape(-1, *shape[1:])).reshape(y.shape)
+
+    def norm(y: Tensor) -> Tensor:
+        squares = y.double() ** 2
+        return (squares.mean(1) if per_sample else squares.mean().reshape(1)).sqrt()
+
+    y = x.reshape(batch, -1)
+    t = torch.full((lanes,), t0, dtype=torch.float64, device=dev)
+    k1 = evaluate(t, y)
+    h = _first_step(evaluate, norm, t, y, k1, sign, abs(t1 - t0), rtol, atol)
+    nfe = torch.full((lanes,), 2, dtype=torch.int64, device=dev)
+
+    # Results by sample; `lane` maps the rows still under way to their place in them.
+    final, spent = y.clone(), torch.zeros(lanes, dtype=torch.int64, device=dev)
+    failed = torch.zeros(lanes, dtype=torch.bool, device=dev)
+    lane = torch.arange(lanes, device=dev)
+
+    while lane.numel():
+        last = h >= sign * (t1 - t)
+        h = torch.where(last, sign * (t1 - t), h)
+        column = (sign * h).to(dt).reshape(-1, 1)
+        k = torch.empty(7, *y.shape, dtype=dt, device=dev)
+        k[0] = k1
+        flat = k.reshape(7, -1)
+        z = y
+        for i in range(1, 7):
+            z = y + column * torch.mv(flat[:i].T, a_rows[i]).reshape(y.shape)
+            k[i] = evaluate(t + sign * DOPRI5.c[i] * h, z)
+        nfe = nfe + 6
+        error = column * torch.mv(flat.T, error_weights).reshape(y.shape)
+        ratio = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
+        accept = ratio <= 1  # a NaN is not accepted
+        factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
+        factor = torch.where(accept, factor.clamp(min=1.0), factor)
+        factor = torch.where(ratio.isfinite() & ~factor.isnan(), factor, torch.full_like(factor, SHRINK))
+
+        rows = accept.reshape(-1, 1)
+        y = torch.where(rows, z, y)
+        k1 = torch.where(rows, k[6], k1)
+        t = torch.where(accept, torch.where(last, torch.full_like(t, t1), t + sign * h), t)
+        h = h * factor
+
+        done = accept & last
+        lost = ~done & ((nfe + 6 > max_nfe) | (h < 1e-14) | ~torch.isfinite(norm(y)))
+        over = done | lost
+        if over.any():
+            ended = lane[over]
+            failed[ended] = lost[over]
+            spent[ended] = nfe[over]
+            if per_sample:
+                final[ended] = y[over]
+                going = ~over
+                y, k1, t, h, nfe, lane = y[going], k1[going], t[going], h[going], nfe[going], lane[going]
+            else:
+                final, lane = y, lane[:0]
+    return AdaptiveSolution(final.reshape(shape), spent.expand(batch).clone(), failed.expand(batch).clone())
+
+
+def _first_step(
+    evaluate: Callable[[Tensor, Tensor], Tensor],
+    norm: Callable[[Tensor], Tensor],
+    t: Tensor,
+    y: Tensor,
+    k1: Tensor,
+    sign: float,
+    span: float,
+    rtol: float,
+    atol: float,
+) -> Tensor:
+    """Hairer, Norsett & Wanner's automatic first step; costs one evaluation, at a probe kept inside the span."""
+    scale = atol + rtol * y.abs()
+    d0, d1 = norm(y / scale), norm(k1 / scale)
+    tiny = (d0 < 1e-5) | (d1 < 1e-5)
+    h0 = torch.where(tiny, torch.full_like(d0, 1e-6), 0.01 * d0 / d1).clamp(max=span)
+    h0 = torch.where(h0.isfinite(), h0, torch.full_like(h0, 1e-6))
+    probe = evaluate(t + sign * h0, y + (sign * h0).to(y.dtype).reshape(-1, 1) * k1)
+    d2 = norm((probe - k1) / scale) / h0
+    steepest = torch.maximum(d1, d2)
+    h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** 0.2)
+    h = torch.minimum(100 * h0, h1)
+    return torch.where(h.isfinite() & (h > 0), h, torch.full_like(h, 1e-6)).clamp(max=span)
+
+
+def torchdiffeq_dopri5(
+    field: Field, x: Tensor, t0: float, t1: float, *, rtol: float = 1e-5, atol: float = 1e-5
+) -> Tensor:
+    """The same solve by torchdiffeq, one step size for the batch: the published reference for ours.
+
+    It may step past t1 and interpolate back unless t1 is named as a step point, so it is named. Wrap the field
+    in a :class:`~fmbench.fields.CountingField` to count and to keep t inside the interval.
+    """
+    from torchdiffeq import odeint
+
+    times = torch.tensor([t0, t1], dtype=torch.float64, device=x.device)
+    solution = odeint(field, x, times, rtol=rtol, atol=atol, method="dopri5", options={"step_t": times[1:]})
+    return solution[-1]

@@ -1,0 +1,115 @@
+"""What each job depends on, and nothing else: the contract between the Snakefile and the stages.
+
+A spec is plain data, passed to a stage as canonical JSON. Snakemake reruns a job when its spec (or its code's hash)
+changes, so a setting that a stage does not use must not be in its spec, and one that it uses must be. A stage that works on
+a model has that model's spec hash in its own spec, so the hash in every row covers all settings the number depends on.
+"""
+
+from typing import Any
+
+from fmbench.config import Config, method_values, settings_hash
+from fmbench.plugins import is_dotted
+
+Spec = dict[str, Any]
+
+
+def prepare(config: Config, dataset: str) -> Spec:
+    """The data set's source."""
+    return {"stage": "prepare", "dataset": dataset, **config.dataset(dataset).data.model_dump()}
+
+
+def features(config: Config, dataset: str) -> Spec:
+    """The feature extractor and the floor of a data set; always from the first seed."""
+    return {
+        "stage": "features",
+        "dataset": dataset,
+        "data": settings_hash(prepare(config, dataset)),
+        "seed": config.seeds[0],
+        "settings": config.dataset(dataset).evaluation.features.model_dump(),
+    }
+
+
+def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
+    """One training."""
+    return {
+        "stage": "train",
+        "dataset": dataset,
+        "data": settings_hash(prepare(config, dataset)),
+        "method": method_values(config.method(method).resolve()),
+        "seed": seed,
+        "network": config.dataset(dataset).network.model_dump(),
+        "training": config.training(dataset, method).model_dump(),
+    }
+
+
+def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -> Spec:
+    """A stage that works on one model: ``sample``, ``likelihood``, ``sweep`` or ``quality``."""
+    spec = {
+        "stage": stage,
+        "dataset": dataset,
+        "method": method,
+        "seed": seed,
+        "model": settings_hash(train(config, dataset, method, seed)),
+    }
+    evaluation = config.dataset(dataset).evaluation
+    if stage == "quality":
+        spec["samples"] = settings_hash(evaluate("sample", config, dataset, method, seed))
+        spec["features"] = settings_hash(features(config, dataset))
+    else:
+        spec["settings"] = getattr(evaluation, stage).model_dump()
+    return spec
+
+
+def check(config: Config) -> Spec:
+    """Everything that can be found impossible before any training."""
+    return {
+        "stage": "check",
+        "methods": [method_values(m.resolve()) for m in config.methods],
+        "datasets": {
+            d: {"data": config.dataset(d).data.model_dump(), "network": config.dataset(d).network.model_dump()}
+            for d in config.datasets
+        },
+    }
+
+
+def overridden(config: Config) -> dict[str, dict[str, Any]]:
+    """Methods that do not train under the common settings, with what differs: the tables say so."""
+    own = {m.name: m.training.model_dump(exclude_none=True) for m in config.methods}
+    return {name: values for name, values in own.items() if values}
+
+
+def table1(config: Config) -> Spec:
+    """What the main table shows, in its order."""
+    return {
+        "stage": "tables",
+        "datasets": config.datasets,
+        "methods": [m.name for m in config.methods],
+        "seeds": config.seeds,
+        "overrides": overridden(config),
+    }
+
+
+def plugins(spec: Any) -> tuple[str, ...]:
+    """The dotted names anywhere in a spec."""
+    if isinstance(spec, dict):
+        return tuple(p for v in spec.values() for p in plugins(v))
+    if isinstance(spec, list | tuple):
+        return tuple(p for v in spec for p in plugins(v))
+    if isinstance(spec, str) and is_dotted(spec):
+        return (spec,)
+    return ()
+
+
+def collect(config: Config) -> Spec:
+    """Which results belong together."""
+    return {
+        "stage": "collect",
+        "datasets": config.datasets,
+        "methods": [m.name for m in config.methods],
+        "seeds": config.seeds,
+    }
+
+
+def model_folder(stage: str, dataset: str, method: str, seed: int | str) -> str:
+    """Where a stage writes what belongs to one model, below the results folder."""
+    return f"{stage}/{dataset}/{method}/{seed}"

@@ -1,0 +1,121 @@
+"""What all stages share: the job they do, the rows they write, the model they load."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fmbench.config import method_from_values, settings_hash
+from fmbench.data.prepared import DataSet
+from fmbench.errors import DataError
+from fmbench.fields import CountingField, velocity_field
+from fmbench.files import read_json
+from fmbench.networks import build_network
+from fmbench.objectives import Objective, build
+from fmbench.progress import Console
+from fmbench.provenance import commit, device_name, versions
+from fmbench.records import DIVERGED, OK, SKIPPED, Row
+from fmbench.rng import generator, indexed_normal
+
+
+@dataclass
+class Job:
+    """A stage at work: its spec, where it speaks, what it computes on, and the rows it has made."""
+
+    spec: dict[str, Any]
+    console: Console
+    device: torch.device
+    code_hash: str
+    rows: list[Row] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.config_hash = settings_hash(self.spec)
+        self._device_name = device_name(str(self.device))
+
+    def add(self, metric: str, value: float | None, unit: str, **columns: Any) -> None:
+        """Add a row, stamped with its provenance. A value that is not finite becomes a row ``diverged``."""
+        if columns.get("status", OK) == OK and (value is None or not abs(value) < float("inf")):
+            columns |= {"status": DIVERGED, "reason": columns.get("reason") or f"{metric} is {value}"}
+            value = None
+        spec = self.spec
+        defaults = {
+            "dataset": spec["dataset"],
+            "method": spec["method"] if isinstance(spec.get("method"), str) else spec.get("method", {}).get("name", ""),
+            "seed": spec.get("seed"),
+            "stage": spec["stage"],
+            "config_hash": self.config_hash,
+            "code_hash": self.code_hash,
+            "commit": commit(),
+            "versions": versions(),
+            "device": self._device_name,
+            "threads": torch.get_num_threads(),
+        }
+        self.rows.append(Row(metric=metric, value=value, unit=unit, **(defaults | columns)))
+
+    def skip(self, metric: str, unit: str, reason: str, **columns: Any) -> None:
+        """Add a row for what could not be measured."""
+        self.add(metric, None, unit, status=SKIPPED, reason=reason, **columns)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model. ``reason`` says why its training failed; empty if it did not."""
+
+    network: nn.Module
+    objective: Objective
+    sha256: str
+    reason: str
+
+    def field(self) -> CountingField:
+        """A fresh counting sampling field."""
+        o = self.objective
+        return CountingField(velocity_field(self.network, o.path, o.prediction), o.t_min, o.t_max)
+
+
+def new_network(spec: dict[str, Any], dataset: DataSet) -> nn.Module:
+    """The network of a training spec with its initial weights, a function of the seed and of nothing else."""
+    settings = dict(spec["network"])
+    kind = settings.pop("kind")
+    parameters = settings.pop("parameters", settings)
+    # torch initialises layers from the global generator only; seed it for just that.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(spec["seed"], "network").initial_seed())
+        network = build_network(kind, dataset.shape, parameters)
+    if dataset.is_images:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def load_model(folder: Path, dataset: DataSet, device: torch.device) -> Model:
+    """A model from the folder a training wrote.
+
+    Raises:
+        DataError, CheckpointError: something is missing, truncated, or not what its config says.
+    """
+    from fmbench.checkpoint import load_weights
+    from fmbench.files import sha256
+
+    config = read_json(folder / "config.json")
+    if tuple(config["shape"]) != dataset.shape:
+        raise DataError(f"{folder} was trained on samples of {config['shape']}, the data set has {list(dataset.shape)}; retrain")
+    network = new_network(config["spec"], dataset)
+    weights = folder / "model.safetensors"
+    load_weights(weights, network)
+    network.to(device).eval().requires_grad_(False)
+    objective = build(method_from_values(config["spec"]["method"]))
+    return Model(network, objective, sha256(weights), config["reason"])
+
+
+def base_noise(seed: int, indices: range, shape: tuple[int, ...], std: float, device: torch.device) -> torch.Tensor:
+    """The noise that samples ``indices`` start from: the same for every method, solver and batch size."""
+    noise = indexed_normal(seed, "sample", indices, shape).to(device) * std
+    return noise.to(memory_format=torch.channels_last) if noise.ndim == 4 else noise
+
+
+def batches(n: int, size: int) -> Iterator[range]:
+    """Index ranges of at most ``size`` that cover n samples."""
+    for start in range(0, n, size):
+        yield range(start, min(start + size, n))

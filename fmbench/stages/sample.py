@@ -1,0 +1,87 @@
+"""Stage ``sample``: the adaptive solve that makes the samples, and what it costs."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from fmbench.config import SampleSettings
+from fmbench.data.prepared import DataSet, read
+from fmbench.files import atomic
+from fmbench.records import PREVIEW_IMAGES, PREVIEW_POINTS, previews, write_rows, write_table
+from fmbench.solvers.adaptive import dopri5
+from fmbench.stages.common import Job, base_noise, batches, load_model
+
+
+def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
+    """Write ``samples.npy`` (model space, not clamped), ``preview.parquet`` and ``rows.parquet`` into ``out``.
+
+    NFE is measured twice: with a step size per sample (the mean over samples, independent of any batch) and with one step
+    size for a batch, as most published numbers are; the batch is in the row.
+    """
+    dataset = read(data)
+    settings = SampleSettings.model_validate(job.spec["settings"])
+    model = load_model(model_folder, dataset, job.device)
+    seed, objective = job.spec["seed"], model.objective
+    columns = {"rtol": settings.rtol, "atol": settings.atol}
+    per_sample = columns | {"n": settings.n, "batch": settings.batch, "solver": "dopri5"}
+    shared = columns | {"n": settings.shared_batch, "batch": settings.shared_batch, "solver": "dopri5_shared"}
+
+    samples = np.full((settings.n, *dataset.shape), np.nan, dtype=np.float32)
+    if model.reason:
+        reason = f"training diverged: {model.reason}"
+        for metric in ("nfe", "nfe_std_over_samples", "nfe_max"):
+            job.skip(metric, "evaluations", reason, **per_sample)
+        job.skip("sample_std", "model units", reason, **per_sample)
+        job.skip("nfe_shared", "evaluations", reason, **shared)
+        job.console.say(f"skipped, {reason}")
+    else:
+        solve = {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
+        field = model.field()
+        nfe, failed = [], []
+        with torch.no_grad():
+            for indices in batches(settings.n, settings.batch):
+                x0 = base_noise(seed, indices, dataset.shape, objective.path.base_std, job.device)
+                solution = dopri5(field, x0, objective.t_min, objective.t_max, **solve)  # type: ignore[arg-type]
+                samples[indices.start : indices.stop] = solution.x.cpu().numpy()
+                nfe.append(solution.nfe.cpu())
+                failed.append(solution.failed.cpu())
+            spent, lost = torch.cat(nfe).double(), int(torch.cat(failed).sum())
+            # The counting field is the judge; the solver's own bookkeeping must agree with it.
+            if int(spent.sum()) != field.evaluations:
+                raise AssertionError(f"the solver reports {int(spent.sum())} evaluations, the field saw {field.evaluations}")
+            status = {}
+            if lost:
+                reason = f"dopri5 failed on {lost} of {settings.n} samples (step size vanished or {settings.max_nfe} NFE spent)"
+                status = {"status": "diverged", "reason": reason}
+            mean = field.evaluations / settings.n
+            for metric, value in (("nfe", mean), ("nfe_std_over_samples", spent.std().item()), ("nfe_max", spent.max().item())):
+                job.add(metric, None if lost else value, "evaluations", nfe=mean, **per_sample, **status)
+            job.add("sample_std", float(samples.astype(np.float64).std()), "model units", nfe=mean, **per_sample)
+
+            counted = model.field()
+            x0 = base_noise(seed, range(settings.shared_batch), dataset.shape, objective.path.base_std, job.device)
+            solution = dopri5(counted, x0, objective.t_min, objective.t_max, per_sample=False, **solve)  # type: ignore[arg-type]
+            status = {}
+            if solution.failed.any():
+                status = {"status": "diverged", "reason": f"dopri5 failed on the batch after {counted.calls} NFE"}
+            value = None if status else float(counted.calls)
+            job.add("nfe_shared", value, "evaluations", nfe=counted.calls, **shared, **status)
+        job.console.say(
+            f"{settings.n} samples, {mean:.1f} NFE a sample, {counted.calls} for a batch of {settings.shared_batch}, "
+            f"{lost} failed -> {out}"
+        )
+
+    with atomic(out / "samples.npy") as temporary:
+        np.save(temporary, samples, allow_pickle=False)
+    write_table(out / "preview.parquet", preview(dataset, samples, job.spec["method"], seed))
+    write_rows(out / "rows.parquet", job.rows)
+
+
+def preview(dataset: DataSet, samples: NDArray, method: str, seed: int | None) -> pa.Table:
+    """The first finite samples (model space), in data space, for figures."""
+    shown = samples[: PREVIEW_IMAGES if dataset.is_images else PREVIEW_POINTS]
+    kept = np.flatnonzero(np.isfinite(shown).reshape(len(shown), -1).all(1))
+    return previews(dataset.manifest["dataset"], method, seed, dataset.to_data(shown[kept]), kept)

@@ -1,0 +1,85 @@
+"""Stage ``sweep``: every fixed-step solver at every NFE, against a fine reference from the same noise."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fmbench.cache import Cache
+from fmbench.config import SweepSettings
+from fmbench.data.prepared import DataSet, read
+from fmbench.records import write_rows
+from fmbench.solvers.fixed import integrate, steps_for, uniform_grid
+from fmbench.solvers.tableaux import FIXED
+from fmbench.stages.common import Job, Model, base_noise, batches, load_model
+
+
+def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path) -> None:
+    """Write ``rows.parquet`` into ``out``: the mean squared error a coordinate (pixel) of each cell, and its measured NFE.
+
+    Errors are in model space and not clamped (Fig. 7 left of Lipman et al. 2023: error to the 1000-NFE solution). A cell that is
+    in the cache, under the same weights, code, noise and settings, is not computed again.
+    """
+    dataset = read(data)
+    settings = SweepSettings.model_validate(job.spec["settings"])
+    model = load_model(model_folder, dataset, job.device)
+    cells = settings.cells()
+    reference_name = f"{settings.reference_solver} at {settings.reference_nfe} NFE"
+    shared = {"n": settings.n, "batch": settings.batch, "reference": reference_name}
+    unit = "squared model units"
+    if model.reason:
+        reason = f"training diverged: {model.reason}"
+        for solver, nfe in cells:
+            job.skip("mse", unit, reason, solver=solver, nfe=float(nfe), **shared)
+        write_rows(out / "rows.parquet", job.rows)
+        job.console.say(f"skipped, {reason}")
+        return
+
+    cache = Cache(cache_folder)
+    common = {
+        "weights": model.sha256,
+        "code": job.code_hash,
+        "seed": job.spec["seed"],
+        "n": settings.n,
+        "batch": settings.batch,
+        "device": str(job.device),
+    }
+    reference_key = common | {"solver": settings.reference_solver, "nfe": settings.reference_nfe}
+    reference: NDArray | None = None
+    computed = 0
+    progress = job.console.progress(len(cells), "cells")
+    for done, (solver, nfe) in enumerate(cells, start=1):
+        key = common | {"solver": solver, "nfe": nfe, "reference": reference_name}
+        cell = cache.get(key)
+        if cell is None:
+            if reference is None:
+                reference = cache.get_array(reference_key)
+            if reference is None:
+                reference, _ = solve(model, dataset, job, settings, settings.reference_solver, settings.reference_nfe)
+                cache.put_array(reference_key, reference)
+            samples, measured = solve(model, dataset, job, settings, solver, nfe)
+            error = np.mean((samples.astype(np.float64) - reference.astype(np.float64)) ** 2)
+            cell = {"mse": float(error) if np.isfinite(error) else None, "nfe": measured}
+            cache.put(key, cell)
+            computed += 1
+        job.add("mse", cell["mse"], unit, solver=solver, nfe=cell["nfe"], **shared)
+        progress.update(done)
+    progress.close()
+    write_rows(out / "rows.parquet", job.rows)
+    job.console.say(f"{computed} cells computed, {len(cells) - computed} from the cache -> {out / 'rows.parquet'}")
+
+
+def solve(
+    model: Model, dataset: DataSet, job: Job, settings: SweepSettings, solver: str, nfe: int
+) -> tuple[NDArray, float]:
+    """Samples (n, *) in model space by a fixed-step solver, and the NFE the counting field saw."""
+    tableau, objective = FIXED[solver], model.objective
+    grid = uniform_grid(objective.t_min, objective.t_max, steps_for(nfe, tableau))
+    field = model.field()
+    pieces = []
+    with torch.no_grad():
+        for indices in batches(settings.n, settings.batch):
+            x0 = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
+            pieces.append(integrate(field, x0, grid, tableau).cpu().numpy())
+    return np.concatenate(pieces), field.evaluations / settings.n

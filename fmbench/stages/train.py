@@ -1,0 +1,93 @@
+"""Stage ``train``: one method on one data set with one seed."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fmbench.checkpoint import CheckpointFolder, save_weights
+from fmbench.config import TrainingSettings, method_from_values, settings_hash
+from fmbench.data.prepared import read
+from fmbench.files import write_json
+from fmbench.objectives import build
+from fmbench.records import table, write_rows, write_table
+from fmbench.stages.common import Job, new_network
+from fmbench.tracking import Tracker
+from fmbench.training.loop import train
+
+CURVE = pa.schema([("step", pa.int64()), ("loss", pa.float64()), ("learning_rate", pa.float64())])
+
+
+def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
+    """Train and write ``model.safetensors``, ``config.json``, ``curve.parquet`` and ``rows.parquet`` into ``out``.
+
+    A training whose loss stops being finite writes them too, from its last good checkpoint, with status and reason.
+
+    Args:
+        checkpoints: folder of all checkpoints; this training's are in one named by its spec's and its code's hash.
+    """
+    spec = job.spec
+    dataset = read(data)
+    objective = build(method_from_values(spec["method"]))
+    network = new_network(spec, dataset)
+    settings = TrainingSettings.model_validate(spec["training"])
+    # New code must not go on from old code's checkpoint.
+    key = f"{settings_hash(spec)}-{job.code_hash}"
+    parameters = sum(p.numel() for p in network.parameters())
+
+    with CheckpointFolder(checkpoints / key) as folder:
+        tracker.open(parameters=parameters)
+        progress: Any = None
+
+        def on_log(step: int, loss: float, rate: float) -> None:
+            nonlocal progress
+            if progress is None:  # opened late, so that a resumed run starts from where it is
+                progress = job.console.progress(settings.iterations, "it", start=step)
+            progress.update(step, loss=loss)
+            tracker.log(step, {"loss": loss, "learning_rate": rate})
+
+        outcome = train(
+            objective, network, dataset, settings, spec["seed"], folder, key, job.device, on_log, tracker.flush
+        )
+        if progress is not None:
+            progress.close()
+
+    for complaint in outcome.complaints:
+        job.console.say(f"warning: {complaint}; used the checkpoint before it")
+    if outcome.resumed_from:
+        job.console.say(f"resumed from the checkpoint at iteration {outcome.resumed_from}")
+
+    columns: dict[str, Any] = {"step": outcome.step}
+    if outcome.reason:
+        status = {"status": "diverged", "reason": outcome.reason}
+        job.add("final_loss", None, "loss", **columns, **status)
+        job.add("iterations", None, "iterations", **columns, **status)
+    else:
+        job.add("final_loss", outcome.curve[-1][1], "loss", **columns)
+        job.add("iterations", outcome.step, "iterations", **columns)
+    job.add("parameters", parameters, "parameters", **columns)
+    job.add("images_seen", outcome.step * settings.batch_size, "samples", **columns)
+    job.add("train_seconds", outcome.seconds, "s", **columns)
+
+    save_weights(out / "model.safetensors", network, {"spec": settings_hash(spec), "step": outcome.step})
+    curve = [dict(zip(CURVE.names, entry, strict=True)) for entry in outcome.curve]
+    write_table(out / "curve.parquet", table(curve, CURVE))
+    write_rows(out / "rows.parquet", job.rows)
+    write_json(
+        out / "config.json",
+        {
+            "spec": spec,
+            "spec_hash": settings_hash(spec),
+            "code_hash": job.code_hash,
+            "shape": list(dataset.shape),
+            "parameters": parameters,
+            "step": outcome.step,
+            "reason": outcome.reason,
+        },
+    )
+    tracker.close(failed=bool(outcome.reason), tags={"fmbench.reason": outcome.reason})
+    if outcome.reason:
+        job.console.say(f"DIVERGED: {outcome.reason}; weights of iteration {outcome.step} -> {out}")
+    else:
+        loss = outcome.curve[-1][1]
+        job.console.say(f"{outcome.step} iterations in {outcome.seconds:.0f} s, loss {loss:.4g} -> {out}")

@@ -1,0 +1,173 @@
+"""MLflow behind one small interface: a mirror of the records for browsing, never a source of results.
+
+Nothing in the DAG reads from MLflow, and no failure of MLflow fails a job: it is said once, and the work goes on.
+A run is found again by its tag ``fmbench.key``, so a resumed or repeated training reopens its run. Time stamps are the
+run's start plus the step, in ms, so that logging a point again is an exact repeat, which MLflow drops.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+OFF = "off"
+
+
+class Mirror:
+    """An MLflow store: sqlite in a folder, or a server's URI.
+
+    Several processes opening a new sqlite store at once break it for good, so opening is under a file lock.
+    """
+
+    def __init__(self, folder: Path, uri: str | None) -> None:
+        # Must be set before mlflow is imported. DO_NOT_TRACK=1 does not stop its telemetry.
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        with FileLock(folder / "open.lock", timeout=300):
+            import logging
+
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            logging.getLogger("alembic").setLevel(logging.ERROR)
+            from mlflow import MlflowClient
+
+            database = folder / "mlflow.db"
+            self.uri = uri or f"sqlite:///{database}"
+            self.client = MlflowClient(tracking_uri=self.uri)
+            self.client.search_experiments(max_results=1)  # creates the schema of a new store
+            if uri is None:
+                with sqlite3.connect(database) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, made if there is none."""
+        with FileLock(self.folder / "open.lock", timeout=300):
+            found = self.client.get_experiment_by_name(name)
+            if found is not None:
+                return str(found.experiment_id)
+            location = None if self.uri.startswith("http") else (self.folder / "artifacts").as_uri()
+            return str(self.client.create_experiment(name, artifact_location=location))
+
+    def run(self, experiment: str, key: str, name: str, tags: dict[str, str]) -> tuple[str, int]:
+        """The id and start time (ms) of the run tagged ``key``, made if there is none."""
+        found = self.client.search_runs([experiment], filter_string=f"tags.`fmbench.key` = '{key}'", max_results=1)
+        if found:
+            run = found[0]
+        else:
+            start = int(time.time() * 1000)
+            run = self.client.create_run(experiment, start, tags | {"fmbench.key": key}, run_name=name)
+        return str(run.info.run_id), int(run.info.start_time)
+
+    def log(
+        self,
+        run: str,
+        start: int,
+        points: Iterable[tuple[str, float, int]] = (),
+        parameters: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Log (name, value, step) points, parameters and tags, in batches of the size MLflow takes."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(name, value, start + step, step) for name, value, step in points]
+        params = [Param(k, str(v)[:6000]) for k, v in (parameters or {}).items()]
+        marks = [RunTag(k, str(v)[:8000]) for k, v in (tags or {}).items()]
+        for i in range(0, max(len(metrics), 1), 1000):
+            self.client.log_batch(run, metrics[i : i + 1000], params if i == 0 else (), marks if i == 0 else ())
+        for i in range(100, len(params), 100):  # MLflow takes 100 parameters at once
+            self.client.log_batch(run, (), params[i : i + 100])
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``training.learning_rate: 0.001``, for MLflow's flat parameters."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+class Tracker:
+    """The MLflow run of one training, written live; silent and harmless when tracking is off or broken.
+
+    Args:
+        uri: a server, ``off``, or None for sqlite in ``folder``.
+        warn: called with a message the first time something fails; after that tracking is off.
+    """
+
+    def __init__(
+        self, folder: Path, uri: str | None, spec: dict[str, Any], key: str, tags: dict[str, str], warn: Callable[[str], None]
+    ) -> None:
+        self.folder, self.uri, self.spec, self.key, self.tags, self.warn = folder, uri, spec, key, tags, warn
+        self.mirror: Mirror | None = None
+        self.run, self.start = "", 0
+        self.points: list[tuple[str, float, int]] = []
+        self.broken = uri == OFF
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if self.broken:
+            return
+        try:
+            action()
+        except Exception as error:  # MLflow may fail in any way it likes: results do not depend on it
+            self.broken = True
+            self.warn(f"warning: MLflow is not available ({error}); going on without it")
+
+    def open(self, **parameters: Any) -> None:
+        """Find or make the run and log the spec as parameters."""
+
+        def action() -> None:
+            self.mirror = Mirror(self.folder, self.uri)
+            experiment = self.mirror.experiment(experiment_name(self.spec["dataset"]))
+            self.run, self.start = self.mirror.run(experiment, self.key, run_name(self.spec), self.tags)
+            self.mirror.log(self.run, self.start, (), flatten(self.spec) | parameters, self.tags)
+            self.mirror.client.update_run(self.run, status="RUNNING")
+
+        self._try(action)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Remember points; :meth:`flush` sends them."""
+        self.points += [(name, value, step) for name, value in values.items()]
+
+    def flush(self) -> None:
+        def action() -> None:
+            if self.mirror is not None and self.points:
+                self.mirror.log(self.run, self.start, self.points)
+                self.points = []
+
+        self._try(action)
+
+    def close(self, failed: bool, tags: dict[str, str]) -> None:
+        """Send what is left and mark the run finished, or failed."""
+
+        def action() -> None:
+            if self.mirror is not None:
+                self.flush()
+                self.mirror.log(self.run, self.start, (), None, tags)
+                self.mirror.client.set_terminated(self.run, "FAILED" if failed else "FINISHED")
+
+        self._try(action)
+
+
+def experiment_name(dataset: str) -> str:
+    """One experiment for each data set."""
+    return f"fmbench/{dataset}"
+
+
+def run_name(spec: dict[str, Any]) -> str:
+    """What MLflow's list shows."""
+    method = spec["method"] if isinstance(spec["method"], str) else spec["method"]["name"]
+    return f"{method}/{spec['seed']}"
+
+
+def run_key(spec: dict[str, Any], spec_hash: str, code_hash: str) -> str:
+    """The tag by which the run of a training is found again."""
+    return f"train/{spec['dataset']}/{run_name(spec)}/{spec_hash}-{code_hash}"

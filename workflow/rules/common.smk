@@ -1,0 +1,93 @@
+# The config, checked; paths; and what each job depends on. No rules.
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from fmbench import specs
+from fmbench.codehash import stage_hash
+from fmbench.config import canonical, parse as parse_config
+from fmbench.errors import FmbenchError
+
+try:
+    settings = parse_config(config)
+except FmbenchError as error:
+    raise WorkflowError(str(error)) from None
+
+
+# MLflow is told to jobs by the environment, not by params: where the mirror stands must not rerun a training.
+if not settings.tracking.enabled:
+    os.environ["FMBENCH_TRACKING_URI"] = "off"
+elif settings.tracking.uri is not None:
+    os.environ["FMBENCH_TRACKING_URI"] = settings.tracking.uri
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# Jobs run `python -m fmbench` with the interpreter that runs snakemake, whether or not its environment is activated, and
+# from these sources, whether or not they are installed (as under --software-deployment-method conda).
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")]))
+
+
+def results(path):
+    """A path below the results folder."""
+    return f"{settings.results_dir.rstrip('/')}/{path}"
+
+
+CHECKPOINTS = results("checkpoints")
+MLFLOW = results("mlflow")
+MODEL = "{dataset}/{method}/{seed}"
+MODELS = [
+    (dataset, method.name, seed)
+    for dataset in settings.datasets
+    for method in settings.methods
+    for seed in settings.seeds
+]
+IMAGES = [d for d in settings.datasets if settings.settings[d].network.kind != "mlp"]
+FIGURES = ["fig04", "fig07", "fig11"]
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, settings.datasets)),
+    method="|".join(re.escape(m.name) for m in settings.methods),
+    seed="|".join(map(str, settings.seeds)),
+    figure="|".join(FIGURES),
+
+
+def code(stage, spec):
+    """The hash of the stage's code: an edit to it reruns the stage, a comment does not."""
+    return stage_hash(stage, specs.plugins(spec))
+
+
+def dataset_spec(build):
+    """A params function for a stage of one data set."""
+    return lambda w: canonical(build(settings, w.dataset))
+
+
+def dataset_code(stage, build):
+    return lambda w: code(stage, build(settings, w.dataset))
+
+
+def train_spec(w):
+    return canonical(specs.train(settings, w.dataset, w.method, int(w.seed)))
+
+
+def train_code(w):
+    return code("train", specs.train(settings, w.dataset, w.method, int(w.seed)))
+
+
+def model_spec(stage):
+    """A params function for a stage of one model."""
+    return lambda w: canonical(specs.evaluate(stage, settings, w.dataset, w.method, int(w.seed)))
+
+
+def model_code(stage):
+    """The stage's code, with that of the method's and network's plug-ins, which it runs too."""
+    return lambda w: code(stage, specs.train(settings, w.dataset, w.method, int(w.seed)))
+
+
+def of_models(pattern):
+    """``pattern`` filled in for every model."""
+    return [pattern.format(dataset=d, method=m, seed=s) for d, m, s in MODELS]

@@ -1,0 +1,56 @@
+# Data sets, the check before any training, and the feature extractor.
+
+
+rule prepare:
+    output:
+        manifest=results("data/{dataset}/manifest.json"),
+    log:
+        results("logs/prepare/{dataset}.log"),
+    params:
+        spec=dataset_spec(specs.prepare),
+        code=dataset_code("prepare", specs.prepare),
+        out=subpath(output.manifest, parent=True),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench prepare --spec {params.spec:q} --out {params.out:q} --log {log:q} --progress lines"
+
+
+rule check:
+    input:
+        expand(results("data/{dataset}/manifest.json"), dataset=settings.datasets),
+    output:
+        results("checked.json"),
+    log:
+        results("logs/check.log"),
+    params:
+        spec=canonical(specs.check(settings)),
+        code=code("check", specs.check(settings)),
+        data=results("data"),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench check --spec {params.spec:q} --data {params.data:q} --out {output:q} --log {log:q} --progress lines"
+
+
+rule features:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+    output:
+        extractor=results("features/{dataset}/extractor.json"),
+        rows=results("features/{dataset}/rows.parquet"),
+    log:
+        results("logs/features/{dataset}.log"),
+    params:
+        spec=dataset_spec(specs.features),
+        code=dataset_code("features", specs.features),
+        data=subpath(input.manifest, parent=True),
+        out=subpath(output.rows, parent=True),
+    threads: 1
+    resources:
+        gpu=0,
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench features --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
+        " --threads {threads} --code {params.code} --log {log:q} --progress lines"

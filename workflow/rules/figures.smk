@@ -1,0 +1,26 @@
+# Figures, from parquet alone; each leaves the data it shows beside it.
+
+
+rule figure:
+    input:
+        records=results("records.parquet"),
+        previews=results("previews.parquet"),
+    output:
+        png=report(
+            results("figures/{figure}.png"),
+            caption="../report/{figure}.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        svg=results("figures/{figure}.svg"),
+        data=results("figures/{figure}.parquet"),
+    log:
+        results("logs/figures/{figure}.log"),
+    params:
+        results=subpath(input.records, parent=True),
+        code=code("figures", {}),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench figure {wildcards.figure} --results {params.results:q} --out {output.png:q} --out {output.svg:q}"
+        " --data {output.data:q} --log {log:q} --progress lines"

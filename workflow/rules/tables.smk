@@ -1,0 +1,51 @@
+# All rows in one file, and the tables made from it.
+
+
+rule collect:
+    input:
+        expand(results("data/{dataset}/manifest.json"), dataset=settings.datasets),
+        expand(results("features/{dataset}/rows.parquet"), dataset=settings.datasets),
+        of_models(results(f"models/{MODEL}/rows.parquet")),
+        of_models(results(f"sample/{MODEL}/rows.parquet")),
+        of_models(results(f"sample/{MODEL}/preview.parquet")),
+        of_models(results(f"likelihood/{MODEL}/rows.parquet")),
+        of_models(results(f"sweep/{MODEL}/rows.parquet")),
+        of_models(results(f"quality/{MODEL}/rows.parquet")),
+    output:
+        records=results("records.parquet"),
+        previews=results("previews.parquet"),
+    log:
+        results("logs/collect.log"),
+    params:
+        spec=canonical(specs.collect(settings)),
+        code=code("collect", {}),
+        results=results(""),
+        tracking=MLFLOW,
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench collect --spec {params.spec:q} --results {params.results:q} --tracking {params.tracking:q}"
+        " --log {log:q} --progress lines"
+
+
+rule table1:
+    input:
+        records=results("records.parquet"),
+    output:
+        csv=report(
+            results("table1.csv"),
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"table": "Table 1"},
+        ),
+        md=results("table1.md"),
+        tex=results("table1.tex"),
+    log:
+        results("logs/table1.log"),
+    params:
+        spec=canonical(specs.table1(settings)),
+        code=code("tables", {}),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench table1 --spec {params.spec:q} --records {input.records:q} --out {output.csv:q} --log {log:q} --progress lines"

@@ -1,0 +1,36 @@
+# One training per data set, method and seed.
+# Checkpoints are not declared as output: Snakemake deletes the outputs of a job that is killed.
+# The check is ancient: it must have passed, but a new check retrains nothing.
+
+
+rule train:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+        checked=ancient(results("checked.json")),
+    output:
+        weights=results(f"models/{MODEL}/model.safetensors"),
+        config=results(f"models/{MODEL}/config.json"),
+        curve=results(f"models/{MODEL}/curve.parquet"),
+        rows=results(f"models/{MODEL}/rows.parquet"),
+    log:
+        results(f"logs/train/{MODEL}.log"),
+    benchmark:
+        results(f"benchmarks/train/{MODEL}.jsonl")
+    params:
+        spec=train_spec,
+        code=train_code,
+        data=subpath(input.manifest, parent=True),
+        out=subpath(output.rows, parent=True),
+        checkpoints=CHECKPOINTS,
+        tracking=MLFLOW,
+    threads: 1
+    resources:
+        gpu=0,
+    # The longest jobs first, so that two cores end together.
+    priority: 10
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench train --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
+        " --checkpoints {params.checkpoints:q} --tracking {params.tracking:q}"
+        " --threads {threads} --code {params.code} --log {log:q} --progress lines"
