@@ -64,7 +64,7 @@ class CheckpointFolder:
 
     def load(self, key: str) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest good checkpoint of the training ``key``, and a complaint for each bad one passed over."""
-        complaints = []
+        complaints: list[str] = []
         for path in (self.latest, self.previous):
             if not path.exists():
                 continue

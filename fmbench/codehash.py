@@ -87,7 +87,5 @@ def _tree_hash(source: Path) -> str:
 def _is_text(statement: ast.stmt) -> bool:
     """Docstrings, and the strings that document an attribute."""
     return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
     )

@@ -3,6 +3,7 @@
 Imports nothing heavy: the Snakefile reads the config through here on every start.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fmbench import names
 from fmbench.errors import ConfigError
 from fmbench.methods import METHODS, Method, Part
-from fmbench.plugins import is_dotted
+from fmbench.plugins import is_dotted, resolve
 
 
 def _number(value: Any) -> Any:
@@ -22,9 +23,7 @@ def _number(value: Any) -> Any:
             float(value)
         except ValueError:
             return value
-        raise ValueError(
-            f"the number {value!r} is written as a string. In YAML 1e-4 is a string: write 1.0e-4, without quotes"
-        )
+        raise ValueError(f"the number {value!r} is written as a string. In YAML 1e-4 is a string: write 1.0e-4, without quotes")
     return value
 
 
@@ -44,9 +43,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 def _known(what: str, known: tuple[str, ...]) -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, str) and value not in known and not is_dotted(value):
-            raise ValueError(
-                f"unknown {what} {value!r}; known: {', '.join(known)}; or a dotted name 'package.module:ATTRIBUTE'"
-            )
+            raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}; or a dotted name 'package.module:ATTRIBUTE'")
         return value
 
     return BeforeValidator(check)
@@ -123,7 +120,9 @@ class MethodSettings(Settings):
     """A method: the name of a known one, or path + prediction + weighting + time distribution written out."""
 
     name: Name
-    use: str | None = Field(None, description="a dotted name of a fmbench.methods.Method, 'package.module:MY_METHOD'")
+    use: str | None = Field(
+        None, description="start from a known method, or from 'package.module:MY_METHOD', a fmbench.methods.Method"
+    )
     path: Annotated[PathPart, BeforeValidator(_by_name)] | None = None
     prediction: Annotated[PredictionPart, BeforeValidator(_by_name)] | None = None
     weighting: Annotated[WeightingPart, BeforeValidator(_by_name)] | None = None
@@ -134,8 +133,16 @@ class MethodSettings(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.use is not None and not is_dotted(self.use):
-            raise ValueError(f"use: {self.use!r} must be a dotted name 'package.module:MY_METHOD'")
+        if self.use is not None and not is_dotted(self.use) and self.use not in METHODS:
+            raise ValueError(f"use: unknown method {self.use!r}; known: {', '.join(METHODS)}; or 'package.module:MY_METHOD'")
+        changed = [
+            k for k in ("use", "path", "prediction", "weighting", "time", "t_min", "t_max") if getattr(self, k) is not None
+        ]
+        if self.name in METHODS and changed:
+            raise ValueError(
+                f"{self.name} is the paper's method and stands beside the paper's numbers, so its {', '.join(changed)} cannot "
+                f"be changed. Give the variant a name of its own: {{name: my_{self.name}, use: {self.name}, ...}}"
+            )
         if self.name not in METHODS and self.use is None and (self.path is None or self.prediction is None):
             raise ValueError(
                 f"unknown method {self.name!r}; known: {', '.join(METHODS)}. A method of your own needs at least "
@@ -145,29 +152,25 @@ class MethodSettings(Settings):
 
     def resolve(self) -> Method:
         """The method with every ingredient filled in."""
-        from fmbench.plugins import resolve
+        given: dict[str, Any] = {}
+        for name in ("path", "prediction", "weighting", "time"):
+            settings = getattr(self, name)
+            if settings is not None:
+                values = settings.model_dump()
+                given[name] = Part(values.pop("name"), values)
+        given |= {name: getattr(self, name) for name in ("t_min", "t_max") if getattr(self, name) is not None}
 
-        base = METHODS.get(self.name)
+        base: Method | None = METHODS.get(self.name)
         if self.use is not None:
-            base = resolve({}, "method", self.use)
+            try:
+                base = resolve(METHODS, "method", self.use)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
             if not isinstance(base, Method):
                 raise ConfigError(f"{self.use} is a {type(base).__name__}, not a fmbench.methods.Method")
-
-        def part(given: Settings | None, default: Part | None) -> Part:
-            if given is None:
-                return default or Part("uniform")
-            values = given.model_dump()
-            return Part(values.pop("name"), values)
-
-        return Method(
-            name=self.name,
-            path=part(self.path, base and base.path),
-            prediction=part(self.prediction, base and base.prediction),
-            weighting=part(self.weighting, base and base.weighting),
-            time=part(self.time, base and base.time),
-            t_min=self.t_min if self.t_min is not None else (base and base.t_min),
-            t_max=self.t_max if self.t_max is not None else (base and base.t_max),
-        )
+        if base is None:
+            return Method(name=self.name, **given)
+        return dataclasses.replace(base, name=self.name, **given)
 
 
 class MLPSettings(Settings):
@@ -429,9 +432,7 @@ def settings_hash(values: Any) -> str:
 
 def method_values(method: Method) -> dict[str, Any]:
     """A method as plain values, parts with their parameters."""
-    from dataclasses import asdict
-
-    return asdict(method)
+    return dataclasses.asdict(method)
 
 
 def method_from_values(values: Mapping[str, Any]) -> Method:

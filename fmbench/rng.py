@@ -54,6 +54,4 @@ def indexed_uniform(seed: int, name: str, indices: Sequence[int], shape: tuple[i
 
 def indexed_rademacher(seed: int, name: str, indices: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """Signs -1 and +1 with equal probability, shaped and seeded as :func:`indexed_normal`."""
-    return _indexed(
-        seed, name, indices, lambda g: (g.integers(0, 2, shape, dtype=np.int8) * 2 - 1).astype(np.float32), shape
-    )
+    return _indexed(seed, name, indices, lambda g: (g.integers(0, 2, shape, dtype=np.int8) * 2 - 1).astype(np.float32), shape)

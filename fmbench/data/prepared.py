@@ -52,14 +52,14 @@ def write(raw: RawData, folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _check(raw: RawData) -> None:
     images = raw.levels is not None
+    wanted = (4, np.dtype(np.uint8)) if images else (2, np.dtype(np.float32))
     for split, values in (("train", raw.train), ("test", raw.test)):
-        wanted = (4, np.uint8) if images else (2, np.float32)
         if (values.ndim, values.dtype) != wanted:
             kind = "images (N, C, H, W) of uint8" if images else "points (N, D) of float32"
             raise DataError(f"{split}: expected {kind}, found shape {values.shape} of {values.dtype}")
         if len(values) < 2 or values.shape[1:] != raw.train.shape[1:]:
             raise DataError(f"{split}: shape {values.shape} does not go with train's {raw.train.shape}")
-        if images and values.max() >= raw.levels:
+        if raw.levels is not None and values.max() >= raw.levels:
             raise DataError(f"{split}: a pixel has the value {values.max()}, but there are only {raw.levels} levels")
         if not images and not np.isfinite(values).all():
             raise DataError(f"{split}: some points are not finite")
@@ -79,7 +79,7 @@ class DataSet:
 
     @property
     def levels(self) -> int | None:
-        return self.manifest["levels"]  # type: ignore[no-any-return]
+        return self.manifest["levels"]
 
     @property
     def is_images(self) -> bool:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from fmbench.errors import DataError
 from fmbench.files import atomic
@@ -80,9 +81,8 @@ def fig07(data: pd.DataFrame) -> Figure:
             handles.append(plt.Line2D([], [], color=colour[method], marker=marker[method], markersize=3, linewidth=1.1))
         unit = here.nll_unit.dropna().unique()
         title = f"NLL in {unit[0]}" if len(unit) else None
-        row[-1].legend(
-            handles, names, title=title, loc="center left", bbox_to_anchor=(1.03, 0.5), fontsize=6, title_fontsize=6, frameon=False
-        )
+        place = {"loc": "center left", "bbox_to_anchor": (1.03, 0.5), "frameon": False}
+        row[-1].legend(handles, names, title=title, fontsize=6, title_fontsize=6, **place)
     return figure
 
 
@@ -143,13 +143,15 @@ def _density(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame) -> None:
     reach = 1.25 * np.abs(np.stack(real["values"].to_list())).max()
     points = np.stack(mine["values"].to_list())
     bins = np.linspace(-reach, reach, 61)
-    counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=[bins, bins])
-    # Normalised by the number of points, so that seeds and sample sizes do not change the shade.
-    density = counts.T / len(points) / (bins[1] - bins[0]) ** 2
-    full = np.histogram2d(*np.stack(real["values"].to_list()).T, bins=[bins, bins])[0] / len(real) / (bins[1] - bins[0]) ** 2
-    axis.imshow(
-        density, origin="lower", extent=(-reach, reach, -reach, reach), cmap="mako", vmin=0, vmax=np.quantile(full[full > 0], 0.9)
-    )
+
+    def density(xy: NDArray) -> NDArray:
+        # Normalised by the number of points, so that the number of seeds and samples does not change the shade.
+        counts = np.histogram2d(xy[:, 0], xy[:, 1], bins=(bins, bins))[0]
+        return counts.T / len(xy) / (bins[1] - bins[0]) ** 2
+
+    true = density(np.stack(real["values"].to_list()))
+    extent = (-reach, reach, -reach, reach)
+    axis.imshow(density(points), origin="lower", extent=extent, cmap="mako", vmin=0, vmax=np.quantile(true[true > 0], 0.9))
 
 
 def _sheet(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame) -> None:

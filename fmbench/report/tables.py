@@ -154,8 +154,7 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
             # Points have no Frechet column; energy distance and support take its place.
             header[2:3] = ["Energy distance", "Off support"]
             rows = [
-                [*r[:2], *_points_cells(records, dataset, method), *r[3:]]
-                for r, method in zip(rows, part.method, strict=True)
+                [*r[:2], *_points_cells(records, dataset, method), *r[3:]] for r, method in zip(rows, part.method, strict=True)
             ]
         lines += [f"## {dataset}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
         lines += ["| " + " | ".join(r) + " |" for r in rows]

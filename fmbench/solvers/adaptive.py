@@ -154,9 +154,7 @@ def _first_step(
     return torch.where(h.isfinite() & (h > 0), h, torch.full_like(h, 1e-6)).clamp(max=span)
 
 
-def torchdiffeq_dopri5(
-    field: Field, x: Tensor, t0: float, t1: float, *, rtol: float = 1e-5, atol: float = 1e-5
-) -> Tensor:
+def torchdiffeq_dopri5(field: Field, x: Tensor, t0: float, t1: float, *, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
     """The same solve by torchdiffeq, one step size for the batch: the published reference for ours.
 
     It may step past t1 and interpolate back unless t1 is named as a step point, so it is named. Wrap the field

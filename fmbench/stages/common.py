@@ -85,7 +85,7 @@ def new_network(spec: dict[str, Any], dataset: DataSet) -> nn.Module:
         torch.manual_seed(generator(spec["seed"], "network").initial_seed())
         network = build_network(kind, dataset.shape, parameters)
     if dataset.is_images:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     return network
 
 

@@ -75,14 +75,14 @@ def run(job: Job, data: Path, out: Path) -> None:
         job.console.say(f"classifier accuracy {accuracy:.3f}, Frechet distance of test to train {floor:.3f} -> {out}")
     else:
         extractor = {"name": "coordinates", "floor_n": n}
-        test, rest = np.asarray(dataset.test, np.float64), np.asarray(dataset.train[:n], np.float64)
-        floor = energy_distance(rest, test)
+        points, others = np.asarray(dataset.test, np.float64), np.asarray(dataset.train[:n], np.float64)
+        floor = energy_distance(others, points)
         columns = {"n": n, "features": "coordinates", "reference": f"test, n = {n}"}
         job.add("energy_distance_floor", floor, "data units", **columns)
         if dataset.manifest["entropy"] is not None:
             job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
         if dataset.manifest["support"] is not None:
-            off = 1 - float(SUPPORTS[dataset.manifest["support"]](test).mean())
+            off = 1 - float(SUPPORTS[dataset.manifest["support"]](points).mean())
             job.add("off_support_floor", off, "fraction", n=n)
         job.console.say(f"energy distance of {n} train points to test {floor:.5f} -> {out}")
     write_json(out / "extractor.json", extractor)

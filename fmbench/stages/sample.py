@@ -67,8 +67,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             status = {}
             if solution.failed.any():
                 status = {"status": "diverged", "reason": f"dopri5 failed on the batch after {counted.calls} NFE"}
-            value = None if status else float(counted.calls)
-            job.add("nfe_shared", value, "evaluations", nfe=counted.calls, **shared, **status)
+            job.add("nfe_shared", None if status else float(counted.calls), "evaluations", nfe=counted.calls, **shared, **status)
         job.console.say(
             f"{settings.n} samples, {mean:.1f} NFE a sample, {counted.calls} for a batch of {settings.shared_batch}, "
             f"{lost} failed -> {out}"

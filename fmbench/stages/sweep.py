@@ -70,9 +70,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     job.console.say(f"{computed} cells computed, {len(cells) - computed} from the cache -> {out / 'rows.parquet'}")
 
 
-def solve(
-    model: Model, dataset: DataSet, job: Job, settings: SweepSettings, solver: str, nfe: int
-) -> tuple[NDArray, float]:
+def solve(model: Model, dataset: DataSet, job: Job, settings: SweepSettings, solver: str, nfe: int) -> tuple[NDArray, float]:
     """Samples (n, *) in model space by a fixed-step solver, and the NFE the counting field saw."""
     tableau, objective = FIXED[solver], model.objective
     grid = uniform_grid(objective.t_min, objective.t_max, steps_for(nfe, tableau))

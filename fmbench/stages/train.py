@@ -46,9 +46,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
             progress.update(step, loss=loss)
             tracker.log(step, {"loss": loss, "learning_rate": rate})
 
-        outcome = train(
-            objective, network, dataset, settings, spec["seed"], folder, key, job.device, on_log, tracker.flush
-        )
+        outcome = train(objective, network, dataset, settings, spec["seed"], folder, key, job.device, on_log, tracker.flush)
         if progress is not None:
             progress.close()
 

@@ -134,9 +134,7 @@ def train(
 
     began = time.monotonic()
     for step in range(outcome.step, settings.iterations):
-        rate = learning_rate(
-            step, settings.iterations, settings.learning_rate, settings.warmup_iterations, settings.schedule
-        )
+        rate = learning_rate(step, settings.iterations, settings.learning_rate, settings.warmup_iterations, settings.schedule)
         for group in optimiser.param_groups:
             group["lr"] = rate
 

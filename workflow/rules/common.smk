@@ -1,34 +1,14 @@
 # The config, checked; paths; and what each job depends on. No rules.
 
-import os
 import re
-import sys
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 
 from fmbench import specs
 from fmbench.codehash import stage_hash
-from fmbench.config import canonical, parse as parse_config
-from fmbench.errors import FmbenchError
+from fmbench.config import canonical
+from fmbench.workflow import configure
 
-try:
-    settings = parse_config(config)
-except FmbenchError as error:
-    raise WorkflowError(str(error)) from None
-
-
-# MLflow is told to jobs by the environment, not by params: where the mirror stands must not rerun a training.
-if not settings.tracking.enabled:
-    os.environ["FMBENCH_TRACKING_URI"] = "off"
-elif settings.tracking.uri is not None:
-    os.environ["FMBENCH_TRACKING_URI"] = settings.tracking.uri
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-
-# Jobs run `python -m fmbench` with the interpreter that runs snakemake, whether or not its environment is activated, and
-# from these sources, whether or not they are installed (as under --software-deployment-method conda).
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")]))
+settings = configure(config, Path(workflow.basedir))
 
 
 def results(path):
@@ -45,7 +25,6 @@ MODELS = [
     for method in settings.methods
     for seed in settings.seeds
 ]
-IMAGES = [d for d in settings.datasets if settings.settings[d].network.kind != "mlp"]
 FIGURES = ["fig04", "fig07", "fig11"]
 
 

@@ -26,7 +26,7 @@ rule check:
     params:
         spec=canonical(specs.check(settings)),
         code=code("check", specs.check(settings)),
-        data=results("data"),
+        data=subpath(input[0], ancestor=2),
     conda:
         "../../environment.yml"
     shell:

@@ -19,7 +19,7 @@ rule collect:
     params:
         spec=canonical(specs.collect(settings)),
         code=code("collect", {}),
-        results=results(""),
+        results=subpath(output.records, parent=True),
         tracking=MLFLOW,
     conda:
         "../../environment.yml"

@@ -1,0 +1,44 @@
+"""What the Snakefile needs from the package: the checked config, and the environment its jobs run in."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fmbench.config import Config, parse
+from fmbench.errors import FmbenchError
+from fmbench.tracking import OFF
+
+
+def configure(values: Mapping[str, Any], sources: Path) -> Config:
+    """Check the config that Snakemake has read, and set the environment of all jobs.
+
+    Args:
+        sources: the folder with the package, for jobs in environments where it is not installed.
+
+    Raises:
+        WorkflowError: the config has errors.
+    """
+    from snakemake.exceptions import WorkflowError
+
+    try:
+        config = parse(values)
+    except FmbenchError as error:
+        raise WorkflowError(str(error)) from None
+    # MLflow is told to jobs by the environment, not by params: where the mirror stands must not rerun a training.
+    if not config.tracking.enabled:
+        os.environ["FMBENCH_TRACKING_URI"] = OFF
+    elif config.tracking.uri is not None:
+        os.environ["FMBENCH_TRACKING_URI"] = config.tracking.uri
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # Jobs run `python -m fmbench` with the interpreter that runs snakemake, whether or not its environment is activated,
+    # and from these sources, whether or not they are installed (as under --software-deployment-method conda).
+    _prepend("PATH", str(Path(sys.executable).parent))
+    _prepend("PYTHONPATH", str(sources))
+    return config
+
+
+def _prepend(variable: str, value: str) -> None:
+    rest = os.environ.get(variable)
+    os.environ[variable] = value if not rest else os.pathsep.join([value, rest])
