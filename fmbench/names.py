@@ -11,5 +11,4 @@ TIME_DISTRIBUTIONS = ("uniform", "log_snr", "logit_normal")
 NETWORKS = ("mlp", "unet")
 FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
 """Fixed-step solvers and what one step of each costs in evaluations of the field."""
-ADAPTIVE_SOLVERS = ("dopri5", "dopri5_shared", "torchdiffeq_dopri5")
 DATASETS = ("checkerboard", "digits")

@@ -125,7 +125,8 @@ class Objective:
         checks = {
             "the prediction's target": torch.stack([c1, c0]),
             "the loss weight": self.weighting(ends, self.path, self.prediction),
-            "the density of t": density,
+            # A density of zero is as bad as an infinite one: it says that log SNR has no end on this interval.
+            "the density of t": torch.stack([density, 1 / density]),
         }
         for what, values in checks.items():
             if not torch.isfinite(values).all():

@@ -38,5 +38,7 @@ class EMA:
 
     def load_state_dict(self, state: dict) -> None:
         for mine, theirs in zip(self.averages, state["averages"], strict=True):
+            if mine.shape != theirs.shape:  # copy_ would broadcast without a word
+                raise ValueError(f"an average of shape {tuple(theirs.shape)} does not fit weights of {tuple(mine.shape)}")
             mine.copy_(theirs)
         self.updates = int(state["updates"])

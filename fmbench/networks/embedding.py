@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class SinusoidalEmbedding(nn.Module):
-    """cos and sin of t times geometric frequencies, from ``max_frequency`` down to ``max_frequency / 10000``.
+    """cos and sin of t times geometric frequencies, from ``max_frequency`` down towards ``max_frequency / 10000``.
+
+    The i-th of h frequencies is max_frequency / 10000^(i/h), as in ADM, so the last lies one ratio above the limit.
 
     ``max_frequency`` is in radians per unit of t. ADM's embedding of 1000 t is the value 1000; on small networks a
     top frequency that high makes the field rough in t and costs several times the NFE at the same likelihood.

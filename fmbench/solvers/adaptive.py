@@ -1,8 +1,8 @@
 """Adaptive dopri5, with one step size for the batch or one for each sample.
 
 Step control as in Hairer, Norsett & Wanner, *Solving ODEs I*, II.4: error norm RMS of
-err / (atol + rtol max(|x_n|, |x_n+1|)), next step h (0.9 / norm^(1/5)) kept within [0.2, 10], no
-shrinking after an accepted step, their automatic first step. The end point is hit exactly. NFE is
+err / (atol + rtol max(|x_n|, |x_n+1|)), next step h 0.9 / norm^(1/5), the factor kept within [0.2, 10], their
+automatic first step; and as in torchdiffeq no shrinking after an accepted step. The end point is hit exactly. NFE is
 2 + 6 (accepted + rejected): one for the first slope, one for the first-step probe, six a step, the
 last stage of a step being the first of the next.
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmbench.errors import DivergedError
 from fmbench.fields import Field
 from fmbench.solvers.tableaux import DOPRI5
 
@@ -159,9 +160,15 @@ def torchdiffeq_dopri5(field: Field, x: Tensor, t0: float, t1: float, *, rtol: f
 
     It may step past t1 and interpolate back unless t1 is named as a step point, so it is named. Wrap the field
     in a :class:`~fmbench.fields.CountingField` to count and to keep t inside the interval.
+
+    Raises:
+        DivergedError: its step size vanished.
     """
     from torchdiffeq import odeint
 
     times = torch.tensor([t0, t1], dtype=torch.float64, device=x.device)
-    solution = odeint(field, x, times, rtol=rtol, atol=atol, method="dopri5", options={"step_t": times[1:]})
+    try:
+        solution = odeint(field, x, times, rtol=rtol, atol=atol, method="dopri5", options={"step_t": times[1:]})
+    except AssertionError as error:
+        raise DivergedError(f"torchdiffeq gave up: {error}") from None
     return solution[-1]

@@ -65,8 +65,11 @@ DOPRI5 = Tableau(
     b=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0),
     c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
     order=5,
-    b_low=(5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40),
+    b_low=(1951 / 21600, 0.0, 22642 / 50085, 451 / 720, -12231 / 42400, 649 / 6300, 1 / 60),
 )
-"""Dormand & Prince 1980. Its last row is its step, so the last stage is the next step's first."""
+"""Dormand & Prince 1980. Its last row is its step, so the last stage is the next step's first.
+
+The embedded weights are Shampine's (1986), which torchdiffeq has too; their error estimate is 2/3 of Dormand & Prince's own.
+With them, NFE at a tolerance is like for like with numbers published from torchdiffeq."""
 
 FIXED: dict[str, Tableau] = {t.name: t for t in (EULER, MIDPOINT, HEUN, RK4)}

@@ -1,0 +1,387 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fmbench import names
+from fmbench.methods import METHODS, Method, Part
+from fmbench.networks import NETWORKS
+from fmbench.networks.mlp import MLP
+from fmbench.objectives import (
+    TIME_DISTRIBUTIONS,
+    WEIGHTINGS,
+    LogitNormalTime,
+    LogSNRTime,
+    Objective,
+    TimeDistribution,
+    UniformTime,
+    build,
+)
+from fmbench.paths import PATHS, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
+from fmbench.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, X, convert
+from fmbench.solvers.tableaux import FIXED
+
+VP = Part("vp")
+OT = Part("ot")
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def network(t: Tensor, x: Tensor) -> Tensor:
+    """Smooth, and different in every argument and place."""
+    t = t.reshape(-1, *([1] * (x.ndim - 1)))
+    return torch.sin(2 * x) + (1 + t) * x.flip(-1) - t**2
+
+
+# The five methods, by the letters of the paper.
+
+
+def paper_vp(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """T(1 - t), T'(1 - t), alpha and sigma_t of eq. 18."""
+    r = 1 - t
+    T, dT = 0.1 * r + r**2 * (20 - 0.1) / 2, 0.1 + r * (20 - 0.1)
+    return T, dT, torch.exp(-T / 2), torch.sqrt(1 - torch.exp(-T))
+
+
+def vp_point(t, x0, x1):
+    _, _, alpha, sigma = paper_vp(t)
+    return alpha * x1 + sigma * x0
+
+
+def eq_45_ddpm(t, x0, x1):
+    return (network(t.flatten(), vp_point(t, x0, x1)) - x0) ** 2
+
+
+def eq_43_residual(t, x0, x1):
+    # The paper's s is minus the score, with target x0 / sigma; the network puts out the score.
+    s = -network(t.flatten(), vp_point(t, x0, x1))
+    return (s - x0 / paper_vp(t)[3]) ** 2
+
+
+def eq_43_score_matching(t, x0, x1):
+    return paper_vp(t)[3] ** 2 * eq_43_residual(t, x0, x1)
+
+
+def eq_43_scoreflow(t, x0, x1):
+    return paper_vp(t)[1] * eq_43_residual(t, x0, x1)
+
+
+def eq_9_with_eq_19(t, x0, x1):
+    x = vp_point(t, x0, x1)
+    T, dT, _, _ = paper_vp(t)
+    u = -dT / 2 * (torch.exp(-T) * x - torch.exp(-T / 2) * x1) / (1 - torch.exp(-T))
+    return (network(t.flatten(), x) - u) ** 2
+
+
+def eq_23_fm_ot(t, x0, x1):
+    x = (1 - (1 - 1e-4) * t) * x0 + t * x1
+    return (network(t.flatten(), x) - (x1 - (1 - 1e-4) * x0)) ** 2
+
+
+@pytest.mark.parametrize(
+    ("name", "formula", "t_max"),
+    [
+        ("ddpm", eq_45_ddpm, 1 - 1e-5),
+        ("score_matching", eq_43_score_matching, 1 - 1e-5),
+        ("scoreflow", eq_43_scoreflow, 1 - 1e-5),
+        ("fm_diffusion", eq_9_with_eq_19, 1 - 1e-5),
+        ("fm_ot", eq_23_fm_ot, 1.0),
+    ],
+)
+def test_the_five_losses_are_those_of_the_paper(name, formula, t_max):
+    x0, x1 = draw(0, 2, 6, 1, 2, 3)
+    u = torch.tensor([0.0, 0.1, 0.37, 0.5, 0.8, 0.999], dtype=torch.float64)
+    objective = build(METHODS[name])
+    assert (objective.t_min, objective.t_max) == (0.0, t_max)
+    expected = formula((t_max * u).reshape(-1, 1, 1, 1), x0, x1).flatten(1).mean(1)
+    torch.testing.assert_close(objective.loss(network, x0, x1, u), expected, rtol=1e-9, atol=0)
+
+
+def test_the_five_losses_are_zero_for_the_network_that_knows():
+    """Given x1, every target is a function of (t, x_t)."""
+    x0, x1 = draw(1, 2, 4, 3)
+    u = torch.tensor([0.1, 0.4, 0.6, 0.95], dtype=torch.float64)
+    for method in METHODS.values():
+        o = build(method)
+
+        def knowing(t, x, o=o):
+            a, s, _, _ = (v[:, None] for v in o.path.coefficients(t))
+            return o.prediction.target(o.path, (x - a * x1) / s, x1, t)
+
+        torch.testing.assert_close(o.loss(knowing, x0, x1, u), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_in_float32_keep_type_and_value(name):
+    x0, x1 = draw(2, 2, 8, 4).float()
+    u = torch.linspace(0, 0.99, 8)
+    objective = build(METHODS[name])
+    loss = objective.loss(network, x0, x1, u)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), objective.loss(network, x0.double(), x1.double(), u), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [OptimalTransport(0.1), VariancePreserving(), VarianceExploding(0.2, 5.0)], ids=repr)
+@pytest.mark.parametrize("measured", [EPSILON, VELOCITY], ids=lambda p: p.name)
+def test_a_converted_weight_makes_the_loss_that_of_the_measured_prediction(path, prediction, measured):
+    """One noise network, read as any other kind, has the same noise loss: the weight undoes the conversion."""
+    x0, x1 = draw(3, 2, 5, 3)
+    u = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
+
+    def loss(predicted, weighting):
+        def read(t, x):
+            return convert(network(t, x), x, t, path, EPSILON, predicted)
+
+        return Objective(path, predicted, WEIGHTINGS[weighting], UniformTime(), 0.05, 0.95).loss(read, x0, x1, u)
+
+    torch.testing.assert_close(loss(prediction, measured.name), loss(measured, "uniform"), rtol=1e-8, atol=1e-10)
+
+
+# Distributions of time.
+
+
+def gauss_legendre(edges: np.ndarray, order: int = 12) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of composite Gauss-Legendre quadrature between the edges."""
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    half, middle = np.diff(edges)[:, None] / 2, (edges[1:] + edges[:-1])[:, None] / 2
+    return torch.from_numpy((middle + half * nodes).ravel()), torch.from_numpy((half * weights).ravel())
+
+
+def graded(points: int = 10, decades: int = 9) -> np.ndarray:
+    """Edges on [0, 1] that crowd at both ends."""
+    fine = np.logspace(-decades, np.log10(0.5), decades * points)
+    return np.concatenate([[0], fine[:-1], 1 - fine[::-1], [1]])
+
+
+DISTRIBUTIONS = [
+    (UniformTime(), OptimalTransport(), 0.0, 1.0),
+    (UniformTime(), VariancePreserving(), 0.0, 1 - 1e-5),
+    (LogSNRTime(), VariancePreserving(), 0.0, 1 - 1e-5),
+    (LogSNRTime(), VarianceExploding(), 0.0, 1.0),
+    (LogSNRTime(), OptimalTransport(0.1), 0.01, 0.99),
+    (LogSNRTime(), CosineVP(), 1e-3, 1 - 1e-3),
+    (LogitNormalTime(), OptimalTransport(), 0.0, 1.0),
+    (LogitNormalTime(0.5, 2.0), VariancePreserving(), 0.0, 1 - 1e-5),
+]
+every_distribution = pytest.mark.parametrize(
+    ("times", "path", "t_min", "t_max"), DISTRIBUTIONS, ids=[f"{type(d[0]).__name__}-{d[1]}" for d in DISTRIBUTIONS]
+)
+
+
+@every_distribution
+def test_density_is_the_one_that_is_drawn_from(times, path, t_min, t_max):
+    """By the change of variables u -> t(u) the density of t is du/dt; relative to the uniform one, times the range."""
+    u, h = torch.linspace(0.01, 0.99, 99, dtype=torch.float64), 1e-6
+    _, density = times.draw(u, path, t_min, t_max)
+    ahead, behind = (times.draw(v, path, t_min, t_max)[0] for v in (u + h, u - h))
+    slope = (ahead - behind) / (2 * h)
+    assert (slope > 0).all()
+    torch.testing.assert_close(density * slope / (t_max - t_min), torch.ones_like(u), rtol=1e-4, atol=0)
+
+
+@every_distribution
+def test_density_integrates_to_one(times, path, t_min, t_max):
+    t, density = times.draw(torch.from_numpy(graded(1000)), path, t_min, t_max)
+    assert t[0] >= t_min
+    assert t[-1] <= t_max
+    assert torch.trapezoid(density, t).item() / (t_max - t_min) == pytest.approx(1, abs=1e-4)
+
+
+@every_distribution
+def test_the_ends_of_the_interval_are_the_ends_of_the_draw(times, path, t_min, t_max):
+    t, _ = times.draw(torch.tensor([0.0, 1.0]), path, t_min, t_max)
+    # The logit-normal stops six standard deviations out.
+    slack = 0.003 if isinstance(times, LogitNormalTime) else 1e-12
+    assert t.dtype == torch.float64
+    assert t.tolist() == pytest.approx([t_min, t_max], abs=slack)
+
+
+def test_log_snr_time_is_uniform_in_log_snr():
+    path = VariancePreserving()
+    t, _ = LogSNRTime().draw(torch.linspace(0, 1, 11, dtype=torch.float64), path, 0.0, path.t_max)
+    steps = path.log_snr(t).diff()
+    torch.testing.assert_close(steps, steps.mean().expand(10), rtol=1e-6, atol=0)
+
+
+def test_logit_normal_time_has_the_quantiles_of_a_normal():
+    t, _ = LogitNormalTime(0.3, 1.5).draw(torch.tensor([0.5, 0.8413447460685429], dtype=torch.float64), VP, 0.2, 0.8)
+    fraction = (t - 0.2) / 0.6
+    torch.testing.assert_close(torch.logit(fraction), torch.tensor([0.3, 1.8], dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "time"),
+    [
+        ("scoreflow", Part("log_snr", {"corrected": True})),
+        ("ddpm", Part("log_snr", {"corrected": True})),
+        ("fm_ot", Part("logit_normal", {"std": 2.0, "corrected": True})),
+    ],
+)
+def test_a_corrected_distribution_estimates_the_same_loss(method, time):
+    """The mean over u, by quadrature, and not a Monte Carlo estimate of it."""
+    u, weights = gauss_legendre(graded())
+    x0, x1 = (v.expand(len(u), 2, 3) for v in draw(4, 2, 1, 2, 3))
+
+    def mean_loss(part: Part) -> float:
+        objective = build(dataclasses.replace(METHODS[method], time=part))
+        return float(weights @ objective.loss(network, x0, x1, u))
+
+    uncorrected = Part(time.name, time.parameters | {"corrected": False})
+    assert mean_loss(time) == pytest.approx(mean_loss(Part("uniform")), rel=1e-4)
+    assert abs(mean_loss(uncorrected) / mean_loss(Part("uniform")) - 1) > 0.01
+
+
+def test_scoreflow_under_its_importance_sampler_is_a_constant_times_the_noise_loss():
+    """Song et al. 2021, appendix A.3: beta over the density beta/sigma^2 leaves sigma^2 on the score."""
+    path = VariancePreserving()
+    u = torch.linspace(0, 1, 50, dtype=torch.float64)
+    t, density = LogSNRTime().draw(u, path, 0.0, path.t_max)
+    noise_weight = WEIGHTINGS["likelihood"](t, path, SCORE) / density / path.coefficients(t).s ** 2
+    torch.testing.assert_close(noise_weight, noise_weight[:1].expand(50), rtol=1e-6, atol=0)
+
+
+# Theorem 2.
+
+POINTS = torch.tensor([[1.0, 0.5], [-0.8, 0.2], [0.1, -1.0]], dtype=torch.float64)
+
+
+def marginal_velocity(path, t: Tensor, x: Tensor) -> Tensor:
+    """Eq. 8 for a data set of three points: the conditional fields, weighted by how likely x came from each."""
+    a, s, da, ds = path.coefficients(t)
+    centred = x[:, None, :] - a * POINTS
+    weights = torch.softmax(-centred.square().sum(-1) / (2 * s**2), 1)
+    return (weights[..., None] * (ds / s * centred + da * POINTS)).sum(1)
+
+
+@pytest.mark.parametrize("time", [0.15, 0.4, 0.6])
+@pytest.mark.parametrize("path", [OptimalTransport(0.1), VariancePreserving(), CosineVP()], ids=repr)
+def test_conditional_and_marginal_flow_matching_have_one_gradient(path, time):
+    """Theorem 2, with the expectation over noise by Gauss-Hermite quadrature and over data by summing."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(48)
+    grid = torch.from_numpy(np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2))
+    weight = torch.from_numpy(np.outer(weights, weights).ravel() / weights.sum() ** 2)
+    x0, x1 = grid.repeat(3, 1), POINTS.repeat_interleave(len(grid), 0)
+    weight = weight.repeat(3) / 3
+    objective = Objective(path, VELOCITY, WEIGHTINGS["uniform"], UniformTime(), 0.0, 0.999)
+    t = torch.tensor(time, dtype=torch.float64)
+    u = (t / 0.999).expand(len(x0))
+    x_t, conditional = path.interpolate(x0, x1, t.expand(len(x0)))
+    marginal = marginal_velocity(path, t, x_t)
+    assert (weight @ (conditional - marginal).square().sum(1)) > 0.01
+
+    gradients, gaps = [], []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = MLP((2,), width=8, depth=2).double()
+        cfm = weight @ objective.loss(net, x0, x1, u)
+        fm = weight @ (net(t.expand(len(x0)), x_t) - marginal).square().mean(1)
+        gaps.append((cfm - fm).item())
+        for loss in (cfm, fm):
+            parts = torch.autograd.grad(loss, list(net.parameters()))
+            gradients.append(torch.cat([p.flatten() for p in parts]))
+        torch.testing.assert_close(gradients[-2], gradients[-1], rtol=1e-6, atol=1e-8)
+        assert gradients[-1].norm() > 0.1
+    assert gaps[0] == pytest.approx(gaps[1], rel=1e-6)
+    # The constant is the variance of the conditional field given x_t.
+    assert gaps[0] == pytest.approx(float(weight @ (conditional - marginal).square().mean(1)), rel=1e-6)
+
+
+# What cannot be built.
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [
+        (Method("m", OT, Part("velocity"), weighting=Part("likelihood")), "loss weight"),
+        (Method("m", OT, Part("velocity"), time=Part("log_snr")), "density"),
+        (Method("m", Part("ot", {"sigma_min": 0.0}), Part("velocity"), time=Part("log_snr"), t_min=0.1), "density"),
+        (Method("m", Part("cosine_vp"), Part("velocity"), weighting=Part("likelihood")), "loss weight"),
+        (Method("m", Part("ot", {"sigma_min": 0.0}), Part("score"), t_max=1.0), "target"),
+        (Method("m", OT, Part("epsilon"), weighting=Part("velocity"), t_min=0.0), "loss weight"),
+    ],
+)
+def test_combinations_that_are_infinite_somewhere_are_refused(method, what):
+    with pytest.raises(ValueError, match=f"{what}.*infinite.*narrow it"):
+        build(method)
+
+
+def test_the_same_combinations_work_on_a_narrower_interval():
+    for weighting, time in (("likelihood", "uniform"), ("uniform", "log_snr")):
+        method = Method("m", OT, Part("velocity"), Part(weighting), Part(time), t_min=0.01, t_max=0.99)
+        assert (build(method).t_min, build(method).t_max) == (0.01, 0.99)
+
+
+@pytest.mark.parametrize(("t_min", "t_max"), [(None, 1.0), (-0.1, None), (0.5, 0.5), (0.7, 0.3)])
+def test_intervals_beyond_the_path_or_empty_are_refused(t_min, t_max):
+    with pytest.raises(ValueError, match="interval"):
+        build(Method("m", VP, Part("velocity"), t_min=t_min, t_max=t_max))
+
+
+@pytest.mark.parametrize("part", ["path", "prediction", "weighting", "time"])
+def test_unknown_names_list_the_known_ones(part):
+    registry = {"path": PATHS, "prediction": PREDICTIONS, "weighting": WEIGHTINGS, "time": TIME_DISTRIBUTIONS}[part]
+    with pytest.raises(ValueError, match="'nonsense'") as caught:
+        build(dataclasses.replace(METHODS["fm_ot"], **{part: Part("nonsense")}))
+    assert all(name in str(caught.value) for name in registry)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"path": Part("ot", {"beta_min": 0.1})},
+        {"time": Part("uniform", {"std": 2.0})},
+        {"path": Part("ot", {"sigma_min": 2.0})},
+        {"time": Part("logit_normal", {"std": 0.0})},
+    ],
+)
+def test_wrong_parameters_are_refused_by_name_and_value(change):
+    ((name, value),) = next(iter(change.values())).parameters.items()
+    with pytest.raises(ValueError, match=f"{name}.*{value}"):
+        build(dataclasses.replace(METHODS["fm_ot"], **change))
+
+
+def test_parameters_reach_path_and_time_distribution():
+    objective = build(
+        Method("m", Part("ot", {"sigma_min": 0.2}), Part("x"), time=Part("logit_normal", {"mean": 1.0, "std": 0.5}))
+    )
+    assert objective.path == OptimalTransport(0.2)
+    assert objective.prediction is X
+    assert (objective.times.mean, objective.times.std, objective.times.corrected) == (1.0, 0.5, False)
+
+
+class EverythingAtHalf(TimeDistribution):
+    def draw(self, u, path, t_min, t_max):
+        return torch.full_like(u, 0.5, dtype=torch.float64), torch.ones_like(u, dtype=torch.float64)
+
+
+def half_the_error(t, path, network):
+    return torch.full_like(t, 0.5, dtype=torch.float64)
+
+
+def test_dotted_names_of_somebodys_own():
+    method = Method(
+        "mine",
+        Part("fmbench.paths:OptimalTransport", {"sigma_min": 0.3}),
+        Part("fmbench.prediction:X"),
+        Part(f"{__name__}:half_the_error"),
+        Part(f"{__name__}:EverythingAtHalf"),
+    )
+    x0, x1 = draw(5, 2, 3, 4)
+    expected = 0.5 * (network(torch.full((3,), 0.5).double(), 0.5 * x1 + 0.65 * x0) - x1).square().mean(1)
+    torch.testing.assert_close(build(method).loss(network, x0, x1, torch.rand(3)), expected)
+
+
+def test_names_are_those_of_the_registries():
+    assert tuple(METHODS) == names.METHODS
+    assert tuple(PATHS) == names.PATHS
+    assert tuple(PREDICTIONS) == names.PREDICTIONS
+    assert tuple(WEIGHTINGS) == names.WEIGHTINGS
+    assert tuple(TIME_DISTRIBUTIONS) == names.TIME_DISTRIBUTIONS
+    assert tuple(NETWORKS) == names.NETWORKS
+    assert {name: tableau.stages for name, tableau in FIXED.items()} == names.FIXED_SOLVERS
+    assert all(name == method.name for name, method in METHODS.items())
