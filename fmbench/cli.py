@@ -124,6 +124,9 @@ def train(
     checkpoints: Folder,
     tracking: Annotated[Path, typer.Option(help="folder of the MLflow store")] = Path("results/mlflow"),
     tracking_uri: TrackingUri = None,
+    live_after: Annotated[
+        float, typer.Option(help="seconds before MLflow is written live", envvar="FMBENCH_TRACKING_LIVE_AFTER")
+    ] = 0,
     log: Log = None,
     mode: Mode = "auto",
     device: Device = "auto",
@@ -141,7 +144,8 @@ def train(
     job = _job(values, code, mode, log, device, threads)
     key = run_key(values, settings_hash(values), job.code_hash)
     tags = run_tags(commit(), values)
-    run(job, data, out, checkpoints, Tracker(tracking, tracking_uri, values, key, tags, job.console.say))
+    tracker = Tracker(tracking, tracking_uri, values, key, tags, job.console.say, live_after)
+    run(job, data, out, checkpoints, tracker)
 
 
 @app.command()

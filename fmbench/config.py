@@ -315,6 +315,9 @@ class TrackingSettings(Settings):
 
     enabled: bool = True
     uri: str | None = Field(None, description="a tracking server; null for sqlite under results_dir/mlflow")
+    live_after: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
+        60.0, description="write a training live once it has lasted this many seconds; shorter ones appear with the records"
+    )
 
 
 class Config(Settings):

@@ -101,12 +101,23 @@ class Tracker:
     Args:
         uri: a server, ``off``, or None for sqlite in ``folder``.
         warn: called with a message the first time something fails; after that tracking is off.
+        live_after: seconds of training before anything is written. Opening MLflow costs seconds itself, so a training that
+            is over sooner is left to the mirroring of the records, which brings the same run with the same curve.
     """
 
     def __init__(
-        self, folder: Path, uri: str | None, spec: dict[str, Any], key: str, tags: dict[str, str], warn: Callable[[str], None]
+        self,
+        folder: Path,
+        uri: str | None,
+        spec: dict[str, Any],
+        key: str,
+        tags: dict[str, str],
+        warn: Callable[[str], None],
+        live_after: float = 0.0,
     ) -> None:
         self.folder, self.uri, self.spec, self.key, self.tags, self.warn = folder, uri, spec, key, tags, warn
+        self.began, self.live_after = time.monotonic(), live_after
+        self.parameters: dict[str, Any] = {}
         self.mirror: Mirror | None = None
         self.run, self.start = "", 0
         self.points: list[tuple[str, float, int]] = []
@@ -122,35 +133,40 @@ class Tracker:
             self.warn(f"warning: MLflow is not available ({error}); going on without it")
 
     def open(self, **parameters: Any) -> None:
-        """Find or make the run and log the spec as parameters."""
-
-        def action() -> None:
-            self.mirror = Mirror(self.folder, self.uri)
-            experiment = self.mirror.experiment(experiment_name(self.spec["dataset"]))
-            self.run, self.start = self.mirror.run(experiment, self.key, run_name(self.spec), self.tags)
-            self.mirror.log(self.run, self.start, (), flatten(self.spec) | parameters, self.tags)
-            self.mirror.client.update_run(self.run, status="RUNNING")
-
-        self._try(action)
+        """Note what to log beside the spec; the run is found or made when training has lasted ``live_after`` seconds."""
+        self.parameters = parameters
+        self.flush()
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Remember points; :meth:`flush` sends them."""
         self.points += [(name, value, step) for name, value in values.items()]
 
     def flush(self) -> None:
+        """Send the points, if it is time for it."""
+
         def action() -> None:
+            if self.mirror is None and time.monotonic() - self.began >= self.live_after:
+                self._open()
             if self.mirror is not None and self.points:
                 self.mirror.log(self.run, self.start, self.points)
                 self.points = []
 
         self._try(action)
 
+    def _open(self) -> None:
+        mirror = Mirror(self.folder, self.uri)
+        experiment = mirror.experiment(experiment_name(self.spec["dataset"]))
+        self.run, self.start = mirror.run(experiment, self.key, run_name(self.spec), self.tags)
+        mirror.log(self.run, self.start, (), flatten(self.spec) | self.parameters, self.tags)
+        mirror.client.update_run(self.run, status="RUNNING")
+        self.mirror = mirror
+
     def close(self, failed: bool, tags: dict[str, str]) -> None:
         """Send what is left and mark the run finished, or failed."""
 
         def action() -> None:
+            self.flush()
             if self.mirror is not None:
-                self.flush()
                 self.mirror.log(self.run, self.start, (), None, tags)
                 self.mirror.client.set_terminated(self.run, "FAILED" if failed else "FINISHED")
 

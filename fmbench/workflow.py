@@ -31,6 +31,7 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
         os.environ["FMBENCH_TRACKING_URI"] = OFF
     elif config.tracking.uri is not None:
         os.environ["FMBENCH_TRACKING_URI"] = config.tracking.uri
+    os.environ["FMBENCH_TRACKING_LIVE_AFTER"] = str(config.tracking.live_after)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     # Jobs run `python -m fmbench` with the interpreter that runs snakemake, whether or not its environment is activated,
     # and from these sources, whether or not they are installed (as under --software-deployment-method conda).

@@ -51,7 +51,7 @@ def fig07(data: pd.DataFrame) -> Figure:
         squeeze=False,
         layout="constrained",
     )
-    for row, dataset in zip(axes, datasets, strict=True):
+    for i, (row, dataset) in enumerate(zip(axes, datasets, strict=True)):
         here = data[data.dataset == dataset]
         for axis, solver in zip(row, solvers, strict=True):
             for method in methods:
@@ -67,9 +67,9 @@ def fig07(data: pd.DataFrame) -> Figure:
             axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
             axis.minorticks_off()
             axis.grid(True, linewidth=0.4, alpha=0.5)
-            if row is axes[0]:
+            if i == 0:
                 axis.set_title(solver)
-            if row is axes[-1]:
+            if i == len(datasets) - 1:
                 axis.set_xlabel("NFE")
         row[0].set_ylabel(f"{dataset}\nMSE to the reference")
         handles, names = [], []
@@ -124,7 +124,7 @@ def _grid(data: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame, pd.DataFrame],
         squeeze=False,
         layout="constrained",
     )
-    for row, dataset in zip(axes, datasets or [None], strict=True):
+    for i, (row, dataset) in enumerate(zip(axes, datasets or [None], strict=True)):
         here = data[data.dataset == dataset]
         for axis, method in zip(row, methods, strict=True):
             axis.set(xticks=[], yticks=[])
@@ -133,8 +133,8 @@ def _grid(data: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame, pd.DataFrame],
                 axis.text(0.5, 0.5, "no samples", ha="center", va="center", fontsize=7, transform=axis.transAxes)
             else:
                 draw(axis, mine, here[here.method == "data"])
-            if row is axes[0]:
-                axis.set_title(label(method), fontsize=8)
+            if i == 0:
+                axis.set_title(label(method), fontsize=7)
         row[0].set_ylabel(dataset or "", fontsize=8)
     return figure
 
@@ -160,9 +160,11 @@ def _sheet(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame) -> None:
     channels, height, width = images.shape[1:]
     brightest = np.stack(real["values"].to_list()).max()
     sheet = np.ones((side * (height + 1) - 1, side * (width + 1) - 1, channels))
-    for i, image in enumerate(images[: side * side]):
-        top, left = (height + 1) * (i // side), (width + 1) * (i % side)
-        sheet[top : top + height, left : left + width] = np.moveaxis(image, 0, -1) / brightest
+    for k, image in enumerate(images[: side * side]):
+        top, left = (height + 1) * (k // side), (width + 1) * (k % side)
+        shown = np.moveaxis(image, 0, -1) / brightest
+        # One channel is drawn as ink on paper, which is what the digits are.
+        sheet[top : top + height, left : left + width] = 1 - shown if channels == 1 else shown
     axis.imshow(sheet.clip(0, 1).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 

@@ -180,7 +180,7 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
         row = nll.iloc[0]
         stderr = _metric(mine, "nll_stderr").value.mean()
         notes.append(
-            f"NLL over {row.n} test samples, {row.solver}, rtol = atol = {row.rtol:g}; "
+            f"NLL over {row.n:.0f} test samples, {row.solver}, rtol = atol = {row.rtol:g}; "
             f"its standard error over test samples is {stderr:.3f}."
         )
     nfe = _metric(mine, "nfe")
@@ -189,8 +189,8 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
         batch = _only(shared.batch)
         by_method = ", ".join(f"{label(str(m))} {g.value.mean():.0f}" for m, g in shared.groupby("method", sort=False))
         notes.append(
-            f"NFE: dopri5 at {nfe.iloc[0].rtol:g} with a step size per sample, mean over {nfe.iloc[0].n} samples. "
-            f"With one step size for a batch of {batch}: {by_method}."
+            f"NFE: dopri5 at {nfe.iloc[0].rtol:g} with a step size per sample, mean over {nfe.iloc[0].n:.0f} samples. "
+            f"With one step size for a batch of {batch:.0f}: {by_method}."
         )
     floor = _metric(mine, "frechet_floor")
     if len(floor):
@@ -203,7 +203,7 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
             "This is not an Inception FID."
         )
         notes.append(
-            f"Floor: real test against train is {row.value:.2f} at n = {row.n}; at that n the methods have: {by_method}."
+            f"Floor: real test against train is {row.value:.2f} at n = {row.n:.0f}; at that n the methods have: {by_method}."
         )
     energy = _metric(mine, "energy_distance_floor")
     if len(energy):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fmbench.cache import Cache
 from fmbench.config import SweepSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.records import write_rows
+from fmbench.records import DIVERGED, write_rows
 from fmbench.solvers.fixed import integrate, steps_for, uniform_grid
 from fmbench.solvers.tableaux import FIXED
 from fmbench.stages.common import Job, Model, base_noise, batches, load_model
@@ -60,10 +60,12 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
                 cache.put_array(reference_key, reference)
             samples, measured = solve(model, dataset, job, settings, solver, nfe)
             error = np.mean((samples.astype(np.float64) - reference.astype(np.float64)) ** 2)
+            # JSON has no infinity: an error that is not finite is stored as none, and becomes a row `diverged`.
             cell = {"mse": float(error) if np.isfinite(error) else None, "nfe": measured}
             cache.put(key, cell)
             computed += 1
-        job.add("mse", cell["mse"], unit, solver=solver, nfe=cell["nfe"], **shared)
+        bad = {"status": DIVERGED, "reason": f"the error of {solver} at {nfe} NFE is not finite"} if cell["mse"] is None else {}
+        job.add("mse", cell["mse"], unit, solver=solver, nfe=cell["nfe"], **shared, **bad)
         progress.update(done)
     progress.close()
     write_rows(out / "rows.parquet", job.rows)

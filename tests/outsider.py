@@ -1,0 +1,69 @@
+"""What somebody outside of fmbench would write: data sources, a path, a network and a method, named ``outsider:NAME`` in configs."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fmbench.data.sources import RawData
+from fmbench.methods import Method, Part
+from fmbench.paths import AffinePath, Coefficients
+
+MY_METHOD = Method("whatever", Part("cosine_vp"), Part("v"), weighting=Part("velocity"), t_min=0.25)
+
+
+def tall_images(train: int = 60, test: int = 20, height: int = 6, width: int = 4, labels: bool = True) -> RawData:
+    """Images of three colours and five levels, not square: class 0 is bright at the top, class 1 at the left."""
+    g = np.random.default_rng(7)
+    classes = np.arange(train + test) % 2
+    shade = np.stack([np.linspace(4, 0, height)[:, None].repeat(width, 1), np.linspace(4, 0, width)[None].repeat(height, 0)])
+    noise = g.uniform(-1, 1, (train + test, 3, height, width))
+    images = np.rint(shade[classes][:, None] + noise).clip(0, 4).astype(np.uint8)
+    return RawData(
+        train=images[:train],
+        test=images[train:],
+        description="shaded images",
+        levels=5,
+        train_labels=classes[:train] if labels else None,
+        test_labels=classes[train:] if labels else None,
+    )
+
+
+def two_points(n: int = 64) -> RawData:
+    """Half of the points at (-1, 1/2), half at (1, -1/2)."""
+    points = np.array([[-1.0, 0.5], [1.0, -0.5]], np.float32)
+    return RawData(train=points[np.arange(n) % 2], test=points[np.arange(n) % 2], description="two points")
+
+
+def not_a_data_set() -> dict[str, int]:
+    return {"train": 3}
+
+
+class Slow(AffinePath):
+    """a = t, s = (1 - t)^power: affine, with a parameter."""
+
+    def __init__(self, power: float = 1.0) -> None:
+        self.power = power
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        return Coefficients(t, (1 - t) ** self.power, torch.ones_like(t), -self.power * (1 - t) ** (self.power - 1))
+
+
+class Lines(nn.Module):
+    """A linear map of (x, t), for samples of any shape."""
+
+    def __init__(self, shape: tuple[int, ...], bias: bool = True) -> None:
+        super().__init__()
+        size = int(np.prod(shape))
+        self.map = nn.Linear(size + 1, size, bias=bias)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = self.map(torch.cat([x.flatten(1), t[:, None]], 1)).reshape(x.shape)
+        return out
+
+
+def narrow(shape: tuple[int, ...], **parameters: Any) -> nn.Module:
+    """A network that puts out the wrong shape."""
+    return nn.Sequential(Lines(shape, **parameters), nn.Linear(shape[-1], shape[-1] + 3))

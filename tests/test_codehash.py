@@ -1,0 +1,226 @@
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+import fmbench
+from fmbench import codehash
+from fmbench.codehash import PLUMBING, closure, stage_hash, stage_module
+
+PACKAGE = Path(fmbench.__file__).parent
+STAGES = [path.stem for path in sorted((PACKAGE / "stages").glob("*.py")) if path.stem not in ("__init__", "common")]
+REPORTS = ["tables", "figures"]
+
+
+class Copy:
+    """A copy of the package that may be edited."""
+
+    def __init__(self, package: Path) -> None:
+        self.package = package
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.package / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text, f"{file} has changed: choose another text to edit"
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def append(self, file: str, text: str) -> None:
+        with open(self.package / file, "a", encoding="utf-8") as stream:
+            stream.write(text)
+
+    def hashes(self) -> dict[str, str]:
+        codehash._imports.cache_clear()  # the hashes are kept for the life of a process
+        codehash._tree_hash.cache_clear()
+        return {stage: stage_hash(stage) for stage in [*STAGES, *REPORTS]}
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    shutil.copytree(PACKAGE, tmp_path / "fmbench", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(codehash, "PACKAGE", tmp_path / "fmbench")
+    yield Copy(tmp_path / "fmbench")
+    codehash._imports.cache_clear()
+    codehash._tree_hash.cache_clear()
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+def test_the_hash_does_not_depend_on_where_the_package_lies(copy):
+    moved = copy.hashes()
+    codehash._imports.cache_clear()
+    codehash.PACKAGE = PACKAGE
+    assert moved == {stage: stage_hash(stage) for stage in moved}
+
+
+def test_a_hash_is_16_hex_digits_and_differs_between_stages():
+    hashes = [stage_hash(stage) for stage in STAGES]
+    assert all(len(h) == 16 and int(h, 16) >= 0 for h in hashes)
+    assert len(set(hashes)) == len(STAGES)
+
+
+def test_comments_docstrings_and_layout_change_no_hash(copy):
+    before = copy.hashes()
+    for path in copy.package.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        docstring = ast.get_docstring(ast.parse(text), clean=False)
+        if docstring:
+            text = text.replace(docstring, "Another docstring.", 1)
+        path.write_text(
+            "# A comment.\n\n\n" + text.replace("\n\n", "\n\n\n# Another.\n\n\n") + "\n\n# The end.\n", encoding="utf-8"
+        )
+        assert ast.parse(path.read_text(encoding="utf-8"))
+    assert copy.hashes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("objectives.py", '"""The loss of each sample.', '"""Something else.'),  # a method's docstring
+        ("objectives.py", '"""w(t) from times (B,)', '"""W(t) from times (B,)'),  # a string below an attribute
+        ("objectives.py", "    # s(t)^2: score", "    # s(t) squared: score"),
+        ("objectives.py", "        if self.times.corrected:\n", "\n\n        if self.times.corrected:  # why\n"),
+        ("objectives.py", "return weight.to(x1.dtype) * error", "return (weight.to(x1.dtype)) * error"),
+        ("training/loop.py", '"""How a training ended.', '"""The end.'),
+    ],
+)
+def test_an_edit_that_runs_nothing_new_changes_no_hash(copy, file, old, new):
+    before = copy.hashes()
+    copy.edit(file, old, new)
+    assert copy.hashes() == before
+
+
+def test_an_edit_of_the_loss_changes_the_training_and_what_builds_objectives(copy):
+    before = copy.hashes()
+    copy.edit("objectives.py", "error.flatten(1).square().mean(1)", "error.flatten(1).abs().mean(1)")
+    after = changed(before, copy.hashes())
+    assert {"train", "check"} <= after
+    assert not after & {"prepare", "collect", "tables", "figures"}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("objectives.py", "clamp(1e-9", "clamp(1e-8"),
+        ("paths.py", "beta_max: float = 20.0", "beta_max: float = 20.5"),
+        ("training/schedule.py", "FLOOR = 1e-8", "FLOOR = 1e-7"),
+        ("networks/mlp.py", "nn.SiLU()", "nn.ReLU()"),
+        ("rng.py", "digest[:8]", "digest[8:16]"),
+    ],
+)
+def test_a_real_edit_changes_exactly_the_stages_whose_closure_has_it(copy, file, old, new):
+    module = "fmbench." + file.removesuffix(".py").replace("/", ".")
+    with_it = {stage for stage in [*STAGES, *REPORTS] if module in closure(stage_module(stage))}
+    assert with_it and with_it != {*STAGES, *REPORTS}
+    before = copy.hashes()
+    copy.edit(file, old, new)
+    assert changed(before, copy.hashes()) == with_it
+
+
+def test_an_edit_of_the_plumbing_changes_nothing(copy):
+    before = copy.hashes()
+    for module in PLUMBING:
+        copy.append(module.replace("fmbench.", "") + ".py", "\n\ndef something_new() -> int:\n    return 1\n")
+    assert {"fmbench.tracking", "fmbench.errors"} <= PLUMBING
+    assert copy.hashes() == before
+
+
+def test_the_sweeps_solver_belongs_to_the_sweep_alone(copy):
+    before = copy.hashes()
+    copy.edit("solvers/fixed.py", "steps + 1, dtype", "steps + 1 + 0, dtype")
+    assert changed(before, copy.hashes()) == {"sweep"}
+
+
+def test_the_adaptive_solver_belongs_to_samples_and_likelihood(copy):
+    before = copy.hashes()
+    copy.edit("solvers/adaptive.py", "SAFETY, SHRINK, GROW = 0.9", "SAFETY, SHRINK, GROW = 0.8")
+    assert changed(before, copy.hashes()) == {"sample", "likelihood"}
+
+
+def test_a_table_reruns_no_measurement(copy):
+    before = copy.hashes()
+    copy.edit("report/style.py", '"ddpm": "DDPM"', '"ddpm": "ddpm"')
+    assert changed(before, copy.hashes()) == {"tables", "figures"}
+
+
+def test_a_new_import_is_followed(copy):
+    before = copy.hashes()
+    (copy.package / "novelty.py").write_text("VALUE = 1\n")
+    copy.append("metrics/points.py", "\nfrom fmbench import novelty\n")
+    once = copy.hashes()
+    assert changed(before, once) == {"features", "quality"}
+    (copy.package / "novelty.py").write_text("VALUE = 2\n")
+    assert changed(once, copy.hashes()) == {"features", "quality"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "inside", "outside"),
+    [
+        ("prepare", {"data.sources", "data.prepared", "rng"}, {"objectives", "training.loop", "stages.common"}),
+        (
+            "train",
+            {"objectives", "paths", "training.loop", "training.schedule", "networks.unet"},
+            {"solvers.fixed", "likelihood"},
+        ),
+        ("sample", {"solvers.adaptive", "solvers.tableaux", "fields"}, {"solvers.fixed", "training.loop", "likelihood"}),
+        ("likelihood", {"likelihood", "solvers.adaptive", "fields"}, {"solvers.fixed", "metrics.frechet", "training.loop"}),
+        ("sweep", {"solvers.fixed", "solvers.tableaux", "fields"}, {"solvers.adaptive", "likelihood", "training.loop"}),
+        ("quality", {"metrics.frechet", "metrics.points", "stages.features"}, {"solvers.fixed", "solvers.adaptive"}),
+        ("collect", {"records"}, {"report.tables", "objectives"}),
+        ("tables", {"records", "report.style"}, {"report.figures", "objectives"}),
+        ("figures", {"records", "report.style"}, {"objectives", "networks"}),
+    ],
+)
+def test_what_a_stage_depends_on(stage, inside, outside):
+    found = closure(stage_module(stage))
+    assert {f"fmbench.{m}" for m in inside} <= found
+    assert not {f"fmbench.{m}" for m in outside} & found
+    assert not PLUMBING & found
+
+
+def test_the_hash_covers_the_module_of_the_stage_itself():
+    for stage in STAGES:
+        assert stage_module(stage) == f"fmbench.stages.{stage}"
+        assert stage_module(stage) in closure(stage_module(stage))
+    with pytest.raises(ValueError, match="there is no stage 'trian'"):
+        stage_module("trian")
+
+
+def test_no_module_uses_relative_imports():
+    """The reader of imports does not follow them."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path
+
+
+def test_the_code_of_a_plugin_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "codehash_plugin_under_test.py"
+    dotted = "codehash_plugin_under_test:PATH"
+
+    def hashed(text: str) -> str:
+        module.write_text(text)
+        codehash._tree_hash.cache_clear()
+        return stage_hash("train", (dotted,))
+
+    first = hashed("PATH = 1\n")
+    assert first != stage_hash("train")
+    assert hashed('"""What it is."""\n# Why.\n\nPATH = 1\n') == first
+    assert hashed("PATH = 2\n") != first
+
+
+def test_a_plugin_counts_once_and_in_any_order():
+    one, two = "outsider:Slow", "outsider:Lines"
+    assert stage_hash("train", (one, two)) == stage_hash("train", (two, one, two))
+
+
+def test_a_plugin_without_source_counts_for_nothing():
+    assert stage_hash("train", ("math:pi",)) == stage_hash("train") == stage_hash("train", ("no_such_module:X",))
+
+
+@pytest.mark.parametrize("name", ["no_such_package.module:X", "s3://bucket/images", "/data.v1/images:old"])
+def test_a_plugin_that_is_not_there_waits_for_the_check(name):
+    """The hash is taken while Snakemake draws the DAG; the check then says what is wrong with the name."""
+    assert stage_hash("train", (name,)) == stage_hash("train")

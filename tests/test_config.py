@@ -1,0 +1,536 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import fmbench
+from fmbench import names, specs
+from fmbench.config import (
+    Config,
+    canonical,
+    load,
+    method_from_values,
+    method_values,
+    parse,
+    settings_hash,
+)
+from fmbench.errors import ConfigError
+from fmbench.methods import METHODS, Part
+
+ROOT = Path(fmbench.__file__).parent.parent
+PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
+
+BASE: dict[str, Any] = {
+    "results_dir": "results",
+    "seeds": [0, 1],
+    "datasets": ["board", "digits"],
+    "methods": ["ddpm", "fm_ot", {"name": "mine", "path": "cosine_vp", "prediction": "v"}],
+    "settings": {
+        "board": {
+            "data": {"source": "checkerboard", "parameters": {"train": 100}},
+            "network": {"kind": "mlp", "width": 8},
+            "training": {"iterations": 100, "learning_rate": 0.001, "warmup_iterations": 10},
+            "evaluation": {"sweep": {"nfe": [4, 8]}, "likelihood": {"n": 10}, "sample": {"n": 10}},
+        },
+        "digits": {"data": "digits", "network": {"kind": "unet", "channels": 8}},
+    },
+    "tracking": {"enabled": False},
+}
+
+
+def changed(*changes: tuple[str, Any], base: dict[str, Any] = BASE) -> dict[str, Any]:
+    """``base`` with the values at dotted places set; a number is a place in a list."""
+    values = copy.deepcopy(base)
+    for place, value in changes:
+        *way, last = (int(key) if key.isdigit() else key for key in place.split("."))
+        here: Any = values
+        for key in way:
+            here = here[key] if isinstance(here, list) else here.setdefault(key, {})
+        here[last] = value
+    return values
+
+
+def complaint(values: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(values)
+    return str(caught.value)
+
+
+# The files of the repository
+
+
+def test_the_default_config_parses():
+    config = load(str(ROOT / "config.yaml"))
+    assert [m.name for m in config.methods] == list(names.METHODS)
+    assert set(config.datasets) == {"checkerboard", "digits"}
+    assert len(config.seeds) > 1
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_every_preset_parses_over_the_default(preset):
+    config = load(str(ROOT / "config.yaml"), str(preset))
+    for dataset in config.datasets:
+        for method in config.methods:
+            assert specs.train(config, dataset, method.name, config.seeds[0])["dataset"] == dataset
+
+
+def test_the_smoke_preset_is_the_default_made_small():
+    default, smoke = (load(str(ROOT / "config.yaml"), *more) for more in ([], [str(ROOT / "configs" / "smoke.yaml")]))
+    assert (smoke.datasets, smoke.methods) == (default.datasets, default.methods)
+    assert smoke.results_dir != default.results_dir
+    for dataset in default.datasets:
+        assert smoke.settings[dataset].training.iterations < default.settings[dataset].training.iterations / 5
+
+
+def test_the_default_gives_every_method_the_same_training():
+    config = load(str(ROOT / "config.yaml"))
+    assert specs.overridden(config) == {}
+    for dataset in config.datasets:
+        trainings = [specs.train(config, dataset, m.name, 0)["training"] for m in config.methods]
+        assert all(t == trainings[0] for t in trainings)
+
+
+def test_later_files_are_laid_over_earlier_ones(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(yaml.safe_dump(BASE))
+    second.write_text("seeds: [7]\nsettings: {board: {training: {learning_rate: 0.5}}}\n")
+    config = load(str(first), str(second))
+    assert config.seeds == [7]
+    training = config.settings["board"].training
+    assert (training.learning_rate, training.iterations, training.warmup_iterations) == (0.5, 100, 10)
+    assert config.settings["digits"] == parse(BASE).settings["digits"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        (None, ["there is no config file", "missing.yaml"]),
+        ("seeds: [0", ["missing.yaml", "not valid YAML"]),
+        ("- seeds", ["missing.yaml", "must hold a mapping, not a list"]),
+        ("", ["datasets: this key is missing", "methods: this key is missing", "settings: this key is missing"]),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, text, fragments):
+    path = tmp_path / "missing.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(str(path))
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_a_number_with_an_exponent_but_no_dot_is_a_string_in_yaml(tmp_path):
+    """The trap itself: what the error explains is what YAML does."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(BASE).replace("learning_rate: 0.001", "learning_rate: 1e-4"))
+    with pytest.raises(ConfigError, match=r"settings\.board\.training\.learning_rate: .*'1e-4'.*write 1\.0e-4"):
+        load(str(path))
+    path.write_text(path.read_text().replace("1e-4", "1.0e-4"))
+    assert load(str(path)).settings["board"].training.learning_rate == 1e-4
+
+
+# Bad input: where it stands, what was found, what to do
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "seedz",
+        "tracking.url",
+        "settings.board.trainning",
+        "settings.board.data.sauce",
+        "settings.board.network.widht",
+        "settings.digits.network.widht",
+        "settings.board.training.lr",
+        "settings.board.evaluation.swep",
+        "settings.board.evaluation.sweep.nfes",
+        "settings.board.evaluation.sample.tolerance",
+        "settings.board.evaluation.likelihood.prob",
+        "settings.board.evaluation.features.epoch",
+        "methods.2.wieghting",
+        "methods.2.training.betas",
+    ],
+)
+def test_an_unknown_key_at_any_depth(place):
+    assert f"{place}: unknown key" in complaint(changed(("methods.2.training", {}), (place, 1)))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fragments"),
+    [
+        ("methods.0", "ddmp", ["methods.0: ", "unknown method 'ddmp'", "known: ddpm", "fm_ot", "package.module:MY_METHOD"]),
+        ("methods.2.use", "ddmp", ["methods.2", "unknown method 'ddmp'", "known: ddpm", "package.module:MY_METHOD"]),
+        ("datasets.1", "mnist", ["unknown data set mnist", "settings has board, digits", "Add an entry under settings"]),
+        ("settings.board.data", "mnist", ["settings.board.data.source: ", "unknown data set 'mnist'", "known: checkerboard"]),
+        ("settings.board.network.kind", "mpl", ["settings.board.network: ", "unknown network kind 'mpl'", "known: mlp, unet"]),
+        ("methods.2.path", "pv", ["methods.2.path.name: ", "unknown path 'pv'", "known: ot, vp", "package.module:ATTRIBUTE"]),
+        ("methods.2.prediction", "w", ["methods.2.prediction.name: ", "unknown prediction 'w'", "known: epsilon, x"]),
+        ("methods.2.weighting", "hm", ["methods.2.weighting.name: ", "unknown weighting 'hm'", "known: uniform, epsilon"]),
+        ("methods.2.time", "hm", ["methods.2.time.name: ", "unknown time distribution 'hm'", "known: uniform, log_snr"]),
+        ("settings.board.evaluation.sweep.solvers", ["eulr"], ["board.evaluation.sweep", "unknown solver 'eulr'", "euler, mid"]),
+        ("settings.board.evaluation.sweep.solvers", [{"name": "eulr", "nfe": [4]}], ["solvers.0.name", "unknown solver 'eulr'"]),
+        ("settings.board.evaluation.sweep.reference_solver", "rk5", ["evaluation.sweep", "unknown solver 'rk5'", "known: euler"]),
+    ],
+)
+def test_an_unknown_name_says_where_and_what_is_known(place, value, fragments):
+    message = complaint(changed((place, value)))
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "settings.board.training.learning_rate",
+        "settings.board.training.iterations",
+        "settings.board.training.ema_decay",
+        "settings.digits.network.max_frequency",
+        "settings.board.network.width",
+        "settings.board.evaluation.sample.rtol",
+        "settings.board.evaluation.sweep.nfe.0",
+        "settings.board.evaluation.likelihood.n",
+        "methods.2.training.learning_rate",
+        "methods.2.t_max",
+        "seeds.1",
+    ],
+)
+def test_a_number_written_as_a_string(place):
+    message = complaint(changed(("methods.2.training", {}), (place, "1e-4")))
+    assert f"{place}: " in message
+    assert "'1e-4' is written as a string" in message
+    assert "write 1.0e-4" in message
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("methods.2.path", {"name": "ot", "sigma_min": "1e-4"}),
+        ("methods.2.time", {"name": "logit_normal", "std": "1e-1"}),
+        ("settings.board.data", {"source": "checkerboard", "parameters": {"train": "1e4"}}),
+    ],
+)
+def test_a_parameter_written_as_a_string(place, value):
+    """The parameters of a part are open to any name, but a number is a number."""
+    assert "is written as a string" in complaint(changed((place, value)))
+
+
+@pytest.mark.parametrize("nfe", [10, 6, 2, 1])
+def test_an_nfe_that_a_solver_cannot_spend(nfe):
+    message = complaint(changed(("settings.board.evaluation.sweep", {"solvers": ["euler", "rk4"], "nfe": [4, nfe]})))
+    for fragment in ("settings.board.evaluation.sweep", "rk4 costs 4 evaluations a step", f"exactly {nfe}", "multiples of 4"):
+        assert fragment in message
+
+
+def test_a_solver_with_a_list_of_its_own():
+    values = changed(("settings.board.evaluation.sweep", {"solvers": ["euler", {"name": "rk4", "nfe": [8]}], "nfe": [3, 10, 3]}))
+    assert parse(values).settings["board"].evaluation.sweep.cells() == [("euler", 3), ("euler", 10), ("rk4", 8)]
+
+
+def test_a_reference_that_cannot_be_spent():
+    message = complaint(changed(("settings.board.evaluation.sweep.reference_nfe", 1001)))
+    assert "rk4 costs 4 evaluations a step and cannot spend exactly 1001" in message
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("seeds", [0, 1, 0], "seed 0 is listed more than once"),
+        ("datasets", ["board", "digits", "board"], "data set board is listed more than once"),
+        ("methods", ["fm_ot", "ddpm", "fm_ot"], "method fm_ot is listed more than once"),
+    ],
+)
+def test_nothing_is_listed_twice(place, value, message):
+    assert message in complaint(changed((place, value)))
+
+
+@pytest.mark.parametrize("place", ["seeds", "datasets", "methods"])
+def test_lists_that_must_not_be_empty(place):
+    assert f"{place}: List should have at least 1 item" in complaint(changed((place, [])))
+
+
+@pytest.mark.parametrize("key", ["nfe", "solvers"])
+def test_a_sweep_over_nothing(key):
+    message = complaint(changed((f"settings.board.evaluation.sweep.{key}", [])))
+    assert f"settings.board.evaluation.sweep.{key}: List should have at least 1 item" in message
+
+
+@pytest.mark.parametrize("warmup", [100, 101])
+def test_a_warmup_as_long_as_the_training(warmup):
+    message = complaint(changed(("settings.board.training.warmup_iterations", warmup)))
+    assert f"settings.board.training: warmup_iterations ({warmup}) must be less than iterations (100)" in message
+
+
+def test_a_warmup_too_long_for_one_methods_own_training_names_the_method():
+    message = complaint(changed(("methods.2.training", {"iterations": 10})))
+    assert "warmup_iterations (10) must be less than iterations (10)" in message
+    assert "mine" in message and "board" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("path", "ot"),
+        ("prediction", "x"),
+        ("weighting", "epsilon"),
+        ("time", "log_snr"),
+        ("use", "fm_ot"),
+        ("t_min", 0.1),
+        ("t_max", 0.5),
+    ],
+)
+def test_a_method_of_the_paper_keeps_its_ingredients(key, value):
+    message = complaint(changed(("methods", [{"name": "ddpm", key: value}])))
+    for fragment in ("methods.0: ", "ddpm is the paper's method", key, "Give the variant a name of its own", "use: ddpm"):
+        assert fragment in message
+
+
+def test_a_method_of_the_paper_may_train_differently():
+    config = parse(changed(("methods", [{"name": "ddpm", "training": {"learning_rate": 0.5}}, "fm_ot"])))
+    assert config.method("ddpm").resolve() == METHODS["ddpm"]
+    assert config.training("board", "ddpm").learning_rate == 0.5
+    assert config.training("board", "fm_ot").learning_rate == 0.001
+    assert specs.overridden(config) == {"ddpm": {"learning_rate": 0.5}}
+
+
+@pytest.mark.parametrize("given", [{"prediction": "v"}, {"path": "ot"}, {"weighting": "uniform"}])
+def test_a_method_of_ones_own_needs_path_and_prediction(given):
+    message = complaint(changed(("methods.2", {"name": "mine", **given})))
+    for fragment in ("methods.2: ", "'mine'", "needs at least path and prediction", "use: package.module:MY_METHOD"):
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("seeds.0", -1),
+        ("seeds.0", True),
+        ("seeds.0", 0.5),
+        ("settings.board.training.iterations", 0),
+        ("settings.board.training.iterations", 10.5),
+        ("settings.board.training.learning_rate", 0),
+        ("settings.board.training.learning_rate", -0.1),
+        ("settings.board.training.ema_decay", 1.0),
+        ("settings.board.training.schedule", "cosine"),
+        ("settings.board.network.time_embedding", "fourier"),
+        ("settings.board.evaluation.likelihood.probe", "sparse"),
+        ("settings.digits.network.channels_multiple", []),
+        ("settings.digits.network.dropout", 1.0),
+        ("methods.2.name", "with/slash"),
+        ("methods.2.name", ""),
+        ("results_dir", ""),
+        ("methods", "ddpm"),
+        ("settings.board", None),
+    ],
+)
+def test_a_value_out_of_bounds_is_found_in_its_place(place, value):
+    assert f"  {place}: " in complaint(changed((place, value)))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    "place", ["settings.board.training.learning_rate", "settings.board.evaluation.sample.rtol", "methods.2.t_max"]
+)
+def test_no_setting_is_infinite(place, value):
+    assert place in complaint(changed((place, value)))
+
+
+@pytest.mark.parametrize("place", ["settings.board.evaluation.sample.n", "settings.board.evaluation.likelihood.n"])
+def test_one_sample_has_no_spread(place):
+    """With n = 1 a standard deviation is NaN, which would stand in the table as a divergence."""
+    assert place in complaint(changed((place, 1)))
+
+
+def test_a_missing_network_kind_says_so_alone():
+    message = complaint(changed(("settings.board.network", {"width": 8})))
+    assert "settings.board.network.kind: this key is missing" in message or "unknown network kind" in message
+    assert "width: unknown key" not in message
+
+
+def test_every_mistake_is_reported_at_once():
+    message = complaint(changed(("settings.board.training.lr", 1), ("settings.digits.network.widht", 1), ("seeds", [])))
+    assert len(message.splitlines()) == 4
+
+
+def test_asking_for_what_the_config_does_not_have():
+    config = parse(BASE)
+    with pytest.raises(ConfigError, match="unknown method 'scoreflow'; this config has ddpm, fm_ot, mine"):
+        config.method("scoreflow")
+    with pytest.raises(ConfigError, match="unknown data set 'cifar10'; this config has board, digits"):
+        config.dataset("cifar10")
+
+
+# Methods
+
+
+def test_known_methods_resolve_to_the_registry():
+    for name, method in METHODS.items():
+        assert parse(changed(("methods", [name]))).method(name).resolve() == method
+
+
+def test_an_inline_method_resolves():
+    entry = {
+        "name": "mine",
+        "path": {"name": "ve", "sigma_max": 10.0},
+        "prediction": "epsilon",
+        "weighting": {"name": "epsilon"},
+        "time": {"name": "logit_normal", "std": 0.5, "corrected": True},
+        "t_min": 0.1,
+        "t_max": 0.9,
+    }
+    method = parse(changed(("methods", [entry]))).method("mine").resolve()
+    assert method.name == "mine"
+    assert method.path == Part("ve", {"sigma_max": 10.0})
+    assert (method.prediction, method.weighting) == (Part("epsilon"), Part("epsilon"))
+    assert method.time == Part("logit_normal", {"std": 0.5, "corrected": True})
+    assert (method.t_min, method.t_max) == (0.1, 0.9)
+
+
+def test_what_an_inline_method_leaves_out_is_uniform():
+    method = parse(BASE).method("mine").resolve()
+    assert (method.weighting, method.time, method.t_min, method.t_max) == (Part("uniform"), Part("uniform"), None, None)
+
+
+def test_use_starts_from_a_known_method():
+    entry = {"name": "mine", "use": "scoreflow", "time": {"name": "log_snr", "corrected": True}}
+    method = parse(changed(("methods", [entry]))).method("mine").resolve()
+    assert method.name == "mine"
+    assert (method.path, method.prediction, method.weighting) == (Part("vp"), Part("score"), Part("likelihood"))
+    assert method.time == Part("log_snr", {"corrected": True})
+
+
+def test_use_starts_from_a_dotted_method():
+    method = parse(changed(("methods", [{"name": "mine", "use": "outsider:MY_METHOD", "t_max": 0.75}]))).method("mine").resolve()
+    assert (method.name, method.path, method.weighting) == ("mine", Part("cosine_vp"), Part("velocity"))
+    assert (method.t_min, method.t_max) == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("use", "fragments"),
+    [
+        ("no_such_module:M", ["method 'no_such_module:M' cannot be imported", "No module named"]),
+        ("outsider:NO_SUCH_METHOD", ["method 'outsider:NO_SUCH_METHOD' cannot be imported", "NO_SUCH_METHOD"]),
+        ("math:pi", ["math:pi is a float, not a fmbench.methods.Method"]),
+    ],
+)
+def test_use_of_what_is_no_method(use, fragments):
+    with pytest.raises(ConfigError) as caught:
+        parse(changed(("methods", [{"name": "mine", "use": use}]))).method("mine").resolve()
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_a_methods_overrides_leave_the_rest_of_the_training_alone():
+    own = {"iterations": 50, "batch_size": 4, "schedule": "constant", "warmup_iterations": 0, "ema_decay": 0.5, "clip_norm": 1.0}
+    config = parse(changed(("methods.2.training", own)))
+    common, mine = config.training("board", "ddpm").model_dump(), config.training("board", "mine").model_dump()
+    assert {k: v for k, v in mine.items() if common[k] != v} == own
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_values_round_trip(name):
+    assert method_from_values(method_values(METHODS[name])) == METHODS[name]
+
+
+# Specs: what a job depends on
+
+
+def all_specs(config: Config) -> dict[tuple, str]:
+    """Every spec of a config, canonical, by what it belongs to."""
+    found = {("check",): specs.check(config), ("collect",): specs.collect(config), ("table1",): specs.table1(config)}
+    for dataset in config.datasets:
+        found |= {("prepare", dataset): specs.prepare(config, dataset), ("features", dataset): specs.features(config, dataset)}
+        for method in config.methods:
+            for seed in config.seeds:
+                found["train", dataset, method.name, seed] = specs.train(config, dataset, method.name, seed)
+                for stage in ("sample", "likelihood", "sweep", "quality"):
+                    found[stage, dataset, method.name, seed] = specs.evaluate(stage, config, dataset, method.name, seed)
+    return {key: canonical(spec) for key, spec in found.items()}
+
+
+def what_changes(*changes: tuple[str, Any]) -> set[tuple]:
+    before, after = all_specs(parse(BASE)), all_specs(parse(changed(*changes)))
+    assert before.keys() == after.keys()
+    return {key for key in before if before[key] != after[key]}
+
+
+def of_model(dataset: str | None = None, method: str | None = None) -> set[tuple]:
+    """The train spec and all evaluations of the models that match."""
+    return {key for key in all_specs(parse(BASE)) if len(key) == 4 and dataset in (None, key[1]) and method in (None, key[2])}
+
+
+def test_a_spec_does_not_depend_on_the_order_of_keys():
+    def reverse(values: Any) -> Any:
+        return {k: reverse(values[k]) for k in reversed(values)} if isinstance(values, dict) else values
+
+    assert all_specs(parse(reverse(BASE))) == all_specs(parse(BASE))
+    assert settings_hash({"a": 1, "b": {"c": 2, "d": 3}}) == settings_hash({"b": {"d": 3, "c": 2}, "a": 1})
+
+
+def test_a_default_written_out_changes_no_spec():
+    assert what_changes(("settings.digits.training", {"iterations": 5000}), ("methods.2.weighting", "uniform")) == set()
+
+
+@pytest.mark.parametrize(
+    "change", [("results_dir", "elsewhere"), ("tracking.enabled", True), ("tracking.uri", "http://localhost:5000")]
+)
+def test_where_results_and_mirror_stand_changes_no_spec(change):
+    assert what_changes(change) == set()
+
+
+def test_one_methods_learning_rate_changes_that_method_alone():
+    assert what_changes(("methods.2.training", {"learning_rate": 0.5})) == of_model(method="mine") | {("table1",)}
+
+
+def test_the_common_learning_rate_of_a_data_set_changes_its_models_alone():
+    assert what_changes(("settings.board.training.learning_rate", 0.5)) == of_model("board")
+
+
+def test_an_ingredient_changes_its_method_and_the_check():
+    assert what_changes(("methods.2.path", {"name": "ot", "sigma_min": 0.1})) == of_model(method="mine") | {("check",)}
+
+
+def test_the_data_changes_everything_on_it():
+    change = ("settings.board.data.parameters.train", 200)
+    assert what_changes(change) == of_model("board") | {("check",), ("prepare", "board"), ("features", "board")}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "stages"),
+    [
+        ("sweep.nfe", [4, 8, 12], {"sweep"}),
+        ("likelihood.rtol", 0.1, {"likelihood"}),
+        ("sample.n", 11, {"sample", "quality"}),
+    ],
+)
+def test_a_setting_of_an_evaluation_changes_what_uses_it(place, value, stages):
+    changes = what_changes((f"settings.board.evaluation.{place}", value))
+    assert changes == {key for key in of_model("board") if key[0] in stages}
+
+
+def test_the_settings_of_the_extractor_change_no_training():
+    changes = what_changes(("settings.board.evaluation.features", {"epochs": 3}))
+    assert changes == {("features", "board")} | {key for key in of_model("board") if key[0] == "quality"}
+
+
+def test_another_seed_or_method_leaves_every_job_there_was_as_it_was():
+    before = all_specs(parse(BASE))
+    after = all_specs(parse(changed(("seeds", [0, 1, 2]), ("methods", [*BASE["methods"], "scoreflow"]))))
+    assert {key for key in before if before[key] != after[key]} == {("check",), ("collect",), ("table1",)}
+
+
+def test_plugins_finds_dotted_names_at_any_depth():
+    config = parse(
+        changed(
+            ("methods.2", {"name": "mine", "path": {"name": "outsider:Slow", "power": 2.0}, "prediction": "velocity"}),
+            ("settings.board.data", {"source": "outsider:two_points"}),
+            ("settings.board.network", {"kind": "outsider:Lines", "parameters": {"bias": False}}),
+        )
+    )
+    assert set(specs.plugins(specs.train(config, "board", "mine", 0))) == {"outsider:Slow", "outsider:Lines"}
+    assert set(specs.plugins(specs.train(config, "board", "ddpm", 0))) == {"outsider:Lines"}
+    assert specs.plugins(specs.prepare(config, "board")) == ("outsider:two_points",)
+    assert specs.plugins(specs.prepare(config, "digits")) == ()
+    assert set(specs.plugins({"a": [{"b": ["x:y"]}, ("z", "p.q:R")], "n": 1})) == {"x:y", "p.q:R"}

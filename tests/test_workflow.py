@@ -1,0 +1,293 @@
+"""What the DAG promises, seen in real runs of snakemake on a copy of the project with a tiny 2-D config."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.workflow
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIG = {
+    "seeds": [0],
+    "datasets": ["checkerboard"],
+    "methods": ["ddpm", "fm_ot"],
+    "tracking": {"enabled": False},
+    "settings": {
+        "checkerboard": {
+            "data": {"source": "checkerboard", "parameters": {"train": 2000, "test": 100}},
+            "network": {"kind": "mlp", "width": 32, "depth": 2},
+            "training": {"iterations": 3000, "batch_size": 64, "checkpoint_every": 100, "log_every": 50},
+            "evaluation": {
+                "sample": {"n": 50, "shared_batch": 20, "rtol": 1.0e-2, "atol": 1.0e-2},
+                "likelihood": {"rtol": 1.0e-2, "atol": 1.0e-2},
+                "sweep": {"n": 20, "nfe": [4, 8], "solvers": ["euler", "rk4"], "reference_nfe": 100},
+            },
+        }
+    },
+}
+
+
+class Project:
+    """A copy of the repository in a folder of its own, with its own config, results and snakemake state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("fmbench", "workflow", "profiles"):
+            shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("Snakefile", "environment.yml"):
+            shutil.copy(REPOSITORY / name, folder / name)
+        self.configure()
+
+    def configure(self, **changes) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # The package must come from the copy, which the tests edit, not from where it is installed.
+        return os.environ | {"PYTHONPATH": str(self.folder), "FMBENCH_TRACKING_URI": "off"}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+
+    def run(self, *arguments: str, ok: bool = True) -> str:
+        """Run snakemake and return all it prints."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) == ok, output
+        return output
+
+    def planned(self, target: str = "results/table1.csv") -> Counter:
+        """The jobs a run would do: rule names with the method, where there is one."""
+        output = self.run("--dry-run", target)
+        jobs: Counter = Counter()
+        for block in re.split(r"\n(?=(?:local)?rule \w+:)", output):
+            head = re.match(r"(?:local)?rule (\w+):", block)
+            if head:
+                method = re.search(r"method=(\w+)", block)
+                jobs[head[1] if method is None else f"{head[1]} {method[1]}"] += 1
+        return jobs
+
+    def table(self) -> bytes:
+        return (self.folder / "results/table1.csv").read_bytes()
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        return {row["method"]: row for row in csv.DictReader(self.table().decode().splitlines())}
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file} has {text.count(old)} of {old!r}"
+        path.write_text(text.replace(old, new))
+
+
+def evaluations(method: str) -> Counter:
+    return Counter({f"{stage} {method}": 1 for stage in ("sample", "likelihood", "sweep", "quality")})
+
+
+END = Counter({"collect": 1, "table1": 1})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    """A project after an undisturbed run. Tests that use it put back what they change."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    project.run("results/table1.csv")
+    return project
+
+
+def test_the_table_has_every_method_and_a_rerun_does_nothing(finished):
+    rows = finished.rows()
+    assert list(rows) == ["ddpm", "fm_ot"]
+    assert all(row["status"] == "ok" and row["seeds"] == "1" and float(row["nfe_mean"]) > 0 for row in rows.values())
+    assert not finished.planned()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("fmbench/objectives.py", "x_t, velocity = self", "# a comment\n        x_t, velocity = self"),
+        ("fmbench/training/loop.py", '"""The training loop: one', '"""Another docstring: one'),
+        ("fmbench/tracking.py", "MLflow is not available", "MLflow cannot be reached"),
+    ],
+)
+def test_a_comment_a_docstring_or_a_message_reruns_nothing(finished, file, old, new):
+    finished.edit(file, old, new)
+    try:
+        assert not finished.planned()
+    finally:
+        finished.edit(file, new, old)
+
+
+def test_editing_the_loss_reruns_the_trainings(finished):
+    old, new = "error.flatten(1).square().mean(1)", "error.flatten(1).abs().mean(1)"
+    finished.edit("fmbench/objectives.py", old, new)
+    try:
+        planned = finished.planned()
+        assert planned["train ddpm"] == planned["train fm_ot"] == 1
+        assert planned["prepare"] == 0
+    finally:
+        finished.edit("fmbench/objectives.py", new, old)
+    assert not finished.planned()
+
+
+def test_editing_a_figure_trains_nothing(finished):
+    old, new = "COLUMN = 3.4", "COLUMN = 3.5"
+    finished.run("results/figures/fig07.png")
+    finished.edit("fmbench/report/figures.py", old, new)
+    try:
+        assert finished.planned("results/figures/fig07.png") == Counter({"figure": 1})
+    finally:
+        finished.edit("fmbench/report/figures.py", new, old)
+
+
+def test_the_order_of_keys_and_where_results_are_mirrored_rerun_nothing(finished):
+    settings = CONFIG["settings"]["checkerboard"]
+    turned = {"checkerboard": dict(reversed(settings.items()))}
+    finished.configure(settings=turned, tracking={"enabled": True, "uri": "http://127.0.0.1:9"})
+    try:
+        assert not finished.planned()
+    finally:
+        finished.configure()
+
+
+def test_one_methods_learning_rate_reruns_that_method_alone(finished):
+    before, weights = finished.rows(), finished.folder / "results/models/checkerboard/fm_ot/0/model.safetensors"
+    written = weights.stat().st_mtime_ns
+    finished.configure(methods=[{"name": "ddpm", "training": {"learning_rate": 2.0e-3}}, "fm_ot"])
+    # The check runs again, since what it checks has changed; a check is not a training.
+    assert finished.planned() == Counter({"train ddpm": 1, "check": 1}) + evaluations("ddpm") + END
+    table = finished.table()
+    try:
+        finished.run("results/table1.csv")
+        after = finished.rows()
+        assert after["fm_ot"] == before["fm_ot"] and weights.stat().st_mtime_ns == written
+        assert after["ddpm"]["nll_mean"] != before["ddpm"]["nll_mean"]
+        assert "DDPM does not train under the common settings" in (finished.folder / "results/table1.md").read_text()
+    finally:
+        finished.configure()
+    finished.run("results/table1.csv")
+    assert finished.table() == table
+
+
+def test_adding_an_nfe_computes_that_cell_only(finished):
+    settings = yaml.safe_load(yaml.safe_dump(CONFIG["settings"]))
+    sweep = settings["checkerboard"]["evaluation"]["sweep"]
+    sweep["solvers"] = [{"name": "euler", "nfe": [4, 8, 16]}, "rk4"]
+    finished.configure(settings=settings)
+    try:
+        assert finished.planned() == Counter({"sweep ddpm": 1, "sweep fm_ot": 1}) + END
+        output = finished.run("results/table1.csv")
+        assert output.count("1 cells computed, 4 from the cache") == 2
+    finally:
+        finished.configure()
+
+
+def test_kill_9_in_mid_training_then_resume_gives_the_same_bytes(finished, tmp_path):
+    undisturbed = finished.table()
+    project = Project(tmp_path / "killed")
+    process = subprocess.Popen(
+        project.command("results/table1.csv"),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoints = project.folder / "results/checkpoints"
+    deadline = time.monotonic() + 120
+    # The second checkpoint moves the first, of iteration 0, aside: then a training is under way.
+    while not list(checkpoints.glob("*/checkpoint.previous.pt")):
+        assert time.monotonic() < deadline and process.poll() is None, "no training was seen under way"
+        time.sleep(0.02)
+    kill_all(process)
+    assert not list((project.folder / "results/models").glob("*/*/*/model.safetensors")), "a training had ended: not a test"
+
+    assert "unlock" in project.run("results/table1.csv", ok=False).lower()
+    project.run("--unlock")
+    output = project.run("results/table1.csv")
+    resumed = [int(n) for n in re.findall(r"resumed from the checkpoint at iteration (\d+)", output)]
+    assert resumed and all(0 < n < 3000 for n in resumed)
+    assert project.table() == undisturbed
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """SIGKILL snakemake and every process of its session, trainers included."""
+    session = os.getsid(process.pid)
+    for _ in range(20):
+        alive = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    state, sid = (entry / "stat").read_text().rpartition(")")[2].split()[::3][:2]
+                except (OSError, ValueError):
+                    continue
+                if int(sid) == session and state != "Z":
+                    alive.append(int(entry.name))
+        for pid in alive:
+            os.kill(pid, signal.SIGKILL)
+        if not alive:
+            break
+        time.sleep(0.1)
+    process.wait(timeout=30)
+
+
+def test_a_diverged_training_is_a_row_and_stops_nothing_else(finished, tmp_path):
+    project = Project(tmp_path / "diverged")
+    project.configure(methods=[{"name": "hot", "use": "fm_ot", "training": {"learning_rate": 1.0e18}}, "fm_ot"])
+    project.run("results/table1.csv", "results/figures/fig07.png", "results/figures/fig04.png")
+    rows = project.rows()
+    assert rows["fm_ot"] == finished.rows()["fm_ot"]
+    hot = rows["hot"]
+    assert hot["seeds"] == "0" and hot["nll_mean"] == "" and hot["nfe_mean"] == ""
+    assert re.search(r"seed 0 diverged: (the loss became|a weight stopped being finite)", hot["status"])
+    assert (project.folder / "results/models/checkerboard/hot/0/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [0]}, "seed: unknown key"),
+        ({"methods": ["dpm"]}, "unknown method 'dpm'; known: ddpm"),
+        ({"datasets": ["chekerboard"]}, "unknown data set chekerboard"),
+        ({"methods": [{"name": "ddpm", "training": {"learning_rate": "1e-4"}}]}, "write 1.0e-4"),
+    ],
+)
+def test_a_wrong_config_stops_the_run_at_once_with_the_remedy(tmp_path, changes, message):
+    project = Project(tmp_path / "wrong")
+    project.configure(**changes)
+    assert message in project.run("results/table1.csv", ok=False)
+    assert not (project.folder / "results").exists()
+
+
+def test_an_impossible_combination_is_an_error_before_any_training(tmp_path):
+    project = Project(tmp_path / "impossible")
+    project.configure(methods=["fm_ot", {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}])
+    output = project.run("results/table1.csv", ok=False)
+    assert "methods.odd: the loss weight is infinite at an end of the interval" in output
+    assert not list((project.folder / "results").glob("models/*/*/*/*"))
+
+
+def test_an_inline_method_gets_its_row_with_no_code(tmp_path):
+    project = Project(tmp_path / "inline")
+    own = {
+        "name": "mine",
+        "path": "cosine_vp",
+        "prediction": "v",
+        "weighting": "epsilon",
+        "time": {"name": "logit_normal", "std": 1.5},
+    }
+    project.configure(methods=[own])
+    project.run("results/table1.csv")
+    assert project.rows()["mine"]["status"] == "ok"
