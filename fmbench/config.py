@@ -251,8 +251,12 @@ class SweepSettings(Settings):
     batch: Count = 256
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
     solvers: Annotated[list[str | SolverSettings], Field(min_length=1)] = ["euler", "midpoint", "heun", "rk4"]
-    reference_solver: str = "rk4"
+    reference_solver: str = Field(
+        "midpoint",
+        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
+    )
     reference_nfe: Count = 1000
+    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:

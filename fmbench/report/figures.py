@@ -32,13 +32,18 @@ def fig07_data(results: Path) -> pd.DataFrame:
     records = records_frame(results / "records.parquet")
     nll = records[records.metric == "nll"].set_index(["dataset", "method", "seed"])[["value", "unit"]]
     nll.columns = pd.Index(["nll", "nll_unit"])
-    columns = ["dataset", "method", "seed", "solver", "nfe", "value", "status", "n", "reference"]
-    sweep = records[(records.stage == "sweep") & (records.metric == "mse")][columns]
+    columns = ["dataset", "method", "seed", "metric", "solver", "nfe", "value", "status", "n", "reference"]
+    sweep = records[(records.stage == "sweep") & records.metric.isin(["mse", "reference_mse"])][columns]
     return sweep.join(nll, on=["dataset", "method", "seed"]).rename(columns={"value": "mse"})
 
 
 def fig07(data: pd.DataFrame) -> Figure:
-    """A row per data set, a column per solver; lines are geometric means over seeds, bands their range."""
+    """A row per data set, a column per solver; lines are geometric means over seeds, bands their range.
+
+    A dotted line is the reference's own error, drawn where a method's error comes near it: below, errors mean nothing.
+    """
+    references = data[(data.metric == "reference_mse") & (data.status == "ok")]
+    data = data[data.metric == "mse"]
     datasets, solvers = list(data.dataset.unique()), list(data.solver.unique())
     methods = list(data.method.unique())
     colour, marker = colours(methods), markers(methods)
@@ -62,6 +67,9 @@ def fig07(data: pd.DataFrame) -> Figure:
                 mean, low, high = (np.exp(v) for v in (logs.mean(), logs.min(), logs.max()))
                 axis.plot(mean.index, mean, color=colour[method], marker=marker[method], markersize=3, linewidth=1.1)
                 axis.fill_between(mean.index, low, high, color=colour[method], alpha=0.18, linewidth=0)
+                floor = references[(references.dataset == dataset) & (references.method == method)].mse.mean()
+                if floor > mean.min() / 30:
+                    axis.axhline(floor, color=colour[method], linestyle=":", linewidth=0.8)
             axis.set(xscale="log", yscale="log")
             ticks = [t for t in sorted(data.nfe.unique()) if t in (4, 8, 20, 40, 100)] or sorted(data.nfe.unique())
             axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
