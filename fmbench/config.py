@@ -301,7 +301,7 @@ class EvaluationSettings(Settings):
 class DataSettings(Settings):
     """Where a data set comes from."""
 
-    source: Annotated[str, _known("data set", names.DATASETS)]
+    source: Annotated[str, _known("data set", tuple(names.DATASETS))]
     parameters: dict[str, Any] = Field({}, description="what that source takes, such as the number of points")
 
 

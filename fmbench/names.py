@@ -11,4 +11,5 @@ TIME_DISTRIBUTIONS = ("uniform", "log_snr", "logit_normal")
 NETWORKS = ("mlp", "unet")
 FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
 """Fixed-step solvers and what one step of each costs in evaluations of the field."""
-DATASETS = ("checkerboard", "digits")
+DATASETS: dict[str, tuple[int, ...]] = {"checkerboard": (2,), "digits": (1, 8, 8)}
+"""Data sources and the shape of one sample, known before anything is prepared."""

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmbench.config import Config, parse
-from fmbench.errors import FmbenchError
+from fmbench import specs
+from fmbench.codehash import stage_hash
+from fmbench.config import Config, parse, settings_hash
+from fmbench.errors import DataError, FmbenchError
+from fmbench.files import read_json
+from fmbench.progress import Console
 from fmbench.tracking import OFF
 
 
@@ -18,12 +22,13 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
         sources: the folder with the package, for jobs in environments where it is not installed.
 
     Raises:
-        WorkflowError: the config has errors.
+        WorkflowError: the config has errors, or asks for what cannot work.
     """
     from snakemake.exceptions import WorkflowError
 
     try:
         config = parse(values)
+        preflight(config)
     except FmbenchError as error:
         raise WorkflowError(str(error)) from None
     # MLflow is told to jobs by the environment, not by params: where the mirror stands must not rerun a training.
@@ -38,6 +43,26 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
     _prepend("PATH", str(Path(sys.executable).parent))
     _prepend("PYTHONPATH", str(sources))
     return config
+
+
+def preflight(config: Config) -> None:
+    """Run the stage ``check``, unless these very settings and this code have passed it before.
+
+    Raises:
+        ConfigError: something in the config cannot be built or combined.
+    """
+    spec = specs.check(config)
+    key = f"{settings_hash(spec)}-{stage_hash('check', specs.plugins(spec))}"
+    results = Path(config.results_dir)
+    passed = results / "checked.json"
+    try:
+        if read_json(passed)["key"] == key:
+            return
+    except (DataError, KeyError, TypeError):
+        pass  # never checked, or by another version
+    from fmbench.stages.check import run
+
+    run(spec, {d: results / "data" / d for d in config.datasets}, passed, Console("check", "lines"), key)
 
 
 def _prepend(variable: str, value: str) -> None:

@@ -1,30 +1,37 @@
-"""Stage ``check``: builds every method and every network once, so that what cannot work is said before any training."""
+"""Stage ``check``: builds every method and every network once, so that what cannot work is said before any training.
+
+It is not a job of the DAG: the Snakefile runs it while it is read. As a job it would have to be an input of every training
+that never makes one run again, and Snakemake does not look at the params of jobs downstream of a job that runs.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fmbench.config import method_from_values
-from fmbench.data.prepared import DataSet, read
-from fmbench.errors import ConfigError
+from fmbench.config import method_from_values, settings_hash
+from fmbench.data.prepared import read
+from fmbench.errors import ConfigError, DataError
 from fmbench.files import write_json
+from fmbench.names import DATASETS
 from fmbench.objectives import build
 from fmbench.progress import Console
-from fmbench.stages.common import new_network
+from fmbench.stages.common import initial_network
 
 
-def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console) -> None:
+def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console, key: str = "") -> None:
     """Try every method on every data set's network with a batch of two.
 
     Args:
-        data: folder of each prepared data set.
-        out: a JSON file with the number of parameters of each network.
+        data: where each data set is or will be prepared. The shape of a data set of one's own is known only once it is
+            prepared; until then its network is left to the training.
+        out: a JSON file with ``key`` and the number of parameters of each network.
 
     Raises:
         ConfigError: one line for each thing that cannot be built or combined.
     """
-    problems, parameters = [], {}
+    problems: list[str] = []
+    parameters: dict[str, int] = {}
     objectives = []
     for values in spec["methods"]:
         try:
@@ -32,21 +39,32 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         except ValueError as error:
             problems.append(f"  methods.{values['name']}: {error}")
     for name, folder in data.items():
-        dataset: DataSet = read(folder)
+        settings = spec["datasets"][name]
+        shape = DATASETS.get(settings["data"]["source"])
+        if shape is None:
+            try:
+                shape = read(folder).shape
+            except DataError:
+                continue
         try:
-            network = new_network({"network": spec["datasets"][name]["network"], "seed": 0}, dataset)
+            network = initial_network(settings["network"], shape, 0)
         except ValueError as error:
             problems.append(f"  settings.{name}.network: {error}")
             continue
         parameters[name] = sum(p.numel() for p in network.parameters())
-        x = dataset.to_model(torch.from_numpy(dataset.train[:2].copy()), torch.rand(2, *dataset.shape))
+        x1 = torch.linspace(-1, 1, 2 * network_inputs(shape)).reshape(2, *shape)
         for method, objective in objectives:
             try:
-                objective.loss(network, torch.randn_like(x), x, torch.tensor([0.25, 0.75]))
+                objective.loss(network, x1.flip(0), x1, torch.tensor([0.25, 0.75]))
             except (RuntimeError, TypeError) as error:
                 problems.append(f"  settings.{name}.network with method {method}: {error}")
     if problems:
         raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))
-    write_json(out, {"parameters": parameters, "methods": [m for m, _ in objectives]})
+    write_json(out, {"key": key or settings_hash(spec), "parameters": parameters, "methods": [m for m, _ in objectives]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
     console.say(f"{len(objectives)} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+
+
+def network_inputs(shape: tuple[int, ...]) -> int:
+    """How many numbers one sample has."""
+    return int(torch.Size(shape).numel())

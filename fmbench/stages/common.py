@@ -77,14 +77,23 @@ class Model:
 
 def new_network(spec: dict[str, Any], dataset: DataSet) -> nn.Module:
     """The network of a training spec with its initial weights, a function of the seed and of nothing else."""
-    settings = dict(spec["network"])
+    return initial_network(spec["network"], dataset.shape, spec["seed"])
+
+
+def initial_network(settings: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
+    """A network for samples of ``shape`` with its initial weights.
+
+    Raises:
+        ValueError: the settings do not go with each other or with the shape.
+    """
+    settings = dict(settings)
     kind = settings.pop("kind")
     parameters = settings.pop("parameters", settings)
     # torch initialises layers from the global generator only; seed it for just that.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(spec["seed"], "network").initial_seed())
-        network = build_network(kind, dataset.shape, parameters)
-    if dataset.is_images:
+        torch.manual_seed(generator(seed, "network").initial_seed())
+        network = build_network(kind, shape, parameters)
+    if len(shape) == 3:
         network = network.to(memory_format=torch.channels_last)
     return network
 

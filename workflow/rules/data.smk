@@ -1,4 +1,4 @@
-# Data sets, the check before any training, and the feature extractor.
+# Data sets and their feature extractors.
 
 
 rule prepare:
@@ -14,23 +14,6 @@ rule prepare:
         "../../environment.yml"
     shell:
         "python -m fmbench prepare --spec {params.spec:q} --out {params.out:q} --log {log:q} --progress lines"
-
-
-rule check:
-    input:
-        expand(results("data/{dataset}/manifest.json"), dataset=settings.datasets),
-    output:
-        results("checked.json"),
-    log:
-        results("logs/check.log"),
-    params:
-        spec=canonical(specs.check(settings)),
-        code=code("check", specs.check(settings)),
-        data=subpath(input[0], ancestor=2),
-    conda:
-        "../../environment.yml"
-    shell:
-        "python -m fmbench check --spec {params.spec:q} --data {params.data:q} --out {output:q} --log {log:q} --progress lines"
 
 
 rule features:

@@ -1,12 +1,10 @@
 # One training per data set, method and seed.
 # Checkpoints are not declared as output: Snakemake deletes the outputs of a job that is killed.
-# The check is ancient: it must have passed, but a new check retrains nothing.
 
 
 rule train:
     input:
         manifest=results("data/{dataset}/manifest.json"),
-        checked=ancient(results("checked.json")),
     output:
         weights=results(f"models/{MODEL}/model.safetensors"),
         config=results(f"models/{MODEL}/config.json"),
