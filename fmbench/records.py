@@ -5,6 +5,7 @@ A row is one metric of one thing. ``value`` is null unless ``status`` is ``ok``;
 
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -133,7 +134,7 @@ def previews(dataset: str, method: str, seed: int | None, samples: NDArray, indi
     return table(
         [
             {"dataset": dataset, "method": method, "seed": seed, "index": int(i), "values": v, "shape": shape}
-            for i, v in zip(indices, samples.reshape(len(samples), -1).tolist(), strict=True)
+            for i, v in zip(indices, samples.reshape(len(samples), math.prod(shape)).tolist(), strict=True)
         ],
         PREVIEW,
     )
