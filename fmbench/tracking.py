@@ -26,15 +26,12 @@ class Mirror:
     def __init__(self, folder: Path, uri: str | None) -> None:
         # Must be set before mlflow is imported. DO_NOT_TRACK=1 does not stop its telemetry.
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         with FileLock(folder / "open.lock", timeout=300):
-            import logging
-
-            logging.getLogger("mlflow").setLevel(logging.ERROR)
-            logging.getLogger("alembic").setLevel(logging.ERROR)
             from mlflow import MlflowClient
 
             database = folder / "mlflow.db"

@@ -81,7 +81,10 @@ def _mirror(results: Path, store: Mirror) -> int:
         for entry in read_table(folder / "curve.parquet").to_pylist():
             points += [(name, entry[name], entry["step"]) for name in ("loss", "learning_rate")]
         reasons = sorted({r["reason"] for r in rows if r["reason"]})
+        known = store.client.get_run(run).data.metrics
         for row in rows:
+            if row["metric"] == "train_seconds" and "train/train_seconds" in known:
+                continue  # a repeated training takes another time: one point is enough
             if row["status"] == "ok":
                 # A sweep is a curve over NFE; everything else is one number at the end of training.
                 swept = row["stage"] == "sweep"

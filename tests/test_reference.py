@@ -1,0 +1,41 @@
+"""The README shows the reference run as it is, and the reference run is whole."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "results" / "reference" / "default"
+sys.path.insert(0, str(ROOT / "tools"))
+
+from reference import readme_section, with_section  # noqa: E402
+
+from fmbench.config import load  # noqa: E402
+from fmbench.report.tables import records_frame, table1, to_csv  # noqa: E402
+from fmbench.specs import table1 as table1_spec  # noqa: E402
+
+
+def test_the_readme_shows_the_reference_run():
+    readme = (ROOT / "README.md").read_text()
+    assert with_section(readme, readme_section(REFERENCE)) == readme
+
+
+def test_the_reference_table_is_made_from_its_records():
+    table = table1(records_frame(REFERENCE / "records.parquet"), table1_spec(load(str(ROOT / "config.yaml"))))
+    assert to_csv(table) == (REFERENCE / "table1.csv").read_text()
+
+
+@pytest.mark.parametrize("dataset", ["checkerboard", "digits"])
+def test_the_default_run_is_worth_reading(dataset):
+    """What an independent trial found at this size: FM-OT is best and cheapest, DDPM is trained well enough to be fair."""
+    with open(REFERENCE / "table1.csv") as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream) if row["dataset"] == dataset}
+    assert all(row["status"] == "ok" and row["seeds"] == "2" for row in rows.values())
+    nll = {method: float(row["nll_mean"]) for method, row in rows.items()}
+    nfe = {method: float(row["nfe_mean"]) for method, row in rows.items()}
+    assert min(nll, key=nll.__getitem__) == min(nfe, key=nfe.__getitem__) == "fm_ot"
+    assert max(nfe, key=nfe.__getitem__) == "ddpm"
+    data_std = 2.31 if dataset == "checkerboard" else 0.71
+    assert all(abs(float(row["sample_std"]) / data_std - 1) < 0.05 for row in rows.values())

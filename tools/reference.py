@@ -1,0 +1,80 @@
+"""Keep a finished run as a reference: copy its records, tables and figures, say where they come from, show them in the README.
+
+    python tools/reference.py results default
+
+writes results/reference/default/ and the README's section between the marks of the default run.
+"""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parent.parent
+KEPT = ["table1.csv", "table1.md", "table1.tex", "records.parquet", "previews.parquet"]
+BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
+
+
+def keep(results: Path, out: Path) -> None:
+    """Copy a run's outcome and write its provenance, as the rows themselves have it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        shutil.copy(results / name, out / name)
+    for figure in sorted((results / "figures").glob("fig*.*")):
+        if figure.suffix in (".png", ".svg"):
+            shutil.copy(figure, out / figure.name)
+    rows = pq.read_table(results / "records.parquet").to_pylist()
+    train = [row["value"] for row in rows if row["metric"] == "train_seconds"]
+    provenance = {
+        "commits": sorted({row["commit"] for row in rows}),
+        "versions": [json.loads(v) for v in sorted({row["versions"] for row in rows})],
+        "devices": sorted({row["device"] for row in rows}),
+        "threads": sorted({row["threads"] for row in rows}),
+        "rows": len(rows),
+        "train_seconds": round(sum(train)),
+    }
+    (out / "provenance.json").write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n")
+
+
+def readme_section(reference: Path) -> str:
+    """The README's part on a reference run: its table and figures, and where they come from."""
+    provenance = json.loads((reference / "provenance.json").read_text())
+    table = re.sub(r"^# Table 1\n+", "", (reference / "table1.md").read_text()).replace("\n## ", "\n### ")
+    table = re.sub(r"^## ", "### ", table).strip()
+    folder = reference.relative_to(ROOT).as_posix()
+    versions = provenance["versions"][0]
+    source = (
+        f"The default run (`make table1`, commit {provenance['commits'][0][:12]}, torch {versions['torch']}, "
+        f"{provenance['devices'][0]}); everything it wrote is in [`{folder}/`]({folder}/)."
+    )
+    figures = [
+        ("fig07.png", "Error against NFE of every fixed-step solver, with each model's NLL"),
+        ("fig04.png", "Density of the samples on the checkerboard"),
+        ("fig11.png", "Uncurated samples of the digits, from the same noise"),
+    ]
+    images = "\n\n".join(f"![{text}]({folder}/{name})" for name, text in figures)
+    return f"{source}\n\n{table}\n\n{images}"
+
+
+def with_section(readme: str, section: str) -> str:
+    """The README with the section between the marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{section}\n{END}{after}"
+
+
+def main() -> None:
+    results, name = Path(sys.argv[1]), sys.argv[2]
+    reference = ROOT / "results" / "reference" / name
+    keep(results, reference)
+    if name == "default":
+        readme = ROOT / "README.md"
+        readme.write_text(with_section(readme.read_text(), readme_section(reference)))
+    print(f"{results} -> {reference}")
+
+
+if __name__ == "__main__":
+    main()
