@@ -1,11 +1,17 @@
-"""What somebody outside of fmbench would write: data sources, a path, a network and a method, named ``outsider:NAME`` in configs."""
+"""What somebody outside of fmbench has: data sources, a path, networks and a method of their own, named ``outsider:NAME`` in
+configs; and the command line."""
 
+import contextlib
+import io
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmbench import cli
 from fmbench.data.sources import RawData
 from fmbench.methods import Method, Part
 from fmbench.paths import AffinePath, Coefficients
@@ -30,10 +36,10 @@ def tall_images(train: int = 60, test: int = 20, height: int = 6, width: int = 4
     )
 
 
-def two_points(n: int = 64) -> RawData:
+def two_points(n: int = 64, support: str | None = None) -> RawData:
     """Half of the points at (-1, 1/2), half at (1, -1/2)."""
     points = np.array([[-1.0, 0.5], [1.0, -0.5]], np.float32)
-    return RawData(train=points[np.arange(n) % 2], test=points[np.arange(n) % 2], description="two points")
+    return RawData(train=points[np.arange(n) % 2], test=points[np.arange(n) % 2], description="two points", support=support)
 
 
 def not_a_data_set() -> dict[str, int]:
@@ -67,3 +73,38 @@ class Lines(nn.Module):
 def narrow(shape: tuple[int, ...], **parameters: Any) -> nn.Module:
     """A network that puts out the wrong shape."""
     return nn.Sequential(Lines(shape, **parameters), nn.Linear(shape[-1], shape[-1] + 3))
+
+
+class Mean(nn.Module):
+    """A network that puts out one number a sample, which would broadcast against any target."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.weight * x.mean(tuple(range(1, x.ndim)), keepdim=True)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(*arguments: Any) -> Said:
+    """Run the command line in this process."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["fmbench", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+        code: Any = 0
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        sys.argv = before
+    return Said(code, out.getvalue(), err.getvalue())

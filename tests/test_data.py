@@ -14,7 +14,9 @@ from fmbench.data.sources import SOURCES, RawData, checkerboard, digits, make
 from fmbench.errors import DataError
 from fmbench.files import read_json, sha256
 from fmbench.metrics.points import on_checkerboard
+from fmbench.progress import Console
 from fmbench.rng import indexed_uniform
+from fmbench.stages import prepare
 
 POINTS = RawData(
     train=np.array([[0.5, -1.25], [3.0, 2.0], [1.0, 1.0]], np.float32),
@@ -145,8 +147,10 @@ def test_digits_leave_something_on_each_side(test):
 # Sources by name
 
 
-def test_every_name_has_a_source():
-    assert tuple(SOURCES) == names.DATASETS
+def test_every_name_has_a_source_of_its_shape():
+    assert tuple(SOURCES) == tuple(names.DATASETS)
+    for name, shape in names.DATASETS.items():
+        assert make(name, {"test": 5}).train.shape[1:] == shape
 
 
 def test_a_source_of_ones_own():
@@ -223,7 +227,7 @@ def test_a_truncated_array(tmp_path, file, kept):
     path = tmp_path / f"{file}.npy"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match=rf"{file}\.npy cannot be read .*; delete .* and rerun to prepare it again"):
-        found.labels("test") if file == "test_labels" else found.train  # noqa: B018
+        found.labels("test") if file == "test_labels" else found.train
 
 
 def test_an_array_that_is_missing(tmp_path):
@@ -296,14 +300,19 @@ def test_data_that_is_not_as_promised(tmp_path, raw, fragments):
         dataclasses.replace(images(), test_labels=None),
         dataclasses.replace(images(), train_labels=np.linspace(0, 1, 4)),
         dataclasses.replace(images(), levels=300),
-        dataclasses.replace(POINTS, support="chessboard"),
         dataclasses.replace(POINTS, scale=0.0),
     ],
-    ids=["labels of another number", "labels on one side", "labels that are no integers", "levels", "support", "scale"],
+    ids=["labels of another number", "labels on one side", "labels that are no integers", "levels", "scale"],
 )
 def test_promises_that_would_break_a_later_stage_are_checked_when_written(tmp_path, raw):
     with pytest.raises(DataError):
         write(raw, tmp_path, SPEC)
+
+
+def test_an_unknown_support_is_found_when_prepared(tmp_path):
+    spec = SPEC | {"source": "outsider:two_points", "parameters": {"support": "chessboard"}}
+    with pytest.raises((DataError, ValueError), match="chessboard"):
+        prepare.run(spec, tmp_path, Console("prepare", "none"))
 
 
 # Model space and back

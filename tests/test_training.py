@@ -214,6 +214,30 @@ def test_the_curve_is_the_mean_loss_of_every_iteration(board, tmp_path):
     assert (outcome.step, outcome.reason, outcome.resumed_from, outcome.complaints) == (30, "", 0, [])
 
 
+@pytest.mark.parametrize("kind", ["board", "tall"])
+def test_every_iteration_draws_noise_times_and_dequantisation_anew(kind, request, tmp_path):
+    dataset = request.getfixturevalue(kind)
+    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    class Watched(Spoiled):
+        def loss(self, network: nn.Module, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+            drawn.append((x0, x1, u))
+            return super().loss(network, x0, x1, u)
+
+    settings = TrainingSettings(iterations=12, batch_size=12, checkpoint_every=100)  # the 24 images come round six times
+    run(dataset, tmp_path, settings, Watched(build(METHODS["fm_ot"]), at=-1))
+    noise, times = torch.cat([x0.flatten() for x0, _, _ in drawn]), torch.cat([u for _, _, u in drawn])
+    assert len(noise.unique()) > 0.999 * len(noise) and len(times.unique()) == len(times)
+    error = 5 / len(noise) ** 0.5
+    assert abs(noise.mean()) < error and abs(noise.std() - 1) < error
+    assert times.min() >= 0 and times.max() < 1 and abs(times.mean() - 0.5) < 5 * 0.29 / len(times) ** 0.5
+    if dataset.is_images:
+        level = (torch.cat([x1 for _, x1, _ in drawn]).double() + 1) * dataset.levels / 2
+        within = (level - level.floor()).flatten()
+        assert abs(within.mean() - 0.5) < 5 * 0.29 / len(within) ** 0.5
+        assert len(within.unique()) > 0.99 * len(within)
+
+
 def test_the_network_is_left_with_the_averaged_weights(board, tmp_path):
     """With decay 0 the average is the last weights; with 0.9 it is not."""
     raw = {}

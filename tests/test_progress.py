@@ -1,0 +1,81 @@
+import sys
+
+import pytest
+
+from fmbench import progress
+from fmbench.progress import Console
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    return clock
+
+
+def test_lines_show_how_far_it_is_its_rate_and_the_time_left(clock, capsys, tmp_path):
+    console = Console("train digits/fm_ot/0", "lines", tmp_path / "log", interval=10)
+    shown = console.progress(1000, "it")
+    for step, seconds in ((100, 5), (200, 10), (300, 11), (500, 25)):
+        clock.now = 100 + seconds
+        shown.update(step, loss=0.123456)
+    shown.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [  # every ten seconds, not at every update
+        "train digits/fm_ot/0: 200/1000 it, loss 0.1235, 20 it/s, 40 s left",
+        "train digits/fm_ot/0: 500/1000 it, loss 0.1235, 20 it/s, 25 s left",
+    ]
+    assert [line[20:] for line in (tmp_path / "log").read_text().splitlines()] == lines
+
+
+def test_a_resumed_run_counts_its_own_part_only(clock, capsys):
+    shown = Console("x", "lines", interval=10).progress(1000, "it", start=600)
+    clock.now += 20
+    shown.update(800)
+    assert capsys.readouterr().err == "x: 800/1000 it, 10 it/s, 20 s left\n"
+
+
+def test_a_run_that_stands_still_has_no_time_left_to_tell(clock, capsys):
+    shown = Console("x", "lines", interval=10).progress(10, "it")
+    clock.now += 20
+    shown.update(0)
+    assert "0/10 it, 0 it/s, inf s left" in capsys.readouterr().err
+
+
+def test_a_bar_shows_loss_and_total_and_the_log_keeps_plain_lines(clock, capsys, tmp_path):
+    console = Console("train", "bar", tmp_path / "log", interval=10)
+    shown = console.progress(50, "it", start=20)
+    clock.now += 20
+    shown.update(40, loss=0.5)
+    shown.close()
+    console.say("done -> there")
+    drawn = capsys.readouterr().err
+    assert "40/50" in drawn and "loss=0.5" in drawn and "train: done -> there" in drawn
+    log = (tmp_path / "log").read_text()
+    assert "train: 40/50 it, loss 0.5, 1 it/s, 10 s left" in log and "train: done -> there" in log
+    assert "\r" not in log
+
+
+def test_none_is_silent_but_for_the_log(clock, capsys, tmp_path):
+    console = Console("x", "none", tmp_path / "deep" / "log", interval=10)
+    console.say("hello")
+    shown = console.progress(3, "it")
+    clock.now += 20
+    shown.update(1)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert len((tmp_path / "deep" / "log").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("terminal", "mode"), [(True, "bar"), (False, "lines")])
+def test_auto_draws_a_bar_on_a_terminal_only(monkeypatch, terminal, mode):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert Console("x", "auto").mode == mode

@@ -1,0 +1,546 @@
+import csv
+import io
+import re
+import xml.etree.ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from fmbench.errors import DataError
+from fmbench.records import Row, previews, read_table, write_rows, write_table
+from fmbench.report import figures, tables
+from fmbench.report.figures import FIGURES, write_figure
+from fmbench.report.style import LABELS, colours, label, markers
+from fmbench.report.tables import COLUMNS, latex, markdown, paper, records_frame, table1, to_csv, write_table1
+
+FEATURES = "classifier(digits, 64 features)"
+REASON = "the loss became nan at iteration 17 (learning rate 0.002)"
+
+# By metric: stage, unit, and what else such a row carries.
+KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "final_loss": ("train", "loss", {"step": 100}),
+    "nll": (
+        "likelihood",
+        "bits/dim",
+        {"n": 360, "rtol": 1e-5, "atol": 1e-5, "solver": "dopri5_shared, hutchinson rademacher x1"},
+    ),
+    "nll_stderr": ("likelihood", "bits/dim", {"n": 360}),
+    "nfe": ("sample", "evaluations", {"n": 720, "batch": 360, "rtol": 1e-5, "atol": 1e-5, "solver": "dopri5"}),
+    "nfe_shared": ("sample", "evaluations", {"n": 128, "batch": 128, "solver": "dopri5_shared"}),
+    "sample_std": ("sample", "model units", {"n": 720}),
+    "frechet": ("quality", "squared features", {"n": 720, "features": FEATURES, "reference": "train, n = 1437, sha256 abc"}),
+    "frechet_at_floor_n": ("quality", "squared features", {"n": 360, "features": FEATURES}),
+    "energy_distance": ("quality", "data units", {"n": 4000, "features": "coordinates"}),
+    "off_support": ("quality", "fraction", {"n": 4000, "features": "coordinates"}),
+}
+
+
+def model(dataset: str, method: str, seed: int, unit: str = "bits/dim", **values: float | None) -> list[Row]:
+    """The rows of one trained model; None stands for a diverged training or what was skipped because of it."""
+    rows = []
+    for metric, value in values.items():
+        stage, own, columns = KINDS[metric]
+        own = unit if metric.startswith("nll") else own
+        if value is None:
+            status = "diverged" if stage == "train" else "skipped"
+            reason = REASON if stage == "train" else f"training diverged: {REASON}"
+            columns = columns | {"status": status, "reason": reason}
+        rows.append(Row(dataset, method, seed, stage, metric, value, own, **columns))
+    return rows
+
+
+def image(dataset: str, method: str, seed: int, nll: float | None, fid: float | None, nfe: float | None, std: float | None = 0.7):
+    common = {"final_loss": 0.1 if nll is not None else None, "nll_stderr": 0.01 if nll is not None else None}
+    shared = None if nfe is None else nfe + 10
+    at_floor = None if fid is None else fid + 1
+    values = {"nll": nll, "frechet": fid, "nfe": nfe, "sample_std": std, "nfe_shared": shared, "frechet_at_floor_n": at_floor}
+    return model(dataset, method, seed, **common, **values)
+
+
+def points(method: str, seed: int, nll: float, energy: float, nfe: float):
+    values = {
+        "nll": nll,
+        "nll_stderr": 0.02,
+        "energy_distance": energy,
+        "off_support": 0.25,
+        "nfe": nfe,
+        "nfe_shared": nfe,
+        "sample_std": 2.0,
+    }
+    return model("board", method, seed, "nats", final_loss=0.1, **values)
+
+
+def floors(dataset: str, images: bool = True) -> list[Row]:
+    if images:
+        return [
+            Row(dataset, "", 0, "features", "data_std", 0.71, "model units", n=1437),
+            Row(dataset, "", 0, "features", "classifier_accuracy", 0.975, "fraction", n=360, features=FEATURES),
+            Row(
+                dataset,
+                "",
+                0,
+                "features",
+                "frechet_floor",
+                0.5,
+                "squared features",
+                n=360,
+                features=FEATURES,
+                reference="train, n = 9",
+            ),
+        ]
+    return [
+        Row(dataset, "", 0, "features", "data_std", 2.3, "model units", n=100),
+        Row(dataset, "", 0, "features", "energy_distance_floor", 0.00123, "data units", n=4000),
+        Row(dataset, "", 0, "features", "nll_floor", 2.0794415, "nats"),
+    ]
+
+
+SPEC = {"stage": "tables", "datasets": ["digits"], "methods": ["ddpm", "fm_ot"], "seeds": [0, 1], "overrides": {}}
+
+
+def frame(rows: list[Row], folder: Path) -> pd.DataFrame:
+    write_rows(folder / "records.parquet", rows)
+    return records_frame(folder / "records.parquet")
+
+
+@pytest.fixture
+def digits_rows() -> list[Row]:
+    rows = floors("digits")
+    rows += image("digits", "ddpm", 0, 2.6, 10.0, 100.0, 0.8) + image("digits", "ddpm", 1, 2.8, 14.0, 110.0, 0.9)
+    rows += image("digits", "fm_ot", 0, 2.3, 8.0, 50.0) + image("digits", "fm_ot", 1, 2.3, 9.0, 60.0)
+    return rows
+
+
+# The table
+
+
+def test_the_columns_are_the_ones_the_issue_names(digits_rows, tmp_path):
+    names = (
+        "dataset, method, seeds, nll_mean, nll_std, nll_unit, fid_mean, fid_std, fid_features, fid_n, nfe_mean, nfe_std, "
+        "sample_std, paper_nll, paper_fid, paper_nfe, status"
+    )
+    assert names.split(", ") == COLUMNS
+    assert to_csv(table1(frame(digits_rows, tmp_path), SPEC)).splitlines()[0] == names.replace(" ", "")
+
+
+def test_means_and_spreads_are_over_seeds(digits_rows, tmp_path):
+    table = table1(frame(digits_rows, tmp_path), SPEC).set_index("method")
+    row = table.loc["ddpm"]
+    assert row.nll_mean == pytest.approx(2.7) and row.nll_std == pytest.approx(np.std([2.6, 2.8], ddof=1))
+    assert row.fid_mean == pytest.approx(12) and row.fid_std == pytest.approx(np.std([10, 14], ddof=1))
+    assert row.nfe_mean == pytest.approx(105) and row.nfe_std == pytest.approx(np.std([100, 110], ddof=1))
+    assert row.sample_std == pytest.approx(0.85)
+    assert (row.seeds, row.nll_unit, row.fid_features, row.fid_n, row.status) == (2, "bits/dim", FEATURES, 720, "ok")
+    assert table.loc["fm_ot"].nll_std == 0
+
+
+def test_rows_are_in_the_order_of_the_config_and_only_its(digits_rows, tmp_path):
+    rows = frame(
+        [*reversed(digits_rows), *image("digits", "scoreflow", 0, 1.0, 1.0, 1.0), *image("other", "ddpm", 0, 1, 1, 1)], tmp_path
+    )
+    spec = SPEC | {"methods": ["fm_ot", "ddpm"]}
+    assert table1(rows, spec)[["dataset", "method"]].to_numpy().tolist() == [["digits", "fm_ot"], ["digits", "ddpm"]]
+
+
+def test_only_the_seeds_of_the_config_count(digits_rows, tmp_path):
+    rows = frame([*digits_rows, *image("digits", "ddpm", 7, 99.0, 99.0, 99.0)], tmp_path)
+    assert table1(rows, SPEC).nll_mean[0] == pytest.approx(2.7)
+    one = table1(rows, SPEC | {"seeds": [1]})
+    assert (one.nll_mean[0], one.seeds[0]) == (pytest.approx(2.8), 1)
+    assert pd.isna(one.nll_std[0])
+    assert ",2.8,,bits/dim," in to_csv(one)  # no spread of one seed
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "printed"),
+    [
+        ("cifar10", "ddpm", (3.12, 7.48, 274)),
+        ("cifar10", "score_matching", (3.16, 19.94, 242)),
+        ("cifar10", "scoreflow", (3.09, 20.78, 428)),
+        ("cifar10", "fm_diffusion", (3.10, 8.06, 183)),
+        ("cifar10", "fm_ot", (2.99, 6.35, 142)),
+        ("imagenet32", "fm_ot", (3.53, 5.02, 122)),
+        ("imagenet32", "score_matching", (3.56, 5.68, 178)),
+        ("imagenet64", "scoreflow", (3.36, 24.95, 601)),
+        ("imagenet64", "fm_ot", (3.31, 14.45, 138)),
+        ("imagenet128", "fm_ot", (2.90, 20.9, None)),
+    ],
+)
+def test_the_papers_numbers_stand_beside_ours(tmp_path, dataset, method, printed):
+    rows = frame(image(dataset, method, 0, 3.0, 7.0, 100.0), tmp_path)
+    (row,) = table1(rows, SPEC | {"datasets": [dataset], "methods": [method], "seeds": [0]}).to_dict("records")
+    for name, value in zip(("nll", "fid", "nfe"), printed, strict=True):
+        assert row[f"paper_{name}"] == value or (value is None and pd.isna(row[f"paper_{name}"]))
+
+
+def test_data_and_methods_that_the_paper_does_not_have(digits_rows, tmp_path):
+    rows = frame(digits_rows + image("cifar10", "mine", 0, 3.0, 7.0, 100.0), tmp_path)
+    table = table1(rows, SPEC | {"datasets": ["digits", "cifar10"], "methods": ["ddpm", "mine"]})
+    assert table[["paper_nll", "paper_fid", "paper_nfe"]].iloc[[0, 1, 3]].isna().all(axis=None)
+    assert table.paper_nll[2] == 3.12  # cifar10, ddpm: no number of ours, but one of the paper's
+    assert pd.isna(table.nll_mean[2])
+
+
+def test_a_method_with_no_rows_at_all_is_not_ok(digits_rows, tmp_path):
+    table = table1(frame(digits_rows, tmp_path), SPEC | {"methods": ["ddpm", "scoreflow"]})
+    assert table.seeds[1] == 0
+    assert table.status[1] != "ok"
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4"])
+def test_the_papers_tables_can_be_read(name):
+    printed = paper(name)
+    assert len(printed) > 0 and not printed.columns.duplicated().any()
+
+
+def test_one_diverged_seed_of_two(digits_rows, tmp_path):
+    kept = [r for r in digits_rows if (r.method, r.seed) != ("ddpm", 1)]
+    rows = frame(kept + image("digits", "ddpm", 1, None, None, None, None), tmp_path)
+    table = table1(rows, SPEC)
+    bad, good = table.iloc[0], table.iloc[1]
+    assert bad.status == f"seed 1 diverged: {REASON}"
+    assert (bad.seeds, bad.nll_mean) == (1, 2.6) and pd.isna(bad.nll_std)
+    assert (good.status, good.seeds) == ("ok", 2)
+    (csv_row, _) = csv.DictReader(io.StringIO(to_csv(table)))
+    assert csv_row["status"] == bad.status
+
+
+def test_every_seed_diverged(digits_rows, tmp_path):
+    kept = [r for r in digits_rows if r.method != "ddpm"]
+    kept += [row for seed in (0, 1) for row in image("digits", "ddpm", seed, None, None, None, None)]
+    rows = frame(kept, tmp_path)
+    table = table1(rows, SPEC)
+    assert table.status[0] == f"seed 0 diverged: {REASON}; seed 1 diverged: {REASON}"
+    assert table.seeds[0] == 0
+    assert table.loc[0, ["nll_mean", "fid_mean", "nfe_mean", "sample_std"]].isna().all()
+    assert (table.fid_features[0], table.fid_n[0], table.nll_unit[0]) == (FEATURES, 720, "bits/dim")
+    text = markdown(table, rows, SPEC)
+    assert "| DDPM | - | - | - | - | seed 0 diverged" in text
+    assert " nan" not in text.replace(REASON, "")
+    assert r"DDPM & - & - & -" in latex(table, SPEC)
+
+
+def test_a_solver_that_fails_at_sampling_is_in_the_status(digits_rows, tmp_path):
+    kept = [r for r in digits_rows if (r.method, r.seed, r.metric) != ("fm_ot", 0, "nfe")]
+    reason = "dopri5 failed on 3 of 720 samples"
+    kept.append(Row("digits", "fm_ot", 0, "sample", "nfe", None, "evaluations", "diverged", reason, n=720, rtol=1e-5))
+    table = table1(frame(kept, tmp_path), SPEC)
+    assert table.status[1] == f"seed 0 diverged: {reason}"
+    assert (table.seeds[1], table.nfe_mean[1]) == (2, 60)
+
+
+def test_a_cell_of_the_sweep_that_blew_up_is_no_stain(digits_rows, tmp_path):
+    """Euler at 4 NFE may well leave the numbers; Table 1 is about dopri5."""
+    blown = Row(
+        "digits", "ddpm", 0, "sweep", "mse", None, "squared", "diverged", "the error is not finite", solver="euler", nfe=4.0
+    )
+    assert set(table1(frame([*digits_rows, blown], tmp_path), SPEC).status) == {"ok"}
+
+
+def test_the_csv_is_six_digits_and_the_same_bytes(digits_rows, tmp_path):
+    rows = digits_rows + image("digits", "mine", 0, 1 / 3, 1e-9 / 3, 1e7 / 3)
+    spec = SPEC | {"methods": ["ddpm", "mine"]}
+    texts = set()
+    for name in ("a", "b"):
+        write_rows(tmp_path / f"{name}.parquet", rows)
+        write_table1(tmp_path / f"{name}.parquet", spec, tmp_path / name / "table1.csv")
+        texts.add(b"|".join((tmp_path / name / f"table1.{kind}").read_bytes() for kind in ("csv", "md", "tex")))
+    assert len(texts) == 1
+    text = (tmp_path / "a" / "table1.csv").read_bytes()
+    assert b"0.333333,,bits/dim,3.33333e-10,," in text and b",3.33333e+06,," in text
+    assert b"\r" not in text and text.endswith(b"\n")
+    assert b",720," in text  # a count stays an integer
+
+
+def test_the_order_of_the_records_does_not_matter(digits_rows, tmp_path):
+    table = to_csv(table1(frame(digits_rows, tmp_path), SPEC))
+    assert to_csv(table1(frame(sorted(digits_rows, key=lambda r: r.metric), tmp_path), SPEC)) == table
+
+
+# For reading
+
+
+def test_markdown_is_a_section_per_data_set_with_the_best_in_bold(digits_rows, tmp_path):
+    rows = frame(digits_rows, tmp_path)
+    text = markdown(table1(rows, SPEC), rows, SPEC)
+    assert "## digits" in text
+    assert "| Method | NLL (bits/dim) | Frechet | NFE | Sample std | Status |" in text
+    assert "| DDPM | 2.700 ± 0.141 | 12.00 ± 2.83 | 105.0 ± 7.1 | 0.850 | ok |" in text
+    assert "| FM, OT path | **2.300 ± 0.000** | **8.50 ± 0.71** | **55.0 ± 7.1** | 0.700 | ok |" in text
+    assert text.count("**") == 6
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {7}
+
+
+def test_what_the_numbers_stand_on_is_said_below(digits_rows, tmp_path):
+    rows = frame(digits_rows, tmp_path)
+    text = markdown(table1(rows, SPEC), rows, SPEC)
+    for fragment in (
+        "over 2 seeds",
+        "NLL over 360 test samples, dopri5_shared, hutchinson rademacher x1, rtol = atol = 1e-05",
+        "standard error over test samples is 0.010",
+        "mean over 720 samples",
+        "for a batch of 128: DDPM 115, FM, OT path 65",
+        f"features of the {FEATURES}, test accuracy 97.5%; 720 samples against train",
+        "This is not an Inception FID",
+        "real test against train is 0.50 at n = 360; at that n the methods have: DDPM 13.00, FM, OT path 9.50",
+        "the data's is 0.710",
+    ):
+        assert fragment in text
+
+
+def test_the_tolerances_are_both_named_when_they_differ(digits_rows, tmp_path):
+    rows = frame(digits_rows, tmp_path)
+    rows.loc[rows.rtol.notna(), "atol"] = 1e-3
+    assert "rtol = atol = 1e-05" not in markdown(table1(rows, SPEC), rows, SPEC)
+
+
+def test_a_distance_on_other_features_is_never_called_fid(digits_rows, tmp_path):
+    rows = frame(digits_rows, tmp_path)
+    table = table1(rows, SPEC)
+    for text in (markdown(table, rows, SPEC), latex(table, SPEC)):
+        assert "FID" not in text.replace("This is not an Inception FID", "")
+        assert FEATURES.replace("_", r"\_") in text or FEATURES in text
+    inception = [r for r in digits_rows if r.stage not in ("quality", "features")]
+    for seed, method in ((s, m) for s in (0, 1) for m in ("ddpm", "fm_ot")):
+        inception.append(
+            Row("digits", method, seed, "quality", "frechet", 5.0, "squared features", n=720, features="inception(2015-12-05)")
+        )
+    rows = frame(inception, tmp_path)
+    table = table1(rows, SPEC)
+    assert "| FID |" in markdown(table, rows, SPEC) and "& FID &" in latex(table, SPEC)
+
+
+def test_points_have_energy_distance_and_support_instead(tmp_path):
+    rows = frame(floors("board", images=False) + points("ddpm", 0, 2.7, 0.01, 164) + points("fm_ot", 0, 2.4, 0.002, 50), tmp_path)
+    spec = SPEC | {"datasets": ["board"], "seeds": [0]}
+    table = table1(rows, spec)
+    assert table.fid_mean.isna().all() and table.fid_features.isna().all() and table.fid_n.isna().all()
+    text = markdown(table, rows, spec)
+    assert "| Method | NLL (nats) | Energy distance | Off support | NFE | Sample std | Status |" in text
+    assert "| FM, OT path | **2.400** | 0.0020 | 0.250 | **50.0** | 2.000 | ok |" in text
+    assert "over 1 seed;" in text
+    assert (
+        "Floor of the energy distance (as many train points against test): 0.00123. The true density's NLL is 2.079 nats." in text
+    )
+    assert "FID" not in text and "Frechet" not in text
+
+
+def test_the_papers_number_is_in_brackets(tmp_path):
+    rows = frame(floors("cifar10") + image("cifar10", "fm_ot", 0, 3.456, 20.0, 150.0), tmp_path)
+    spec = SPEC | {"datasets": ["cifar10"], "methods": ["fm_ot"], "seeds": [0]}
+    table = table1(rows, spec)
+    assert "**3.456** (2.99) | **20.00** (6.35) | **150.0** (142)" in markdown(table, rows, spec)
+    assert r"\textbf{3.456} (2.99) & \textbf{20.00} (6.35) & \textbf{150.0} (142)" in latex(table, spec)
+
+
+def test_a_method_that_trained_differently_is_named(digits_rows, tmp_path):
+    rows = frame(digits_rows, tmp_path)
+    spec = SPEC | {"overrides": {"ddpm": {"learning_rate": 0.0005}}}
+    assert "DDPM does not train under the common settings: {'learning_rate': 0.0005}" in markdown(table1(rows, spec), rows, spec)
+
+
+def test_latex_is_a_booktabs_table(digits_rows, tmp_path):
+    own = [row for seed in (0, 1) for row in image("digits", "my_method", seed, 2.5, 9.0, 70.0)]
+    rows = frame(digits_rows + own + floors("b_2") + image("b_2", "ddpm", 0, 1, 1, 1), tmp_path)
+    spec = SPEC | {"datasets": ["digits", "b_2"], "methods": ["ddpm", "fm_ot", "my_method"]}
+    lines = latex(table1(rows, spec), spec).splitlines()
+    text = "\n".join(lines)
+    assert lines[0].startswith("%") and "bits/dim" in lines[0] and FEATURES in lines[0]
+    assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
+    assert text.count(r"\cmidrule(lr)") == 2 and r"\multicolumn{3}{c}{digits}" in text and r"{b\_2}" in text
+    assert r"FM, OT path & \textbf{2.300 $\pm$ 0.000} & \textbf{8.50 $\pm$ 0.71} & \textbf{55.0 $\pm$ 7.1}" in text
+    assert r"my\_method &" in text
+    body = [line for line in lines if line.endswith(r"\\") and not line.startswith(" &")]
+    assert {line.count("&") for line in body} == {6}
+    assert not re.search(r"(?<!\\)[_#]", "\n".join(lines[1:]))
+
+
+# Labels and colours
+
+
+def test_every_method_of_the_paper_has_a_label_and_a_colour_of_its_own():
+    methods = [m for m in LABELS if m != "data"]
+    assert len({label(m) for m in methods}) == len({tuple(c) for c in colours(methods).values()}) == 5
+    assert len(set(markers(methods).values())) == 5
+
+
+def test_a_method_keeps_its_colour_whatever_else_is_shown():
+    assert colours(["fm_ot"])["fm_ot"] == colours(["mine", "ddpm", "fm_ot"])["fm_ot"]
+    assert label("mine") == "mine"
+    several = colours([*LABELS, "mine", "yours"])
+    assert several["mine"] != several["yours"] and several["mine"] not in [several[m] for m in LABELS if m != "data"]
+
+
+# Figures
+
+
+def sweep_rows(dataset: str, method: str, seed: int, scale: float | None) -> list[Row]:
+    rows = []
+    for solver in ("euler", "rk4"):
+        for nfe in (4.0, 8.0, 20.0):
+            columns: dict[str, Any] = {"solver": solver, "nfe": nfe, "n": 64, "reference": "midpoint at 1000 NFE"}
+            if scale is None:
+                columns |= {"status": "skipped", "reason": f"training diverged: {REASON}"}
+            value = None if scale is None else scale / nfe**2
+            rows.append(Row(dataset, method, seed, "sweep", "mse", value, "squared model units", **columns))
+    reference = {"solver": "midpoint at 1000 NFE", "nfe": 300.0, "n": 16, "reference": "dopri5 at 1e-07"}
+    if scale is not None:
+        rows.append(Row(dataset, method, seed, "sweep", "reference_mse", 1e-12, "squared model units", **reference))
+    return rows
+
+
+def results_folder(folder: Path, lost: tuple[str, ...] = (), datasets: tuple[str, ...] = ("board", "tall")) -> Path:
+    """Records and previews of two data sets, three methods and two seeds; ``lost`` methods have diverged."""
+    g = np.random.default_rng(0)
+    rows: list[Row] = []
+    shown: list[pa.Table] = []
+    for dataset in datasets:
+        shape = (2,) if dataset == "board" else (3, 6, 4)
+        draw = (lambda n: g.uniform(-2, 2, (n, 2))) if dataset == "board" else (lambda n: g.integers(0, 5, (n, 3, 6, 4)))
+        for k, method in enumerate(("ddpm", "fm_ot", "mine")):
+            for seed in (0, 1):
+                gone = method in lost
+                rows += model(dataset, method, seed, nll=None if gone else 2.5 + k, final_loss=None if gone else 1.0)
+                rows += sweep_rows(dataset, method, seed, None if gone else 10.0**-k)
+                samples = np.empty((0, *shape)) if gone else draw(40)
+                if len(samples):
+                    shown.append(previews(dataset, method, seed, samples, range(len(samples))))
+        shown.append(previews(dataset, "data", None, draw(40), range(40)))
+    write_rows(folder / "records.parquet", rows)
+    write_table(folder / "previews.parquet", pa.concat_tables(shown))
+    return folder
+
+
+MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_into_every_format_the_same_each_time(tmp_path, name):
+    results = results_folder(tmp_path / "results")
+    for turn in ("a", "b"):
+        outputs = [tmp_path / turn / f"f.{kind}" for kind in MAGIC]
+        write_figure(name, results, outputs, tmp_path / turn / "f.parquet")
+    for kind, magic in MAGIC.items():
+        content = (tmp_path / "a" / f"f.{kind}").read_bytes()
+        assert content.startswith(magic) and len(content) > 3000
+        assert content == (tmp_path / "b" / f"f.{kind}").read_bytes()
+    assert (tmp_path / "a" / "f.parquet").read_bytes() == (tmp_path / "b" / "f.parquet").read_bytes()
+
+
+def texts(path: Path) -> str:
+    """The comments matplotlib leaves in an SVG: the text drawn."""
+    parser = xml.etree.ElementTree.XMLParser(target=xml.etree.ElementTree.TreeBuilder(insert_comments=True))
+    root = xml.etree.ElementTree.parse(path, parser).getroot()
+    return "\n".join(e.text or "" for e in root.iter() if e.tag is xml.etree.ElementTree.Comment)
+
+
+def test_the_sweep_names_data_solvers_methods_and_their_quality(tmp_path):
+    results = results_folder(tmp_path)
+    write_figure("fig07", results, [tmp_path / "f.svg"], tmp_path / "f.parquet")
+    drawn = texts(tmp_path / "f.svg")
+    for text in ("board", "tall", "euler", "rk4", "NFE", "DDPM (NLL 2.50)", "FM, OT path (NLL 3.50)", "mine (NLL 4.50)"):
+        assert text in drawn
+    assert "midpoint at 1000 NFE" not in drawn  # the reference's own row is no solver of the sweep
+    data = read_table(tmp_path / "f.parquet").to_pandas()
+    assert len(data[data.metric == "mse"]) == 2 * 3 * 2 * 2 * 3
+    assert {"dataset", "method", "seed", "solver", "nfe", "mse", "nll", "nll_unit"} <= set(data.columns)
+
+
+def test_diverged_methods_are_named_in_the_sweep(tmp_path):
+    results = results_folder(tmp_path, lost=("ddpm",))
+    write_figure("fig07", results, [tmp_path / "f.svg"])
+    assert "DDPM (no NLL; 12 cells diverged)" in texts(tmp_path / "f.svg")
+
+
+@pytest.mark.parametrize(("name", "dataset", "other"), [("fig04", "board", "tall"), ("fig11", "tall", "board")])
+def test_the_sheets_have_a_column_for_the_data_and_each_method(tmp_path, name, dataset, other):
+    results = results_folder(tmp_path)
+    write_figure(name, results, [tmp_path / "f.svg"], tmp_path / "f.parquet")
+    drawn = texts(tmp_path / "f.svg")
+    for text in (dataset, "Data", "DDPM", "FM, OT path", "mine"):
+        assert text in drawn
+    assert other not in drawn
+    data = read_table(tmp_path / "f.parquet").to_pandas()
+    assert set(data.dataset) == {dataset}
+    seeds = set(data[data.method != "data"].seed)
+    assert seeds == ({0, 1} if name == "fig04" else {0})
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("lost", [("fm_ot",), ("ddpm", "fm_ot", "mine")])
+def test_a_figure_survives_divergence(tmp_path, name, lost):
+    results = results_folder(tmp_path, lost=lost)
+    write_figure(name, results, [tmp_path / "f.png"], tmp_path / "f.parquet")
+    assert (tmp_path / "f.png").read_bytes().startswith(MAGIC["png"])
+
+
+@pytest.mark.parametrize(("name", "datasets"), [("fig04", ("tall",)), ("fig11", ("board",))])
+def test_a_figure_of_a_kind_of_data_that_is_not_there(tmp_path, name, datasets):
+    """The default target draws every figure, whatever the config's data sets are."""
+    write_figure(name, results_folder(tmp_path, datasets=datasets), [tmp_path / "f.svg"])
+    assert "no samples" in texts(tmp_path / "f.svg")
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_points_that_are_not_on_the_plane_have_no_density_on_it(tmp_path, dimensions):
+    points = np.random.default_rng(0).standard_normal((9, dimensions))
+    shown = [previews("line", "data", None, points, range(9)), previews("line", "ddpm", 0, points, range(9))]
+    write_table(tmp_path / "previews.parquet", pa.concat_tables(shown))
+    write_figure("fig04", tmp_path, [tmp_path / "f.svg"])
+    assert "line" not in texts(tmp_path / "f.svg")
+
+
+def test_a_density_is_the_share_of_points_whatever_their_number(tmp_path, monkeypatch):
+    shades = []
+    monkeypatch.setattr(figures.Axes, "imshow", lambda self, values, **_: shades.append(values))
+    results = results_folder(tmp_path)
+    write_figure("fig04", results, [tmp_path / "f.png"])
+    assert len(shades) == 4
+    for shade in shades:
+        reach = 1.25 * 2
+        assert shade.sum() * (2 * reach / 60) ** 2 == pytest.approx(1, abs=0.15)
+
+
+def test_results_with_nothing_to_show(tmp_path):
+    write_rows(tmp_path / "records.parquet", model("digits", "ddpm", 0, nll=2.5))
+    with pytest.raises(DataError):
+        write_figure("fig07", tmp_path, [tmp_path / "f.png"])
+
+
+def test_a_figure_that_is_not_known(tmp_path):
+    with pytest.raises(DataError, match="unknown figure 'fig99'; known: fig04, fig07, fig11"):
+        write_figure("fig99", tmp_path, [tmp_path / "f.png"])
+
+
+@pytest.mark.parametrize("name", ["f.jpg", "f", "f.txt"])
+def test_a_format_that_cannot_be_drawn(tmp_path, name):
+    results = results_folder(tmp_path)
+    with pytest.raises(DataError, match=rf"cannot draw .*{re.escape(name)}: give a file that ends in \.png, \.svg or \.pdf"):
+        write_figure("fig07", results, [tmp_path / name])
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_of_no_results(tmp_path, name):
+    with pytest.raises(DataError, match=r"\.parquet is missing"):
+        write_figure(name, tmp_path, [tmp_path / "f.png"])
+
+
+def test_figures_are_closed(tmp_path):
+    """A hundred of them must not stay in memory."""
+    results = results_folder(tmp_path)
+    before = figures.plt.get_fignums()
+    write_figure("fig11", results, [tmp_path / "f.png"])
+    with pytest.raises(DataError):
+        write_figure("fig11", results, [tmp_path / "f.gif"])
+    assert figures.plt.get_fignums() == before
+
+
+def test_the_paper_module_is_the_only_place_of_its_numbers():
+    assert set(paper("table1").columns) == {"dataset", "method", "nll_bpd", "fid", "nfe"}
+    assert tables.COLUMNS is COLUMNS

@@ -1,0 +1,212 @@
+"""Files of the repository that must agree with each other and with the package."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+from outsider import command
+
+import fmbench
+from fmbench.cli import app
+from fmbench.config import parse
+from fmbench.objectives import build
+from fmbench.report.figures import FIGURES
+
+ROOT = Path(fmbench.__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+RULES = {
+    name: text
+    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+    for name, text in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+}
+
+
+# Dependencies and versions
+
+
+def conda_dependencies() -> tuple[list[str], list[str]]:
+    """What conda installs and what pip does."""
+    plain = [d for d in ENVIRONMENT["dependencies"] if isinstance(d, str)]
+    (pip,) = [d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict)]
+    return plain, pip
+
+
+def test_the_conda_environment_has_the_projects_dependencies_and_its_tests():
+    wanted = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]
+    _, pip = conda_dependencies()
+    assert sorted(pip) == sorted(wanted)
+
+
+def test_the_conda_environment_has_the_projects_python():
+    plain, _ = conda_dependencies()
+    assert f"python{PROJECT['project']['requires-python']}" in plain
+    assert "pip" in plain
+    minimum = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert PROJECT["tool"]["mypy"]["python_version"] == minimum
+    assert PROJECT["tool"]["ruff"]["target-version"] == "py" + minimum.replace(".", "")
+
+
+def test_everything_the_package_imports_is_a_dependency():
+    known = {re.split(r"[>=<\[]", d)[0].replace("-", "_").lower() for d in PROJECT["project"]["dependencies"]}
+    known |= {"yaml", "sklearn", "matplotlib"}  # pyyaml, scikit-learn; matplotlib comes with seaborn
+    imported = set()
+    for path in (ROOT / "fmbench").rglob("*.py"):
+        imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert imported - known - set(sys.stdlib_module_names) - {"fmbench"} <= set()
+
+
+def test_there_is_one_version():
+    assert PROJECT["project"]["version"] == fmbench.__version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == fmbench.__version__
+    assert fmbench.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_citation_has_what_the_format_demands():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert re.fullmatch(r"1\.\d\.\d", str(citation["cff-version"]))
+    assert citation["license"] == PROJECT["project"]["license"] == "MIT"
+    assert "fmbench" in citation["title"]
+    references = str(citation["references"])
+    assert "Lipman" in references and "2210.02747" in references
+
+
+def test_the_licence_is_there():
+    assert "MIT License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["project"]["license-files"] == ["LICENSE"]
+
+
+def test_the_data_of_the_package_is_packed():
+    for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items():
+        folder = ROOT / package.replace(".", "/")
+        packed = {p for pattern in patterns for p in folder.glob(pattern)}
+        others = {p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+        assert packed == others and packed
+
+
+# The schema
+
+
+def test_the_schema_is_fresh():
+    said = command("schema")
+    stored = (ROOT / "workflow" / "schemas" / "config.schema.json").read_text(encoding="utf-8")
+    assert stored == said.out, "run: make schema"
+    assert "schemas/config.schema.json" in (ROOT / "config.yaml").read_text(encoding="utf-8").splitlines()[0]
+
+
+# Rules
+
+
+def shell(rule: str) -> str:
+    """The shell command of a rule, its string literals joined."""
+    text = RULES[rule].split("shell:", 1)[1]
+    return "".join(re.findall(r'"([^"]*)"', text))
+
+
+def commands() -> dict[str, Any]:
+    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_rules_are_found():
+    assert set(RULES) == {
+        "prepare",
+        "features",
+        "train",
+        "sample",
+        "likelihood",
+        "sweep",
+        "quality",
+        "collect",
+        "table1",
+        "figure",
+    }
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_calls_the_command_of_its_name_with_options_that_it_has(rule):
+    line = shell(rule)
+    match = re.match(r"python -m fmbench (\w+) ", line)
+    assert match is not None and match[1] == rule
+    known = {option: parameter for parameter in commands()[rule].params for option in parameter.opts}
+    used = re.findall(r"(--[\w-]+)", line)
+    assert used and set(used) <= set(known)
+    demanded = {p.opts[0] for p in commands()[rule].params if p.required and p.opts[0].startswith("--")}
+    assert demanded <= set(used)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_thin_logged_and_quotes_what_it_passes(rule):
+    text = RULES[rule]
+    assert "log:" in text and "conda:" in text and "--log {log:q}" in shell(rule)
+    assert "run:" not in text and "script:" not in text
+    unquoted = set(re.findall(r"{([\w.]+)}", shell(rule)))
+    assert unquoted <= {"threads", "params.code", "wildcards.figure"}  # numbers, a hash and a constrained name
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_reruns_when_its_code_changes(rule):
+    """The hash of the stage's code is among the params, or nothing would notice an edit."""
+    assert re.search(r"^ +code=", RULES[rule], re.MULTILINE)
+
+
+@pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "sweep"])
+def test_dear_rules_are_measured(rule):
+    assert "benchmark:" in RULES[rule] and "threads:" in RULES[rule] and "gpu=" in RULES[rule]
+
+
+def test_every_figure_has_a_rule_and_a_caption():
+    common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
+    listed = re.search(r"^FIGURES = (\[.*?\])", common, re.MULTILINE)
+    assert listed is not None and yaml.safe_load(listed[1]) == list(FIGURES)
+    for name in (*FIGURES, "table1", "workflow"):
+        assert (ROOT / "workflow" / "report" / f"{name}.rst").read_text(encoding="utf-8").strip()
+
+
+# What the documents say
+
+
+def test_make_targets_that_the_documents_name_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        named = set(re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)", text, re.MULTILINE))
+        assert named and named <= targets
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None and set(phony[1].split()) == targets
+    assert {"table1", "test"} <= targets
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_files_that_the_documents_name_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:fmbench|workflow|configs|tests)/[\w./-]*)`", text) + re.findall(r"\]\((\w[\w./-]+)\)", text)
+    missing = [name for name in named if not name.startswith(("http", "results/")) and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_the_methods_that_the_readme_shows_can_be_built():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if b.startswith("methods:")]
+    methods = [m for m in yaml.safe_load(block)["methods"] if not (isinstance(m, dict) and "my_package" in m.get("use", ""))]
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")) | {"methods": methods}
+    config = parse(values)
+    assert len(config.methods) >= 3
+    for method in config.methods:
+        assert build(method.resolve()).t_max <= 1
+
+
+def test_the_config_shows_a_method_of_ones_own_that_can_be_built():
+    text = (ROOT / "config.yaml").read_text(encoding="utf-8")
+    shown = re.findall(r"^# +- (\{name: .*\})$", text, re.MULTILINE)
+    assert len(shown) >= 2
+    for line in shown:
+        values = yaml.safe_load(text) | {"methods": [yaml.safe_load(line)]}
+        assert build(parse(values).methods[0].resolve())

@@ -1,0 +1,935 @@
+"""Every stage, through the command line in this process, on tiny data; and what goes wrong between stages."""
+
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from outsider import Said, command
+
+from fmbench import specs
+from fmbench.codehash import stage_hash
+from fmbench.config import Config, canonical, parse, settings_hash
+from fmbench.data.prepared import DataSet, read
+from fmbench.errors import ConfigError, DataError
+from fmbench.files import read_json
+from fmbench.likelihood import bits_per_dimension, log_likelihood
+from fmbench.metrics.frechet import feature_statistics, frechet_distance
+from fmbench.metrics.points import energy_distance, on_checkerboard
+from fmbench.progress import Console
+from fmbench.records import read_rows, read_table
+from fmbench.rng import indexed_normal, indexed_uniform
+from fmbench.solvers.adaptive import dopri5
+from fmbench.solvers.fixed import integrate, uniform_grid
+from fmbench.solvers.tableaux import FIXED
+from fmbench.stages import check
+from fmbench.stages.common import Model, load_model
+from fmbench.stages.features import load_extractor, to_images
+from fmbench.workflow import preflight
+
+SEED = 3
+CPU = torch.device("cpu")
+METHODS = ["fm_ot", "ddpm", "mine"]
+GOOD = ["fm_ot", "mine"]
+STAGES = ["sample", "likelihood", "sweep", "quality"]
+
+VALUES: dict[str, Any] = {
+    "seeds": [SEED],
+    "datasets": ["board", "tall"],
+    "methods": [
+        "fm_ot",
+        {"name": "ddpm", "training": {"learning_rate": 1e30}},  # diverges at its second iteration
+        {"name": "mine", "path": "cosine_vp", "prediction": "velocity"},
+    ],
+    "settings": {
+        "board": {
+            "data": {"source": "checkerboard", "parameters": {"train": 300, "test": 50}},
+            "network": {"kind": "mlp", "width": 24, "depth": 2},
+            "training": {"iterations": 60, "batch_size": 64, "learning_rate": 0.01, "checkpoint_every": 25, "log_every": 10},
+            "evaluation": {
+                "sample": {"n": 30, "batch": 30, "shared_batch": 8, "rtol": 1e-3, "atol": 1e-3},
+                "likelihood": {"batch": 20, "rtol": 1e-4, "atol": 1e-4},
+                "sweep": {
+                    "n": 10,
+                    "batch": 4,
+                    "nfe": [4, 8],
+                    "solvers": ["euler", "midpoint", "heun", "rk4"],
+                    "reference_solver": "rk4",
+                    "reference_nfe": 40,
+                    "reference_check_n": 6,
+                },
+            },
+        },
+        "tall": {
+            "data": {"source": "outsider:tall_images", "parameters": {"train": 40, "test": 14}},
+            "network": {"kind": "unet", "channels": 8, "channels_multiple": [1, 2], "depth": 1, "head_channels": 8},
+            "training": {"iterations": 12, "batch_size": 8, "checkpoint_every": 5, "log_every": 3},
+            "evaluation": {
+                "sample": {"n": 16, "batch": 6, "shared_batch": 5, "rtol": 1e-2, "atol": 1e-2},
+                "likelihood": {"batch": 5, "rtol": 1e-3, "atol": 1e-3, "probes": 2},
+                "sweep": {"n": 4, "nfe": [4], "solvers": ["euler", {"name": "heun", "nfe": [6]}], "reference_nfe": 60},
+                "features": {"epochs": 6, "batch_size": 8, "width": 4},
+            },
+        },
+    },
+}
+
+
+class Bench:
+    """A results folder, and the stages that fill it, laid out as the Snakefile does it."""
+
+    def __init__(self, results: Path, values: dict[str, Any] = VALUES) -> None:
+        self.results, self.config = results, parse(values)
+
+    def folder(self, stage: str, dataset: str, method: str) -> Path:
+        return self.results / specs.model_folder("models" if stage == "train" else stage, dataset, method, SEED)
+
+    def spec(self, stage: str, dataset: str, method: str) -> dict[str, Any]:
+        if stage == "train":
+            return specs.train(self.config, dataset, method, SEED)
+        return specs.evaluate(stage, self.config, dataset, method, SEED)
+
+    def run(self, stage: str, dataset: str, method: str, code: str = "", **changes: Any) -> Said:
+        """Run a stage of one model; ``changes`` replace entries of its spec."""
+        spec = self.spec(stage, dataset, method) | changes
+        out = self.folder(stage, dataset, method)
+        data = self.results / "data" / dataset
+        extra = {
+            "train": ["--checkpoints", self.results / "checkpoints", "--tracking-uri", "off"],
+            "quality": ["--samples", self.folder("sample", dataset, method), "--features", self.results / "features" / dataset],
+        }.get(stage, ["--model", self.folder("train", dataset, method)])
+        if stage == "sweep":
+            extra += ["--cache", self.results / "cache" / dataset / method]
+        extra += ["--code", code, "--progress", "lines"]
+        return command(stage, "--spec", canonical(spec), "--data", data, "--out", out, *extra)
+
+    def whole(self, stage: str, *extra: Any) -> Said:
+        """Run a stage of all results."""
+        return command(stage, "--spec", canonical(getattr(specs, stage)(self.config)), *extra, "--progress", "lines")
+
+    def everything(self) -> "Bench":
+        results = self.results
+        said = []
+        for dataset in self.config.datasets:
+            data, features = results / "data" / dataset, results / "features" / dataset
+            said.append(command("prepare", "--spec", canonical(specs.prepare(self.config, dataset)), "--out", data))
+            spec = canonical(specs.features(self.config, dataset))
+            said.append(command("features", "--spec", spec, "--data", data, "--out", features))
+        said.append(self.whole("check", "--data", results / "data", "--out", results / "checked.json"))
+        for dataset in self.config.datasets:
+            for method in self.config.methods:
+                said += [self.run(stage, dataset, method.name) for stage in ("train", *STAGES)]
+        said.append(self.whole("collect", "--results", results, "--tracking-uri", "off"))
+        said.append(self.whole("table1", "--records", results / "records.parquet", "--out", results / "table1.csv"))
+        failed = [s.err for s in said if s.code]
+        assert not failed, failed
+        return self
+
+    def data(self, dataset: str) -> DataSet:
+        return read(self.results / "data" / dataset)
+
+    def model(self, dataset: str, method: str) -> Model:
+        return load_model(self.folder("train", dataset, method), self.data(dataset), CPU)
+
+    def rows(self, stage: str, dataset: str, method: str = "") -> list[dict[str, Any]]:
+        folder = self.results / "features" / dataset if stage == "features" else self.folder(stage, dataset, method)
+        return read_rows([folder / "rows.parquet"]).to_pylist()
+
+    def cells(self, dataset: str, method: str) -> list[dict[str, Any]]:
+        """The rows of the sweep, without the one of its reference."""
+        return [r for r in self.rows("sweep", dataset, method) if r["metric"] == "mse"]
+
+    def row(self, stage: str, dataset: str, method: str, metric: str) -> dict[str, Any]:
+        (row,) = [r for r in self.rows(stage, dataset, method) if r["metric"] == metric]
+        return row
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    """The whole benchmark, run once."""
+    return Bench(tmp_path_factory.mktemp("results")).everything()
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory) -> Bench:
+    """The same without the diverging method: one data set, one method, for tests that spoil files."""
+    values = json.loads(json.dumps(VALUES))
+    values |= {"methods": ["fm_ot"], "datasets": ["board"]}
+    return Bench(tmp_path_factory.mktemp("healthy"), values).everything()
+
+
+@pytest.fixture
+def spoilable(healthy, tmp_path) -> Bench:
+    shutil.copytree(healthy.results, tmp_path / "results")
+    copy = Bench.__new__(Bench)
+    copy.results, copy.config = tmp_path / "results", healthy.config
+    return copy
+
+
+# Rows of all stages
+
+
+METRICS = {
+    "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds"},
+    "sample": {"nfe", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared"},
+    "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
+    "sweep": {"mse", "reference_mse"},
+}
+
+
+def expected_metrics(stage: str, dataset: str) -> set[str]:
+    if stage == "quality":
+        return {"energy_distance", "off_support"} if dataset == "board" else {"frechet", "frechet_at_floor_n"}
+    return METRICS[stage]
+
+
+@pytest.mark.parametrize("dataset", VALUES["datasets"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stage", ["train", *STAGES])
+def test_every_stage_writes_every_metric_of_every_method(bench, stage, method, dataset):
+    """A diverged training too: its rows are there, with a status."""
+    rows = bench.rows(stage, dataset, method)
+    assert {r["metric"] for r in rows} == expected_metrics(stage, dataset)
+    for row in rows:
+        assert (row["dataset"], row["method"], row["seed"], row["stage"]) == (dataset, method, SEED, stage)
+
+
+def test_rows_carry_where_they_come_from(bench):
+    for stage in ("train", *STAGES):
+        spec = bench.spec(stage, "tall", "fm_ot")
+        for row in bench.rows(stage, "tall", "fm_ot"):
+            assert row["config_hash"] == settings_hash(spec)
+            assert row["code_hash"] == stage_hash(stage, specs.plugins(spec))
+            assert json.loads(row["versions"])["torch"].split("+")[0] == torch.__version__.split("+")[0]
+            assert re.fullmatch(r"[0-9a-f]{40}(\+dirty)?|unknown", row["commit"])
+            assert row["device"].startswith("cpu (")
+            assert row["threads"] == 1
+
+
+def test_records_are_all_rows_of_all_files(bench):
+    records = read_rows([bench.results / "records.parquet"]).to_pylist()
+    files = sorted(p for p in bench.results.rglob("rows.parquet"))
+    assert len(files) == 2 + 2 * 3 * 5
+    parts = [row for file in files for row in read_rows([file]).to_pylist()]
+    assert sorted(map(str, records)) == sorted(map(str, parts))
+
+
+def test_every_stage_says_where_its_output_went(bench, healthy):
+    for stage in ("train", "sample", "likelihood", "sweep"):
+        said = healthy.run(stage, "board", "fm_ot")
+        assert str(healthy.folder(stage, "board", "fm_ot")) in said.err
+
+
+# Training
+
+
+def test_a_training_leaves_what_the_next_stages_need(bench):
+    folder = bench.folder("train", "board", "fm_ot")
+    config, spec = read_json(folder / "config.json"), bench.spec("train", "board", "fm_ot")
+    assert (config["spec"], config["spec_hash"]) == (spec, settings_hash(spec))
+    assert (config["step"], config["reason"], config["shape"]) == (60, "", [2])
+    curve = read_table(folder / "curve.parquet").to_pylist()
+    assert [entry["step"] for entry in curve] == [10, 20, 30, 40, 50, 60]
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    values = {r["metric"]: r["value"] for r in bench.rows("train", "board", "fm_ot")}
+    assert values["final_loss"] == curve[-1]["loss"]
+    assert values["images_seen"] == 60 * 64
+    assert values["parameters"] == sum(p.numel() for p in bench.model("board", "fm_ot").network.parameters())
+
+
+def test_checkpoints_are_kept_by_settings_and_code(bench):
+    folders = {p.name for p in (bench.results / "checkpoints").iterdir()}
+    expected = set()
+    for dataset in bench.config.datasets:
+        for method in METHODS:
+            spec = bench.spec("train", dataset, method)
+            expected.add(f"{settings_hash(spec)}-{stage_hash('train', specs.plugins(spec))}")
+    assert folders == expected
+
+
+def test_training_again_gives_the_same_bytes(spoilable, bench):
+    folder = spoilable.folder("train", "board", "fm_ot")
+    before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "curve.parquet", "config.json")}
+    shutil.rmtree(folder)
+    shutil.rmtree(spoilable.results / "checkpoints")
+    assert spoilable.run("train", "board", "fm_ot").code == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    # And the same as in the other results folder, whose methods and data sets are more.
+    assert before["model.safetensors"] == (bench.folder("train", "board", "fm_ot") / "model.safetensors").read_bytes()
+
+
+def test_a_killed_training_run_again_gives_the_same_bytes(spoilable, monkeypatch):
+    from fmbench.training import loop
+
+    folder = spoilable.folder("train", "board", "fm_ot")
+    before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "curve.parquet", "config.json")}
+    shutil.rmtree(folder)
+    shutil.rmtree(spoilable.results / "checkpoints")
+
+    class Killed(Exception):
+        pass
+
+    def killed(step: int, *arguments: Any) -> float:
+        if step == 37:
+            raise Killed
+        return original(step, *arguments)
+
+    original = loop.learning_rate
+    monkeypatch.setattr(loop, "learning_rate", killed)
+    with pytest.raises(Killed):
+        spoilable.run("train", "board", "fm_ot")
+    assert not folder.exists()
+    monkeypatch.undo()
+    said = spoilable.run("train", "board", "fm_ot")
+    assert "resumed from the checkpoint at iteration 25" in said.err
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_second_trainer_of_the_same_thing_stops(spoilable):
+    from fmbench.checkpoint import CheckpointFolder
+
+    (folder,) = (spoilable.results / "checkpoints").iterdir()
+    with CheckpointFolder(folder):
+        said = spoilable.run("train", "board", "fm_ot")
+    assert said.code == 4
+    assert "another process is training into" in said.err
+
+
+# Samples
+
+
+def noise(dataset: DataSet, model: Model, n: int) -> torch.Tensor:
+    return indexed_normal(SEED, "sample", range(n), dataset.shape) * model.objective.path.base_std
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot")])
+def test_nfe_is_what_a_counter_of_ones_own_sees(bench, dataset, method):
+    """Each sample alone, counted by hand: the rows are the mean, the spread and the maximum over samples."""
+    data, model = bench.data(dataset), bench.model(dataset, method)
+    settings = bench.config.settings[dataset].evaluation.sample
+    field, calls = model.field(), []
+
+    def counted(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        calls[-1] += 1
+        return field(t, x)
+
+    with torch.no_grad():
+        for x0 in noise(data, model, settings.n):
+            calls.append(0)
+            dopri5(counted, x0[None], model.objective.t_min, model.objective.t_max, rtol=settings.rtol, atol=settings.atol)
+    assert all(c % 6 == 2 for c in calls)
+    row = bench.row("sample", dataset, method, "nfe")
+    # A step may be accepted on one side of 1 in a batch and on the other alone: allow one sample one step.
+    assert row["value"] == pytest.approx(np.mean(calls), abs=6.01 / settings.n)
+    assert row["nfe"] == row["value"]
+    assert (row["n"], row["rtol"], row["solver"]) == (settings.n, settings.rtol, "dopri5")
+    assert bench.row("sample", dataset, method, "nfe_max")["value"] == pytest.approx(max(calls), abs=6)
+    assert bench.row("sample", dataset, method, "nfe_std_over_samples")["value"] == pytest.approx(np.std(calls, ddof=1), abs=0.5)
+
+
+@pytest.mark.parametrize("dataset", ["board", "tall"])
+def test_the_shared_nfe_is_the_calls_of_one_solve(bench, dataset):
+    data, model = bench.data(dataset), bench.model(dataset, "fm_ot")
+    settings = bench.config.settings[dataset].evaluation.sample
+    field = model.field()
+    with torch.no_grad():
+        x0 = noise(data, model, settings.shared_batch)
+        dopri5(field, x0, model.objective.t_min, model.objective.t_max, rtol=settings.rtol, atol=settings.atol, per_sample=False)
+    row = bench.row("sample", dataset, "fm_ot", "nfe_shared")
+    assert row["value"] == field.calls
+    assert row["n"] == row["batch"] == settings.shared_batch
+    assert row["solver"] == "dopri5_shared"
+
+
+@pytest.mark.parametrize("dataset", ["board", "tall"])
+def test_samples_are_the_end_of_the_flow_from_their_own_noise(bench, dataset):
+    data, model = bench.data(dataset), bench.model(dataset, "fm_ot")
+    samples = np.load(bench.folder("sample", dataset, "fm_ot") / "samples.npy")
+    settings = bench.config.settings[dataset].evaluation.sample
+    assert samples.shape == (settings.n, *data.shape) and samples.dtype == np.float32
+    grid = uniform_grid(model.objective.t_min, model.objective.t_max, 30)
+    with torch.no_grad():
+        fine = integrate(model.field(), noise(data, model, settings.n), grid, FIXED["rk4"]).numpy()
+    assert np.abs(samples - fine).max() < 20 * settings.rtol
+    assert bench.row("sample", dataset, "fm_ot", "sample_std")["value"] == pytest.approx(samples.std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16])
+def test_samples_do_not_depend_on_the_batch(bench, tmp_path, batch):
+    """To rounding, that is: another batch multiplies its matrices in another order."""
+    settings = bench.config.settings["tall"].evaluation.sample.model_dump() | {"batch": batch}
+    spec = bench.spec("sample", "tall", "fm_ot") | {"settings": settings}
+    folders = {"--data": bench.results / "data" / "tall", "--model": bench.folder("train", "tall", "fm_ot"), "--out": tmp_path}
+    said = command("sample", "--spec", canonical(spec), *(x for pair in folders.items() for x in pair))
+    assert said.code == 0
+    found, before = (np.load(p / "samples.npy") for p in (tmp_path, bench.folder("sample", "tall", "fm_ot")))
+    np.testing.assert_allclose(found, before, atol=1e-4)
+    (nfe,) = [r for r in read_rows([tmp_path / "rows.parquet"]).to_pylist() if r["metric"] == "nfe"]
+    assert nfe["value"] == pytest.approx(bench.row("sample", "tall", "fm_ot", "nfe")["value"], abs=6.01 / 16)
+    assert nfe["batch"] == batch
+
+
+def test_methods_start_from_the_same_noise(bench):
+    """The distance between two methods' samples from the same noise is less than from other noise."""
+    one, other = (np.load(bench.folder("sample", "board", m) / "samples.npy") for m in GOOD)
+    assert np.abs(one - other).mean() < 0.6 * np.abs(one - np.roll(other, 1, 0)).mean()
+
+
+@pytest.mark.parametrize("dataset", ["board", "tall"])
+def test_previews_are_the_first_samples_in_data_space(bench, dataset):
+    data = bench.data(dataset)
+    samples = np.load(bench.folder("sample", dataset, "fm_ot") / "samples.npy")
+    preview = read_table(bench.folder("sample", dataset, "fm_ot") / "preview.parquet").to_pylist()
+    assert [p["index"] for p in preview] == list(range(len(samples)))
+    found = np.array([p["values"] for p in preview]).reshape(samples.shape)
+    np.testing.assert_array_equal(found, data.to_data(samples))
+    assert all(p["shape"] == list(data.shape) for p in preview)
+
+
+def test_previews_of_all_models_and_of_the_data_are_collected(bench):
+    rows = read_table(bench.results / "previews.parquet").to_pylist()
+    counts: dict[tuple, int] = {}
+    for row in rows:
+        key = (row["dataset"], row["method"], row["seed"])
+        counts[key] = counts.get(key, 0) + 1
+    assert counts == {
+        ("board", "fm_ot", SEED): 30,
+        ("board", "mine", SEED): 30,
+        ("board", "data", None): 50,
+        ("tall", "fm_ot", SEED): 16,
+        ("tall", "mine", SEED): 16,
+        ("tall", "data", None): 14,
+    }
+    real = [r["values"] for r in rows if (r["dataset"], r["method"]) == ("tall", "data")]
+    np.testing.assert_array_equal(np.array(real).reshape(14, 3, 6, 4), bench.data("tall").test)
+
+
+def test_a_solve_that_fails_is_a_row_and_not_a_number(spoilable):
+    settings = spoilable.config.settings["board"].evaluation.sample.model_dump() | {"max_nfe": 9}
+    said = spoilable.run("sample", "board", "fm_ot", settings=settings)
+    assert said.code == 0
+    for metric in ("nfe", "nfe_max", "nfe_shared"):
+        row = spoilable.row("sample", "board", "fm_ot", metric)
+        assert (row["status"], row["value"]) == ("diverged", None)
+        assert "dopri5 failed" in row["reason"]
+    assert "30 of 30 samples" in spoilable.row("sample", "board", "fm_ot", "nfe")["reason"]
+    assert spoilable.row("sample", "board", "fm_ot", "nfe")["nfe"] == 8
+
+
+def test_samples_of_a_failed_solve_have_no_quality(spoilable):
+    """Samples that stopped on the way are no samples of the model; their distance must not stand as one of it."""
+    settings = spoilable.config.settings["board"].evaluation.sample.model_dump() | {"max_nfe": 9}
+    spoilable.run("sample", "board", "fm_ot", settings=settings)
+    assert spoilable.run("quality", "board", "fm_ot").code == 0
+    assert {r["status"] for r in spoilable.rows("quality", "board", "fm_ot")} != {"ok"}
+
+
+# Likelihood
+
+
+@pytest.mark.parametrize("method", GOOD)
+def test_nll_of_points_is_the_exact_one_of_every_test_point(bench, method):
+    data, model = bench.data("board"), bench.model("board", method)
+    x = torch.from_numpy(np.array(data.test)).double()
+    network = model.network.double()
+
+    def field(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return model.field()(t, y)
+
+    result = log_likelihood(field, 2 * x, model.objective.t_min, model.objective.t_max, rtol=1e-7, atol=1e-7)
+    network.float()
+    nll = -(result.log_p + 2 * math.log(2))  # the network sees twice the coordinates
+    row, error = (bench.row("likelihood", "board", method, m) for m in ("nll", "nll_stderr"))
+    assert row["value"] == pytest.approx(float(nll.mean()), abs=2e-3)
+    assert error["value"] == pytest.approx(float(nll.std()) / math.sqrt(50), rel=1e-2)
+    assert (row["n"], row["batch"], row["unit"]) == (50, 20, "nats")
+    assert row["solver"] == "dopri5_shared, exact divergence"
+    assert row["rtol"] == row["atol"] == 1e-4
+
+
+def test_a_density_of_points_integrates_to_one(bench):
+    """exp(log p) of the model on a grid over the plane."""
+    model = bench.model("board", "fm_ot")
+    axis = torch.linspace(-12, 12, 97)
+    grid = torch.cartesian_prod(axis, axis)
+    result = log_likelihood(model.field(), grid, 0.0, 1.0, rtol=1e-4, atol=1e-4)
+    assert float(result.log_p.exp().sum()) * 0.25**2 == pytest.approx(1, abs=0.03)
+
+
+def test_nll_of_images_is_in_bits_and_of_every_test_image(bench):
+    """14 images in batches of 5: the last one is not dropped. Exact divergence, the same dequantisation: the estimate agrees."""
+    data, model = bench.data("tall"), bench.model("tall", "fm_ot")
+    u = indexed_uniform(SEED, "dequantise", range(14), data.shape)
+    x1 = data.to_model(torch.from_numpy(np.array(data.test)), u)
+    result = log_likelihood(model.field(), x1, 0.0, 1.0, rtol=1e-2, atol=1e-2)
+    exact = bits_per_dimension(result.log_p, 72, 5)
+    row, error = (bench.row("likelihood", "tall", "fm_ot", m) for m in ("nll", "nll_stderr"))
+    assert (row["n"], row["batch"], row["unit"]) == (14, 5, "bits/dim")
+    assert row["solver"] == "dopri5_shared, hutchinson rademacher x2"
+    assert row["value"] == pytest.approx(float(exact.mean()), abs=0.05)
+    assert error["value"] > 0
+
+
+def test_nll_does_not_depend_on_the_batch_beyond_the_tolerance(bench, tmp_path):
+    spec = bench.spec("likelihood", "tall", "fm_ot")
+    spec["settings"] |= {"batch": 14}
+    folders = {"--data": bench.results / "data" / "tall", "--model": bench.folder("train", "tall", "fm_ot"), "--out": tmp_path}
+    assert command("likelihood", "--spec", canonical(spec), *(x for pair in folders.items() for x in pair)).code == 0
+    (row,) = [r for r in read_rows([tmp_path / "rows.parquet"]).to_pylist() if r["metric"] == "nll"]
+    assert row["value"] == pytest.approx(bench.row("likelihood", "tall", "fm_ot", "nll")["value"], abs=0.01)
+
+
+def test_the_nfe_of_the_likelihood_is_its_own(bench):
+    row = bench.row("likelihood", "tall", "fm_ot", "nfe_likelihood")
+    assert row["value"] == row["nfe"] >= 8
+    # A mean over batches of 5, 5 and 4 of counts that are 2 + 6 k.
+    assert (row["value"] * 14) % 1 == pytest.approx(0, abs=1e-6)
+
+
+# The sweep
+
+
+def test_the_sweep_spends_what_it_says(bench):
+    cells = [(r["solver"], r["nfe"]) for r in bench.cells("board", "fm_ot")]
+    assert cells == [(s, float(n)) for s in ("euler", "midpoint", "heun", "rk4") for n in (4, 8)]
+    assert [(r["solver"], r["nfe"]) for r in bench.cells("tall", "fm_ot")] == [("euler", 4.0), ("heun", 6.0)]
+
+
+@pytest.mark.parametrize(("solver", "nfe"), [("euler", 4), ("midpoint", 8), ("heun", 8), ("rk4", 4)])
+def test_the_error_of_a_cell_is_the_one_by_hand(bench, solver, nfe):
+    data, model = bench.data("board"), bench.model("board", "mine")
+    x0 = noise(data, model, 10)
+    with torch.no_grad():
+        ends = []
+        for name, steps in ((solver, nfe // FIXED[solver].stages), ("rk4", 10)):
+            grid = uniform_grid(model.objective.t_min, model.objective.t_max, steps)
+            ends.append(integrate(model.field(), x0, grid, FIXED[name]).double())
+    (row,) = [r for r in bench.cells("board", "mine") if (r["solver"], r["nfe"]) == (solver, nfe)]
+    assert row["value"] == pytest.approx(float((ends[0] - ends[1]).square().mean()), rel=1e-3)
+    assert (row["n"], row["batch"], row["reference"]) == (10, 4, "rk4 at 40 NFE")
+
+
+def test_the_reference_has_an_error_of_its_own(bench):
+    """Against the same samples at a far finer grid, here; against dopri5 at 1e-7, there."""
+    data, model = bench.data("board"), bench.model("board", "mine")
+    with torch.no_grad():
+        coarse, fine = (
+            integrate(
+                model.field(), noise(data, model, 6), uniform_grid(model.objective.t_min, model.objective.t_max, n), FIXED["rk4"]
+            )
+            for n in (10, 200)
+        )
+    row = bench.row("sweep", "board", "mine", "reference_mse")
+    assert row["value"] == pytest.approx(float((coarse.double() - fine).square().mean()), rel=0.5, abs=1e-11)
+    assert row["value"] < min(r["value"] for r in bench.cells("board", "mine"))
+    assert (row["n"], row["solver"]) == (6, "rk4 at 40 NFE")
+
+
+def test_more_steps_mean_less_error(bench):
+    for solver in ("euler", "midpoint", "heun", "rk4"):
+        errors = [r["value"] for r in bench.cells("board", "fm_ot") if r["solver"] == solver]
+        assert errors == sorted(errors, reverse=True)
+
+
+def test_a_sweep_run_again_computes_nothing_and_one_more_nfe_computes_one_cell_each(spoilable):
+    before = spoilable.rows("sweep", "board", "fm_ot")
+    said = spoilable.run("sweep", "board", "fm_ot")
+    assert "0 cells computed, 8 from the cache" in said.err
+    assert spoilable.rows("sweep", "board", "fm_ot") == before
+
+    settings = spoilable.config.settings["board"].evaluation.sweep.model_dump()
+    more = settings | {"solvers": ["euler", "midpoint", "heun", {"name": "rk4", "nfe": [4, 8, 12]}]}
+    said = spoilable.run("sweep", "board", "fm_ot", settings=more)
+    assert "1 cells computed, 8 from the cache" in said.err
+    after = {(r["solver"], r["nfe"]): r["value"] for r in spoilable.rows("sweep", "board", "fm_ot")}
+    assert len(after) == 10
+    assert all(after[r["solver"], r["nfe"]] == r["value"] for r in before)
+    assert after["rk4", 12.0] < after["rk4", 8.0]
+
+
+def test_the_cache_does_not_answer_for_other_weights_settings_or_code(spoilable):
+    settings = spoilable.config.settings["board"].evaluation.sweep.model_dump()
+    for change in ({"n": 9}, {"batch": 5}, {"reference_nfe": 44}, {"reference_solver": "heun"}):
+        said = spoilable.run("sweep", "board", "fm_ot", settings=settings | change)
+        assert "8 cells computed" in said.err, change
+    assert "8 cells computed" in spoilable.run("sweep", "board", "fm_ot", seed=4).err
+    assert "8 cells computed" in spoilable.run("sweep", "board", "fm_ot", code="0123456789abcdef").err
+    shutil.copytree(spoilable.folder("train", "board", "fm_ot"), spoilable.results / "old")
+    weights = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    assert "8 cells computed" in spoilable.run("sweep", "board", "fm_ot").err
+
+
+def test_a_damaged_cache_is_computed_anew(spoilable):
+    before = spoilable.rows("sweep", "board", "fm_ot")
+    for entry in (spoilable.results / "cache").rglob("*.*"):
+        entry.write_bytes(entry.read_bytes()[:20])
+    said = spoilable.run("sweep", "board", "fm_ot")
+    assert "8 cells computed" in said.err
+    assert spoilable.rows("sweep", "board", "fm_ot") == before
+
+
+# Quality and its floors
+
+
+def test_the_quality_of_points(bench):
+    samples = np.load(bench.folder("sample", "board", "fm_ot") / "samples.npy").astype(np.float64) / 2
+    test = np.asarray(bench.data("board").test, np.float64)
+    distance, off = (bench.row("quality", "board", "fm_ot", m) for m in ("energy_distance", "off_support"))
+    assert distance["value"] == pytest.approx(energy_distance(samples, test), rel=1e-5)
+    assert off["value"] == pytest.approx(1 - on_checkerboard(samples).mean())
+    assert distance["n"] == off["n"] == 30
+    assert (distance["features"], distance["reference"]) == ("coordinates", "test, n = 50")
+
+
+def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
+    data = bench.data("tall")
+    extractor, classifier = load_extractor(bench.results / "features" / "tall", data, CPU)
+    samples = data.to_data(np.load(bench.folder("sample", "tall", "fm_ot") / "samples.npy"))
+    assert classifier is not None
+    with torch.no_grad():
+        features, reference = (classifier.features(to_images(data, v)).numpy() for v in (samples, data.train))
+    whole, at_floor = (bench.row("quality", "tall", "fm_ot", m) for m in ("frechet", "frechet_at_floor_n"))
+    expected = frechet_distance(feature_statistics(features), feature_statistics(reference))
+    assert whole["value"] == pytest.approx(expected, rel=1e-4)
+    assert (whole["n"], at_floor["n"]) == (16, 14)
+    expected = frechet_distance(feature_statistics(features[:14]), feature_statistics(reference))
+    assert at_floor["value"] == pytest.approx(expected, rel=1e-4)
+    for row in (whole, at_floor):
+        assert row["features"] == extractor["name"] == "classifier(tall, 64 features)"
+        assert "inception" not in row["features"] and "fid" not in row["metric"]
+        assert row["reference"] == f"train, n = 40, sha256 {data.manifest['splits']['train']['sha256'][:12]}"
+
+
+def test_the_floor_of_images(bench):
+    rows = {r["metric"]: r for r in bench.rows("features", "tall")}
+    assert set(rows) == {"data_std", "classifier_accuracy", "frechet_floor"}
+    assert 0.7 < rows["classifier_accuracy"]["value"] <= 1
+    data = bench.data("tall")
+    _, classifier = load_extractor(bench.results / "features" / "tall", data, CPU)
+    assert classifier is not None
+    with torch.no_grad():
+        test, train = (feature_statistics(classifier.features(to_images(data, v)).numpy()) for v in (data.test, data.train))
+    assert rows["frechet_floor"]["value"] == pytest.approx(frechet_distance(test, train), rel=1e-4)
+    assert rows["frechet_floor"]["value"] < bench.row("quality", "tall", "fm_ot", "frechet_at_floor_n")["value"]
+    assert rows["frechet_floor"]["n"] == 14
+    x = (bench.data("tall").train + 0.5) * 2 / 5 - 1
+    assert rows["data_std"]["value"] == pytest.approx(x.std(ddof=1), rel=1e-5)
+
+
+def test_the_floor_of_points(bench):
+    rows = {r["metric"]: r for r in bench.rows("features", "board")}
+    assert rows["nll_floor"]["value"] == pytest.approx(math.log(8))
+    assert rows["off_support_floor"]["value"] == 0
+    data = bench.data("board")
+    expected = energy_distance(np.asarray(data.train[:50], np.float64), np.asarray(data.test, np.float64))
+    assert rows["energy_distance_floor"]["value"] == pytest.approx(expected)
+
+
+# A training that diverges
+
+
+@pytest.mark.parametrize("dataset", ["board", "tall"])
+def test_a_diverged_training_is_rows_with_status_and_reason_to_the_end(bench, dataset):
+    config = read_json(bench.folder("train", dataset, "ddpm") / "config.json")
+    assert re.match(r"the loss became (nan|inf) at iteration 1 \(learning rate", config["reason"])
+    assert config["step"] == 0
+    for metric in ("final_loss", "iterations"):
+        row = bench.row("train", dataset, "ddpm", metric)
+        assert (row["status"], row["reason"], row["value"]) == ("diverged", config["reason"], None)
+    for stage in STAGES:
+        rows = bench.rows(stage, dataset, "ddpm")
+        for row in rows:
+            assert row["status"] == "skipped" and row["value"] is None and row["reason"]
+    assert config["reason"] in bench.row("likelihood", dataset, "ddpm", "nll")["reason"]
+
+
+def test_a_diverged_training_keeps_its_last_good_weights(bench):
+    """Those of iteration 0 here: the initial network, the same for every method."""
+    from fmbench.stages.common import new_network
+
+    initial = new_network(bench.spec("train", "board", "fm_ot"), bench.data("board")).state_dict()
+    kept = bench.model("board", "ddpm").network.state_dict()
+    assert all(torch.equal(initial[name], kept[name]) for name in initial)
+
+
+def test_the_table_has_a_row_for_it_and_the_others_are_whole(bench):
+    table = list(csv.DictReader((bench.results / "table1.csv").read_text().splitlines()))
+    assert [(r["dataset"], r["method"]) for r in table] == [(d, m) for d in ("board", "tall") for m in ("fm_ot", "ddpm", "mine")]
+    for row in table:
+        if row["method"] == "ddpm":
+            assert row["status"].startswith(f"seed {SEED} diverged: the loss became")
+            assert row["seeds"] == "0"
+            assert row["nll_mean"] == row["fid_mean"] == row["nfe_mean"] == row["sample_std"] == ""
+        else:
+            assert (row["status"], row["seeds"]) == ("ok", "1")
+            assert all(float(row[k]) for k in ("nll_mean", "nfe_mean", "sample_std"))
+            assert bool(row["fid_mean"]) == (row["dataset"] == "tall")
+        assert row["nll_unit"] == {"board": "nats", "tall": "bits/dim"}[row["dataset"]]
+    assert all((bench.results / f"table1.{kind}").exists() for kind in ("md", "tex"))
+
+
+def test_the_table_of_the_records_is_the_same_bytes_again(bench, tmp_path):
+    bench.whole("table1", "--records", bench.results / "records.parquet", "--out", tmp_path / "t.csv")
+    for kind in ("csv", "md", "tex"):
+        assert (tmp_path / f"t.{kind}").read_bytes() == (bench.results / f"table1.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["fig04", "fig07", "fig11"])
+def test_every_figure_is_drawn_from_these_results(bench, tmp_path, name):
+    said = command("figure", name, "--results", bench.results, "--out", tmp_path / "f.png", "--data", tmp_path / "f.parquet")
+    assert said.code == 0, said.err
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert read_table(tmp_path / "f.parquet").num_rows > 0
+
+
+# What cannot work is said before any training
+
+
+def checked(bench: Bench, tmp_path: Path, **changes: Any) -> Config:
+    values = json.loads(json.dumps(VALUES)) | changes
+    config = parse(values)
+    data = {d: bench.results / "data" / d for d in config.datasets}
+    check.run(specs.check(config), data, tmp_path / "checked.json", Console("check", "none"))
+    return config
+
+
+def settings_with(dataset: str, **changes: Any) -> dict[str, Any]:
+    settings = json.loads(json.dumps(VALUES["settings"]))
+    settings[dataset] |= changes
+    return settings
+
+
+def test_the_check_counts_parameters(bench):
+    values = read_json(bench.results / "checked.json")
+    assert values["key"] == settings_hash(specs.check(bench.config))
+    assert values["methods"] == METHODS
+    for dataset in bench.config.datasets:
+        expected = bench.row("train", dataset, "fm_ot", "parameters")["value"]
+        assert values["parameters"][dataset] == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "fragments"),
+    [
+        (
+            {"path": "ot", "prediction": "velocity", "weighting": "likelihood"},
+            ["the loss weight is infinite at an end of the interval", "narrow it with t_min and t_max"],
+        ),
+        ({"path": {"name": "ot", "sigma_max": 1.0}, "prediction": "v"}, ["path 'ot' does not take the parameters", "sigma_max"]),
+        ({"path": {"name": "ot", "sigma_min": 2.0}, "prediction": "velocity"}, ["sigma_min must be in [0, 1), not 2.0"]),
+        ({"path": "vp", "prediction": "score", "t_max": 1.5}, ["[0.0, 1.5] is not within the path's"]),
+        ({"path": "ot", "prediction": "velocity", "time": "log_snr"}, ["the density of t"]),
+        ({"path": "no_such_module:P", "prediction": "velocity"}, ["path 'no_such_module:P' cannot be imported"]),
+    ],
+)
+def test_a_method_that_cannot_be(bench, tmp_path, method, fragments):
+    with pytest.raises(ConfigError) as caught:
+        checked(bench, tmp_path, methods=["fm_ot", {"name": "odd", **method}])
+    for fragment in ("methods.odd: ", *fragments):
+        assert fragment in str(caught.value)
+    assert not (tmp_path / "checked.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "network", "fragments"),
+    [
+        ("board", {"kind": "unet"}, ["a U-Net works on images of shape (C, H, W), not on (2,)", "'mlp' for points"]),
+        ("tall", {"kind": "mlp"}, ["an MLP works on points of shape (D,), not on (3, 6, 4)", "'unet' for images"]),
+        ("board", {"kind": "outsider:Lines", "parameters": {"bais": True}}, ["does not take the parameters", "bais"]),
+        ("board", {"kind": "outsider:NoSuch"}, ["network 'outsider:NoSuch' cannot be imported"]),
+        ("board", {"kind": "outsider:narrow"}, ["with method fm_ot"]),
+        ("tall", {"kind": "unet", "channels": 14, "channels_multiple": [1], "head_channels": 4}, ["14 channels", "heads of 4"]),
+    ],
+)
+def test_a_network_that_cannot_be(bench, tmp_path, dataset, network, fragments):
+    with pytest.raises(ConfigError) as caught:
+        checked(bench, tmp_path, settings=settings_with(dataset, network=network))
+    for fragment in (f"settings.{dataset}.network", *fragments):
+        assert fragment in str(caught.value)
+
+
+def test_three_levels_on_images_of_6_by_6(tmp_path):
+    data = {"source": "outsider:tall_images", "parameters": {"height": 6, "width": 6}}
+    network = {"kind": "unet", "channels": 8, "channels_multiple": [1, 2, 2]}
+    settings = settings_with("tall", data=data, network=network)
+    config = parse(VALUES | {"settings": settings, "datasets": ["tall"]})
+    command("prepare", "--spec", canonical(specs.prepare(config, "tall")), "--out", tmp_path / "tall")
+    with pytest.raises(ConfigError, match=r"settings\.tall\.network: 3 levels halve .* divisible by 4, not 6 x 6"):
+        check.run(specs.check(config), {"tall": tmp_path / "tall"}, tmp_path / "checked.json", Console("check", "none"))
+
+
+def test_a_network_whose_output_would_broadcast(bench, tmp_path):
+    with pytest.raises(ConfigError, match="shape"):
+        checked(bench, tmp_path, settings=settings_with("board", network={"kind": "outsider:Mean"}))
+
+
+def test_images_without_labels_are_found_before_the_classifier_is_trained(tmp_path):
+    data = {"source": "outsider:tall_images", "parameters": {"labels": False}}
+    config = parse(VALUES | {"settings": settings_with("tall", data=data), "datasets": ["tall"]})
+    command("prepare", "--spec", canonical(specs.prepare(config, "tall")), "--out", tmp_path / "tall")
+    with pytest.raises((ConfigError, DataError), match="labels"):
+        check.run(specs.check(config), {"tall": tmp_path / "tall"}, tmp_path / "checked.json", Console("check", "none"))
+
+
+def test_a_network_of_ones_own_passes_the_check(bench, tmp_path):
+    network = {"kind": "outsider:Lines", "parameters": {"bias": False}}
+    checked(bench, tmp_path, settings=settings_with("tall", network=network))
+    assert read_json(tmp_path / "checked.json")["parameters"]["tall"] == 72 * 73
+
+
+def test_everything_impossible_is_said_at_once(bench, tmp_path):
+    methods = [{"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}, "fm_ot"]
+    with pytest.raises(ConfigError) as caught:
+        checked(bench, tmp_path, methods=methods, settings=settings_with("board", network={"kind": "unet"}))
+    assert "methods.odd: " in str(caught.value) and "settings.board.network: " in str(caught.value)
+
+
+# The same check, when the Snakefile is read
+
+
+@pytest.fixture
+def elsewhere(tmp_path) -> Config:
+    return parse(VALUES | {"results_dir": str(tmp_path / "results"), "datasets": ["board"]})
+
+
+def test_the_check_before_the_dag_is_done_once_for_the_same_settings_and_code(elsewhere, capsys):
+    passed = Path(elsewhere.results_dir) / "checked.json"
+    preflight(elsewhere)
+    assert "3 methods on 1 data sets can be built" in capsys.readouterr().err
+    before = passed.stat().st_mtime_ns
+    preflight(elsewhere)
+    assert passed.stat().st_mtime_ns == before
+    longer = VALUES | {"results_dir": elsewhere.results_dir, "datasets": ["board"], "methods": ["fm_ot", "scoreflow"]}
+    preflight(parse(longer))
+    assert read_json(passed)["methods"] == ["fm_ot", "scoreflow"]
+
+
+@pytest.mark.parametrize("path", ["no_such_module:P", "no_such_package.module:P"])
+def test_a_part_that_cannot_be_imported_is_an_error_of_the_config(elsewhere, path):
+    methods = [{"name": "odd", "path": path, "prediction": "velocity"}]
+    config = parse(VALUES | {"results_dir": elsewhere.results_dir, "datasets": ["board"], "methods": methods})
+    with pytest.raises(ConfigError, match=rf"methods\.odd: path '{path}' cannot be imported"):
+        preflight(config)
+    assert not (Path(config.results_dir) / "checked.json").exists()
+
+
+def test_what_could_not_be_checked_yet_is_checked_once_it_can(tmp_path):
+    """The shape of somebody's own data is known when they are prepared."""
+    settings = settings_with("tall", network={"kind": "unet", "channels_multiple": [1, 2, 2]})  # 6 x 4 is not divisible by 4
+    config = parse(VALUES | {"results_dir": str(tmp_path), "datasets": ["tall"], "settings": settings})
+    preflight(config)
+    command("prepare", "--spec", canonical(specs.prepare(config, "tall")), "--out", tmp_path / "data" / "tall")
+    with pytest.raises(ConfigError, match=r"settings\.tall\.network: 3 levels"):
+        preflight(config)
+
+
+# Outputs of earlier stages that are missing, cut short or of something else
+
+
+@pytest.mark.parametrize("stage", ["sample", "likelihood", "sweep"])
+@pytest.mark.parametrize(("kept", "message"), [(None, "are missing; rerun the training"), (100, "cannot be read")])
+def test_weights_missing_or_truncated(spoilable, stage, kept, message):
+    weights = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink() if kept is None else weights.write_bytes(content[:kept])
+    said = spoilable.run(stage, "board", "fm_ot")
+    assert said.code == 3
+    assert f"fmbench: error: the weights {weights}" in said.err and message in said.err
+    assert "rerun the training" in said.err
+
+
+@pytest.mark.parametrize(("kept", "message"), [(None, "is missing; run the stage"), (40, "is not valid JSON")])
+def test_a_models_config_missing_or_truncated(spoilable, kept, message):
+    path = spoilable.folder("train", "board", "fm_ot") / "config.json"
+    content = path.read_bytes()
+    path.unlink() if kept is None else path.write_bytes(content[:kept])
+    said = spoilable.run("sample", "board", "fm_ot")
+    assert said.code == 3
+    assert str(path) in said.err and message in said.err
+
+
+@pytest.mark.parametrize("kept", [None, 0, 100, -1])
+def test_samples_missing_or_truncated(spoilable, kept):
+    path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
+    content = path.read_bytes()
+    path.unlink() if kept is None else path.write_bytes(content[:kept])
+    said = spoilable.run("quality", "board", "fm_ot")
+    assert said.code == 3
+    assert f"{path} cannot be read" in said.err and "delete it and rerun the sampling" in said.err
+
+
+def test_samples_of_another_shape(spoilable):
+    path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
+    np.save(path, np.zeros((30, 3), np.float32))
+    said = spoilable.run("quality", "board", "fm_ot")
+    assert said.code == 3
+    assert "holds samples of (3,), the data set has (2,); rerun the sampling" in said.err
+
+
+def test_samples_that_are_not_finite_have_no_quality(spoilable):
+    path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
+    samples = np.load(path)
+    samples[[3, 7], 0] = np.nan, np.inf
+    np.save(path, samples)
+    assert spoilable.run("quality", "board", "fm_ot").code == 0
+    for row in spoilable.rows("quality", "board", "fm_ot"):
+        assert (row["status"], row["reason"]) == ("skipped", "2 of 30 samples are not finite")
+
+
+@pytest.mark.parametrize("stage", ["train", "sample", "quality"])
+def test_data_missing_or_truncated(spoilable, stage):
+    data = spoilable.results / "data" / "board"
+    for name in ("train.npy", "test.npy"):
+        (data / name).write_bytes((data / name).read_bytes()[:150])
+    if stage == "train":
+        shutil.rmtree(spoilable.results / "checkpoints")
+    said = spoilable.run(stage, "board", "fm_ot")
+    if stage != "sample":  # sampling reads the manifest alone
+        assert said.code == 3
+        assert "cannot be read" in said.err and "rerun to prepare it again" in said.err
+    (data / "manifest.json").unlink()
+    said = spoilable.run(stage, "board", "fm_ot")
+    assert said.code == 3
+    assert "manifest.json is missing; run the stage that makes it first" in said.err
+
+
+def test_a_model_of_another_data_set(bench, tmp_path):
+    spec = bench.spec("sample", "tall", "fm_ot")
+    folders = {"--data": bench.results / "data" / "tall", "--model": bench.folder("train", "board", "fm_ot"), "--out": tmp_path}
+    said = command("sample", "--spec", canonical(spec), *(x for pair in folders.items() for x in pair))
+    assert said.code == 3
+    assert "was trained on samples of [2], the data set has [3, 6, 4]; retrain" in said.err
+
+
+@pytest.mark.parametrize("stage", ["models", "sample", "likelihood", "sweep", "quality"])
+def test_rows_missing_or_truncated_stop_the_collecting(spoilable, stage):
+    path = spoilable.results / stage / "board" / "fm_ot" / str(SEED) / "rows.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    said = spoilable.whole("collect", "--results", spoilable.results, "--tracking-uri", "off")
+    assert said.code == 3
+    assert f"{path} is not a readable parquet file" in said.err
+    path.unlink()
+    said = spoilable.whole("collect", "--results", spoilable.results, "--tracking-uri", "off")
+    assert said.code == 3
+    assert f"{path} is missing" in said.err
+
+
+def test_a_checkpoint_cut_short_is_told_and_survived(spoilable):
+    folder = spoilable.folder("train", "board", "fm_ot")
+    before = (folder / "model.safetensors").read_bytes()
+    (checkpoints,) = (spoilable.results / "checkpoints").iterdir()
+    newest = checkpoints / "checkpoint.pt"
+    newest.write_bytes(newest.read_bytes()[:500])
+    said = spoilable.run("train", "board", "fm_ot")
+    assert said.code == 0
+    assert f"{newest} cannot be used" in said.err and "resumed from the checkpoint at iteration 50" in said.err
+    assert (folder / "model.safetensors").read_bytes() == before

@@ -1,0 +1,425 @@
+"""MLflow as a mirror. One store is shared by most tests, each with a data set of its own: a new store costs seconds."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmbench import specs
+from fmbench.config import Config, parse, settings_hash
+from fmbench.files import write_json
+from fmbench.progress import Console
+from fmbench.records import Row, table, write_rows, write_table
+from fmbench.stages.collect import mirror, run_tags
+from fmbench.stages.train import CURVE
+from fmbench.tracking import OFF, Mirror, Tracker, experiment_name, flatten, run_key
+
+DEAD = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Mirror:
+    return Mirror(tmp_path_factory.mktemp("store") / "mlflow", None)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """No retries: a dead server is found dead at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+
+
+def config(dataset: str) -> Config:
+    return parse(
+        {
+            "seeds": [0],
+            "datasets": [dataset],
+            "methods": ["fm_ot", "ddpm"],
+            "settings": {dataset: {"data": "checkerboard", "network": {"kind": "mlp"}}},
+        }
+    )
+
+
+def train_spec(dataset: str, method: str = "fm_ot") -> dict[str, Any]:
+    return specs.train(config(dataset), dataset, method, 0)
+
+
+def tracker(store: Mirror, dataset: str, warnings: list[str], uri: str | None = None, live_after: float = 0.0) -> Tracker:
+    spec = train_spec(dataset)
+    key = run_key(spec, settings_hash(spec), "c0de")
+    return Tracker(store.folder, uri, spec, key, run_tags("c0ffee", spec), warnings.append, live_after)
+
+
+def runs(store: Mirror, dataset: str) -> list[Any]:
+    found = store.client.get_experiment_by_name(experiment_name(dataset))
+    return [] if found is None else list(store.client.search_runs([found.experiment_id]))
+
+
+def history(store: Mirror, run: Any, metric: str) -> list[tuple[int, float]]:
+    return sorted((m.step, m.value) for m in store.client.get_metric_history(run.info.run_id, metric))
+
+
+def points(store: Mirror) -> int:
+    """Everything ever logged to the store, duplicates too."""
+    with sqlite3.connect(store.folder / "mlflow.db") as connection:
+        return int(connection.execute("select count(*) from metrics").fetchone()[0])
+
+
+# The store
+
+
+def test_telemetry_is_off_before_mlflow_is_there(store):
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_the_store_is_sqlite_in_the_folder_with_a_log_that_readers_do_not_block(store):
+    assert store.uri == f"sqlite:///{store.folder / 'mlflow.db'}"
+    with sqlite3.connect(store.folder / "mlflow.db") as connection:
+        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_an_experiment_is_made_once(store):
+    first = store.experiment("fmbench/once")
+    assert store.experiment("fmbench/once") == first != store.experiment("fmbench/twice")
+    location = store.client.get_experiment(first).artifact_location
+    assert location == (store.folder / "artifacts").as_uri()
+
+
+def test_a_run_is_found_again_by_its_key(store):
+    experiment = store.experiment("fmbench/keys")
+    run, start = store.run(experiment, "train/a", "a/0", {"x": "1"})
+    assert store.run(experiment, "train/a", "another name", {}) == (run, start)
+    other, _ = store.run(experiment, "train/b", "a/0", {})
+    assert other != run
+    found = store.client.get_run(run)
+    assert found.data.tags["fmbench.key"] == "train/a" and found.data.tags["x"] == "1"
+    assert found.info.run_name == "a/0"
+
+
+def test_logging_again_what_is_there_adds_nothing(store):
+    """A curve of 1200 points, more than one batch, and 120 parameters, more than MLflow takes at once."""
+    run, start = store.run(store.experiment("fmbench/again"), "k", "n", {})
+    curve = [("loss", 1 / (step + 1), step) for step in range(1200)]
+    parameters = {f"p{i}": i for i in range(120)}
+    store.log(run, start, curve, parameters, {"t": "x" * 9000})
+    before = points(store)
+    store.log(run, start, curve, parameters, {"t": "x" * 9000})
+    store.log(run, start, curve[:10])
+    assert points(store) == before
+    assert history(store, store.client.get_run(run), "loss") == [(step, value) for _, value, step in curve]
+    assert store.client.get_run(run).data.params == {f"p{i}": str(i) for i in range(120)}
+    store.log(run, start, [("loss", 0.5, 1200)])
+    assert points(store) == before + 1
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from fmbench.tracking import Mirror
+mirror = Mirror(Path(sys.argv[1]), None)
+experiment = mirror.experiment("fmbench/crowd")
+run, start = mirror.run(experiment, sys.argv[2], sys.argv[2], {})
+mirror.log(run, start, [("loss", 1.0, step) for step in range(5)])
+from mlflow.telemetry.client import get_telemetry_client
+assert get_telemetry_client() is None, "telemetry is on"
+"""
+
+
+def test_several_processes_open_a_new_store_at_once(tmp_path):
+    """Without the lock this broke the store 15 times out of 15. Telemetry is seen to be off on the way."""
+    # MLflow turns telemetry off by itself where it finds signs of a test or of CI.
+    signs = ("MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS")
+    environment = {k: v for k, v in os.environ.items() if k not in signs}
+    environment["PYTHONPATH"] = str(Path(specs.__file__).parent.parent)
+    crowd = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, tmp_path / "mlflow", f"train/{i}"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(4)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in crowd]
+    assert [p.returncode for p in crowd] == [0] * 4, errors
+    with sqlite3.connect(tmp_path / "mlflow" / "mlflow.db") as connection:
+        count = connection.execute("select count(*) from experiments where name = 'fmbench/crowd'").fetchone()
+        keys = connection.execute("select value from tags where key = 'fmbench.key'").fetchall()
+        total = connection.execute("select count(*) from metrics").fetchone()
+    assert (count, total) == ((1,), (20,))
+    assert sorted(keys) == [(f"train/{i}",) for i in range(4)]
+
+
+# A training, live
+
+
+def test_a_training_is_one_run_with_its_settings_and_curve(store):
+    warnings: list[str] = []
+    live = tracker(store, "live", warnings)
+    live.open(parameters=1234)
+    (run,) = runs(store, "live")
+    assert run.info.status == "RUNNING"
+    for step in (10, 20):
+        live.log(step, {"loss": 1 / step, "learning_rate": 1e-3})
+    assert history(store, run, "loss") == []  # kept back until the next flush
+    live.flush()
+    assert history(store, run, "loss") == [(10, 0.1), (20, 0.05)]
+    live.log(30, {"loss": 0.25, "learning_rate": 1e-3})
+    live.close(failed=False, tags={"fmbench.reason": ""})
+    (run,) = runs(store, "live")
+    assert run.info.status == "FINISHED" and run.info.run_name == "fm_ot/0"
+    assert history(store, run, "loss") == [(10, 0.1), (20, 0.05), (30, 0.25)]
+    assert run.data.params["parameters"] == "1234"
+    assert run.data.params["training.learning_rate"] == "0.001" and run.data.params["method.path.name"] == "ot"
+    tags = {k: v for k, v in run.data.tags.items() if k.startswith("fmbench.")}
+    assert tags.pop("fmbench.key").startswith("train/live/fm_ot/0/")
+    assert tags == {
+        "fmbench.dataset": "live",
+        "fmbench.method": "fm_ot",
+        "fmbench.seed": "0",
+        "fmbench.commit": "c0ffee",
+        "fmbench.reason": "",
+    }
+    assert warnings == []
+
+
+def test_a_resumed_training_reopens_its_run_and_repeats_no_point(store):
+    killed = tracker(store, "resumed", [])
+    killed.open(parameters=1)
+    for step in (10, 20):
+        killed.log(step, {"loss": float(step)})
+    killed.flush()
+    killed.log(30, {"loss": 30.0})  # lost with the process
+    before = points(store)
+    again = tracker(store, "resumed", [])
+    again.open(parameters=1)
+    for step in (10, 20, 30, 40):  # the curve in the checkpoint is logged anew
+        again.log(step, {"loss": float(step)})
+    again.close(failed=False, tags={})
+    (run,) = runs(store, "resumed")
+    assert history(store, run, "loss") == [(step, float(step)) for step in (10, 20, 30, 40)]
+    assert points(store) == before + 2
+
+
+def test_a_failed_training_is_marked(store):
+    live = tracker(store, "failed", [])
+    live.open()
+    live.close(failed=True, tags={"fmbench.reason": "the loss became nan at iteration 3"})
+    (run,) = runs(store, "failed")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["fmbench.reason"] == "the loss became nan at iteration 3"
+
+
+def test_a_short_training_is_left_to_the_mirroring_of_the_records(store):
+    live = tracker(store, "short", [], live_after=1000)
+    live.open()
+    live.log(10, {"loss": 1.0})
+    live.flush()
+    live.close(failed=False, tags={})
+    assert runs(store, "short") == []
+
+
+def test_a_training_that_has_lasted_is_written_from_its_start(store):
+    live = tracker(store, "long", [], live_after=50)
+    live.open()
+    live.log(10, {"loss": 1.0})
+    live.flush()
+    assert runs(store, "long") == []
+    live.began -= 60
+    live.log(20, {"loss": 2.0})
+    live.flush()
+    (run,) = runs(store, "long")
+    assert history(store, run, "loss") == [(10, 1.0), (20, 2.0)]
+    live.close(failed=False, tags={})
+
+
+def test_off_does_nothing_at_all(tmp_path):
+    spec = train_spec("off")
+    live = Tracker(tmp_path / "mlflow", OFF, spec, "key", {}, pytest.fail)
+    live.open()
+    live.log(1, {"loss": 1.0})
+    live.flush()
+    live.close(failed=False, tags={})
+    mirror(tmp_path / "no results", tmp_path / "mlflow", OFF, Console("collect", "none"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def walk_through(live: Tracker) -> None:
+    live.open(parameters=1)
+    live.log(10, {"loss": 1.0})
+    live.flush()
+    live.log(20, {"loss": 1.0})
+    live.flush()
+    live.close(failed=False, tags={"a": "b"})
+
+
+def test_a_dead_server_is_said_once(store):
+    warnings: list[str] = []
+    walk_through(tracker(store, "dead", warnings, uri=DEAD))
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: MLflow is not available (") and "going on without it" in warnings[0]
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    warnings: list[str] = []
+    walk_through(Tracker(tmp_path / "file" / "mlflow", None, train_spec("way"), "key", {}, warnings.append))
+    assert len(warnings) == 1 and "going on without it" in warnings[0]
+
+
+def test_a_database_that_is_none_is_said_once(tmp_path):
+    (tmp_path / "mlflow.db").write_text("not a database at all" * 100)
+    warnings: list[str] = []
+    walk_through(Tracker(tmp_path, None, train_spec("none"), "key", {}, warnings.append))
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_server_that_dies_on_the_way_is_said_once(store, monkeypatch, after):
+    warnings: list[str] = []
+    live = tracker(store, f"dying{after}", warnings)
+    live.open()
+    assert live.mirror is not None
+    original, calls = live.mirror.log, 0
+
+    def dying(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= after:
+            raise ConnectionError("gone")
+        original(*arguments)
+
+    monkeypatch.setattr(live.mirror, "log", dying)
+    for step in (10, 20):
+        live.log(step, {"loss": 1.0})
+        if step == 10:
+            live.flush()
+    live.close(failed=False, tags={})
+    assert warnings == ["warning: MLflow is not available (gone); going on without it"]
+
+
+def test_a_dead_server_does_not_keep_a_training_waiting(tmp_path, monkeypatch):
+    """MLflow by itself tries again for minutes: the mirror must lower that, unless told otherwise."""
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(name)
+    seen: dict[str, int] = {}
+    from mlflow.utils import rest_utils
+
+    def request(method: str, url: str, max_retries: int, *_: Any, **__: Any) -> None:
+        seen["retries"] = max_retries
+        raise ConnectionError
+
+    monkeypatch.setattr(rest_utils, "_get_http_response_with_retries", request)
+    walk_through(Tracker(tmp_path, DEAD, train_spec("wait"), "key", {}, lambda _: None))
+    assert seen["retries"] <= 2
+
+
+# The mirror of the records
+
+
+def results_folder(folder: Path, dataset: str, reason: str = "", seconds: float = 12.5) -> Path:
+    """What ``collect`` leaves, for two methods of which the second may have diverged."""
+    rows: list[Row] = [Row(dataset, "", 0, "features", "data_std", 1.0, "model units")]
+    for method in ("fm_ot", "ddpm"):
+        spec = train_spec(dataset, method)
+        bad = reason if method == "ddpm" else ""
+        model = folder / specs.model_folder("models", dataset, method, 0)
+        curve = [{"step": s, "loss": 1 / s, "learning_rate": 1e-3} for s in (10, 20, 30)]
+        write_table(model / "curve.parquet", table(curve, CURVE))
+        write_json(
+            model / "config.json",
+            {
+                "spec": spec,
+                "spec_hash": settings_hash(spec),
+                "code_hash": "c0de",
+                "shape": [2],
+                "parameters": 1234,
+                "step": 30,
+                "reason": bad,
+            },
+        )
+        if bad:
+            rows += [
+                Row(dataset, method, 0, "train", "final_loss", None, "loss", "diverged", bad, commit="c0ffee"),
+                Row(dataset, method, 0, "likelihood", "nll", None, "nats", "skipped", f"training diverged: {bad}"),
+            ]
+            continue
+        rows += [
+            Row(dataset, method, 0, "train", "final_loss", 1 / 30, "loss", step=30, commit="c0ffee"),
+            Row(dataset, method, 0, "train", "train_seconds", seconds, "s", step=30),
+            Row(dataset, method, 0, "likelihood", "nll", 2.5, "nats", nfe=44.0),
+            Row(dataset, method, 0, "sweep", "mse", 0.25, "squared", solver="euler", nfe=4.0),
+            Row(dataset, method, 0, "sweep", "mse", 0.125, "squared", solver="euler", nfe=8.0),
+            Row(dataset, method, 0, "sweep", "mse", 0.0625, "squared", solver="rk4", nfe=8.0),
+        ]
+    write_rows(folder / "records.parquet", rows)
+    return folder
+
+
+def test_the_mirror_is_a_run_for_every_training_and_nothing_twice(store, tmp_path, capsys):
+    results = results_folder(tmp_path, "mirrored")
+    mirror(results, store.folder, None, Console("collect", "lines"))
+    assert "2 MLflow runs are up to date" in capsys.readouterr().err
+    before, found = points(store), {r.info.run_name: r for r in runs(store, "mirrored")}
+    assert set(found) == {"fm_ot/0", "ddpm/0"}
+    run = found["fm_ot/0"]
+    assert run.info.status == "FINISHED"
+    assert history(store, run, "loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
+    assert history(store, run, "likelihood/nll") == [(30, 2.5)]
+    assert history(store, run, "sweep/mse/euler") == [(4, 0.25), (8, 0.125)]
+    assert history(store, run, "sweep/mse/rk4") == [(8, 0.0625)]
+    assert run.data.params["parameters"] == "1234" and run.data.params["training.iterations"] == "5000"
+    assert run.data.tags["fmbench.commit"] == "c0ffee"
+    mirror(results, store.folder, None, Console("collect", "none"))
+    assert points(store) == before
+    assert len(runs(store, "mirrored")) == 2
+
+
+def test_the_mirror_completes_the_run_that_was_written_live(store, tmp_path):
+    live = tracker(store, "both", [])
+    live.open(parameters=1234)
+    for step in (10, 20, 30):
+        live.log(step, {"loss": 1 / step, "learning_rate": 1e-3})
+    live.close(failed=False, tags={"fmbench.reason": ""})
+    mirror(results_folder(tmp_path, "both"), store.folder, None, Console("collect", "none"))
+    found = {r.info.run_name: r for r in runs(store, "both")}
+    assert len(found) == len(runs(store, "both")) == 2
+    assert history(store, found["fm_ot/0"], "loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
+    assert history(store, found["fm_ot/0"], "likelihood/nll") == [(30, 2.5)]
+
+
+def test_a_training_repeated_with_another_duration_adds_nothing(store, tmp_path):
+    mirror(results_folder(tmp_path, "slower", seconds=12.5), store.folder, None, Console("collect", "none"))
+    before = points(store)
+    mirror(results_folder(tmp_path, "slower", seconds=13.5), store.folder, None, Console("collect", "none"))
+    assert points(store) == before
+    (run,) = [r for r in runs(store, "slower") if r.info.run_name == "fm_ot/0"]
+    assert history(store, run, "train/train_seconds") == [(30, 12.5)]
+
+
+def test_the_mirror_says_what_diverged(store, tmp_path):
+    mirror(results_folder(tmp_path, "bad", "the loss became nan at iteration 3"), store.folder, None, Console("collect", "none"))
+    found = {r.info.run_name: r for r in runs(store, "bad")}
+    assert {name: r.info.status for name, r in found.items()} == {"fm_ot/0": "FINISHED", "ddpm/0": "FAILED"}
+    assert "the loss became nan at iteration 3" in found["ddpm/0"].data.tags["fmbench.reason"]
+    assert "likelihood/nll" not in found["ddpm/0"].data.metrics
+
+
+@pytest.mark.parametrize("broken", ["server", "folder", "results"])
+def test_a_mirror_that_fails_fails_no_job(tmp_path, capsys, broken):
+    results = results_folder(tmp_path / "results", "never")
+    folder, uri = tmp_path / "mlflow", DEAD if broken == "server" else None
+    if broken == "folder":
+        folder = results / "records.parquet" / "mlflow"
+    if broken == "results":
+        shutil.rmtree(results)
+        uri = DEAD
+    mirror(results, folder, uri, Console("collect", "lines"))
+    assert "warning: MLflow is not available (" in (said := capsys.readouterr().err)
+    assert "the records are complete without it" in said
+
+
+def test_flatten():
+    assert flatten({"a": 1, "b": {"c": None, "d": {"e": [1, 2]}}, "f": {}}) == {"a": 1, "b.c": None, "b.d.e": [1, 2]}
