@@ -7,7 +7,7 @@ CORES ?= all
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: table1 all figures resume test test-fast lint schema smoke mlflow clean help
+.PHONY: table1 all resume test test-fast lint schema smoke mlflow clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14

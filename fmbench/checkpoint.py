@@ -30,6 +30,7 @@ class CheckpointFolder:
         self.latest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "lock")
+        self._latest_is_good = True
 
     def __enter__(self) -> "CheckpointFolder":
         try:
@@ -53,7 +54,8 @@ class CheckpointFolder:
         try:
             with atomic(self.latest) as temporary:
                 torch.save(state, temporary)
-                if self.latest.exists():
+                # A damaged one must not take the place of the good one before it.
+                if self.latest.exists() and self._latest_is_good:
                     self.previous.unlink(missing_ok=True)
                     self.previous.hardlink_to(self.latest)
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
@@ -61,6 +63,7 @@ class CheckpointFolder:
                 f"cannot write a checkpoint to {self.folder}: {error}. Make room or fix the folder, then rerun: the "
                 "training goes on from its last checkpoint"
             ) from error
+        self._latest_is_good = True
 
     def load(self, key: str) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest good checkpoint of the training ``key``, and a complaint for each bad one passed over."""
@@ -76,6 +79,8 @@ class CheckpointFolder:
             except Exception as error:  # truncated zip, wrong pickle, missing key: all mean the same here
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 complaints.append(f"{path} cannot be used ({reason})")
+                if path == self.latest:
+                    self._latest_is_good = False
         return None, complaints
 
 

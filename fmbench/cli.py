@@ -283,6 +283,9 @@ def spec(
     config = load(*map(str, configfile))
     whole: dict[str, Callable[..., Any]] = {"check": specs.check, "collect": specs.collect, "table1": specs.table1}
     by_data: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
+    by_model = ("train", "sample", "likelihood", "sweep", "quality")
+    if stage not in (*whole, *by_data, *by_model):
+        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model))}")
     if stage in whole:
         values = whole[stage](config)
     elif dataset is None:
@@ -293,10 +296,8 @@ def spec(
         raise ConfigError(f"stage {stage!r} needs a method; this config has {', '.join(m.name for m in config.methods)}")
     elif stage == "train":
         values = specs.train(config, dataset, method, seed)
-    elif stage in ("sample", "likelihood", "sweep", "quality"):
-        values = specs.evaluate(stage, config, dataset, method, seed)
     else:
-        raise ConfigError(f"unknown stage {stage!r}")
+        values = specs.evaluate(stage, config, dataset, method, seed)
     typer.echo(canonical(values))
 
 

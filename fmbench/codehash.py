@@ -27,7 +27,10 @@ def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
         digest.update(f"{module}={_tree_hash(_source(module))};".encode())
     for plugin in sorted(set(plugins)):
         module = plugin.partition(":")[0]
-        spec = importlib.util.find_spec(module)
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):  # not there: building the method or network says so, in words
+            continue
         if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
             digest.update(f"{module}={_tree_hash(Path(spec.origin))};".encode())
     return digest.hexdigest()[:16]

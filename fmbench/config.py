@@ -6,6 +6,7 @@ Imports nothing heavy: the Snakefile reads the config through here on every star
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -33,10 +34,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-Number = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
-Natural = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+# The bounds come before the validators: after one, pydantic does not know them for the JSON schema.
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Decay = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Several = Annotated[int, Field(ge=2), BeforeValidator(_number)]
+"""A number of samples: one has no spread."""
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 
 
@@ -49,6 +54,14 @@ def _known(what: str, known: tuple[str, ...]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _no_exponent_without_a_dot(value: Any) -> Any:
+    return _number(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) else value
+
+
+Parameters = dict[str, Annotated[Any, BeforeValidator(_no_exponent_without_a_dot)]]
+"""Parameters of a part, open to any name and type; 1e-4 is a string in YAML here too."""
+
+
 def _by_name(value: Any) -> Any:
     """``vp`` is short for ``{name: vp}``."""
     return {"name": value} if isinstance(value, str) else value
@@ -59,6 +72,7 @@ class PathPart(Settings):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, _known("path", names.PATHS)]
+    __pydantic_extra__: Parameters
 
 
 class PredictionPart(Settings):
@@ -78,6 +92,7 @@ class TimePart(Settings):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, _known("time distribution", names.TIME_DISTRIBUTIONS)]
+    __pydantic_extra__: Parameters
 
 
 class TrainingSettings(Settings):
@@ -92,7 +107,7 @@ class TrainingSettings(Settings):
     warmup_iterations: Natural = 0
     betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     adam_epsilon: Positive = 1e-8
-    ema_decay: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] = 0.999
+    ema_decay: Decay = 0.999
     clip_norm: Positive | None = Field(None, description="clip the gradient's norm; null for the paper's none")
     checkpoint_every: Count = 500
     log_every: Count = 50
@@ -112,7 +127,7 @@ class TrainingOverrides(Settings):
     learning_rate: Positive | None = None
     schedule: Literal["polynomial", "constant"] | None = None
     warmup_iterations: Natural | None = None
-    ema_decay: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] | None = None
+    ema_decay: Decay | None = None
     clip_norm: Positive | None = None
 
 
@@ -123,10 +138,10 @@ class MethodSettings(Settings):
     use: str | None = Field(
         None, description="start from a known method, or from 'package.module:MY_METHOD', a fmbench.methods.Method"
     )
-    path: Annotated[PathPart, BeforeValidator(_by_name)] | None = None
-    prediction: Annotated[PredictionPart, BeforeValidator(_by_name)] | None = None
-    weighting: Annotated[WeightingPart, BeforeValidator(_by_name)] | None = None
-    time: Annotated[TimePart, BeforeValidator(_by_name)] | None = None
+    path: Annotated[PathPart, BeforeValidator(_by_name, json_schema_input_type=str | PathPart)] | None = None
+    prediction: Annotated[PredictionPart, BeforeValidator(_by_name, json_schema_input_type=str | PredictionPart)] | None = None
+    weighting: Annotated[WeightingPart, BeforeValidator(_by_name, json_schema_input_type=str | WeightingPart)] | None = None
+    time: Annotated[TimePart, BeforeValidator(_by_name, json_schema_input_type=str | TimePart)] | None = None
     t_min: Number | None = None
     t_max: Number | None = None
     training: TrainingOverrides = TrainingOverrides()
@@ -143,6 +158,8 @@ class MethodSettings(Settings):
                 f"{self.name} is the paper's method and stands beside the paper's numbers, so its {', '.join(changed)} cannot "
                 f"be changed. Give the variant a name of its own: {{name: my_{self.name}, use: {self.name}, ...}}"
             )
+        if self.name == "data":
+            raise ValueError("a method cannot be called data: figures show the real data by that name")
         if self.name not in METHODS and self.use is None and (self.path is None or self.prediction is None):
             raise ValueError(
                 f"unknown method {self.name!r}; known: {', '.join(METHODS)}. A method of your own needs at least "
@@ -193,7 +210,7 @@ class UNetSettings(Settings):
     depth: Count = 2
     attention_resolutions: list[Count] = [16]
     head_channels: Count = 64
-    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] = 0.0
+    dropout: Decay = 0.0
     resample_blocks: bool = True
     max_frequency: Positive = Field(1000.0, description="top frequency of the time embedding, rad per unit t; ADM: 1000")
 
@@ -202,11 +219,13 @@ class PluginNetworkSettings(Settings):
     """A network of your own: a dotted name of a class called as cls(shape, **parameters)."""
 
     kind: Annotated[str, Field(pattern=":")]
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
 
 
 def _network_kind(value: Any) -> Any:
     kind = value.get("kind") if isinstance(value, dict) else None
+    if isinstance(value, dict) and not isinstance(kind, str):
+        raise ValueError(f"a network needs a kind: {', '.join(names.NETWORKS)}, or a dotted name")
     if isinstance(kind, str) and kind not in names.NETWORKS and not is_dotted(kind):
         raise ValueError(f"unknown network kind {kind!r}; known: {', '.join(names.NETWORKS)}; or a dotted name")
     if isinstance(value, dict) and kind in names.NETWORKS:  # validate against that kind alone, for errors to the point
@@ -217,7 +236,7 @@ def _network_kind(value: Any) -> Any:
 class SampleSettings(Settings):
     """The adaptive solve that makes the samples."""
 
-    n: Count = 1000
+    n: Several = 1000
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -228,7 +247,7 @@ class SampleSettings(Settings):
 class LikelihoodSettings(Settings):
     """NLL of the test split."""
 
-    n: Count | None = Field(None, description="the first n test samples; null for every one")
+    n: Several | None = Field(None, description="the first n test samples; null for every one")
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -302,13 +321,16 @@ class DataSettings(Settings):
     """Where a data set comes from."""
 
     source: Annotated[str, _known("data set", tuple(names.DATASETS))]
-    parameters: dict[str, Any] = Field({}, description="what that source takes, such as the number of points")
+    parameters: Parameters = Field({}, description="what that source takes, such as the number of points")
 
 
 class DataSetSettings(Settings):
     """Everything about one data set: its source, the network on it, training and evaluation."""
 
-    data: Annotated[DataSettings, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)]
+    data: Annotated[
+        DataSettings,
+        BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v, json_schema_input_type=str | DataSettings),
+    ]
     network: Annotated[MLPSettings | UNetSettings | PluginNetworkSettings, BeforeValidator(_network_kind)]
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -331,7 +353,7 @@ class Config(Settings):
     seeds: Annotated[list[Natural], Field(min_length=1)] = [0, 1]
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[
-        list[Annotated[MethodSettings, BeforeValidator(_by_name)]],
+        list[Annotated[MethodSettings, BeforeValidator(_by_name, json_schema_input_type=str | MethodSettings)]],
         Field(min_length=1, description="names of known methods, or methods written out"),
     ]
     settings: dict[Name, DataSetSettings]
@@ -355,7 +377,11 @@ class Config(Settings):
             )
         for dataset in self.datasets:
             for method in self.methods:
-                self.training(dataset, method.name)
+                try:
+                    self.training(dataset, method.name)
+                except ValidationError as error:
+                    message = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+                    raise ValueError(f"training of {method.name} on {dataset}: {message}") from None
         return self
 
     def method(self, name: str) -> MethodSettings:

@@ -59,5 +59,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; run the stage that makes it first (snakemake does so by itself)") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise DataError(f"{path} is not valid JSON ({error}); delete it and rerun") from None

@@ -110,7 +110,10 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
         table = read_table(path)
         if table.schema.names != SCHEMA.names:
             raise DataError(f"{path} was written by another version of fmbench (columns {table.schema.names}); rerun its stage")
-        tables.append(table.cast(SCHEMA))
+        try:
+            tables.append(table.cast(SCHEMA))
+        except pa.ArrowException as error:
+            raise DataError(f"{path} has a column of another type ({error}); rerun its stage") from None
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
@@ -150,5 +153,5 @@ def read_table(path: Path) -> pa.Table:
         return pq.read_table(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; run the stage that makes it first (snakemake does so by itself)") from None
-    except pa.ArrowInvalid as error:
+    except (OSError, ValueError) as error:  # a damaged file shows itself as either; ArrowInvalid is a ValueError
         raise DataError(f"{path} is not a readable parquet file ({error}); delete it and rerun its stage") from None

@@ -28,6 +28,9 @@ class Mirror:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        # By itself MLflow tries a dead server again for four minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -163,7 +166,7 @@ class Tracker:
 
         def action() -> None:
             self.flush()
-            if self.mirror is not None:
+            if self.mirror is not None and not self.broken:
                 self.mirror.log(self.run, self.start, (), None, tags)
                 self.mirror.client.set_terminated(self.run, "FAILED" if failed else "FINISHED")
 

@@ -51,6 +51,19 @@ def write(raw: RawData, folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(raw: RawData) -> None:
+    if raw.levels is not None and not 2 <= raw.levels <= 256:
+        raise DataError(f"levels must be between 2 and 256, not {raw.levels}")
+    if not (raw.scale > 0 and np.isfinite(raw.scale)):
+        raise DataError(f"scale must be positive, not {raw.scale}")
+    if (raw.train_labels is None) != (raw.test_labels is None):
+        raise DataError("labels must be given for both splits or for none")
+    for split, labels, values in (("train", raw.train_labels, raw.train), ("test", raw.test_labels, raw.test)):
+        if labels is None:
+            continue
+        if labels.shape != values.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise DataError(
+                f"{split}_labels: expected {len(values)} integers from 0, found shape {labels.shape} of {labels.dtype}"
+            )
     images = raw.levels is not None
     wanted = (4, np.dtype(np.uint8)) if images else (2, np.dtype(np.float32))
     for split, values in (("train", raw.train), ("test", raw.test)):

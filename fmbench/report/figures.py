@@ -34,6 +34,8 @@ def fig07_data(results: Path) -> pd.DataFrame:
     nll.columns = pd.Index(["nll", "nll_unit"])
     columns = ["dataset", "method", "seed", "metric", "solver", "nfe", "value", "status", "n", "reference"]
     sweep = records[(records.stage == "sweep") & records.metric.isin(["mse", "reference_mse"])][columns]
+    if sweep.empty:
+        raise DataError(f"{results / 'records.parquet'} has no rows of a sweep, so there is nothing to draw")
     return sweep.join(nll, on=["dataset", "method", "seed"]).rename(columns={"value": "mse"})
 
 
@@ -101,7 +103,8 @@ def _previews(results: Path, dimensions: int) -> pd.DataFrame:
 
 def fig04_data(results: Path) -> pd.DataFrame:
     """Samples of 2-D data sets (Fig. 4 left at t = 1), all seeds, and the data."""
-    return _previews(results, 1)
+    data = _previews(results, 1)
+    return data[data["shape"].map(lambda shape: shape[0] == 2).astype(bool)]
 
 
 def fig04(data: pd.DataFrame) -> Figure:
@@ -192,6 +195,9 @@ def write_figure(name: str, results: Path, outputs: list[Path], data_path: Path 
     """
     if name not in FIGURES:
         raise DataError(f"unknown figure {name!r}; known: {', '.join(FIGURES)}")
+    for path in outputs:
+        if path.suffix not in (".png", ".svg", ".pdf"):
+            raise DataError(f"cannot draw {path}: give a file that ends in .png, .svg or .pdf")
     select, draw = FIGURES[name]
     data = select(results)
     if data_path is not None:
@@ -201,8 +207,6 @@ def write_figure(name: str, results: Path, outputs: list[Path], data_path: Path 
         figure = draw(data)
         for path in outputs:
             kind = path.suffix.lstrip(".")
-            if kind not in ("png", "svg", "pdf"):
-                raise DataError(f"cannot draw {path}: give a file that ends in .png, .svg or .pdf")
             # No time stamp, so that the same data gives the same file.
             metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
             with atomic(path) as temporary:

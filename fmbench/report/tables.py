@@ -93,6 +93,8 @@ def _only(values: pd.Series) -> Any:
 
 
 def _status(records: pd.DataFrame) -> str:
+    if records.empty:
+        return "no records"
     bad = records[(records.status != "ok") & (records.stage != "sweep")]
     if bad.empty:
         return "ok"
@@ -162,6 +164,15 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
     return "\n".join(lines)
 
 
+def _tolerance(row: Any) -> str:
+    return f"rtol = atol = {row.rtol:g}" if row.rtol == row.atol else f"rtol = {row.rtol:g}, atol = {row.atol:g}"
+
+
+def _by_method(rows: pd.DataFrame, digits: int) -> str:
+    groups = rows.groupby("method", sort=False).value.mean().items()
+    return ", ".join(f"{label(str(m))} {'-' if pd.isna(v) else format(v, f'.{digits}f')}" for m, v in groups)
+
+
 def _points_cells(records: pd.DataFrame, dataset: str, method: str) -> list[str]:
     mine = records[(records.dataset == dataset) & (records.method == method)]
     cells = []
@@ -180,22 +191,20 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
         row = nll.iloc[0]
         stderr = _metric(mine, "nll_stderr").value.mean()
         notes.append(
-            f"NLL over {row.n:.0f} test samples, {row.solver}, rtol = atol = {row.rtol:g}; "
+            f"NLL over {row.n:.0f} test samples, {row.solver}, {_tolerance(row)}; "
             f"its standard error over test samples is {stderr:.3f}."
         )
     nfe = _metric(mine, "nfe")
     if len(nfe):
         shared = _metric(mine, "nfe_shared")
         batch = _only(shared.batch)
-        by_method = ", ".join(f"{label(str(m))} {g.value.mean():.0f}" for m, g in shared.groupby("method", sort=False))
         notes.append(
-            f"NFE: dopri5 at {nfe.iloc[0].rtol:g} with a step size per sample, mean over {nfe.iloc[0].n:.0f} samples. "
-            f"With one step size for a batch of {batch:.0f}: {by_method}."
+            f"NFE: dopri5 at {_tolerance(nfe.iloc[0])} with a step size per sample, mean over {nfe.iloc[0].n:.0f} samples. "
+            f"With one step size for a batch of {batch:.0f}: {_by_method(shared, 0)}."
         )
     floor = _metric(mine, "frechet_floor")
     if len(floor):
         row, at_floor = floor.iloc[0], _metric(mine, "frechet_at_floor_n")
-        by_method = ", ".join(f"{label(str(m))} {g.value.mean():.2f}" for m, g in at_floor.groupby("method", sort=False))
         accuracy = _metric(mine, "classifier_accuracy").value.iloc[0]
         n = _only(table[table.dataset == dataset].fid_n)
         notes.append(
@@ -203,7 +212,8 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
             "This is not an Inception FID."
         )
         notes.append(
-            f"Floor: real test against train is {row.value:.2f} at n = {row.n:.0f}; at that n the methods have: {by_method}."
+            f"Floor: real test against train is {row.value:.2f} at n = {row.n:.0f}; "
+            f"at that n the methods have: {_by_method(at_floor, 2)}."
         )
     energy = _metric(mine, "energy_distance_floor")
     if len(energy):

@@ -33,6 +33,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     problems: list[str] = []
     parameters: dict[str, int] = {}
     objectives = []
+    whole = True
     for values in spec["methods"]:
         try:
             objectives.append((values["name"], build(method_from_values(values))))
@@ -43,9 +44,13 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         shape = DATASETS.get(settings["data"]["source"])
         if shape is None:
             try:
-                shape = read(folder).shape
+                dataset = read(folder)
             except DataError:
+                whole = False
                 continue
+            shape = dataset.shape
+            if dataset.is_images and dataset.manifest["classes"] is None:
+                problems.append(f"  settings.{name}.data: images without labels, so no classifier for the Frechet distance")
         try:
             network = initial_network(settings["network"], shape, 0)
         except ValueError as error:
@@ -53,14 +58,23 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
             continue
         parameters[name] = sum(p.numel() for p in network.parameters())
         x1 = torch.linspace(-1, 1, 2 * network_inputs(shape)).reshape(2, *shape)
+        try:
+            found = network(torch.tensor([0.25, 0.75]), x1).shape
+        except (RuntimeError, TypeError, ValueError):
+            found = x1.shape  # the loss below says what is wrong
+        if found != x1.shape:  # it might broadcast without a word
+            problems.append(f"  settings.{name}.network: puts out the shape {tuple(found)} for {tuple(x1.shape)}")
+            continue
         for method, objective in objectives:
             try:
                 objective.loss(network, x1.flip(0), x1, torch.tensor([0.25, 0.75]))
-            except (RuntimeError, TypeError) as error:
+            except (RuntimeError, TypeError, ValueError) as error:
                 problems.append(f"  settings.{name}.network with method {method}: {error}")
     if problems:
         raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))
-    write_json(out, {"key": key or settings_hash(spec), "parameters": parameters, "methods": [m for m, _ in objectives]})
+    # Without its key the check is done again, when the data are there.
+    passed = (key or settings_hash(spec)) if whole else ""
+    write_json(out, {"key": passed, "parameters": parameters, "methods": [m for m, _ in objectives]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
     console.say(f"{len(objectives)} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
 

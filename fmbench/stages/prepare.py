@@ -5,11 +5,16 @@ from typing import Any
 
 from fmbench.data.prepared import write
 from fmbench.data.sources import make
+from fmbench.errors import DataError
+from fmbench.metrics.points import SUPPORTS
 from fmbench.progress import Console
 
 
 def run(spec: dict[str, Any], out: Path, console: Console) -> None:
     """Write ``train.npy``, ``test.npy``, labels and ``manifest.json`` into ``out``."""
-    manifest = write(make(spec["source"], spec["parameters"]), out, spec)
+    raw = make(spec["source"], spec["parameters"])
+    if raw.support is not None and raw.support not in SUPPORTS:
+        raise DataError(f"{spec['source']}: unknown support {raw.support!r}; known: {', '.join(SUPPORTS)}")
+    manifest = write(raw, out, spec)
     counts = ", ".join(f"{v['n']} {k}" for k, v in manifest["splits"].items())
     console.say(f"{counts} samples of shape {manifest['shape']} -> {out}")

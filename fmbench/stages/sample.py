@@ -1,5 +1,6 @@
 """Stage ``sample``: the adaptive solve that makes the samples, and what it costs."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             for indices in batches(settings.n, settings.batch):
                 x0 = base_noise(seed, indices, dataset.shape, objective.path.base_std, job.device)
                 solution = dopri5(field, x0, objective.t_min, objective.t_max, **solve)  # type: ignore[arg-type]
-                samples[indices.start : indices.stop] = solution.x.cpu().numpy()
+                # A sample whose solve failed stopped on the way: it is none of the model's.
+                failures = solution.failed.reshape(-1, *[1] * (x0.ndim - 1))
+                samples[indices.start : indices.stop] = solution.x.masked_fill(failures, math.nan).cpu().numpy()
                 nfe.append(solution.nfe.cpu())
                 failed.append(solution.failed.cpu())
             spent, lost = torch.cat(nfe).double(), int(torch.cat(failed).sum())
@@ -59,7 +62,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             mean = field.evaluations / settings.n
             for metric, value in (("nfe", mean), ("nfe_std_over_samples", spent.std().item()), ("nfe_max", spent.max().item())):
                 job.add(metric, None if lost else value, "evaluations", nfe=mean, **per_sample, **status)
-            job.add("sample_std", float(samples.astype(np.float64).std()), "model units", nfe=mean, **per_sample)
+            std = None if lost else float(samples.astype(np.float64).std())
+            job.add("sample_std", std, "model units", nfe=mean, **per_sample, **status)
 
             counted = model.field()
             x0 = base_noise(seed, range(settings.shared_batch), dataset.shape, objective.path.base_std, job.device)

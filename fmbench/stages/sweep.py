@@ -36,6 +36,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         reason = f"training diverged: {model.reason}"
         for solver, nfe in cells:
             job.skip("mse", unit, reason, solver=solver, nfe=float(nfe), **shared)
+        checked = {"n": min(settings.reference_check_n, settings.n), "reference": f"dopri5 at {CHECK_TOLERANCE:g}"}
+        job.skip("reference_mse", unit, reason, solver=reference_name, **checked)
         write_rows(out / "rows.parquet", job.rows)
         job.console.say(f"skipped, {reason}")
         return

@@ -101,6 +101,11 @@ def train(
     data = resident(dataset, device)
     sampler = BatchSampler(len(data), settings.batch_size, seed)
     noise = torch.Generator(device)
+
+    def rate_of(step: int) -> float:
+        peak, warmup = settings.learning_rate, settings.warmup_iterations
+        return learning_rate(step, settings.iterations, peak, warmup, settings.schedule)
+
     has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
 
     state, complaints = checkpoints.load(key)
@@ -134,7 +139,7 @@ def train(
 
     began = time.monotonic()
     for step in range(outcome.step, settings.iterations):
-        rate = learning_rate(step, settings.iterations, settings.learning_rate, settings.warmup_iterations, settings.schedule)
+        rate = rate_of(step)
         for group in optimiser.param_groups:
             group["lr"] = rate
 
@@ -164,7 +169,7 @@ def train(
             bad = (~torch.isfinite(values)).nonzero()
             if len(bad):
                 at = done - len(losses) + int(bad[0])
-                outcome.reason = f"the loss became {values[bad[0]].item()} at iteration {at} (learning rate {rate:.3g})"
+                outcome.reason = f"the loss became {values[bad[0]].item()} at iteration {at} (learning rate {rate_of(at):.3g})"
                 break
         if done % settings.log_every == 0 or last:
             entry = (done, float(values.mean()), rate)
