@@ -54,6 +54,17 @@ def _by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _numbers(values: Any) -> Any:
+    """:func:`_number` on every value of a mapping of free parameters."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key == "corrected" and not isinstance(value, bool):
+                raise ValueError(f"corrected must be true or false, without quotes, not {value!r}")
+            if key != "name":
+                _number(value)
+    return values
+
+
 class PathPart(Settings):
     """The probability path: a name and the parameters that path takes."""
 
@@ -123,16 +134,18 @@ class MethodSettings(Settings):
     use: str | None = Field(
         None, description="start from a known method, or from 'package.module:MY_METHOD', a fmbench.methods.Method"
     )
-    path: Annotated[PathPart, BeforeValidator(_by_name)] | None = None
+    path: Annotated[PathPart, BeforeValidator(_numbers), BeforeValidator(_by_name)] | None = None
     prediction: Annotated[PredictionPart, BeforeValidator(_by_name)] | None = None
     weighting: Annotated[WeightingPart, BeforeValidator(_by_name)] | None = None
-    time: Annotated[TimePart, BeforeValidator(_by_name)] | None = None
+    time: Annotated[TimePart, BeforeValidator(_numbers), BeforeValidator(_by_name)] | None = None
     t_min: Number | None = None
     t_max: Number | None = None
     training: TrainingOverrides = TrainingOverrides()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if self.name == "data":
+            raise ValueError("a method cannot be called data: figures show the data under that name")
         if self.use is not None and not is_dotted(self.use) and self.use not in METHODS:
             raise ValueError(f"use: unknown method {self.use!r}; known: {', '.join(METHODS)}; or 'package.module:MY_METHOD'")
         changed = [
@@ -217,7 +230,7 @@ def _network_kind(value: Any) -> Any:
 class SampleSettings(Settings):
     """The adaptive solve that makes the samples."""
 
-    n: Count = 1000
+    n: Annotated[int, BeforeValidator(_number), Field(ge=2)] = 1000
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -228,7 +241,7 @@ class SampleSettings(Settings):
 class LikelihoodSettings(Settings):
     """NLL of the test split."""
 
-    n: Count | None = Field(None, description="the first n test samples; null for every one")
+    n: Annotated[int, BeforeValidator(_number), Field(ge=2)] | None = Field(None, description="the first n test samples; null for every one")
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -281,7 +294,7 @@ class SweepSettings(Settings):
 
 
 class FeatureSettings(Settings):
-    """The in-DAG classifier whose features the Frechet distance uses (images), and the size of the floor (points)."""
+    """The in-DAG classifier whose features the Frechet distance uses; images only."""
 
     epochs: Count = 20
     batch_size: Count = 64
@@ -302,7 +315,7 @@ class DataSettings(Settings):
     """Where a data set comes from."""
 
     source: Annotated[str, _known("data set", tuple(names.DATASETS))]
-    parameters: dict[str, Any] = Field({}, description="what that source takes, such as the number of points")
+    parameters: Annotated[dict[str, Any], BeforeValidator(_numbers)] = Field({}, description="what that source takes, such as the number of points")
 
 
 class DataSetSettings(Settings):
@@ -328,7 +341,8 @@ class Config(Settings):
     """The whole benchmark."""
 
     results_dir: Annotated[str, Field(min_length=1)] = "results"
-    seeds: Annotated[list[Natural], Field(min_length=1)] = [0, 1]
+    seeds: Annotated[list[Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0, 1]
+    device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[
         list[Annotated[MethodSettings, BeforeValidator(_by_name)]],

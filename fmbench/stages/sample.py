@@ -7,6 +7,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from fmbench.broadcast import expand_to
 from fmbench.config import SampleSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.files import atomic
@@ -23,10 +24,10 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = SampleSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device)
+    model = load_model(model_folder, dataset, job)
     seed, objective = job.spec["seed"], model.objective
     columns = {"rtol": settings.rtol, "atol": settings.atol}
-    per_sample = columns | {"n": settings.n, "batch": settings.batch, "solver": "dopri5"}
+    per_sample = columns | {"n": settings.n, "batch": min(settings.batch, settings.n), "solver": "dopri5"}
     shared = columns | {"n": settings.shared_batch, "batch": settings.shared_batch, "solver": "dopri5_shared"}
 
     samples = np.full((settings.n, *dataset.shape), np.nan, dtype=np.float32)
@@ -41,13 +42,18 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         solve = {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
         field = model.field()
         nfe, failed = [], []
+        progress = job.console.progress(settings.n, "samples")
         with torch.no_grad():
             for indices in batches(settings.n, settings.batch):
                 x0 = base_noise(seed, indices, dataset.shape, objective.path.base_std, job.device)
                 solution = dopri5(field, x0, objective.t_min, objective.t_max, **solve)  # type: ignore[arg-type]
-                samples[indices.start : indices.stop] = solution.x.cpu().numpy()
+                # A sample whose solve failed is no sample: it stays NaN, and no distance is taken over the rest.
+                ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
+                samples[indices.start : indices.stop] = ended.cpu().numpy()
                 nfe.append(solution.nfe.cpu())
                 failed.append(solution.failed.cpu())
+                progress.update(indices.stop)
+            progress.close()
             spent, lost = torch.cat(nfe).double(), int(torch.cat(failed).sum())
             # The counting field is the judge; the solver's own bookkeeping must agree with it.
             if int(spent.sum()) != field.evaluations:
@@ -59,7 +65,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             mean = field.evaluations / settings.n
             for metric, value in (("nfe", mean), ("nfe_std_over_samples", spent.std().item()), ("nfe_max", spent.max().item())):
                 job.add(metric, None if lost else value, "evaluations", nfe=mean, **per_sample, **status)
-            job.add("sample_std", float(samples.astype(np.float64).std()), "model units", nfe=mean, **per_sample)
+            std = None if lost else float(samples.astype(np.float64).std())
+            job.add("sample_std", std, "model units", nfe=mean, **per_sample, **status)
 
             counted = model.field()
             x0 = base_noise(seed, range(settings.shared_batch), dataset.shape, objective.path.base_std, job.device)

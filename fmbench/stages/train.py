@@ -10,8 +10,9 @@ from fmbench.config import TrainingSettings, method_from_values, settings_hash
 from fmbench.data.prepared import read
 from fmbench.files import write_json
 from fmbench.objectives import build
+from fmbench.provenance import versions
 from fmbench.records import table, write_rows, write_table
-from fmbench.stages.common import Job, new_network
+from fmbench.stages.common import Job, check_data, new_network
 from fmbench.tracking import Tracker
 from fmbench.training.loop import train
 
@@ -31,8 +32,10 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     objective = build(method_from_values(spec["method"]))
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])
-    # New code must not go on from old code's checkpoint.
-    key = f"{settings_hash(spec)}-{job.code_hash}"
+    check_data(spec, dataset)
+    # Other data, other code or another torch must not go on from this checkpoint.
+    content = [entry["sha256"] for entry in dataset.manifest["splits"].values()]
+    key = f"{settings_hash(spec)}-{settings_hash([job.code_hash, content, versions()])}"
     parameters = sum(p.numel() for p in network.parameters())
 
     with CheckpointFolder(checkpoints / key) as folder:

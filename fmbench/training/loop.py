@@ -29,7 +29,7 @@ class Outcome:
         step: iterations done; on divergence those of the last good checkpoint, whose weights are returned.
         curve: (iteration, mean loss since the last entry, learning rate).
         reason: why it stopped early; empty when it did not.
-        seconds: spent in the loop by this process (a resumed run counts only its own part).
+        seconds: spent in the loop up to the last checkpoint that led here, by all processes together.
     """
 
     step: int
@@ -111,11 +111,15 @@ def train(
         ema.load_state_dict(state["ema"])
         outcome.step = outcome.resumed_from = state["step"]
         outcome.curve = [tuple(entry) for entry in state["curve"]]
+        outcome.seconds = state["seconds"]
         for entry in outcome.curve:
             on_log(*entry)
     losses: list[Tensor] = [] if state is None else list(state["losses"].to(device))
 
+    before, began = outcome.seconds, time.monotonic()
+
     def save(done: int) -> None:
+        outcome.seconds = before + time.monotonic() - began
         on_checkpoint()
         checkpoints.save(
             {
@@ -126,13 +130,13 @@ def train(
                 "ema": ema.state_dict(),
                 "losses": torch.stack(losses) if losses else torch.empty(0),
                 "curve": outcome.curve,
+                "seconds": outcome.seconds,
             }
         )
 
     if state is None:
         save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
 
-    began = time.monotonic()
     for step in range(outcome.step, settings.iterations):
         rate = learning_rate(step, settings.iterations, settings.learning_rate, settings.warmup_iterations, settings.schedule)
         for group in optimiser.param_groups:
@@ -177,7 +181,6 @@ def train(
                 break
             outcome.step = done
             save(done)
-    outcome.seconds = time.monotonic() - began
 
     if outcome.reason:
         outcome.curve = [entry for entry in outcome.curve if entry[0] <= outcome.step]
