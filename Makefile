@@ -7,7 +7,7 @@ CORES ?= all
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: table1 all resume test test-fast lint schema smoke mlflow clean help
+.PHONY: table1 all unlock reference test test-fast lint schema smoke mlflow clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -25,9 +25,8 @@ table1: $(SET_UP)     ## the main job: results/table1.csv on the embedded data
 all: $(SET_UP)        ## Table 1 and every figure
 	$(BIN)/snakemake --cores $(CORES)
 
-resume: $(SET_UP)     ## after a kill: unlock, then go on where it was
+unlock: $(SET_UP)     ## after a kill: then give the same command again, and it goes on where it was
 	$(BIN)/snakemake --unlock
-	$(BIN)/snakemake --cores $(CORES) results/table1.csv
 
 smoke: $(SET_UP)      ## the same DAG with tiny budgets, into results/smoke
 	$(BIN)/snakemake --cores $(CORES) --configfile configs/smoke.yaml
@@ -49,6 +48,9 @@ schema: $(SET_UP)     ## write the config's JSON schema from the config models
 
 mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000
+
+reference: all        ## keep the default run under results/reference/default and show it in the README
+	$(BIN)/python tools/reference.py results default
 
 clean:           ## remove results of runs (not results/reference) and caches
 	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache

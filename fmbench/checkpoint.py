@@ -40,6 +40,8 @@ class CheckpointFolder:
                 f"another process is training into {self.folder} right now. If it was left behind by a killed "
                 "snakemake, wait for it to end or end it, then rerun"
             ) from None
+        for leftover in self.folder.glob(f".{self.latest.name}.*"):  # of a trainer killed while it wrote
+            leftover.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:

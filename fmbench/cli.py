@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Spec = Annotated[str, typer.Option(help="the job's spec: JSON, or @file with JSON (see `fmbench spec`)")]
 Log = Annotated[Path | None, typer.Option(help="append plain progress lines to this file")]
 Mode = Annotated[str, typer.Option("--progress", help="auto, bar, lines or none", envvar="FMBENCH_PROGRESS")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N", envvar="FMBENCH_DEVICE")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N in place of the spec's", envvar="FMBENCH_DEVICE")]
 Code = Annotated[str, typer.Option(help="hash of the stage's code, where the caller has it already; computed if empty")]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
 Folder = Annotated[Path, typer.Option()]
@@ -32,7 +32,7 @@ TrackingUri = Annotated[
 ConfigFiles = Annotated[list[Path], typer.Option("--configfile", help="config files, later ones laid over earlier ones")]
 
 
-def _spec(text: str) -> dict[str, Any]:
+def _spec(text: str, command: str) -> dict[str, Any]:
     source = text
     try:
         if text.startswith("@"):
@@ -42,6 +42,12 @@ def _spec(text: str) -> dict[str, Any]:
         raise ConfigError(f"--spec is not JSON and not a file with JSON: {error}. Print one with `fmbench spec`") from None
     if not isinstance(spec, dict) or "stage" not in spec:
         raise ConfigError("--spec must be an object with a stage. Print one with `fmbench spec`")
+    stage = {"table1": "tables"}.get(command, command)
+    wanted = {"prepare": "source", "features": "settings", "train": "network", "quality": "samples", "check": "methods"}
+    if spec["stage"] != stage or wanted.get(stage, "stage") not in spec:
+        raise ConfigError(
+            f"--spec is not one of `fmbench {command}`: its stage is {spec['stage']!r}. Print one with `fmbench spec`"
+        )
     return spec
 
 
@@ -63,14 +69,14 @@ def _job(spec: dict[str, Any], code: str, mode: str, log: Path | None, device: s
     from fmbench.stages.common import Job
 
     torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or spec.get("device", "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device!r} cannot be used: {error}") from None
+        raise ConfigError(f"the device {device!r} cannot be used here: {error}") from None
     if chosen.type == "cuda":  # on the CPU everything here is deterministic, and this call costs two seconds of imports
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     return Job(spec, _console(spec, mode, log), chosen, code or stage_hash(spec["stage"], plugins(spec)))
 
@@ -80,7 +86,7 @@ def prepare(spec: Spec, out: Folder, log: Log = None, mode: Mode = "auto") -> No
     """Prepare a data set: arrays and a manifest."""
     from fmbench.stages.prepare import run
 
-    values = _spec(spec)
+    values = _spec(spec, "prepare")
     run(values, out, _console(values, mode, log))
 
 
@@ -95,7 +101,7 @@ def check(
     """Build every method and network once, before any training."""
     from fmbench.stages.check import run
 
-    values = _spec(spec)
+    values = _spec(spec, "check")
     run(values, {name: data / name for name in values["datasets"]}, out, _console(values, mode, log))
 
 
@@ -106,14 +112,14 @@ def features(
     out: Folder,
     log: Log = None,
     mode: Mode = "auto",
-    device: Device = "auto",
+    device: Device = "",
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
     """Train the feature extractor of a data set and measure the floors."""
     from fmbench.stages.features import run
 
-    run(_job(_spec(spec), code, mode, log, device, threads), data, out)
+    run(_job(_spec(spec, "features"), code, mode, log, device, threads), data, out)
 
 
 @app.command()
@@ -122,14 +128,14 @@ def train(
     data: Folder,
     out: Folder,
     checkpoints: Folder,
-    tracking: Annotated[Path, typer.Option(help="folder of the MLflow store")] = Path("results/mlflow"),
+    tracking: Annotated[Path | None, typer.Option(help="folder of the MLflow store; without it there is none")] = None,
     tracking_uri: TrackingUri = None,
     live_after: Annotated[
         float, typer.Option(help="seconds before MLflow is written live", envvar="FMBENCH_TRACKING_LIVE_AFTER")
     ] = 0,
     log: Log = None,
     mode: Mode = "auto",
-    device: Device = "auto",
+    device: Device = "",
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
@@ -138,13 +144,13 @@ def train(
     from fmbench.provenance import commit
     from fmbench.stages.collect import run_tags
     from fmbench.stages.train import run
-    from fmbench.tracking import Tracker, run_key
+    from fmbench.tracking import OFF, Tracker, run_key
 
-    values = _spec(spec)
+    values = _spec(spec, "train")
     job = _job(values, code, mode, log, device, threads)
     key = run_key(values, settings_hash(values), job.code_hash)
     tags = run_tags(commit(), values)
-    tracker = Tracker(tracking, tracking_uri, values, key, tags, job.console.say, live_after)
+    tracker = Tracker(tracking or out, tracking_uri if tracking else OFF, values, key, tags, job.console.say, live_after)
     run(job, data, out, checkpoints, tracker)
 
 
@@ -156,14 +162,14 @@ def sample(
     out: Folder,
     log: Log = None,
     mode: Mode = "auto",
-    device: Device = "auto",
+    device: Device = "",
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
     """Sample a model by the adaptive solver and count its evaluations."""
     from fmbench.stages.sample import run
 
-    run(_job(_spec(spec), code, mode, log, device, threads), data, model, out)
+    run(_job(_spec(spec, "sample"), code, mode, log, device, threads), data, model, out)
 
 
 @app.command()
@@ -174,14 +180,14 @@ def likelihood(
     out: Folder,
     log: Log = None,
     mode: Mode = "auto",
-    device: Device = "auto",
+    device: Device = "",
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
     """Measure a model's NLL on the test split."""
     from fmbench.stages.likelihood import run
 
-    run(_job(_spec(spec), code, mode, log, device, threads), data, model, out)
+    run(_job(_spec(spec, "likelihood"), code, mode, log, device, threads), data, model, out)
 
 
 @app.command()
@@ -193,14 +199,14 @@ def sweep(
     cache: Folder,
     log: Log = None,
     mode: Mode = "auto",
-    device: Device = "auto",
+    device: Device = "",
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
     """Run every fixed-step solver at every NFE against the reference."""
     from fmbench.stages.sweep import run
 
-    run(_job(_spec(spec), code, mode, log, device, threads), data, model, out, cache)
+    run(_job(_spec(spec, "sweep"), code, mode, log, device, threads), data, model, out, cache)
 
 
 @app.command()
@@ -212,21 +218,21 @@ def quality(
     out: Folder,
     log: Log = None,
     mode: Mode = "auto",
-    device: Device = "auto",
+    device: Device = "",
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
     """Measure the distance between samples and data."""
     from fmbench.stages.quality import run
 
-    run(_job(_spec(spec), code, mode, log, device, threads), data, samples, features, out)
+    run(_job(_spec(spec, "quality"), code, mode, log, device, threads), data, samples, features, out)
 
 
 @app.command()
 def collect(
     spec: Spec,
     results: Folder,
-    tracking: Annotated[Path, typer.Option(help="folder of the MLflow store")] = Path("results/mlflow"),
+    tracking: Annotated[Path | None, typer.Option(help="folder of the MLflow store; without it there is none")] = None,
     tracking_uri: TrackingUri = None,
     log: Log = None,
     mode: Mode = "auto",
@@ -234,10 +240,11 @@ def collect(
     """Join all rows into records.parquet and mirror them to MLflow."""
     from fmbench.stages.collect import mirror, run
 
-    values = _spec(spec)
+    values = _spec(spec, "collect")
     console = _console(values, mode, log)
     run(values, results, console)
-    mirror(results, tracking, tracking_uri, console)
+    if tracking is not None:
+        mirror(results, tracking, tracking_uri, console)
 
 
 @app.command()
@@ -245,7 +252,7 @@ def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode
     """Write Table 1 as CSV (--out), Markdown and LaTeX (beside it)."""
     from fmbench.report.tables import write_table1
 
-    values = _spec(spec)
+    values = _spec(spec, "table1")
     table = write_table1(records, values, out)
     console = _console(values, mode, log)
     console.say(f"{len(table)} rows, {(table.status == 'ok').sum()} ok -> {out}, {out.with_suffix('.md').name}, .tex")
@@ -303,10 +310,12 @@ def spec(
 
 @app.command()
 def validate(configfile: ConfigFiles = [Path("config.yaml")]) -> None:  # noqa: B006 - typer copies it
-    """Check config files without running anything."""
+    """Check config files without running anything: names, types, and that everything can be built and combined."""
     from fmbench.config import load
+    from fmbench.workflow import preflight
 
     config = load(*map(str, configfile))
+    preflight(config)
     methods = ", ".join(m.name for m in config.methods)
     typer.echo(f"ok: {methods} on {', '.join(config.datasets)}, seeds {', '.join(map(str, config.seeds))}")
 

@@ -26,14 +26,48 @@ def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
     for module in sorted(closure(stage_module(stage))):
         digest.update(f"{module}={_tree_hash(_source(module))};".encode())
     for plugin in sorted(set(plugins)):
-        module = plugin.partition(":")[0]
-        try:
-            spec = importlib.util.find_spec(module)
-        except (ImportError, ValueError):  # not there: building the method or network says so, in words
-            continue
-        if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
-            digest.update(f"{module}={_tree_hash(Path(spec.origin))};".encode())
+        for source in sorted(_plugin_sources(plugin.partition(":")[0])):
+            digest.update(f"{source.name}={_tree_hash(source)};".encode())
+    if stage == "tables":  # the paper's numbers are data, and part of what the table shows
+        for numbers in sorted((PACKAGE / "report" / "paper").glob("*.csv")):
+            digest.update(numbers.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _plugin_sources(module: str) -> set[Path]:
+    """The files of a plug-in module and of what it imports from its own top-level package or folder."""
+    found: set[Path] = set()
+    waiting = [module]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError, AttributeError):
+            continue  # that it is not there is for the check to say
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            continue
+        source = Path(spec.origin)
+        if found and name.partition(".")[0] != module.partition(".")[0] and source.parent not in {f.parent for f in found}:
+            continue  # somebody else's library
+        found.add(source)
+        waiting += _all_imports(source, name if source.name == "__init__.py" else name.rpartition(".")[0])
+    return found
+
+
+def _all_imports(source: Path, package: str) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [n for n in names if n and not n.startswith("fmbench")]
 
 
 def stage_module(stage: str) -> str:

@@ -148,6 +148,8 @@ class MethodSettings(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if self.name == "data":
+            raise ValueError("a method cannot be called data: figures show the data under that name")
         if self.use is not None and not is_dotted(self.use) and self.use not in METHODS:
             raise ValueError(f"use: unknown method {self.use!r}; known: {', '.join(METHODS)}; or 'package.module:MY_METHOD'")
         changed = [
@@ -300,7 +302,7 @@ class SweepSettings(Settings):
 
 
 class FeatureSettings(Settings):
-    """The in-DAG classifier whose features the Frechet distance uses (images), and the size of the floor (points)."""
+    """The in-DAG classifier whose features the Frechet distance uses; images only."""
 
     epochs: Count = 20
     batch_size: Count = 64
@@ -350,7 +352,8 @@ class Config(Settings):
     """The whole benchmark."""
 
     results_dir: Annotated[str, Field(min_length=1)] = "results"
-    seeds: Annotated[list[Natural], Field(min_length=1)] = [0, 1]
+    seeds: Annotated[list[Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0, 1]
+    device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[
         list[Annotated[MethodSettings, BeforeValidator(_by_name, json_schema_input_type=str | MethodSettings)]],

@@ -42,6 +42,8 @@ class TimeDistribution:
     """
 
     def __init__(self, corrected: bool = False) -> None:
+        if not isinstance(corrected, bool):
+            raise ValueError(f"corrected must be true or false, without quotes, not {corrected!r}")
         self.corrected = corrected
 
     def draw(self, u: Tensor, path: AffinePath, t_min: float, t_max: float) -> tuple[Tensor, Tensor]:
@@ -75,7 +77,10 @@ class LogSNRTime(TimeDistribution):
 
 
 class LogitNormalTime(TimeDistribution):
-    """logit of (t - t_min) / (t_max - t_min) normal with ``mean`` and ``std`` (Esser et al. 2024, eq. 19)."""
+    """logit of (t - t_min) / (t_max - t_min) normal with ``mean`` and ``std`` (Esser et al. 2024, eq. 19).
+
+    Their time runs from data to noise, so their m is minus this mean: a positive mean here favours times near the data.
+    """
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, corrected: bool = False) -> None:
         super().__init__(corrected)
@@ -97,6 +102,10 @@ TIME_DISTRIBUTIONS: dict[str, type[TimeDistribution]] = {
     "log_snr": LogSNRTime,
     "logit_normal": LogitNormalTime,
 }
+
+
+_ENDS = 0.05
+"""How far, relatively, a path may be from noise where sampling starts, and from data where it ends."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,23 @@ class Objective:
                     "narrow it with t_min and t_max, or choose another weighting or time distribution"
                 )
 
+    def check_ends(self) -> None:
+        """Hold the interval to what sampling takes for granted: noise alone at its start, data alone at its end.
+
+        Raises:
+            ValueError: the path is too far from either; the samples and the likelihood would mean nothing.
+        """
+        c = self.path.coefficients(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
+        if abs(c.s[0] / self.path.base_std - 1) > _ENDS or c.a[0].abs() / self.path.base_std > _ENDS:
+            raise ValueError(
+                f"at t_min = {self.t_min} the path is not its noise: x_t = {c.a[0]:.3g} x1 + {c.s[0]:.3g} x0, "
+                f"and sampling starts from noise of standard deviation {self.path.base_std:g}; start nearer to t = 0"
+            )
+        if c.s[1] > _ENDS * c.a[1]:
+            raise ValueError(
+                f"at t_max = {self.t_max} the path is not the data: x_t = {c.a[1]:.3g} x1 + {c.s[1]:.3g} x0; end nearer to t = 1"
+            )
+
     def loss(self, network: nn.Module, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
         """The loss of each sample.
 
@@ -153,7 +179,10 @@ class Objective:
             weight = weight / density
         x_t, velocity = self.path.interpolate(x0, x1, t)
         target = velocity if self.prediction is VELOCITY else self.prediction.target(self.path, x0, x1, t)
-        error = network(t.to(x1.dtype), x_t) - target
+        output = network(t.to(x1.dtype), x_t)
+        if output.shape != target.shape:  # it would broadcast without a word
+            raise ValueError(f"the network puts out shape {tuple(output.shape)} for samples of shape {tuple(x_t.shape)}")
+        error = output - target
         return weight.to(x1.dtype) * error.flatten(1).square().mean(1)
 
 
@@ -165,12 +194,20 @@ def build(method: Method) -> Objective:
     """
     path = _make(PATHS, "path", method.path.name, method.path.parameters)
     prediction = resolve(PREDICTIONS, "prediction", method.prediction.name)
+    times = _make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters)
+    for what, thing, kind in (
+        ("path", path, AffinePath),
+        ("prediction", prediction, Prediction),
+        ("time", times, TimeDistribution),
+    ):
+        if not isinstance(thing, kind):
+            raise ValueError(f"{what} must be a {kind.__module__}.{kind.__name__}, not a {type(thing).__name__}")
     t_min, t_max = usable_interval(path, prediction)
     return Objective(
         path=path,
         prediction=prediction,
         weighting=resolve(WEIGHTINGS, "weighting", method.weighting.name),
-        times=_make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters),
+        times=times,
         t_min=t_min if method.t_min is None else method.t_min,
         t_max=t_max if method.t_max is None else method.t_max,
     )

@@ -1,13 +1,16 @@
 """Names to things: a name of a registry, or a dotted name ``package.module:ATTRIBUTE`` of anybody's own."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def is_dotted(name: str) -> bool:
     """Whether ``name`` points into a module rather than into a registry."""
-    return ":" in name
+    return _DOTTED.fullmatch(name) is not None
 
 
 def resolve(registry: Mapping[str, Any], what: str, name: str) -> Any:

@@ -25,6 +25,7 @@ def features(config: Config, dataset: str) -> Spec:
         "dataset": dataset,
         "data": settings_hash(prepare(config, dataset)),
         "seed": config.seeds[0],
+        "device": config.device,
         "settings": config.dataset(dataset).evaluation.features.model_dump(),
     }
 
@@ -39,6 +40,7 @@ def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
         "seed": seed,
         "network": config.dataset(dataset).network.model_dump(),
         "training": config.training(dataset, method).model_dump(),
+        "device": config.device,
     }
 
 
@@ -50,6 +52,7 @@ def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -
         "method": method,
         "seed": seed,
         "model": settings_hash(train(config, dataset, method, seed)),
+        "device": config.device,
     }
     evaluation = config.dataset(dataset).evaluation
     if stage == "quality":

@@ -64,6 +64,15 @@ class Mirror:
             run = self.client.create_run(experiment, start, tags | {"fmbench.key": key}, run_name=name)
         return str(run.info.run_id), int(run.info.start_time)
 
+    def news(self, run: str, points: list[tuple[str, float, int]]) -> list[tuple[str, float, int]]:
+        """The points that the run does not show yet: new ones, and those whose newest value at that step is another."""
+        shown = self.client.get_run(run).data.metrics
+        newest: dict[tuple[str, int], tuple[int, float]] = {}
+        for name in {name for name, _, _ in points} & set(shown):
+            for m in self.client.get_metric_history(run, name):
+                newest[name, m.step] = max(newest.get((name, m.step), (-1, 0.0)), (m.timestamp, m.value))
+        return [(name, value, step) for name, value, step in points if newest.get((name, step), (0, None))[1] != value]
+
     def log(
         self,
         run: str,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmbench.data.sources import RawData
+from fmbench.data.raw import RawData
 from fmbench.errors import DataError
 from fmbench.files import atomic, read_json, sha256, write_json
 
@@ -19,7 +19,7 @@ def write(raw: RawData, folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     """Write a data set's arrays and its manifest, and return the manifest.
 
     Raises:
-        DataError: the arrays are not what :class:`~fmbench.data.sources.RawData` promises.
+        DataError: the arrays are not what :class:`~fmbench.data.raw.RawData` promises.
     """
     _check(raw)
     splits = {"train": (raw.train, raw.train_labels), "test": (raw.test, raw.test_labels)}

@@ -1,40 +1,15 @@
-"""Where data sets come from. A source is a function of its parameters that returns :class:`RawData`."""
+"""Where data sets come from. A source is a function of its parameters that returns :class:`~fmbench.data.raw.RawData`."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbench.data.raw import RawData
 from fmbench.plugins import resolve
 from fmbench.rng import named_seed
-
-
-@dataclass(frozen=True)
-class RawData:
-    """A data set before it is written.
-
-    Attributes:
-        train, test: points, float32 (N, D), or images, uint8 (N, C, H, W) with values 0 .. levels - 1.
-        levels: how many values a pixel takes; None for points.
-        scale: points are multiplied by this before the network sees them (1 for images, which go to [-1, 1]).
-        train_labels, test_labels: integers (N,), where there are any.
-        support: a name of :data:`fmbench.metrics.points.SUPPORTS`, where the support is known.
-        entropy: the entropy of the true density in nats, where known: no model's NLL can be lower in expectation.
-        description: source, variant and split, for the manifest.
-    """
-
-    train: NDArray
-    test: NDArray
-    description: str
-    levels: int | None = None
-    scale: float = 1.0
-    train_labels: NDArray | None = None
-    test_labels: NDArray | None = None
-    support: str | None = None
-    entropy: float | None = None
 
 
 def checkerboard(train: int = 200_000, test: int = 4_000) -> RawData:

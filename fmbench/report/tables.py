@@ -154,7 +154,7 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
         rows = _layout(table, dataset, ("**", "**"), "±")
         if len(points):
             # Points have no Frechet column; energy distance and support take its place.
-            header[2:3] = ["Energy distance", "Off support"]
+            header[2:3] = ["Energy distance (1e-4)", "Off support"]
             rows = [
                 [*r[:2], *_points_cells(records, dataset, method), *r[3:]] for r, method in zip(rows, part.method, strict=True)
             ]
@@ -173,11 +173,14 @@ def _by_method(rows: pd.DataFrame, digits: int) -> str:
     return ", ".join(f"{label(str(m))} {'-' if pd.isna(v) else format(v, f'.{digits}f')}" for m, v in groups)
 
 
+_ENERGY_SCALE = 1e4
+
+
 def _points_cells(records: pd.DataFrame, dataset: str, method: str) -> list[str]:
     mine = records[(records.dataset == dataset) & (records.method == method)]
     cells = []
-    for metric, digits in (("energy_distance", 4), ("off_support", 3)):
-        values = _metric(mine, metric).value
+    for metric, digits, scale in (("energy_distance", 2, _ENERGY_SCALE), ("off_support", 3, 1)):
+        values = _metric(mine, metric).value * scale
         cells.append(_cell(values.mean(), values.std(), digits, False, ("", ""), "±"))
     return cells
 
@@ -186,6 +189,8 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
     mine = records[records.dataset == dataset]
     n = len(spec["seeds"])
     notes = [f"Mean ± standard deviation over {n} seed{'s' if n > 1 else ''}; bold is the lowest mean."]
+    if (table[table.dataset == dataset].seeds < n).any():
+        notes[0] += " Where the status names a seed, it is over the others."
     nll = _metric(mine, "nll")
     if len(nll):
         row = nll.iloc[0]
@@ -212,12 +217,14 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
             "This is not an Inception FID."
         )
         notes.append(
-            f"Floor: real test against train is {row.value:.2f} at n = {row.n:.0f}; "
+            f"Real test against train is {row.value:.2f} at n = {row.n:.0f}, the classifier having seen train; "
             f"at that n the methods have: {_by_method(at_floor, 2)}."
         )
     energy = _metric(mine, "energy_distance_floor")
     if len(energy):
-        text = f"Floor of the energy distance (as many train points against test): {energy.value.iloc[0]:.5f}."
+        floor_value = energy.value.iloc[0] * _ENERGY_SCALE
+        text = f"Energy distance of as many real train points to test, in the same units: {floor_value:.2f}; "
+        text += "the estimate is unbiased, so it falls on both sides of 0 for equal distributions."
         entropy = _metric(mine, "nll_floor")
         if len(entropy):
             text += f" The true density's NLL is {entropy.value.iloc[0]:.3f} {entropy.unit.iloc[0]}."
@@ -254,7 +261,8 @@ def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     units = ", ".join(f"{d}: {_only(table[table.dataset == d].nll_unit)}" for d in datasets)
     features = ", ".join(f"{d}: {_only(table[table.dataset == d].fid_features) or 'none'}" for d in datasets)
-    return f"% NLL in {units}. Features of the distance: {features}. In brackets: the paper.\n" + "\n".join(lines)
+    own = "".join(f"% {label(m)} does not train under the common settings: {v}.\n" for m, v in spec["overrides"].items())
+    return f"% NLL in {units}. Features of the distance: {features}. In brackets: the paper.\n{own}" + "\n".join(lines)
 
 
 def write_table1(records_path: Path, spec: dict[str, Any], out: Path) -> pd.DataFrame:

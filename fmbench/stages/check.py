@@ -36,8 +36,10 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     whole = True
     for values in spec["methods"]:
         try:
-            objectives.append((values["name"], build(method_from_values(values))))
-        except ValueError as error:
+            objective = build(method_from_values(values))
+            objective.check_ends()
+            objectives.append((values["name"], objective))
+        except Exception as error:  # a plug-in may fail in any way; each is a line of the message
             problems.append(f"  methods.{values['name']}: {error}")
     for name, folder in data.items():
         settings = spec["datasets"][name]
@@ -53,7 +55,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
                 problems.append(f"  settings.{name}.data: images without labels, so no classifier for the Frechet distance")
         try:
             network = initial_network(settings["network"], shape, 0)
-        except ValueError as error:
+        except Exception as error:
             problems.append(f"  settings.{name}.network: {error}")
             continue
         parameters[name] = sum(p.numel() for p in network.parameters())
@@ -68,7 +70,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         for method, objective in objectives:
             try:
                 objective.loss(network, x1.flip(0), x1, torch.tensor([0.25, 0.75]))
-            except (RuntimeError, TypeError, ValueError) as error:
+            except Exception as error:
                 problems.append(f"  settings.{name}.network with method {method}: {error}")
     if problems:
         raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))

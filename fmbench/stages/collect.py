@@ -1,5 +1,6 @@
 """Stage ``collect``: join the rows of all jobs into ``records.parquet``, and mirror them to MLflow."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,15 @@ def _mirror(results: Path, store: Mirror) -> int:
         for entry in read_table(folder / "curve.parquet").to_pylist():
             points += [(name, entry[name], entry["step"]) for name in ("loss", "learning_rate")]
         reasons = sorted({r["reason"] for r in rows if r["reason"]})
-        known = store.client.get_run(run).data.metrics
+        evaluation: list[tuple[str, float, int]] = []
         for row in rows:
-            if row["metric"] == "train_seconds" and "train/train_seconds" in known:
-                continue  # a repeated training takes another time: one point is enough
             if row["status"] == "ok":
                 # A sweep is a curve over NFE; everything else is one number at the end of training.
-                swept = row["stage"] == "sweep"
-                name = f"sweep/{row['metric']}/{row['solver']}" if swept else f"{row['stage']}/{row['metric']}"
-                points.append((name, row["value"], int(row["nfe"] if swept else config["step"])))
+                swept = row["metric"] == "mse"
+                name = f"sweep/mse/{row['solver']}" if swept else f"{row['stage']}/{row['metric']}"
+                evaluation.append((name, row["value"], int(row["nfe"] if swept else config["step"])))
+        # MLflow shows the newest by step, then time: what is logged again because it changed must be later, not just other.
+        store.log(run, int(time.time() * 1000), store.news(run, evaluation))
         parameters = flatten(config["spec"]) | {"parameters": config["parameters"]}
         store.log(run, start, points, parameters, tags | {"fmbench.reason": "; ".join(reasons)})
         store.client.set_terminated(run, "FAILED" if config["reason"] else "FINISHED")

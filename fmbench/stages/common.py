@@ -33,7 +33,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.config_hash = settings_hash(self.spec)
-        self._device_name = device_name(str(self.device))
+        self.device_name = device_name(str(self.device))
 
     def add(self, metric: str, value: float | None, unit: str, **columns: Any) -> None:
         """Add a row, stamped with its provenance. A value that is not finite becomes a row ``diverged``."""
@@ -50,7 +50,7 @@ class Job:
             "code_hash": self.code_hash,
             "commit": commit(),
             "versions": versions(),
-            "device": self._device_name,
+            "device": self.device_name,
             "threads": torch.get_num_threads(),
         }
         self.rows.append(Row(metric=metric, value=value, unit=unit, **(defaults | columns)))
@@ -98,11 +98,25 @@ def initial_network(settings: dict[str, Any], shape: tuple[int, ...], seed: int)
     return network
 
 
-def load_model(folder: Path, dataset: DataSet, device: torch.device) -> Model:
-    """A model from the folder a training wrote.
+def check_data(spec: dict[str, Any], dataset: DataSet) -> None:
+    """Hold a job to the data set its spec was made for.
 
     Raises:
-        DataError, CheckpointError: something is missing, truncated, or not what its config says.
+        DataError: the folder holds another data set.
+    """
+    found = dataset.manifest["spec"]
+    if settings_hash(found) != spec["data"]:
+        raise DataError(
+            f"{dataset.folder} holds {found['dataset']} prepared from {found['source']} with {found['parameters']}, which is not "
+            f"what this job's spec was made for; give the folder of {spec['dataset']}, or prepare it again"
+        )
+
+
+def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: str | None = None) -> Model:
+    """A model from the folder its training wrote; ``expected`` is the hash of the training's spec that it must have.
+
+    Raises:
+        DataError, CheckpointError: something is missing, truncated, or not what its config or the spec says.
     """
     from fmbench.checkpoint import load_weights
     from fmbench.files import sha256
@@ -110,6 +124,13 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device) -> Model:
     config = read_json(folder / "config.json")
     if tuple(config["shape"]) != dataset.shape:
         raise DataError(f"{folder} was trained on samples of {config['shape']}, the data set has {list(dataset.shape)}; retrain")
+    if expected is not None and config["spec_hash"] != expected:
+        mine = config["spec"]
+        raise DataError(
+            f"{folder} holds {mine['method']['name']} on {mine['dataset']}, seed {mine['seed']} (spec "
+            f"{config['spec_hash']}), not the model of this job's spec ({expected}); give that model's folder, or retrain"
+        )
+    check_data(config["spec"], dataset)
     network = new_network(config["spec"], dataset)
     weights = folder / "model.safetensors"
     load_weights(weights, network)

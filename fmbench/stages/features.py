@@ -1,7 +1,8 @@
-"""Stage ``features``: the extractor behind the Frechet distance, and the floor that no model is expected to beat.
+"""Stage ``features``: the extractor behind the Frechet distance, and the floor: the distance between real test and train.
 
-For images, a small classifier trained on the data set's own labels; its accuracy is a row, and so is the distance between
-train and test, both real. For points, the energy distance between train and test.
+For images, a small classifier trained on the labels of the training set; its accuracy is a row, and so is the distance between
+test and train, both real. That distance holds the classifier's generalisation gap, too, so a model that repeats its training
+set can come below it. For points, the energy distance between train and test.
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from fmbench.checkpoint import load_weights, save_weights
 from fmbench.config import FeatureSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.files import read_json, write_json
+from fmbench.files import read_json, sha256, write_json
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import SUPPORTS, energy_distance
 from fmbench.records import write_rows
@@ -57,8 +58,9 @@ def run(job: Job, data: Path, out: Path) -> None:
     job.add("data_std", float(x.double().std()), "model units", n=len(x))
     if dataset.is_images:
         classifier = _train_classifier(job, dataset, settings)
-        save_weights(out / "classifier.safetensors", classifier, {"spec": job.config_hash})
-        name = f"classifier({job.spec['dataset']}, {FEATURES} features)"
+        weights = out / "classifier.safetensors"
+        save_weights(weights, classifier, {"spec": job.config_hash})
+        name = f"classifier({job.spec['dataset']}, {FEATURES} features, {sha256(weights)[:8]})"
         extractor: dict[str, Any] = {
             "name": name,
             "width": settings.width,

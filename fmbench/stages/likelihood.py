@@ -21,7 +21,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = LikelihoodSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device)
+    model = load_model(model_folder, dataset, job.device, job.spec["model"])
     seed, objective = job.spec["seed"], model.objective
     n = len(dataset.test) if settings.n is None else min(settings.n, len(dataset.test))
     exact = dataset.dimensions <= settings.exact_up_to

@@ -1,6 +1,5 @@
 """Stage ``sample``: the adaptive solve that makes the samples, and what it costs."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from fmbench.broadcast import expand_to
 from fmbench.config import SampleSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.files import atomic
@@ -24,10 +24,10 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = SampleSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device)
+    model = load_model(model_folder, dataset, job.device, job.spec["model"])
     seed, objective = job.spec["seed"], model.objective
     columns = {"rtol": settings.rtol, "atol": settings.atol}
-    per_sample = columns | {"n": settings.n, "batch": settings.batch, "solver": "dopri5"}
+    per_sample = columns | {"n": settings.n, "batch": min(settings.batch, settings.n), "solver": "dopri5"}
     shared = columns | {"n": settings.shared_batch, "batch": settings.shared_batch, "solver": "dopri5_shared"}
 
     samples = np.full((settings.n, *dataset.shape), np.nan, dtype=np.float32)
@@ -42,15 +42,18 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         solve = {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
         field = model.field()
         nfe, failed = [], []
+        progress = job.console.progress(settings.n, "samples")
         with torch.no_grad():
             for indices in batches(settings.n, settings.batch):
                 x0 = base_noise(seed, indices, dataset.shape, objective.path.base_std, job.device)
                 solution = dopri5(field, x0, objective.t_min, objective.t_max, **solve)  # type: ignore[arg-type]
-                # A sample whose solve failed stopped on the way: it is none of the model's.
-                failures = solution.failed.reshape(-1, *[1] * (x0.ndim - 1))
-                samples[indices.start : indices.stop] = solution.x.masked_fill(failures, math.nan).cpu().numpy()
+                # A sample whose solve failed is no sample: it stays NaN, and no distance is taken over the rest.
+                ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
+                samples[indices.start : indices.stop] = ended.cpu().numpy()
                 nfe.append(solution.nfe.cpu())
                 failed.append(solution.failed.cpu())
+                progress.update(indices.stop)
+            progress.close()
             spent, lost = torch.cat(nfe).double(), int(torch.cat(failed).sum())
             # The counting field is the judge; the solver's own bookkeeping must agree with it.
             if int(spent.sum()) != field.evaluations:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fmbench.cache import Cache
 from fmbench.config import SweepSettings
 from fmbench.data.prepared import DataSet, read
+from fmbench.provenance import versions
 from fmbench.records import DIVERGED, write_rows
 from fmbench.solvers.adaptive import dopri5
 from fmbench.solvers.fixed import integrate, steps_for, uniform_grid
@@ -27,10 +28,10 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     """
     dataset = read(data)
     settings = SweepSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device)
+    model = load_model(model_folder, dataset, job.device, job.spec["model"])
     cells = settings.cells()
     reference_name = f"{settings.reference_solver} at {settings.reference_nfe} NFE"
-    shared = {"n": settings.n, "batch": settings.batch, "reference": reference_name}
+    shared = {"n": settings.n, "batch": min(settings.batch, settings.n), "reference": reference_name}
     unit = "squared model units"
     if model.reason:
         reason = f"training diverged: {model.reason}"
@@ -49,7 +50,9 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         "seed": job.spec["seed"],
         "n": settings.n,
         "batch": settings.batch,
-        "device": str(job.device),
+        "device": job.device_name,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
     }
     reference_key = common | {"solver": settings.reference_solver, "nfe": settings.reference_nfe}
     reference: NDArray | None = None

@@ -10,8 +10,9 @@ from fmbench.config import TrainingSettings, method_from_values, settings_hash
 from fmbench.data.prepared import read
 from fmbench.files import write_json
 from fmbench.objectives import build
+from fmbench.provenance import versions
 from fmbench.records import table, write_rows, write_table
-from fmbench.stages.common import Job, new_network
+from fmbench.stages.common import Job, check_data, new_network
 from fmbench.tracking import Tracker
 from fmbench.training.loop import train
 
@@ -31,29 +32,34 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     objective = build(method_from_values(spec["method"]))
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])
-    # New code must not go on from old code's checkpoint.
-    key = f"{settings_hash(spec)}-{job.code_hash}"
+    check_data(spec, dataset)
+    # Other data, other code or another torch must not go on from this checkpoint.
+    content = [entry["sha256"] for entry in dataset.manifest["splits"].values()]
+    key = f"{settings_hash(spec)}-{settings_hash([job.code_hash, content, versions()])}"
     parameters = sum(p.numel() for p in network.parameters())
 
     with CheckpointFolder(checkpoints / key) as folder:
         tracker.open(parameters=parameters)
-        progress: Any = None
+        progress = job.console.progress(settings.iterations, "it")
 
         def on_log(step: int, loss: float, rate: float) -> None:
-            nonlocal progress
-            if progress is None:  # opened late, so that a resumed run starts from where it is
-                progress = job.console.progress(settings.iterations, "it", start=step)
             progress.update(step, loss=loss)
             tracker.log(step, {"loss": loss, "learning_rate": rate})
 
-        outcome = train(objective, network, dataset, settings, spec["seed"], folder, key, job.device, on_log, tracker.flush)
-        if progress is not None:
-            progress.close()
+        def on_resume(step: int, curve: list[tuple[int, float, float]]) -> None:
+            nonlocal progress
+            job.console.say(f"resumed from the checkpoint at iteration {step}")
+            progress = job.console.progress(settings.iterations, "it", start=step)
+            for done, loss, rate in curve:
+                tracker.log(done, {"loss": loss, "learning_rate": rate})
+
+        outcome = train(
+            objective, network, dataset, settings, spec["seed"], folder, key, job.device, on_log, tracker.flush, on_resume
+        )
+        progress.close()
 
     for complaint in outcome.complaints:
-        job.console.say(f"warning: {complaint}; used the checkpoint before it")
-    if outcome.resumed_from:
-        job.console.say(f"resumed from the checkpoint at iteration {outcome.resumed_from}")
+        job.console.say(f"warning: {complaint}; went on from {'the one before it' if outcome.resumed_from else 'the start'}")
 
     columns: dict[str, Any] = {"step": outcome.step}
     if outcome.reason:

@@ -29,7 +29,7 @@ class Outcome:
         step: iterations done; on divergence those of the last good checkpoint, whose weights are returned.
         curve: (iteration, mean loss since the last entry, learning rate).
         reason: why it stopped early; empty when it did not.
-        seconds: spent in the loop by this process (a resumed run counts only its own part).
+        seconds: spent in the loop up to the last checkpoint that led here, by all processes together.
     """
 
     step: int
@@ -77,6 +77,7 @@ def train(
     device: torch.device,
     on_log: Callable[[int, float, float], None],
     on_checkpoint: Callable[[], None],
+    on_resume: Callable[[int, list[tuple[int, float, float]]], None] = lambda step, curve: None,
 ) -> Outcome:
     """Train ``network`` in place and leave its averaged weights in it.
 
@@ -84,6 +85,7 @@ def train(
         key: hash of everything the training depends on; a checkpoint of another key is not used.
         on_log: called with (iteration, mean loss, learning rate) every ``log_every`` iterations.
         on_checkpoint: called before each checkpoint is written (flush what must not be lost).
+        on_resume: called with the iteration and the curve of the checkpoint that the training goes on from.
 
     Returns:
         The outcome. A loss that is not finite ends the training with the weights of the last good checkpoint.
@@ -116,11 +118,14 @@ def train(
         ema.load_state_dict(state["ema"])
         outcome.step = outcome.resumed_from = state["step"]
         outcome.curve = [tuple(entry) for entry in state["curve"]]
-        for entry in outcome.curve:
-            on_log(*entry)
+        outcome.seconds = state["seconds"]
+        on_resume(outcome.step, outcome.curve)
     losses: list[Tensor] = [] if state is None else list(state["losses"].to(device))
 
+    before, began = outcome.seconds, time.monotonic()
+
     def save(done: int) -> None:
+        outcome.seconds = before + time.monotonic() - began
         on_checkpoint()
         checkpoints.save(
             {
@@ -131,13 +136,13 @@ def train(
                 "ema": ema.state_dict(),
                 "losses": torch.stack(losses) if losses else torch.empty(0),
                 "curve": outcome.curve,
+                "seconds": outcome.seconds,
             }
         )
 
     if state is None:
         save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
 
-    began = time.monotonic()
     for step in range(outcome.step, settings.iterations):
         rate = rate_of(step)
         for group in optimiser.param_groups:
@@ -182,7 +187,6 @@ def train(
                 break
             outcome.step = done
             save(done)
-    outcome.seconds = time.monotonic() - began
 
     if outcome.reason:
         outcome.curve = [entry for entry in outcome.curve if entry[0] <= outcome.step]

@@ -25,6 +25,7 @@ MODELS = [
     for method in settings.methods
     for seed in settings.seeds
 ]
+GPU = int(settings.device == "cuda")
 FIGURES = ["fig04", "fig07", "fig11"]
 
 

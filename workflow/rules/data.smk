@@ -31,7 +31,7 @@ rule features:
         out=subpath(output.rows, parent=True),
     threads: 1
     resources:
-        gpu=0,
+        gpu=GPU,
     conda:
         "../../environment.yml"
     shell:

@@ -22,7 +22,7 @@ rule sample:
         out=subpath(output.rows, parent=True),
     threads: 1
     resources:
-        gpu=0,
+        gpu=GPU,
     conda:
         "../../environment.yml"
     shell:
@@ -49,7 +49,7 @@ rule likelihood:
         out=subpath(output.rows, parent=True),
     threads: 1
     resources:
-        gpu=0,
+        gpu=GPU,
     conda:
         "../../environment.yml"
     shell:
@@ -78,7 +78,7 @@ rule sweep:
         cache=results(f"cache/sweep/{MODEL}"),
     threads: 1
     resources:
-        gpu=0,
+        gpu=GPU,
     conda:
         "../../environment.yml"
     shell:
@@ -104,7 +104,7 @@ rule quality:
         out=subpath(output.rows, parent=True),
     threads: 1
     resources:
-        gpu=0,
+        gpu=GPU,
     conda:
         "../../environment.yml"
     shell:

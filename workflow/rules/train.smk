@@ -23,7 +23,7 @@ rule train:
         tracking=MLFLOW,
     threads: 1
     resources:
-        gpu=0,
+        gpu=GPU,
     # The longest jobs first, so that two cores end together.
     priority: 10
     conda:
