@@ -168,8 +168,8 @@ def test_the_schema_is_the_configs_and_refuses_what_the_config_refuses(configfil
     ("options", "fragments"),
     [
         (["--progress", "loud"], ["--progress must be auto, bar, lines or none, not 'loud'"]),
-        (["--device", "tpu9"], ["--device 'tpu9' cannot be used"]),
-        (["--device", "cuda:99"], ["--device 'cuda:99' cannot be used"]),
+        (["--device", "tpu9"], ["the device 'tpu9' cannot be used"]),
+        (["--device", "cuda:99"], ["the device 'cuda:99' cannot be used"]),
     ],
 )
 def test_options_that_cannot_be(tmp_path, options, fragments):

@@ -225,3 +225,27 @@ def test_a_plugin_without_source_counts_for_nothing():
 def test_a_plugin_that_is_not_there_waits_for_the_check(name):
     """The hash is taken while Snakemake draws the DAG; the check then says what is wrong with the name."""
     assert stage_hash("train", (name,)) == stage_hash("train")
+
+
+def test_what_a_plugin_imports_from_beside_it_counts(tmp_path, monkeypatch):
+    (tmp_path / "ownpkg").mkdir()
+    (tmp_path / "ownpkg" / "__init__.py").write_text("")
+    (tmp_path / "ownpkg" / "helper.py").write_text("FACTOR = 2\n")
+    (tmp_path / "ownpkg" / "path.py").write_text("from ownpkg.helper import FACTOR\nimport json\nPATH = FACTOR\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = codehash.stage_hash("train", ("ownpkg.path:PATH",))
+    (tmp_path / "ownpkg" / "helper.py").write_text("FACTOR = 3\n")
+    codehash._tree_hash.cache_clear()
+    assert codehash.stage_hash("train", ("ownpkg.path:PATH",)) != before
+
+
+def test_the_papers_numbers_count_for_the_table(tmp_path, monkeypatch):
+    before = codehash.stage_hash("tables")
+    package = tmp_path / "fmbench"
+    shutil.copytree(codehash.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    numbers = package / "report" / "paper" / "table1.csv"
+    numbers.write_text(numbers.read_text().replace("6.35", "6.36"))
+    monkeypatch.setattr(codehash, "PACKAGE", package)
+    codehash._imports.cache_clear()
+    codehash._tree_hash.cache_clear()
+    assert codehash.stage_hash("tables") != before

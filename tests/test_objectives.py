@@ -385,3 +385,34 @@ def test_names_are_those_of_the_registries():
     assert tuple(NETWORKS) == names.NETWORKS
     assert {name: tableau.stages for name, tableau in FIXED.items()} == names.FIXED_SOLVERS
     assert all(name == method.name for name, method in METHODS.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"t_min": 0.5}, "at t_min = 0.5 the path is not its noise"),
+        ({"t_max": 0.9}, "at t_max = 0.9 the path is not the data"),
+    ],
+)
+def test_an_interval_that_sampling_could_not_use_is_refused(changes, message):
+    """Sampling starts from N(0, I) at t_min, and what it ends with at t_max is called a sample."""
+    objective = build(Method("m", Part("ot"), Part("velocity"), **changes))
+    with pytest.raises(ValueError, match=message):
+        objective.check_ends()
+
+
+@pytest.mark.parametrize("method", list(METHODS.values()), ids=lambda m: m.name)
+def test_the_five_methods_start_at_noise_and_end_at_data(method):
+    build(method).check_ends()
+
+
+def test_a_quoted_correction_is_refused():
+    with pytest.raises(ValueError, match="corrected must be true or false"):
+        build(Method("m", Part("ot"), Part("velocity"), time=Part("uniform", {"corrected": "false"})))
+
+
+def test_a_network_of_another_shape_is_refused():
+    objective = build(METHODS["fm_ot"])
+    x = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=r"puts out shape \(3, 1\) for samples of shape \(3, 2\)"):
+        objective.loss(lambda t, x: x[:, :1], x, x, torch.zeros(3))

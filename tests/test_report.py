@@ -287,7 +287,8 @@ def test_what_the_numbers_stand_on_is_said_below(digits_rows, tmp_path):
         "for a batch of 128: DDPM 115, FM, OT path 65",
         f"features of the {FEATURES}, test accuracy 97.5%; 720 samples against train",
         "This is not an Inception FID",
-        "real test against train is 0.50 at n = 360; at that n the methods have: DDPM 13.00, FM, OT path 9.50",
+        "Real test against train is 0.50 at n = 360, the classifier having seen train;",
+        "at that n the methods have: DDPM 13.00, FM, OT path 9.50",
         "the data's is 0.710",
     ):
         assert fragment in text
@@ -321,12 +322,11 @@ def test_points_have_energy_distance_and_support_instead(tmp_path):
     table = table1(rows, spec)
     assert table.fid_mean.isna().all() and table.fid_features.isna().all() and table.fid_n.isna().all()
     text = markdown(table, rows, spec)
-    assert "| Method | NLL (nats) | Energy distance | Off support | NFE | Sample std | Status |" in text
-    assert "| FM, OT path | **2.400** | 0.0020 | 0.250 | **50.0** | 2.000 | ok |" in text
+    assert "| Method | NLL (nats) | Energy distance (1e-4) | Off support | NFE | Sample std | Status |" in text
+    assert "| FM, OT path | **2.400** | 20.00 | 0.250 | **50.0** | 2.000 | ok |" in text
     assert "over 1 seed;" in text
-    assert (
-        "Floor of the energy distance (as many train points against test): 0.00123. The true density's NLL is 2.079 nats." in text
-    )
+    assert "as many real train points to test, in the same units: 12.30; the estimate is unbiased" in text
+    assert "The true density's NLL is 2.079 nats." in text
     assert "FID" not in text and "Frechet" not in text
 
 

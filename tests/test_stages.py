@@ -18,11 +18,12 @@ from fmbench.codehash import stage_hash
 from fmbench.config import Config, canonical, parse, settings_hash
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
-from fmbench.files import read_json
+from fmbench.files import read_json, sha256
 from fmbench.likelihood import bits_per_dimension, log_likelihood
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
 from fmbench.progress import Console
+from fmbench.provenance import versions
 from fmbench.records import read_rows, read_table
 from fmbench.rng import indexed_normal, indexed_uniform
 from fmbench.solvers.adaptive import dopri5
@@ -243,13 +244,15 @@ def test_a_training_leaves_what_the_next_stages_need(bench):
     assert values["parameters"] == sum(p.numel() for p in bench.model("board", "fm_ot").network.parameters())
 
 
-def test_checkpoints_are_kept_by_settings_and_code(bench):
+def test_checkpoints_are_kept_by_settings_code_data_and_versions(bench):
     folders = {p.name for p in (bench.results / "checkpoints").iterdir()}
     expected = set()
     for dataset in bench.config.datasets:
         for method in METHODS:
             spec = bench.spec("train", dataset, method)
-            expected.add(f"{settings_hash(spec)}-{stage_hash('train', specs.plugins(spec))}")
+            content = [entry["sha256"] for entry in bench.data(dataset).manifest["splits"].values()]
+            code = stage_hash("train", specs.plugins(spec))
+            expected.add(f"{settings_hash(spec)}-{settings_hash([code, content, versions()])}")
     assert folders == expected
 
 
@@ -603,8 +606,9 @@ def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
     assert (whole["n"], at_floor["n"]) == (16, 14)
     expected = frechet_distance(feature_statistics(features[:14]), feature_statistics(reference))
     assert at_floor["value"] == pytest.approx(expected, rel=1e-4)
+    digest = sha256(bench.results / "features" / "tall" / "classifier.safetensors")[:8]
     for row in (whole, at_floor):
-        assert row["features"] == extractor["name"] == "classifier(tall, 64 features)"
+        assert row["features"] == extractor["name"] == f"classifier(tall, 64 features, {digest})"
         assert "inception" not in row["features"] and "fid" not in row["metric"]
         assert row["reference"] == f"train, n = 40, sha256 {data.manifest['splits']['train']['sha256'][:12]}"
 
@@ -933,3 +937,9 @@ def test_a_checkpoint_cut_short_is_told_and_survived(spoilable):
     assert said.code == 0
     assert f"{newest} cannot be used" in said.err and "resumed from the checkpoint at iteration 50" in said.err
     assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_a_model_of_another_spec_is_refused(bench):
+    folder = bench.folder("models", "board", "fm_ot")
+    with pytest.raises(DataError, match=r"holds fm_ot on board, seed 0 .* not the model of this job's spec"):
+        load_model(folder, bench.data("board"), CPU, expected="0123456789abcdef")

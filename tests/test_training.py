@@ -79,6 +79,7 @@ def run(
     dropout: float = 0.0,
     on_log: Any = None,
     on_checkpoint: Any = None,
+    on_resume: Any = None,
     seed: int = 5,
     width: int = 16,
 ) -> tuple[Outcome, nn.Module]:
@@ -96,6 +97,7 @@ def run(
             CPU,
             on_log or (lambda *_: None),
             on_checkpoint or (lambda: None),
+            on_resume or (lambda step, curve: None),
         )
     return outcome, net
 
@@ -291,9 +293,16 @@ def test_a_killed_training_goes_on_to_the_bit(board, tmp_path, at):
     with pytest.raises(Interrupted):
         run(board, tmp_path / "killed", objective=Spoiled(build(METHODS["fm_ot"]), at))
     logged: list[tuple] = []
-    outcome, net = run(board, tmp_path / "killed", on_log=lambda *entry: logged.append(entry))
+    resumed: list[tuple] = []
+    outcome, net = run(
+        board,
+        tmp_path / "killed",
+        on_log=lambda *entry: logged.append(entry),
+        on_resume=lambda step, curve: resumed.extend(curve),
+    )
     assert weights(net) == weights(expected)
-    assert outcome.curve == whole.curve == logged
+    assert outcome.curve == whole.curve == resumed + logged
+    assert all(step <= outcome.resumed_from for step, _, _ in resumed)
     assert outcome.resumed_from == at // 10 * 10
     assert outcome.complaints == []
 
@@ -456,7 +465,7 @@ def test_a_checkpoint_of_another_training_is_refused(board, tmp_path):
 def test_a_checkpoint_holds_no_classes(board, tmp_path):
     run(board, tmp_path)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert set(state) == {"key", "step", "network", "optimiser", "ema", "losses", "curve"}
+    assert set(state) == {"key", "step", "network", "optimiser", "ema", "losses", "curve", "seconds"}
     assert state["ema"]["updates"] == state["step"] == 30
 
 

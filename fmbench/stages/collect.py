@@ -89,6 +89,9 @@ def _mirror(results: Path, store: Mirror) -> int:
                 swept = row["metric"] == "mse"
                 name = f"sweep/mse/{row['solver']}" if swept else f"{row['stage']}/{row['metric']}"
                 evaluation.append((name, row["value"], int(row["nfe"] if swept else config["step"])))
+        if "train/train_seconds" in store.client.get_run(run).data.metrics:
+            # A training repeated takes another time; that is no news.
+            evaluation = [point for point in evaluation if point[0] != "train/train_seconds"]
         # MLflow shows the newest by step, then time: what is logged again because it changed must be later, not just other.
         store.log(run, int(time.time() * 1000), store.news(run, evaluation))
         parameters = flatten(config["spec"]) | {"parameters": config["parameters"]}
