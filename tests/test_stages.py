@@ -941,5 +941,5 @@ def test_a_checkpoint_cut_short_is_told_and_survived(spoilable):
 
 def test_a_model_of_another_spec_is_refused(bench):
     folder = bench.folder("models", "board", "fm_ot")
-    with pytest.raises(DataError, match=r"holds fm_ot on board, seed 0 .* not the model of this job's spec"):
+    with pytest.raises(DataError, match=r"holds fm_ot on board, seed 3 .* not the model of this job's spec"):
         load_model(folder, bench.data("board"), CPU, expected="0123456789abcdef")
