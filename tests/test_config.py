@@ -78,7 +78,8 @@ def test_every_preset_parses_over_the_default(preset):
 
 def test_the_smoke_preset_is_the_default_made_small():
     default, smoke = (load(str(ROOT / "config.yaml"), *more) for more in ([], [str(ROOT / "configs" / "smoke.yaml")]))
-    assert (smoke.datasets, smoke.methods) == (default.datasets, default.methods)
+    assert smoke.datasets == default.datasets
+    assert [m for m in default.methods if m in smoke.methods] == smoke.methods
     assert smoke.results_dir != default.results_dir
     for dataset in default.datasets:
         assert smoke.settings[dataset].training.iterations < default.settings[dataset].training.iterations / 5
