@@ -7,11 +7,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fmbench.paths import AffinePath
 from fmbench.prediction import VELOCITY, Prediction, convert
 
 Field = Callable[[Tensor, Tensor], Tensor]
+
+VMAP_FROM, VMAP_UP_TO = 4, 2048
+""":func:`exact_divergence` takes its vector-Jacobian products together from so many dimensions on, for batches of up to so many
+numbers: below, there is little to gain; above, arithmetic counts and not the number of calls (``benchmarks/divergence.py``)."""
 
 
 def velocity_field(network: nn.Module | Field, path: AffinePath, prediction: Prediction) -> Field:
@@ -50,38 +56,77 @@ class CountingField:
         return self.field(t.clamp(self.t_min, self.t_max), x)
 
 
-def exact_divergence(field: Field, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The field and its exact divergence by D vector-Jacobian products.
+def exact_divergence(field: Field, t: Tensor, x: Tensor, mode: str = "auto", memory: int = 1 << 24) -> tuple[Tensor, Tensor]:
+    """The field and its exact divergence, the trace of its Jacobian, by D vector-Jacobian products behind one forward pass.
+
+    Args:
+        mode: ``loop`` takes the products one by one; ``vmap`` all together (the field's backward pass must allow
+            vectorisation), in pieces of at most ``memory`` numbers; ``auto`` takes the faster, by measurement.
 
     Returns:
         v of shape (B, *) and div v of shape (B,).
     """
+    if mode not in ("auto", "loop", "vmap"):
+        raise ValueError(f"mode must be auto, loop or vmap, not {mode!r}")
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = field(t, x)
         flat = v.flatten(1)
-        dimensions = flat.shape[1]
-        divergence = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
-        for i in range(dimensions):
-            (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=i < dimensions - 1)
-            divergence = divergence + row.flatten(1)[:, i]
+        batch, dimensions = flat.shape
+        divergence = torch.zeros(batch, dtype=x.dtype, device=x.device)
+        together = mode == "vmap" or (mode == "auto" and dimensions >= VMAP_FROM and flat.numel() <= VMAP_UP_TO)
+        if not together:
+            for i in range(dimensions):
+                (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=i < dimensions - 1)
+                divergence = divergence + row.flatten(1)[:, i]
+        else:
+            at_once = max(1, memory // max(1, flat.numel()))
+            for first in range(0, dimensions, at_once):
+                rows = torch.arange(first, min(first + at_once, dimensions), device=x.device)
+                basis = torch.zeros(len(rows), batch, dimensions, dtype=x.dtype, device=x.device)
+                basis[torch.arange(len(rows), device=x.device), :, rows] = 1
+                last = first + at_once >= dimensions
+                (jacobian,) = torch.autograd.grad(flat, x, basis, retain_graph=not last, is_grads_batched=True)
+                diagonal = jacobian.flatten(2)[torch.arange(len(rows), device=x.device), :, rows]
+                divergence = divergence + diagonal.sum(0)
     return v.detach(), divergence.detach()
 
 
-def hutchinson_divergence(field: Field, t: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-    """The field and Hutchinson's unbiased estimate z^T (Dv) z of its divergence, eq. 34-35, averaged over probes.
+def hutchinson_divergence(field: Field, t: Tensor, x: Tensor, probes: Tensor, mode: str = "reverse") -> tuple[Tensor, Tensor]:
+    """The field and Hutchinson's unbiased estimates z^T (Dv) z of its divergence, eq. 34-35, one for each probe.
 
     Args:
-        probes: shape (K, B, *), with E[z z^T] = I. All K share one forward pass.
+        probes: shape (K, B, *), with E[z z^T] = I.
+        mode: ``reverse`` takes vector-Jacobian products behind one forward pass that all probes share. ``forward`` takes
+            Jacobian-vector products, a pass for each probe: nothing is kept for a backward pass, so it needs less memory and more
+            time (``benchmarks/divergence.py``); the field's operations must have forward-mode derivatives.
 
     Returns:
-        v of shape (B, *) and the estimate of shape (B,).
+        v of shape (B, *) and the estimates of shape (K, B); their mean over K is the estimate to use.
     """
+    if mode == "forward":
+        return _by_forward_mode(field, t, x, probes)
+    if mode != "reverse":
+        raise ValueError(f"mode must be reverse or forward, not {mode!r}")
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = field(t, x)
-        estimate = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
+        estimates = []
         for k, z in enumerate(probes):
             (vjp,) = torch.autograd.grad(v, x, z, retain_graph=k < len(probes) - 1)
-            estimate = estimate + (vjp * z).flatten(1).sum(1)
-    return v.detach(), estimate.detach() / len(probes)
+            estimates.append((vjp * z).flatten(1).sum(1))
+    return v.detach(), torch.stack(estimates).detach()
+
+
+def _by_forward_mode(field: Field, t: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.detach()
+    estimates, v = [], x
+    # The fused attention kernels have no forward-mode derivative.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        for z in probes:
+            with forward_ad.dual_level():
+                v, tangent = forward_ad.unpack_dual(field(t, forward_ad.make_dual(x, z.to(x))))
+                if tangent is None:  # the field does not depend on x
+                    tangent = torch.zeros_like(v)
+            estimates.append((tangent * z).flatten(1).sum(1))
+    return v, torch.stack(estimates)

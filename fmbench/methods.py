@@ -11,6 +11,9 @@
 `score_matching` has the network put out the score itself. Written as -eps/sigma_t with an epsilon network it
 would be `ddpm` to the letter.
 
+`oracle_ot` and `oracle_vp` are no trainings: their field is the closed-form one of the training set
+(:mod:`fmbench.oracle`), so their rows show what belongs to the path alone, free of learning error.
+
 This module is data and imports nothing heavy; :mod:`fmbench.objectives` turns it into losses.
 """
 
@@ -36,6 +39,7 @@ class Method:
         weighting: a name of :data:`fmbench.objectives.WEIGHTINGS`.
         time: a name of :data:`fmbench.objectives.TIME_DISTRIBUTIONS`.
         t_min, t_max: narrow the interval of time; None takes what path and prediction allow.
+        oracle: what the oracle knows (:data:`ORACLE`) if the field is the closed-form one; None for a network.
     """
 
     name: str
@@ -45,7 +49,13 @@ class Method:
     time: Part = Part("uniform")
     t_min: float | None = None
     t_max: float | None = None
+    oracle: dict[str, Any] | None = None
 
+
+ORACLE: dict[str, Any] = {"points": 10_000, "bandwidth": None}
+"""What an oracle knows: the first so many points of the training set, each with a Gaussian of this standard deviation in model
+units. None takes, for images, the standard deviation of a uniform within one level (what dequantising adds), and for points
+the bandwidth with the largest leave-one-out likelihood."""
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -55,5 +65,7 @@ METHODS: dict[str, Method] = {
         Method("scoreflow", Part("vp"), Part("score"), weighting=Part("likelihood")),
         Method("fm_diffusion", Part("vp"), Part("velocity")),
         Method("fm_ot", Part("ot"), Part("velocity")),
+        Method("oracle_ot", Part("ot"), Part("velocity"), oracle=dict(ORACLE)),
+        Method("oracle_vp", Part("vp"), Part("velocity"), oracle=dict(ORACLE)),
     )
 }

@@ -3,13 +3,14 @@
 The registries on the floors above hold the things behind the names; a test keeps both equal.
 """
 
-METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot")
+METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "oracle_ot", "oracle_vp")
 PATHS = ("ot", "vp", "ve", "cosine_vp")
 PREDICTIONS = ("epsilon", "x", "velocity", "score", "v")
 WEIGHTINGS = ("uniform", "epsilon", "velocity", "sigma_squared", "likelihood")
 TIME_DISTRIBUTIONS = ("uniform", "log_snr", "logit_normal")
+GRIDS = ("uniform", "karras", "log_snr", "cosine")
 NETWORKS = ("mlp", "unet")
-FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 """Fixed-step solvers and what one step of each costs in evaluations of the field."""
 DATASETS: dict[str, tuple[int, ...]] = {"checkerboard": (2,), "digits": (1, 8, 8)}
 """Data sources and the shape of one sample, known before anything is prepared."""

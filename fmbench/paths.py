@@ -8,6 +8,18 @@ t = 1 is data x1, and
 Lipman et al. 2023 write mu_t(x1) = a(t) x1 and sigma_t = s(t) (eq. 10, 11); the diffusion
 literature's time is r = 1 - t. A path hands out a, s and their derivatives together, computed in
 float64 whatever the type of t, since near t = 1 a diffusion path lives in the digits float32 drops.
+
+At the ends of the interval:
+
+| path      | t_min                                   | t_max                                                      |
+|-----------|-----------------------------------------|------------------------------------------------------------|
+| OT        | a = 0, s = 1: noise alone               | a = 1, s = sigma_min; with sigma_min = 0, s = 0            |
+| VP        | a = exp(-5.025), s = 0.99998: N(0, I) to that (eq. 18) | t = 1 - 1e-5, where s = 1e-3; s' is infinite at 1 |
+| VE        | a = 1, s = sigma_max: the data are there too, small against the noise | a = 1, s = sigma_min         |
+| cosine VP | a = 0, s = 1: noise alone               | a = 1, s = 0                                               |
+
+Where a = 0 the noise prediction and the score say nothing about the data, where s = 0 the data prediction says nothing about
+the noise and the score is infinite: :func:`fmbench.prediction.usable_interval` draws those ends in.
 """
 
 import math
@@ -193,20 +205,105 @@ class CosineVP(AffinePath):
         return Coefficients(a, s, s * (math.pi / 2), -a * (math.pi / 2))
 
 
+def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """f' of an elementwise function, by automatic differentiation."""
+
+    def df(t: Tensor) -> Tensor:
+        with torch.enable_grad():
+            t = t.detach().requires_grad_()
+            value = f(t)
+            if not value.requires_grad:  # f does not depend on t
+                return torch.zeros_like(t)
+            (slope,) = torch.autograd.grad(value.sum(), t)
+        return slope.detach()
+
+    return df
+
+
 @dataclass(frozen=True)
 class GeneralAffine(AffinePath):
-    """Any affine path from four functions of float64 times; the caller answers for the derivatives."""
+    """Any affine path, from two functions of float64 times and their derivatives.
+
+    Derivatives that are not given are taken by automatic differentiation; those that are given are held to it here, away
+    from the ends (a wrong one would train and sample without a word). The functions are elementwise, finite with finite
+    derivatives on the whole of [t_min, t_max], and a / s increases.
+
+    Raises:
+        ValueError: a derivative is not that of its function, or something is not finite on the interval.
+    """
 
     a: Callable[[Tensor], Tensor]
     s: Callable[[Tensor], Tensor]
-    da: Callable[[Tensor], Tensor]
-    ds: Callable[[Tensor], Tensor]
+    da: Callable[[Tensor], Tensor] | None = None
+    ds: Callable[[Tensor], Tensor] | None = None
     t_min: float = 0.0
     t_max: float = 1.0
+    noise_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.t_min < self.t_max:
+            raise ValueError(f"t_min must be below t_max, not {self.t_min} and {self.t_max}")
+        if not self.noise_std > 0:
+            raise ValueError(f"noise_std must be positive, not {self.noise_std}")
+        t = self.t_min + (self.t_max - self.t_min) * torch.linspace(0, 1, 21, dtype=torch.float64)
+        c = self.coefficients(t)
+        for name, values in c._asdict().items():
+            if not torch.isfinite(values).all():
+                at = t[~torch.isfinite(values)][0].item()
+                raise ValueError(f"{name}({at:g}) is not finite; end the path before, with t_min and t_max")
+        for name, found, true in (("da", c.da, derivative(self.a)(t)), ("ds", c.ds, derivative(self.s)(t))):
+            wrong = ((found - true).abs() > 1e-6 * (1 + true.abs()))[1:-1]
+            if wrong.any():
+                k = int(wrong.nonzero()[0]) + 1
+                raise ValueError(
+                    f"{name}({t[k]:g}) = {found[k]:g} is not the derivative, which is {true[k]:g}; leave it out to have it computed"
+                )
+
+    @property
+    def base_std(self) -> float:
+        return self.noise_std
 
     def coefficients(self, t: Tensor) -> Coefficients:
         t = t.double()
-        return Coefficients(self.a(t), self.s(t), self.da(t), self.ds(t))
+        return Coefficients(self.a(t), self.s(t), (self.da or derivative(self.a))(t), (self.ds or derivative(self.s))(t))
+
+
+@dataclass(frozen=True)
+class Rescaled(AffinePath):
+    """Another path multiplied by a positive function of time: c(t) a(t), c(t) s(t), hence of the same log SNR.
+
+    VP and VE are rescalings of each other at equal log SNR. DDIM does not see a rescaling; the probability-flow ODE does.
+
+    Args:
+        factor: c, a positive elementwise function of float64 times with a finite derivative.
+    """
+
+    path: AffinePath
+    factor: Callable[[Tensor], Tensor]
+
+    @property
+    def t_min(self) -> float:  # type: ignore[override]
+        return self.path.t_min
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self.path.t_max
+
+    @property
+    def base_std(self) -> float:
+        return float(self.factor(torch.tensor(self.t_min, dtype=torch.float64))) * self.path.base_std
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        a, s, da, ds = self.path.coefficients(t)
+        c, dc = self.factor(t), derivative(self.factor)(t)
+        return Coefficients(c * a, c * s, dc * a + c * da, dc * s + c * ds)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.path.log_snr(t)
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return self.path.time_of_log_snr(log_snr)
 
 
 PATHS: dict[str, type[AffinePath]] = {

@@ -13,7 +13,7 @@ ROOT = Path(fmbench.__file__).parent
 FLOORS = [
     {"rng", "broadcast", "errors", "names", "plugins"},
     {"paths", "prediction", "solvers", "fields"},
-    {"objectives", "methods", "likelihood", "oracle", "networks", "metrics"},
+    {"objectives", "methods", "likelihood", "oracle", "weighting", "networks", "metrics"},
     {
         "config",
         "specs",

@@ -12,8 +12,9 @@ from torch import Tensor
 from fmbench.fields import CountingField, velocity_field
 from fmbench.paths import OptimalTransport
 from fmbench.prediction import EPSILON, X, convert
-from fmbench.solvers.adaptive import dopri5, torchdiffeq_dopri5
-from fmbench.solvers.fixed import integrate, steps_for, uniform_grid
+from fmbench.solvers.adaptive import dopri5, torchdiffeq_adaptive
+from fmbench.solvers.fixed import integrate, steps_for
+from fmbench.solvers.grids import uniform_grid
 from fmbench.solvers.tableaux import DOPRI5, EULER, FIXED, HEUN, MIDPOINT, RK4, Tableau
 
 DOPRI5_EMBEDDED = dataclasses.replace(DOPRI5, name="dopri5 embedded", b=DOPRI5.b_low, order=4)
@@ -471,7 +472,7 @@ def test_steps_agree_with_scipy_one_by_one(x0, ends):
 def test_results_agree_with_torchdiffeq(ends, dtype):
     x = (spread(6, 1, 2, 3) / 4).to(dtype)
     tolerance = 1e-6 if dtype == torch.float32 else 1e-10
-    theirs = torchdiffeq_dopri5(wavy, x, *ends, rtol=tolerance, atol=tolerance)
+    theirs = torchdiffeq_adaptive(wavy, x, *ends, rtol=tolerance, atol=tolerance)
     for per_sample in (True, False):
         ours = dopri5(wavy, x, *ends, rtol=tolerance, atol=tolerance, per_sample=per_sample)
         torch.testing.assert_close(ours.x, theirs, rtol=10 * tolerance, atol=10 * tolerance)
@@ -508,7 +509,7 @@ def test_torchdiffeq_is_counted_and_kept_inside_by_the_counting_field(ends):
     x = spread(6, 2) / 3
     inner = Recorder(wavy)
     field = CountingField(inner, 0.0, 1.0)
-    torchdiffeq_dopri5(field, x, *ends, rtol=1e-8, atol=1e-8)
+    torchdiffeq_adaptive(field, x, *ends, rtol=1e-8, atol=1e-8)
     ours = int(dopri5(wavy, x, *ends, rtol=1e-8, atol=1e-8, per_sample=False).nfe[0])
     assert (field.calls - 2) % 6 == 0
     assert ours / 1.15 <= field.calls <= ours

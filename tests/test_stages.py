@@ -27,7 +27,8 @@ from fmbench.provenance import versions
 from fmbench.records import read_rows, read_table
 from fmbench.rng import indexed_normal, indexed_uniform
 from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.fixed import integrate, uniform_grid
+from fmbench.solvers.fixed import integrate
+from fmbench.solvers.grids import uniform_grid
 from fmbench.solvers.tableaux import FIXED
 from fmbench.stages import check
 from fmbench.stages.common import Model, load_model

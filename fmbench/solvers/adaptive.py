@@ -155,20 +155,29 @@ def _first_step(
     return torch.where(h.isfinite() & (h > 0), h, torch.full_like(h, 1e-6)).clamp(max=span)
 
 
-def torchdiffeq_dopri5(field: Field, x: Tensor, t0: float, t1: float, *, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
-    """The same solve by torchdiffeq, one step size for the batch: the published reference for ours.
+TORCHDIFFEQ_ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
-    It may step past t1 and interpolate back unless t1 is named as a step point, so it is named. Wrap the field
-    in a :class:`~fmbench.fields.CountingField` to count and to keep t inside the interval.
+
+def torchdiffeq_adaptive(
+    field: Field, x: Tensor, t0: float, t1: float, *, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5
+) -> Tensor:
+    """The same solve by one of torchdiffeq's adaptive methods, one step size for the batch: the published reference for ours.
+
+    It may step past t1 and interpolate back unless t1 is named as a step point, so it is named; its first-step probe may
+    still land outside of the interval. Wrap the field in a :class:`~fmbench.fields.CountingField` to count and to
+    keep t inside.
 
     Raises:
+        ValueError: an unknown method.
         DivergedError: its step size vanished.
     """
     from torchdiffeq import odeint
 
+    if method not in TORCHDIFFEQ_ADAPTIVE:
+        raise ValueError(f"unknown adaptive method {method!r} of torchdiffeq; known: {', '.join(TORCHDIFFEQ_ADAPTIVE)}")
     times = torch.tensor([t0, t1], dtype=torch.float64, device=x.device)
     try:
-        solution = odeint(field, x, times, rtol=rtol, atol=atol, method="dopri5", options={"step_t": times[1:]})
+        solution = odeint(field, x, times, rtol=rtol, atol=atol, method=method, options={"step_t": times[1:]})
     except AssertionError as error:
         raise DivergedError(f"torchdiffeq gave up: {error}") from None
     return solution[-1]

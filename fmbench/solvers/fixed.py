@@ -7,16 +7,6 @@ from fmbench.fields import Field
 from fmbench.solvers.tableaux import Tableau
 
 
-def uniform_grid(t0: float, t1: float, steps: int) -> Tensor:
-    """``steps + 1`` equally spaced times, float64, both ends exact.
-
-    The grid is always made from the number of steps: a step size 1/N adds up to one step more for some N.
-    """
-    if steps < 1:
-        raise ValueError(f"a grid needs at least one step, not {steps}")
-    return torch.linspace(t0, t1, steps + 1, dtype=torch.float64)
-
-
 def steps_for(nfe: int, tableau: Tableau) -> int:
     """How many steps spend exactly ``nfe`` evaluations.
 

@@ -44,6 +44,9 @@ class Tableau:
 EULER = Tableau("euler", a=((),), b=(1.0,), c=(0.0,), order=1)
 MIDPOINT = Tableau("midpoint", a=((), (1 / 2,)), b=(0.0, 1.0), c=(0.0, 1 / 2), order=2)
 HEUN = Tableau("heun", a=((), (1.0,)), b=(1 / 2, 1 / 2), c=(0.0, 1.0), order=2)
+RALSTON = Tableau("ralston", a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0.0, 2 / 3), order=2)
+"""Ralston 1962: the two-stage method with the smallest bound on its local error."""
+HEUN3 = Tableau("heun3", a=((), (1 / 3,), (0.0, 2 / 3)), b=(1 / 4, 0.0, 3 / 4), c=(0.0, 1 / 3, 2 / 3), order=3)
 RK4 = Tableau(
     "rk4",
     a=((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
@@ -51,6 +54,15 @@ RK4 = Tableau(
     c=(0.0, 1 / 2, 1 / 2, 1.0),
     order=4,
 )
+"""The classical one. torchdiffeq's method of this name is the 3/8 rule."""
+RK4_38 = Tableau(
+    "rk4_38",
+    a=((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
+    b=(1 / 8, 3 / 8, 3 / 8, 1 / 8),
+    c=(0.0, 1 / 3, 2 / 3, 1.0),
+    order=4,
+)
+"""Kutta's 3/8 rule (Hairer, Norsett & Wanner, II.1); torchdiffeq's ``rk4``."""
 DOPRI5 = Tableau(
     "dopri5",
     a=(
@@ -72,4 +84,4 @@ DOPRI5 = Tableau(
 The embedded weights are Shampine's (1986), which torchdiffeq has too; their error estimate is 2/3 of Dormand & Prince's own.
 With them, NFE at a tolerance is like for like with numbers published from torchdiffeq."""
 
-FIXED: dict[str, Tableau] = {t.name: t for t in (EULER, MIDPOINT, HEUN, RK4)}
+FIXED: dict[str, Tableau] = {t.name: t for t in (EULER, MIDPOINT, HEUN, RALSTON, HEUN3, RK4, RK4_38)}

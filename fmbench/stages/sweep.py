@@ -12,7 +12,8 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.provenance import versions
 from fmbench.records import DIVERGED, write_rows
 from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.fixed import integrate, steps_for, uniform_grid
+from fmbench.solvers.fixed import integrate, steps_for
+from fmbench.solvers.grids import uniform_grid
 from fmbench.solvers.tableaux import FIXED
 from fmbench.stages.common import Job, Model, base_noise, batches, load_model
 
