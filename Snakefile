@@ -13,6 +13,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/theory.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 
@@ -21,4 +22,6 @@ rule all:
     default_target: True
     input:
         results("table1.csv"),
+        results("table4.csv") if DEQUANTISED else [],
+        results("equivalence.csv"),
         expand(results("figures/{figure}.png"), figure=FIGURES),

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
+from fmbench.names import FIGURES
 from fmbench.progress import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -43,8 +44,9 @@ def _spec(text: str, command: str) -> dict[str, Any]:
     if not isinstance(spec, dict) or "stage" not in spec:
         raise ConfigError("--spec must be an object with a stage. Print one with `fmbench spec`")
     stage = {"table1": "tables"}.get(command, command)
-    wanted = {"prepare": "source", "features": "settings", "train": "network", "quality": "samples", "check": "methods"}
-    if spec["stage"] != stage or wanted.get(stage, "stage") not in spec:
+    wanted = {"prepare": "source", "features": "settings", "train": "method", "quality": "samples", "check": "methods"}
+    wanted |= {"table1": "overrides", "table4": "draws"}
+    if spec["stage"] != stage or wanted.get(command, "stage") not in spec:
         raise ConfigError(
             f"--spec is not one of `fmbench {command}`: its stage is {spec['stage']!r}. Print one with `fmbench spec`"
         )
@@ -191,6 +193,39 @@ def likelihood(
 
 
 @app.command()
+def draws(
+    spec: Spec,
+    data: Folder,
+    model: Folder,
+    out: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+    device: Device = "",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Measure a model's NLL over the number of dequantisation draws (images only)."""
+    from fmbench.stages.draws import run
+
+    run(_job(_spec(spec, "draws"), code, mode, log, device, threads), data, model, out)
+
+
+@app.command()
+def theory(
+    spec: Spec,
+    out: Folder,
+    summary: Annotated[Path, typer.Option(help="the table of equivalences, as CSV")],
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Tabulate what follows from the methods' definitions alone: noise levels, fields, densities, equivalences."""
+    from fmbench.stages.theory import run
+
+    values = _spec(spec, "theory")
+    run(values, out, summary, _console(values, mode, log))
+
+
+@app.command()
 def sweep(
     spec: Spec,
     data: Folder,
@@ -259,8 +294,24 @@ def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode
 
 
 @app.command()
+def table4(
+    spec: Spec,
+    rows: Annotated[list[Path], typer.Option(help="rows of the stage draws; give it once for each file")],
+    out: Folder,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Write Table 4, NLL over the number of draws, as CSV (--out), Markdown and LaTeX (beside it)."""
+    from fmbench.report.table4 import write_table4
+
+    values = _spec(spec, "table4")
+    table = write_table4(rows, values, out)
+    _console(values, mode, log).say(f"{len(table)} rows -> {out}, {out.with_suffix('.md').name}, .tex")
+
+
+@app.command()
 def figure(
-    name: Annotated[str, typer.Argument(help="fig04, fig07 or fig11")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(FIGURES)}")],
     results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
     out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf; may be given several times")] = None,
     data: Annotated[Path | None, typer.Option(help="also write the data shown, as parquet")] = None,
@@ -277,7 +328,7 @@ def figure(
 
 @app.command()
 def spec(
-    stage: Annotated[str, typer.Argument(help="check, prepare, features, train, sample, likelihood, sweep, quality, ...")],
+    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, likelihood, draws, sweep, ...")],
     dataset: Annotated[str | None, typer.Argument()] = None,
     method: Annotated[str | None, typer.Argument()] = None,
     seed: Annotated[int, typer.Argument()] = 0,
@@ -288,9 +339,15 @@ def spec(
     from fmbench.config import canonical, load
 
     config = load(*map(str, configfile))
-    whole: dict[str, Callable[..., Any]] = {"check": specs.check, "collect": specs.collect, "table1": specs.table1}
+    whole: dict[str, Callable[..., Any]] = {
+        "check": specs.check,
+        "theory": specs.theory,
+        "collect": specs.collect,
+        "table1": specs.table1,
+        "table4": specs.table4,
+    }
     by_data: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
-    by_model = ("train", "sample", "likelihood", "sweep", "quality")
+    by_model = ("train", "sample", "likelihood", "draws", "sweep", "quality")
     if stage not in (*whole, *by_data, *by_model):
         raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model))}")
     if stage in whole:

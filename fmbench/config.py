@@ -8,13 +8,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fmbench import names
 from fmbench.errors import ConfigError
-from fmbench.methods import METHODS, Method, Part
+from fmbench.methods import METHODS, ORACLES, Method, Part
 from fmbench.plugins import is_dotted, resolve
 
 
@@ -131,8 +131,22 @@ class TrainingOverrides(Settings):
     clip_norm: Positive | None = None
 
 
+class OracleSettings(Settings):
+    """A method without a network: the closed-form field of the training set."""
+
+    points: Count = Field(10_000, description="the first so many points of the training set")
+    bandwidth: Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="standard deviation of the Gaussian about each point, in model units; null takes, for images, that of a "
+        "uniform within one level, and for points the one with the largest leave-one-out likelihood; 0 is the points themselves",
+    )
+
+
 class MethodSettings(Settings):
-    """A method: the name of a known one, or path + prediction + weighting + time distribution written out."""
+    """A method: the name of a known one, or path + prediction + weighting + time distribution written out.
+
+    With ``oracle`` there is no network, only a path.
+    """
 
     name: Name
     use: str | None = Field(
@@ -144,28 +158,33 @@ class MethodSettings(Settings):
     time: Annotated[TimePart, BeforeValidator(_by_name, json_schema_input_type=str | TimePart)] | None = None
     t_min: Number | None = None
     t_max: Number | None = None
+    oracle: OracleSettings | None = None
     training: TrainingOverrides = TrainingOverrides()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.name == "data":
-            raise ValueError("a method cannot be called data: figures show the data under that name")
         if self.use is not None and not is_dotted(self.use) and self.use not in METHODS:
             raise ValueError(f"use: unknown method {self.use!r}; known: {', '.join(METHODS)}; or 'package.module:MY_METHOD'")
-        changed = [
-            k for k in ("use", "path", "prediction", "weighting", "time", "t_min", "t_max") if getattr(self, k) is not None
-        ]
+        parts = ("use", "path", "prediction", "weighting", "time", "t_min", "t_max", "oracle")
+        changed = [k for k in parts if getattr(self, k) is not None]
         if self.name in METHODS and changed:
             raise ValueError(
-                f"{self.name} is the paper's method and stands beside the paper's numbers, so its {', '.join(changed)} cannot "
+                f"{self.name} is a known method, which tables and figures show by that name, so its {', '.join(changed)} cannot "
                 f"be changed. Give the variant a name of its own: {{name: my_{self.name}, use: {self.name}, ...}}"
             )
         if self.name == "data":
             raise ValueError("a method cannot be called data: figures show the real data by that name")
-        if self.name not in METHODS and self.use is None and (self.path is None or self.prediction is None):
+        if self.oracle is not None or (self.use or self.name) in ORACLES:
+            trained = [k for k in ("prediction", "weighting", "time") if getattr(self, k) is not None]
+            trained += sorted(self.training.model_dump(exclude_none=True))
+            if trained:
+                raise ValueError(f"{self.name} is an oracle: nothing is trained, so {', '.join(trained)} would change nothing")
+        needed = self.path is None or (self.prediction is None and self.oracle is None)
+        if self.name not in METHODS and self.use is None and needed:
             raise ValueError(
                 f"unknown method {self.name!r}; known: {', '.join(METHODS)}. A method of your own needs at least "
-                "path and prediction (weighting and time are uniform unless given), or use: package.module:MY_METHOD"
+                "path and prediction (weighting and time are uniform unless given), or path and oracle: {}, or "
+                "use: package.module:MY_METHOD"
             )
         return self
 
@@ -178,6 +197,9 @@ class MethodSettings(Settings):
                 values = settings.model_dump()
                 given[name] = Part(values.pop("name"), values)
         given |= {name: getattr(self, name) for name in ("t_min", "t_max") if getattr(self, name) is not None}
+        if self.oracle is not None:
+            given["oracle"] = self.oracle.model_dump()
+            given.setdefault("prediction", Part("velocity"))
 
         base: Method | None = METHODS.get(self.name)
         if self.use is not None:
@@ -256,13 +278,30 @@ class LikelihoodSettings(Settings):
     exact_up_to: Natural = Field(16, description="exact divergence up to this many dimensions, Hutchinson's above")
     probes: Count = 1
     probe: Literal["rademacher", "gaussian"] = "rademacher"
+    mode: Literal["reverse", "forward"] = Field(
+        "reverse", description="how probes are applied: forward mode needs less memory and more time"
+    )
 
 
 class SolverSettings(Settings):
-    """A fixed-step solver with its own list of NFE."""
+    """A fixed-step solver with its own time grid and list of NFE."""
 
-    name: Annotated[str, _known("solver", tuple(names.FIXED_SOLVERS))]
-    nfe: Annotated[list[Count], Field(min_length=1)]
+    name: Annotated[str, _known("solver", tuple(names.STEP_COSTS))]
+    grid: Literal["uniform", "karras", "log_snr", "cosine"] = "uniform"
+    nfe: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="null for the sweep's own list")
+
+
+class Cell(NamedTuple):
+    """One measurement of a sweep."""
+
+    solver: str
+    grid: str
+    nfe: int
+
+    @property
+    def label(self) -> str:
+        """The solver's name in the records: with its grid, unless that is the uniform one."""
+        return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
 
 
 class SweepSettings(Settings):
@@ -271,7 +310,10 @@ class SweepSettings(Settings):
     n: Count = 256
     batch: Count = 256
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
-    solvers: Annotated[list[str | SolverSettings], Field(min_length=1)] = ["euler", "midpoint", "heun", "rk4"]
+    solvers: Annotated[
+        list[Annotated[SolverSettings, BeforeValidator(_by_name, json_schema_input_type=str | SolverSettings)]],
+        Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
+    ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
     reference_solver: str = Field(
         "midpoint",
         description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
@@ -281,10 +323,10 @@ class SweepSettings(Settings):
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:
-        for solver, nfe in [*self.cells(), (self.reference_solver, self.reference_nfe)]:
-            if solver not in names.FIXED_SOLVERS:
-                raise ValueError(f"unknown solver {solver!r}; known: {', '.join(names.FIXED_SOLVERS)}")
-            stages = names.FIXED_SOLVERS[solver]
+        for solver, _, nfe in [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]:
+            if solver not in names.STEP_COSTS:
+                raise ValueError(f"unknown solver {solver!r}; known: {', '.join(names.STEP_COSTS)}")
+            stages = names.STEP_COSTS[solver]
             if nfe % stages:
                 raise ValueError(
                     f"{solver} costs {stages} evaluations a step and cannot spend exactly {nfe}; give multiples of "
@@ -292,13 +334,24 @@ class SweepSettings(Settings):
                 )
         return self
 
-    def cells(self) -> list[tuple[str, int]]:
-        """Every (solver, NFE) of the sweep."""
-        pairs = []
-        for entry in self.solvers:
-            name, nfes = (entry, self.nfe) if isinstance(entry, str) else (entry.name, entry.nfe)
-            pairs += [(name, nfe) for nfe in nfes]
+    def cells(self) -> list[Cell]:
+        """Every solver on its grid at every NFE."""
+        pairs = [Cell(entry.name, entry.grid, nfe) for entry in self.solvers for nfe in entry.nfe or self.nfe]
         return list(dict.fromkeys(pairs))
+
+
+class DrawsSettings(Settings):
+    """NLL of images over the number of dequantisation draws, by both estimators: Table 4."""
+
+    n: Several = Field(64, description="the first so many test images")
+    draws: Annotated[list[Count], Field(min_length=1)] = [1, 5, 20]
+    probes: Count = Field(
+        4, description="Hutchinson probes averaged for each draw, in one solve; the paper's estimator has the first"
+    )
+    exact_up_to: Natural = Field(0, description="exact divergence up to this many dimensions, in place of the averaged probes")
+    batch: Count = 1000
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
 
 
 class FeatureSettings(Settings):
@@ -316,6 +369,7 @@ class EvaluationSettings(Settings):
     sample: SampleSettings = SampleSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
     sweep: SweepSettings = SweepSettings()
+    draws: DrawsSettings = DrawsSettings()
     features: FeatureSettings = FeatureSettings()
 
 
@@ -473,5 +527,5 @@ def method_values(method: Method) -> dict[str, Any]:
 
 def method_from_values(values: Mapping[str, Any]) -> Method:
     """The inverse of :func:`method_values`."""
-    parts = {k: Part(**values[k]) for k in ("path", "prediction", "weighting", "time")}
-    return Method(name=values["name"], t_min=values["t_min"], t_max=values["t_max"], **parts)
+    parts: dict[str, Any] = {k: Part(**values[k]) for k in ("path", "prediction", "weighting", "time")}
+    return Method(name=values["name"], t_min=values["t_min"], t_max=values["t_max"], oracle=values["oracle"], **parts)

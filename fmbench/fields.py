@@ -4,6 +4,7 @@ A field is a function (t, x) -> velocity with x of shape (B, *) and t of shape (
 """
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,13 @@ def velocity_field(network: nn.Module | Field, path: AffinePath, prediction: Pre
     return field
 
 
-class CountingField:
-    """Wraps a field: keeps t inside the interval on which it is defined, and counts what is evaluated.
+Value = TypeVar("Value")
+
+
+class CountingField(Generic[Value]):
+    """Wraps a field, keeps t inside the interval on which it is defined, and counts what is evaluated.
+
+    What it wraps may also give more than the velocity, such as its divergence.
 
     Adaptive solvers step past the end, and their first-step probe can land far outside; the field there is
     undefined, so t is clamped here, in one place.
@@ -45,12 +51,12 @@ class CountingField:
         evaluations: how many samples were evaluated in all (over the batch size: the mean NFE per sample).
     """
 
-    def __init__(self, field: Field, t_min: float = 0.0, t_max: float = 1.0) -> None:
+    def __init__(self, field: Callable[[Tensor, Tensor], Value], t_min: float = 0.0, t_max: float = 1.0) -> None:
         self.field, self.t_min, self.t_max = field, t_min, t_max
         self.calls = 0
         self.evaluations = 0
 
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+    def __call__(self, t: Tensor, x: Tensor) -> Value:
         self.calls += 1
         self.evaluations += x.shape[0]
         return self.field(t.clamp(self.t_min, self.t_max), x)

@@ -2,14 +2,14 @@
 
 The pair (x, log p) is solved backwards from data, eq. 31 of Lipman et al. 2023; then log p1(x1) = log p0(x0) - f(0).
 With K probes there are K integrals of the divergence beside x. The joint state's error norm is the RMS over all B (D + K)
-entries (K = 1 for an exact divergence), each scaled by atol + rtol |.|; the joint solve takes other steps than x alone, so its NFE
-is counted apart.
+entries (K = 1 for an exact divergence), each scaled by atol + rtol |.|; the joint solve takes other steps than x alone, so
+its NFE is counted apart.
 
-**Noise inside a logarithm.** Hutchinson's estimate makes log p unbiased (eq. 34-35), with a variance. The paper's recipe for K
-dequantisation draws (eq. 47) averages exp(log p) over them, and the exponential of a noisy exponent is too large on
-average: with variance v from the probe alone, about (1 - 1/K) v / 2 nats too large (:func:`probe_bias`), which looks like a better NLL.
-So: the exact divergence where it can be paid; otherwise several probes for each draw, averaged before the exponential, with
-what is left of their variance reported beside the number; and the paper's own estimate under its own name.
+**Noise inside a logarithm.** Hutchinson's estimate makes log p unbiased (eq. 34-35), with a variance. The paper's recipe for
+K dequantisation draws (eq. 47) averages exp(log p) over them, and the exponential of a noisy exponent is too large on average:
+with variance v from the probe alone, about (1 - 1/K) v / 2 nats (:func:`probe_bias`), which looks like a better NLL. So: the
+exact divergence where it can be paid; otherwise several probes for each draw, averaged before the exponential, with what is
+left of their variance reported beside the number; and the paper's own estimate under its own name.
 """
 
 import math

@@ -69,3 +69,5 @@ METHODS: dict[str, Method] = {
         Method("oracle_vp", Part("vp"), Part("velocity"), oracle=dict(ORACLE)),
     )
 }
+
+ORACLES = tuple(name for name, method in METHODS.items() if method.oracle is not None)

@@ -11,6 +11,20 @@ TIME_DISTRIBUTIONS = ("uniform", "log_snr", "logit_normal")
 GRIDS = ("uniform", "karras", "log_snr", "cosine")
 NETWORKS = ("mlp", "unet")
 FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
-"""Fixed-step solvers and what one step of each costs in evaluations of the field."""
+"""Runge-Kutta solvers and what one step of each costs in evaluations of the field."""
+STEP_COSTS = {**FIXED_SOLVERS, "ddim": 1}
+"""Everything a sweep can run."""
 DATASETS: dict[str, tuple[int, ...]] = {"checkerboard": (2,), "digits": (1, 8, 8)}
 """Data sources and the shape of one sample, known before anything is prepared."""
+FIGURES: dict[str, tuple[str, ...]] = {
+    "fig02": ("theory/fields.parquet",),
+    "fig03": ("theory/trajectories.parquet",),
+    "fig04": ("previews.parquet",),
+    "fig07": ("records.parquet",),
+    "fig08": ("theory/fields.parquet",),
+    "fig11": ("previews.parquet",),
+    "densities": ("theory/densities.parquet",),
+    "noise_levels": ("theory/noise_levels.parquet",),
+    "equivalence": ("theory/equivalence.parquet",),
+}
+"""Figures and the files below the results folder that each is drawn from."""

@@ -161,7 +161,7 @@ class Objective:
                 f"at t_max = {self.t_max} the path is not the data: x_t = {c.a[1]:.3g} x1 + {c.s[1]:.3g} x0; end nearer to t = 1"
             )
 
-    def loss(self, network: nn.Module, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+    def loss(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
         """The loss of each sample.
 
         Args:

@@ -256,7 +256,7 @@ class GeneralAffine(AffinePath):
             if wrong.any():
                 k = int(wrong.nonzero()[0]) + 1
                 raise ValueError(
-                    f"{name}({t[k]:g}) = {found[k]:g} is not the derivative, which is {true[k]:g}; leave it out to have it computed"
+                    f"{name}({t[k]:g}) = {found[k]:g} is not the derivative, {true[k]:g}; leave it out to have it computed"
                 )
 
     @property

@@ -34,6 +34,8 @@ class Row:
         n: samples the value is over; ``batch``: samples that shared a step size or a pass.
         solver, nfe, rtol, atol: of the solve behind the value; ``nfe`` is what the counting field saw.
         step: training iteration, where the metric is along training.
+        draws: dequantisation draws K behind a likelihood; ``probes``: Hutchinson probes averaged for each, 0 for an exact
+            divergence.
         features, reference: extractor and reference of a distance between distributions.
         config_hash: hash of all settings the value depends on; ``code_hash``: of the code of its stage.
     """
@@ -54,6 +56,8 @@ class Row:
     rtol: float | None = None
     atol: float | None = None
     step: int | None = None
+    draws: int | None = None
+    probes: int | None = None
     features: str = ""
     reference: str = ""
     config_hash: str = ""

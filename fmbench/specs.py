@@ -8,6 +8,7 @@ a model has that model's spec hash in its own spec, so the hash in every row cov
 from typing import Any
 
 from fmbench.config import Config, method_values, settings_hash
+from fmbench.names import DATASETS
 from fmbench.plugins import is_dotted
 
 Spec = dict[str, Any]
@@ -31,21 +32,24 @@ def features(config: Config, dataset: str) -> Spec:
 
 
 def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
-    """One training."""
-    return {
+    """One training; for an oracle, which has none, without network and training settings."""
+    resolved = config.method(method).resolve()
+    spec = {
         "stage": "train",
         "dataset": dataset,
         "data": settings_hash(prepare(config, dataset)),
-        "method": method_values(config.method(method).resolve()),
+        "method": method_values(resolved),
         "seed": seed,
-        "network": config.dataset(dataset).network.model_dump(),
-        "training": config.training(dataset, method).model_dump(),
         "device": config.device,
     }
+    if resolved.oracle is None:
+        spec["network"] = config.dataset(dataset).network.model_dump()
+        spec["training"] = config.training(dataset, method).model_dump()
+    return spec
 
 
 def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -> Spec:
-    """A stage that works on one model: ``sample``, ``likelihood``, ``sweep`` or ``quality``."""
+    """A stage that works on one model: ``sample``, ``likelihood``, ``draws``, ``sweep`` or ``quality``."""
     spec = {
         "stage": stage,
         "dataset": dataset,
@@ -89,7 +93,34 @@ def table1(config: Config) -> Spec:
         "methods": [m.name for m in config.methods],
         "seeds": config.seeds,
         "overrides": overridden(config),
+        "oracles": oracles(config),
     }
+
+
+def table4(config: Config) -> Spec:
+    """NLL over the number of draws, of what was trained: test points are nothing to an oracle of the training set."""
+    return {
+        "stage": "table4",
+        "datasets": images(config),
+        "methods": [m.name for m in config.methods if m.name not in oracles(config)],
+        "seeds": config.seeds,
+        "draws": {d: config.dataset(d).evaluation.draws.draws for d in images(config)},
+    }
+
+
+def oracles(config: Config) -> list[str]:
+    """Methods without a network."""
+    return [m.name for m in config.methods if m.resolve().oracle is not None]
+
+
+def images(config: Config) -> list[str]:
+    """The data sets with likelihoods over dequantisation draws: all but those whose source is known to give points."""
+    return [d for d in config.datasets if len(DATASETS.get(config.dataset(d).data.source, (1, 1, 1))) == 3]
+
+
+def theory(config: Config) -> Spec:
+    """What is drawn and tabulated from the methods' definitions alone."""
+    return {"stage": "theory", "methods": [method_values(m.resolve()) for m in config.methods]}
 
 
 def plugins(spec: Any) -> tuple[str, ...]:

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from fmbench.errors import DataError
 from fmbench.files import atomic
 from fmbench.records import read_table, write_table
-from fmbench.report.style import colours, label, markers
+from fmbench.report import theory
+from fmbench.report.style import COLUMN, colours, label, markers
 from fmbench.report.tables import records_frame
-
-COLUMN = 3.4  # inches: the width of a column in print
 
 
 def fig07_data(results: Path) -> pd.DataFrame:
@@ -179,7 +178,10 @@ def _sheet(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame) -> None:
     axis.imshow(sheet.clip(0, 1).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
-FIGURES: dict[str, tuple[Callable[[Path], pd.DataFrame], Callable[[pd.DataFrame], Figure]]] = {
+Figures = dict[str, tuple[Callable[[Path], pd.DataFrame], Callable[[pd.DataFrame], Figure]]]
+
+FIGURES: Figures = {
+    **theory.FIGURES,
     "fig04": (fig04_data, fig04),
     "fig07": (fig07_data, fig07),
     "fig11": (fig11_data, fig11),

@@ -1,14 +1,19 @@
 """What is the same in every table and figure: names, order, one colour per method."""
 
+COLUMN = 3.4
+"""Inches: the width of a column in print."""
+
 LABELS = {
     "ddpm": "DDPM",
     "score_matching": "Score matching",
     "scoreflow": "ScoreFlow",
     "fm_diffusion": "FM, diffusion path",
     "fm_ot": "FM, OT path",
+    "oracle_ot": "Oracle, OT path",
+    "oracle_vp": "Oracle, diffusion path",
     "data": "Data",
 }
-_COLOURS = {"ddpm": 0, "score_matching": 1, "scoreflow": 2, "fm_diffusion": 4, "fm_ot": 3}
+_COLOURS = {"ddpm": 0, "score_matching": 1, "scoreflow": 2, "fm_diffusion": 4, "fm_ot": 3, "oracle_ot": 7, "oracle_vp": 5}
 _MARKERS = "osD^vPX*<>"
 
 
@@ -23,7 +28,8 @@ def colours(methods: list[str]) -> dict[str, tuple[float, float, float]]:
 
     palette = sns.color_palette("colorblind", 10)
     own = [m for m in methods if m not in _COLOURS]
-    return {m: palette[_COLOURS.get(m, 5 + (own.index(m) if m in own else 0)) % 10] for m in methods}
+    free = [6, 8, 9, 5, 7]
+    return {m: palette[_COLOURS[m] if m in _COLOURS else free[own.index(m) % len(free)]] for m in methods}
 
 
 def markers(methods: list[str]) -> dict[str, str]:

@@ -119,15 +119,19 @@ def _cell(mean: float, std: float, digits: int, best: bool, bold: tuple[str, str
     return f"{bold[0]}{text}{bold[1]}" if best else text
 
 
-def _layout(table: pd.DataFrame, dataset: str, bold: tuple[str, str], plus_minus: str) -> list[list[str]]:
-    """Rows of text: method, NLL, distance, NFE, sample std, each with the paper's value where it has one."""
+def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], bold: tuple[str, str], plus_minus: str) -> list[list[str]]:
+    """Rows of text: method, NLL, distance, NFE, sample std, each with the paper's value where it has one.
+
+    Oracles have learnt nothing, so they do not compete for the lowest mean.
+    """
     rows = []
     part = table[table.dataset == dataset]
+    trained = part[~part.method.isin(oracles)]
     for _, row in part.iterrows():
         cells = [label(row.method)]
         for name, digits in (("nll", 3), ("fid", 2), ("nfe", 1)):
             mean = row[f"{name}_mean"]
-            best = bool(pd.notna(mean) and mean == part[f"{name}_mean"].min())
+            best = row.method not in oracles and bool(pd.notna(mean) and mean == trained[f"{name}_mean"].min())
             cell = _cell(mean, row[f"{name}_std"], digits, best, bold, plus_minus)
             if pd.notna(row[f"paper_{name}"]):
                 cell += f" ({row[f'paper_{name}']:g})"
@@ -151,7 +155,7 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
         unit, distance = _only(part.nll_unit) or "nats", _distance_name(table, dataset)
         points = _metric(records[records.dataset == dataset], "energy_distance")
         header = ["Method", f"NLL ({unit})", distance, "NFE", "Sample std", "Status"]
-        rows = _layout(table, dataset, ("**", "**"), "±")
+        rows = _layout(table, dataset, spec["oracles"], ("**", "**"), "±")
         if len(points):
             # Points have no Frechet column; energy distance and support take its place.
             header[2:3] = ["Energy distance (1e-4)", "Off support"]
@@ -232,13 +236,29 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
     real = _metric(mine, "data_std")
     if len(real):
         notes.append(f"Sample std is of unclamped samples, in the network's units; the data's is {real.value.iloc[0]:.3f}.")
+    closed, own, own_closed = (_metric(mine, m) for m in ("nll_closed_form", "nll_own", "nll_own_closed_form"))
+    if len(closed):
+        names = ", ".join(label(m) for m in closed.method.unique())
+        notes.append(
+            f"{names}: the closed-form field of the training set, no network and nothing learnt; not in bold. It knows the "
+            f"training set and no test point. NLL of the test set without a solver: {_by_method(closed, 3)}; of its own draws: "
+            f"{_by_method(own, 3)}, without a solver {_by_method(own_closed, 3)}."
+        )
     for method, values in spec["overrides"].items():
         notes.append(f"{label(method)} does not train under the common settings: {values}.")
     return notes
 
 
-def _tex(text: str) -> str:
-    for character, escaped in (("\\", r"\textbackslash{}"), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
+def tex(text: str) -> str:
+    """Text with LaTeX's own characters escaped."""
+    for character, escaped in (
+        ("\\", r"\textbackslash{}"),
+        ("±", r"$\pm$"),
+        ("_", r"\_"),
+        ("%", r"\%"),
+        ("&", r"\&"),
+        ("#", r"\#"),
+    ):
         text = text.replace(character, escaped)
     return text
 
@@ -246,18 +266,18 @@ def _tex(text: str) -> str:
 def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
     """Table 1 in the paper's layout: a row per method, three columns per data set; needs booktabs."""
     datasets = spec["datasets"]
-    bodies = {d: _layout(table, d, (r"\textbf{", "}"), r"$\pm$") for d in datasets}
+    bodies = {d: _layout(table, d, spec["oracles"], (r"\textbf{", "}"), r"$\pm$") for d in datasets}
     lines = [
         r"\begin{tabular}{l" + "rrr" * len(datasets) + "}",
         r"\toprule",
-        " & ".join(["", *(rf"\multicolumn{{3}}{{c}}{{{_tex(d)}}}" for d in datasets)]) + r" \\",
+        " & ".join(["", *(rf"\multicolumn{{3}}{{c}}{{{tex(d)}}}" for d in datasets)]) + r" \\",
         "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(datasets))),
         " & ".join(["Method", *(f"NLL & {_distance_name(table, d)} & NFE" for d in datasets)]) + r" \\",
         r"\midrule",
     ]
     for i, method in enumerate(spec["methods"]):
         cells = [c for d in datasets for c in bodies[d][i][1:4]]
-        lines.append(" & ".join([_tex(label(method)), *cells]) + r" \\")
+        lines.append(" & ".join([tex(label(method)), *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     units = ", ".join(f"{d}: {_only(table[table.dataset == d].nll_unit)}" for d in datasets)
     features = ", ".join(f"{d}: {_only(table[table.dataset == d].fid_features) or 'none'}" for d in datasets)

@@ -10,7 +10,8 @@ With one step size for the batch, NFE depends on the batch (the hardest sample l
 size per sample it does not, and finished samples leave the batch.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from fmbench.fields import Field
 from fmbench.solvers.tableaux import DOPRI5
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+_SMALLEST = 1e-14
 _A = [torch.tensor(row, dtype=torch.float64) for row in DOPRI5.a]
 _ERROR = torch.tensor(DOPRI5.b, dtype=torch.float64) - torch.tensor(DOPRI5.b_low, dtype=torch.float64)
 
@@ -64,44 +66,40 @@ def dopri5(
     """
     if t0 == t1:
         raise ValueError(f"the interval of integration is empty: t0 = t1 = {t0}")
+    solve = _with_a_step_per_sample if per_sample else _with_one_step
+    return solve(field, x, t0, t1, rtol, atol, max_nfe)
+
+
+def _with_a_step_per_sample(
+    field: Field, x: Tensor, t0: float, t1: float, rtol: float, atol: float, max_nfe: int
+) -> AdaptiveSolution:
     batch, shape = x.shape[0], x.shape
-    lanes = batch if per_sample else 1
     sign = 1.0 if t1 > t0 else -1.0
     dev, dt = x.device, x.dtype
-    a_rows = [row.to(dev, dt) for row in _A]
-    error_weights = _ERROR.to(dev, dt)
 
     def evaluate(t: Tensor, y: Tensor) -> Tensor:
-        return field(t if per_sample else t[0], y.reshape(-1, *shape[1:])).reshape(y.shape)
+        return field(t, y.reshape(-1, *shape[1:])).reshape(y.shape)
 
     def norm(y: Tensor) -> Tensor:
-        squares = y.double() ** 2
-        return (squares.mean(1) if per_sample else squares.mean().reshape(1)).sqrt()
+        return (y.double() ** 2).mean(1).sqrt()
 
     y = x.reshape(batch, -1)
-    t = torch.full((lanes,), t0, dtype=torch.float64, device=dev)
+    t = torch.full((batch,), t0, dtype=torch.float64, device=dev)
     k1 = evaluate(t, y)
     h = _first_step(evaluate, norm, t, y, k1, sign, abs(t1 - t0), rtol, atol)
-    nfe = torch.full((lanes,), 2, dtype=torch.int64, device=dev)
+    nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
+    step = _Step(y, k1)
 
     # Results by sample; `lane` maps the rows still under way to their place in them.
-    final, spent = y.clone(), torch.zeros(lanes, dtype=torch.int64, device=dev)
-    failed = torch.zeros(lanes, dtype=torch.bool, device=dev)
-    lane = torch.arange(lanes, device=dev)
+    final, spent = y.clone(), torch.zeros(batch, dtype=torch.int64, device=dev)
+    failed = torch.zeros(batch, dtype=torch.bool, device=dev)
+    lane = torch.arange(batch, device=dev)
 
     while lane.numel():
         last = h >= sign * (t1 - t)
         h = torch.where(last, sign * (t1 - t), h)
-        column = (sign * h).to(dt).reshape(-1, 1)
-        k = torch.empty(7, *y.shape, dtype=dt, device=dev)
-        k[0] = k1
-        flat = k.reshape(7, -1)
-        z = y
-        for i in range(1, 7):
-            z = y + column * torch.mv(flat[:i].T, a_rows[i]).reshape(y.shape)
-            k[i] = evaluate(t + sign * DOPRI5.c[i] * h, z)
+        z, error = step.take(evaluate, y, [t + sign * c * h for c in DOPRI5.c], (sign * h).to(dt).reshape(-1, 1))
         nfe = nfe + 6
-        error = column * torch.mv(flat.T, error_weights).reshape(y.shape)
         ratio = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
         accept = ratio <= 1  # a NaN is not accepted
         factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
@@ -110,24 +108,93 @@ def dopri5(
 
         rows = accept.reshape(-1, 1)
         y = torch.where(rows, z, y)
-        k1 = torch.where(rows, k[6], k1)
+        k1 = torch.where(rows, step.slopes[6], step.slopes[0])
         t = torch.where(accept, torch.where(last, torch.full_like(t, t1), t + sign * h), t)
         h = h * factor
 
         done = accept & last
-        lost = ~done & ((nfe + 6 > max_nfe) | (h < 1e-14) | ~torch.isfinite(norm(y)))
+        lost = ~done & ((nfe + 6 > max_nfe) | (h < _SMALLEST) | ~torch.isfinite(norm(y)))
         over = done | lost
         if over.any():
-            ended = lane[over]
-            failed[ended] = lost[over]
-            spent[ended] = nfe[over]
-            if per_sample:
-                final[ended] = y[over]
-                going = ~over
-                y, k1, t, h, nfe, lane = y[going], k1[going], t[going], h[going], nfe[going], lane[going]
-            else:
-                final, lane = y, lane[:0]
-    return AdaptiveSolution(final.reshape(shape), spent.expand(batch).clone(), failed.expand(batch).clone())
+            ended, going = lane[over], ~over
+            failed[ended], spent[ended], final[ended] = lost[over], nfe[over], y[over]
+            y, k1, t, h, nfe, lane = y[going], k1[going], t[going], h[going], nfe[going], lane[going]
+            step = _Step(y, k1)
+        else:
+            step.slopes[0].copy_(k1)
+    return AdaptiveSolution(final.reshape(shape), spent, failed)
+
+
+def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, atol: float, max_nfe: int) -> AdaptiveSolution:
+    """The same algorithm with Python's floats for what decides: for one time and one step size, tensors cost more than a small
+    network's evaluation."""
+    batch, shape = x.shape[0], x.shape
+    sign = 1.0 if t1 > t0 else -1.0
+    nodes = sign * torch.tensor(DOPRI5.c, dtype=torch.float64, device=x.device)
+
+    def evaluate(t: Tensor, y: Tensor) -> Tensor:
+        return field(t, y.reshape(shape)).reshape(y.shape)
+
+    def norm(y: Tensor) -> Tensor:
+        return (y.double() ** 2).mean().sqrt()
+
+    y, t = x.reshape(batch, -1), t0
+    start = torch.tensor(t0, dtype=torch.float64, device=x.device)
+    k1 = evaluate(start, y)
+    h = float(_first_step(evaluate, norm, start, y, k1, sign, abs(t1 - t0), rtol, atol))
+    step, nfe, finite = _Step(y, k1), 2, bool(norm(y).isfinite())
+
+    while True:
+        last = h >= sign * (t1 - t)
+        h = sign * (t1 - t) if last else h
+        z, error = step.take(evaluate, y, (t + nodes * h).unbind(), sign * h)
+        nfe += 6
+        measured = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
+        ratio, factor = float(measured), SAFETY * float(measured**-0.2)  # torch's own power: the digits of a step size per sample
+        accept = ratio <= 1  # a NaN is not accepted
+        factor = min(max(factor, 1.0 if accept else SHRINK), GROW) if math.isfinite(ratio) else SHRINK
+
+        if accept:
+            y, t = z, t1 if last else t + sign * h
+            step.slopes[0].copy_(step.slopes[6])
+            finite = bool(norm(y).isfinite())
+        h *= factor
+
+        done = accept and last
+        if done or nfe + 6 > max_nfe or h < _SMALLEST or not finite:
+            spent, failed = torch.full((batch,), nfe, device=x.device), torch.full((batch,), not done, device=x.device)
+            return AdaptiveSolution(y.reshape(shape), spent, failed)
+
+
+class _Step:
+    """Steps of states (B, D): room for their seven slopes, and the views of it that each step would otherwise make anew.
+
+    Attributes:
+        slopes: seven of shape (B, D); the first is that of the state a step starts from, the last that of its end.
+    """
+
+    def __init__(self, y: Tensor, k1: Tensor) -> None:
+        k = torch.empty(7, *y.shape, dtype=y.dtype, device=y.device)
+        self.slopes = list(k)
+        self.slopes[0].copy_(k1)
+        self.columns = [k.reshape(7, -1)[:i].T for i in range(8)]
+        self.rows = [row.to(y.device, y.dtype) for row in _A]
+        self.error_weights = _ERROR.to(y.device, y.dtype)
+
+    def take(
+        self, evaluate: Callable[[Tensor, Tensor], Tensor], y: Tensor, times: Sequence[Tensor], h: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """The end of a step from ``y`` and its estimated error.
+
+        Args:
+            times: of the stages, each of the shape that the field is called with.
+            h: signed step size, one or of shape (B, 1).
+        """
+        z = y
+        for i in range(1, 7):
+            z = y + h * torch.mv(self.columns[i], self.rows[i]).reshape(y.shape)
+            self.slopes[i].copy_(evaluate(times[i], z))
+        return z, h * torch.mv(self.columns[7], self.error_weights).reshape(y.shape)
 
 
 def _first_step(

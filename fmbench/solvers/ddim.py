@@ -19,12 +19,11 @@ same: which prediction is held constant over a step, and which varies, then matt
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from fmbench.fields import Field
 from fmbench.paths import AffinePath, Coefficients
-from fmbench.prediction import EPSILON, X, Prediction, convert
+from fmbench.prediction import EPSILON, Prediction, X, convert
 
 _DIVISORS: dict[str, Callable[[Coefficients], Tensor]] = {
     "x": lambda c: c.s,

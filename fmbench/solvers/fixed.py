@@ -32,22 +32,28 @@ def integrate(field: Field, x: Tensor, grid: Tensor, tableau: Tableau, keep: boo
     Returns:
         The final state, shape (B, *), or with ``keep`` all N + 1 states, shape (N + 1, B, *).
     """
-    times = grid.to(x.device)
-    sizes = (grid[1:] - grid[:-1]).tolist()
+    sizes = grid[1:] - grid[:-1]
+    # Whatever can be is done once and not once a step, which costs little more than the field's evaluations then.
+    nodes = torch.tensor(tableau.c, dtype=grid.dtype, device=grid.device)
+    times = iter((grid[:-1, None] + nodes * sizes[:, None]).to(x.device).flatten().unbind())
+    rows, last = [_nonzero(row) for row in tableau.a], _nonzero(tableau.b)
     states = [x]
-    for t, h in zip(times, sizes, strict=False):
+    for h in sizes.tolist():
         k: list[Tensor] = []
-        for row, node in zip(tableau.a, tableau.c, strict=True):
-            k.append(field(t + node * h if node else t, _combine(x, h, row, k)))
-        x = _combine(x, h, tableau.b, k)
+        for row in rows:
+            k.append(field(next(times), _combine(x, h, row, k)))
+        x = _combine(x, h, last, k)
         if keep:
             states.append(x)
     return torch.stack(states) if keep else x
 
 
-def _combine(x: Tensor, h: float, weights: tuple[float, ...], k: list[Tensor]) -> Tensor:
-    """x + h sum_i w_i k_i, leaving out zero weights."""
-    for w, slope in zip(weights, k, strict=True):
-        if w:
-            x = torch.add(x, slope, alpha=w * h)
+def _nonzero(weights: tuple[float, ...]) -> list[tuple[int, float]]:
+    return [(i, w) for i, w in enumerate(weights) if w]
+
+
+def _combine(x: Tensor, h: float, weights: list[tuple[int, float]], k: list[Tensor]) -> Tensor:
+    """x + h sum_i w_i k_i, over the weights that are not zero."""
+    for i, w in weights:
+        x = x.add(k[i], alpha=w * h)
     return x

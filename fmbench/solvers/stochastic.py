@@ -66,7 +66,7 @@ def euler_maruyama(
         drift = velocity
         if g2:
             drift = velocity + (g2 / 2) * convert(velocity, x, times[k], path, VELOCITY, SCORE)
-        x = x + h * drift
+        x = torch.add(x, drift, alpha=h)
         if g2:
             x = x + math.sqrt(g2 * h) * noise(k).to(x)
     return x

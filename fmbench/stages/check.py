@@ -14,7 +14,7 @@ from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.files import write_json
 from fmbench.names import DATASETS
-from fmbench.objectives import build
+from fmbench.objectives import Objective, build
 from fmbench.progress import Console
 from fmbench.stages.common import initial_network
 
@@ -38,7 +38,10 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         try:
             objective = build(method_from_values(values))
             objective.check_ends()
-            objectives.append((values["name"], objective))
+            if values["oracle"] is not None:
+                check_oracle(values["oracle"], objective)
+            else:
+                objectives.append((values["name"], objective))
         except Exception as error:  # a plug-in may fail in any way; each is a line of the message
             problems.append(f"  methods.{values['name']}: {error}")
     for name, folder in data.items():
@@ -76,9 +79,23 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))
     # Without its key the check is done again, when the data are there.
     passed = (key or settings_hash(spec)) if whole else ""
-    write_json(out, {"key": passed, "parameters": parameters, "methods": [m for m, _ in objectives]})
+    write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
-    console.say(f"{len(objectives)} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+    console.say(f"{len(spec['methods'])} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+
+
+def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
+    """Hold an oracle to a field that is finite at the end of its path.
+
+    Raises:
+        ValueError: a finite set without bandwidth has none where s = 0.
+    """
+    s = objective.path.coefficients(torch.tensor(objective.t_max, dtype=torch.float64)).s
+    if parameters["bandwidth"] == 0 and s == 0:
+        raise ValueError(
+            f"the field of a finite set is infinite at t = {objective.t_max:g}, where this path has no noise left; "
+            "give the oracle a bandwidth, or a t_max before that"
+        )
 
 
 def network_inputs(shape: tuple[int, ...]) -> int:

@@ -11,14 +11,17 @@ from torch import nn
 from fmbench.config import method_from_values, settings_hash
 from fmbench.data.prepared import DataSet
 from fmbench.errors import DataError
-from fmbench.fields import CountingField, velocity_field
+from fmbench.fields import CountingField, Field, velocity_field
 from fmbench.files import read_json
+from fmbench.likelihood import LogLikelihood, log_likelihood
 from fmbench.networks import build_network
 from fmbench.objectives import Objective, build
+from fmbench.oracle import FiniteOracle
 from fmbench.progress import Console
 from fmbench.provenance import commit, device_name, versions
 from fmbench.records import DIVERGED, OK, SKIPPED, Row
 from fmbench.rng import generator, indexed_normal
+from fmbench.stages import oracles
 
 
 @dataclass
@@ -62,17 +65,41 @@ class Job:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model. ``reason`` says why its training failed; empty if it did not."""
+    """A trained model, or an oracle. ``reason`` says why its training failed; empty if it did not."""
 
-    network: nn.Module
+    velocity: Field
     objective: Objective
     sha256: str
-    reason: str
+    reason: str = ""
+    oracle: FiniteOracle | None = None
 
-    def field(self) -> CountingField:
+    def field(self) -> CountingField[torch.Tensor]:
         """A fresh counting sampling field."""
+        return CountingField(self.velocity, self.objective.t_min, self.objective.t_max)
+
+    def log_likelihood(
+        self, x1: torch.Tensor, probes: torch.Tensor | None, rtol: float, atol: float, mode: str = "reverse"
+    ) -> tuple[LogLikelihood, int]:
+        """log p of data under the sampling field, and the evaluations it took; an oracle's divergence is always exact."""
         o = self.objective
-        return CountingField(velocity_field(self.network, o.path, o.prediction), o.t_min, o.t_max)
+        field = self.field()
+        closed_form = None
+        if self.oracle is not None:
+            oracle = self.oracle
+            closed_form = CountingField(lambda t, x: oracle.velocity_and_divergence(o.path, t, x), o.t_min, o.t_max)
+        result = log_likelihood(
+            field,
+            x1,
+            o.t_min,
+            o.t_max,
+            base_std=o.path.base_std,
+            probes=probes,
+            divergence=closed_form,
+            mode=mode,
+            rtol=rtol,
+            atol=atol,
+        )
+        return result, (closed_form or field).calls
 
 
 def new_network(spec: dict[str, Any], dataset: DataSet) -> nn.Module:
@@ -131,12 +158,23 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
             f"{config['spec_hash']}), not the model of this job's spec ({expected}); give that model's folder, or retrain"
         )
     check_data(config["spec"], dataset)
-    network = new_network(config["spec"], dataset)
+    objective = build(method_from_values(config["spec"]["method"]))
     weights = folder / "model.safetensors"
+    parameters = config["spec"]["method"]["oracle"]
+    if parameters is not None:
+        holder = oracles.weights(0.0)
+        load_weights(weights, holder)
+        oracle = oracles.oracle_of(parameters, float(holder.get_buffer("bandwidth")), dataset, device)
+
+        def closed_form(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return oracle.velocity(objective.path, t, x)
+
+        return Model(closed_form, objective, sha256(weights), oracle=oracle)
+    network = new_network(config["spec"], dataset)
     load_weights(weights, network)
     network.to(device).eval().requires_grad_(False)
-    objective = build(method_from_values(config["spec"]["method"]))
-    return Model(network, objective, sha256(weights), config["reason"])
+    field = velocity_field(network, objective.path, objective.prediction)
+    return Model(field, objective, sha256(weights), config["reason"])
 
 
 def base_noise(seed: int, indices: range, shape: tuple[int, ...], std: float, device: torch.device) -> torch.Tensor:

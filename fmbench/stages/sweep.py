@@ -7,13 +7,16 @@ import torch
 from numpy.typing import NDArray
 
 from fmbench.cache import Cache
-from fmbench.config import SweepSettings
+from fmbench.config import Cell, SweepSettings
 from fmbench.data.prepared import DataSet, read
+from fmbench.names import STEP_COSTS
+from fmbench.prediction import VELOCITY
 from fmbench.provenance import versions
 from fmbench.records import DIVERGED, write_rows
 from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.fixed import integrate, steps_for
-from fmbench.solvers.grids import uniform_grid
+from fmbench.solvers.ddim import ddim
+from fmbench.solvers.fixed import integrate
+from fmbench.solvers.grids import GRIDS
 from fmbench.solvers.tableaux import FIXED
 from fmbench.stages.common import Job, Model, base_noise, batches, load_model
 
@@ -36,8 +39,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     unit = "squared model units"
     if model.reason:
         reason = f"training diverged: {model.reason}"
-        for solver, nfe in cells:
-            job.skip("mse", unit, reason, solver=solver, nfe=float(nfe), **shared)
+        for cell in cells:
+            job.skip("mse", unit, reason, solver=cell.label, nfe=float(cell.nfe), **shared)
         checked = {"n": min(settings.reference_check_n, settings.n), "reference": f"dopri5 at {CHECK_TOLERANCE:g}"}
         job.skip("reference_mse", unit, reason, solver=reference_name, **checked)
         write_rows(out / "rows.parquet", job.rows)
@@ -63,22 +66,25 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         if reference is None:
             reference = cache.get_array(reference_key)
         if reference is None:
-            reference, _ = solve(model, dataset, job, settings, settings.reference_solver, settings.reference_nfe)
+            fine = Cell(settings.reference_solver, "uniform", settings.reference_nfe)
+            reference, _ = solve(model, dataset, job, settings, fine)
             cache.put_array(reference_key, reference)
         return reference
 
     computed = 0
     progress = job.console.progress(len(cells), "cells")
-    for done, (solver, nfe) in enumerate(cells, start=1):
-        key = common | {"solver": solver, "nfe": nfe, "reference": reference_name}
-        cell = cache.get(key)
-        if cell is None:
-            samples, measured = solve(model, dataset, job, settings, solver, nfe)
-            cell = {"mse": mean_squared_error(samples, the_reference()), "nfe": measured}
-            cache.put(key, cell)
+    for done, cell in enumerate(cells, start=1):
+        key = common | {"solver": cell.label, "nfe": cell.nfe, "reference": reference_name}
+        found = cache.get(key)
+        if found is None:
+            samples, measured = solve(model, dataset, job, settings, cell)
+            found = {"mse": mean_squared_error(samples, the_reference()), "nfe": measured}
+            cache.put(key, found)
             computed += 1
-        bad = {"status": DIVERGED, "reason": f"the error of {solver} at {nfe} NFE is not finite"} if cell["mse"] is None else {}
-        job.add("mse", cell["mse"], unit, solver=solver, nfe=cell["nfe"], **shared, **bad)
+        bad = {}
+        if found["mse"] is None:
+            bad = {"status": DIVERGED, "reason": f"the error of {cell.label} at {cell.nfe} NFE is not finite"}
+        job.add("mse", found["mse"], unit, solver=cell.label, nfe=found["nfe"], **shared, **bad)
         progress.update(done)
     progress.close()
 
@@ -120,14 +126,18 @@ def fine_solve(model: Model, dataset: DataSet, job: Job, n: int) -> tuple[NDArra
     return samples, field.evaluations / n
 
 
-def solve(model: Model, dataset: DataSet, job: Job, settings: SweepSettings, solver: str, nfe: int) -> tuple[NDArray, float]:
-    """Samples (n, *) in model space by a fixed-step solver, and the NFE the counting field saw."""
-    tableau, objective = FIXED[solver], model.objective
-    grid = uniform_grid(objective.t_min, objective.t_max, steps_for(nfe, tableau))
+def solve(model: Model, dataset: DataSet, job: Job, settings: SweepSettings, cell: Cell) -> tuple[NDArray, float]:
+    """Samples (n, *) in model space by a fixed-step solver on its grid, and the NFE the counting field saw."""
+    objective = model.objective
+    path = objective.path
+    grid = GRIDS[cell.grid](path, objective.t_min, objective.t_max, cell.nfe // STEP_COSTS[cell.solver])
     field = model.field()
     pieces = []
     with torch.no_grad():
         for indices in batches(settings.n, settings.batch):
-            x0 = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
-            pieces.append(integrate(field, x0, grid, tableau).cpu().numpy())
+            x0 = base_noise(job.spec["seed"], indices, dataset.shape, path.base_std, job.device)
+            # The velocity holds what the network predicts, whatever that is: DDIM takes data and noise from it.
+            is_ddim = cell.solver == "ddim"
+            x = ddim(field, x0, grid, path, VELOCITY) if is_ddim else integrate(field, x0, grid, FIXED[cell.solver])
+            pieces.append(x.cpu().numpy())
     return np.concatenate(pieces), field.evaluations / settings.n

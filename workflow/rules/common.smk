@@ -6,6 +6,7 @@ from pathlib import Path
 from fmbench import specs
 from fmbench.codehash import stage_hash
 from fmbench.config import canonical
+from fmbench.names import FIGURES
 from fmbench.workflow import configure
 
 settings = configure(config, Path(workflow.basedir))
@@ -26,7 +27,8 @@ MODELS = [
     for seed in settings.seeds
 ]
 GPU = int(settings.device == "cuda")
-FIGURES = ["fig04", "fig07", "fig11"]
+TABLE4 = specs.table4(settings)
+DEQUANTISED = [(d, m, s) for d, m, s in MODELS if d in TABLE4["datasets"] and m in TABLE4["methods"]]
 
 
 wildcard_constraints:
@@ -68,6 +70,6 @@ def model_code(stage):
     return lambda w: code(stage, specs.train(settings, w.dataset, w.method, int(w.seed)))
 
 
-def of_models(pattern):
+def of_models(pattern, models=MODELS):
     """``pattern`` filled in for every model."""
-    return [pattern.format(dataset=d, method=m, seed=s) for d, m, s in MODELS]
+    return [pattern.format(dataset=d, method=m, seed=s) for d, m, s in models]

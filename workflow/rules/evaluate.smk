@@ -57,6 +57,34 @@ rule likelihood:
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
+# Images only, and not part of the main job.
+rule draws:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+        weights=results(f"models/{MODEL}/model.safetensors"),
+        config=results(f"models/{MODEL}/config.json"),
+    output:
+        rows=results(f"draws/{MODEL}/rows.parquet"),
+    log:
+        results(f"logs/draws/{MODEL}.log"),
+    benchmark:
+        results(f"benchmarks/draws/{MODEL}.jsonl")
+    params:
+        spec=model_spec("draws"),
+        code=model_code("draws"),
+        data=subpath(input.manifest, parent=True),
+        model=subpath(input.weights, parent=True),
+        out=subpath(output.rows, parent=True),
+    threads: 1
+    resources:
+        gpu=GPU,
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench draws --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
+        " --threads {threads} --code {params.code} --log {log:q} --progress lines"
+
+
 # One job walks all cells of a model; cells computed before are in the cache, which is not declared as output.
 rule sweep:
     input:

@@ -3,8 +3,7 @@
 
 rule figure:
     input:
-        records=results("records.parquet"),
-        previews=results("previews.parquet"),
+        lambda w: [results(name) for name in FIGURES[w.figure]],
     output:
         png=report(
             results("figures/{figure}.png"),
@@ -17,7 +16,7 @@ rule figure:
     log:
         results("logs/figures/{figure}.log"),
     params:
-        results=subpath(input.records, parent=True),
+        results=settings.results_dir,
         code=code("figures", {}),
     conda:
         "../../environment.yml"

@@ -49,3 +49,27 @@ rule table1:
         "../../environment.yml"
     shell:
         "python -m fmbench table1 --spec {params.spec:q} --records {input.records:q} --out {output.csv:q} --log {log:q} --progress lines"
+
+
+rule table4:
+    input:
+        of_models(results(f"draws/{MODEL}/rows.parquet"), DEQUANTISED),
+    output:
+        csv=report(
+            results("table4.csv"),
+            caption="../report/table4.rst",
+            category="Tables",
+            labels={"table": "Table 4"},
+        ),
+        md=results("table4.md"),
+        tex=results("table4.tex"),
+    log:
+        results("logs/table4.log"),
+    params:
+        spec=canonical(TABLE4),
+        code=code("table4", {}),
+        rows=lambda w, input: [f"--rows={path}" for path in input],
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench table4 --spec {params.spec:q} {params.rows:q} --out {output.csv:q} --log {log:q} --progress lines"

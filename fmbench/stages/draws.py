@@ -1,0 +1,90 @@
+"""Stage ``draws``: NLL of images over the number of dequantisation draws K, by two estimators (Table 4, eq. 47).
+
+``nll_paper`` is the paper's: one Hutchinson probe inside each draw's log p, whose noise raises the average of exp(log p).
+``nll_averaged`` averages several probes first, with ``nll_probe_bias``, what is left of that effect on it (negative: the
+number is too good by that), beside it;
+``nll_exact`` has no probe at all. All come from the same solves where they can.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fmbench.config import DrawsSettings
+from fmbench.data.prepared import read
+from fmbench.errors import DataError
+from fmbench.likelihood import bits_per_dimension, dequantised, probe_bias
+from fmbench.records import write_rows
+from fmbench.rng import indexed_rademacher, indexed_uniform
+from fmbench.stages.common import Job, batches, load_model
+
+UNIT = "bits/dim"
+
+
+def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
+    """Write ``rows.parquet`` into ``out``: the NLL at every K, over the first n test images."""
+    dataset = read(data)
+    if dataset.levels is None:
+        raise DataError(f"{data} holds points; dequantisation draws are for images")
+    settings = DrawsSettings.model_validate(job.spec["settings"])
+    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    seed, levels, dimensions = job.spec["seed"], dataset.levels, dataset.dimensions
+    n, most = min(settings.n, len(dataset.test)), max(settings.draws)
+    exact = model.oracle is not None or dimensions <= settings.exact_up_to
+    # What is solved, with how many probes; the paper's estimator has the first of the averaged ones.
+    solves = {"nll_exact": 0} if exact else {"nll_averaged": settings.probes}
+    if exact and model.oracle is None:
+        solves["nll_paper"] = 1
+    metrics = dict(solves)
+    if not exact:
+        metrics["nll_paper"] = 1
+    columns = {"n": n, "batch": min(settings.batch, n), "rtol": settings.rtol, "atol": settings.atol, "solver": "dopri5_shared"}
+    if model.reason:
+        for metric, probes in metrics.items():
+            for k in settings.draws:
+                job.skip(metric, UNIT, f"training diverged: {model.reason}", draws=k, probes=probes, **columns)
+        write_rows(out / "rows.parquet", job.rows)
+        job.console.say(f"skipped, training diverged: {model.reason}")
+        return
+
+    found: dict[str, list[Tensor]] = {name: [] for name in solves}
+    spent, failed = dict.fromkeys(solves, 0.0), dict.fromkeys(solves, 0)
+    progress = job.console.progress(most, "draws")
+    for k in range(most):
+        for name, count in solves.items():
+            pieces = []
+            for indices in batches(n, settings.batch):
+                x = torch.from_numpy(dataset.test[indices.start : indices.stop].copy())
+                # The first draw is that of Table 1.
+                u = indexed_uniform(seed, f"dequantise/{k}" if k else "dequantise", indices, dataset.shape)
+                drawn = [indexed_rademacher(seed, f"draws/{k}/probe/{m}", indices, dataset.shape) for m in range(count)]
+                x1 = dataset.to_model(x, u).to(job.device)
+                stacked = torch.stack(drawn).to(job.device) if drawn else None
+                result, calls = model.log_likelihood(x1, stacked, settings.rtol, settings.atol)
+                spent[name] += calls * len(indices) / n / most
+                failed[name] += int(result.failed.sum())
+                pieces.append(result.by_probe.cpu())
+            found[name].append(torch.cat(pieces, 1))
+        progress.update(k + 1)
+    progress.close()
+
+    lines = []
+    for metric, count in metrics.items():
+        source = metric if metric in solves else "nll_averaged"
+        by_probe = torch.stack(found[source])  # (K, probes, n)
+        log_p = by_probe[:, 0] if metric == "nll_paper" else by_probe.mean(1)
+        bad = failed[source]
+        status = {"status": "diverged", "reason": f"dopri5 failed on {bad} of {n * most} solves"} if bad else {}
+        for k in settings.draws:
+            row = columns | {"draws": k, "probes": count, "nfe": spent[source]} | status
+            nll = bits_per_dimension(dequantised(log_p[:k]), dimensions, levels)
+            job.add(metric, None if bad else nll.mean().item(), UNIT, **row)
+            job.add(f"{metric}_stderr", None if bad else nll.std().item() / math.sqrt(n), UNIT, **row)
+            if metric == "nll_averaged" and count > 1:
+                bias = probe_bias(log_p[:k], by_probe[:k].var(1) / count) / (dimensions * math.log(2))
+                job.add("nll_probe_bias", None if bad else -bias.mean().item(), UNIT, **row)
+            lines.append(f"{metric} at K = {k}: {nll.mean().item():.4f}")
+    write_rows(out / "rows.parquet", job.rows)
+    job.console.say(f"{'; '.join(lines)} {UNIT} over {n} test images -> {out / 'rows.parquet'}")

@@ -1,0 +1,27 @@
+# What follows from the methods' definitions alone: no data, no training.
+
+
+rule theory:
+    output:
+        noise_levels=results("theory/noise_levels.parquet"),
+        fields=results("theory/fields.parquet"),
+        trajectories=results("theory/trajectories.parquet"),
+        densities=results("theory/densities.parquet"),
+        equivalence=results("theory/equivalence.parquet"),
+        summary=report(
+            results("equivalence.csv"),
+            caption="../report/equivalence.rst",
+            category="Tables",
+            labels={"table": "Equivalence of DDIM and Euler"},
+        ),
+    log:
+        results("logs/theory.log"),
+    params:
+        spec=canonical(specs.theory(settings)),
+        code=code("theory", specs.theory(settings)),
+        out=subpath(output.fields, parent=True),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench theory --spec {params.spec:q} --out {params.out:q} --summary {output.summary:q}"
+        " --log {log:q} --progress lines"
