@@ -67,7 +67,7 @@ def _job(spec: dict[str, Any], code: str, mode: str, log: Path | None, device: s
     import torch
 
     from fmbench.codehash import stage_hash
-    from fmbench.specs import plugins
+    from fmbench.specs import code_stage, plugins
     from fmbench.stages.common import Job
 
     torch.set_num_threads(threads)
@@ -80,7 +80,7 @@ def _job(spec: dict[str, Any], code: str, mode: str, log: Path | None, device: s
     if chosen.type == "cuda":  # on the CPU everything here is deterministic, and this call costs two seconds of imports
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    return Job(spec, _console(spec, mode, log), chosen, code or stage_hash(spec["stage"], plugins(spec)))
+    return Job(spec, _console(spec, mode, log), chosen, code or stage_hash(code_stage(spec), plugins(spec)))
 
 
 @app.command()
@@ -144,12 +144,16 @@ def train(
     """Train one method on one data set with one seed; goes on from its checkpoint if it was killed."""
     from fmbench.config import settings_hash
     from fmbench.provenance import commit
+    from fmbench.stages import oracles
     from fmbench.stages.collect import run_tags
     from fmbench.stages.train import run
     from fmbench.tracking import OFF, Tracker, run_key
 
     values = _spec(spec, "train")
     job = _job(values, code, mode, log, device, threads)
+    if values["method"].get("oracle") is not None:
+        oracles.run(job, data, out)
+        return
     key = run_key(values, settings_hash(values), job.code_hash)
     tags = run_tags(commit(), values)
     tracker = Tracker(tracking or out, tracking_uri if tracking else OFF, values, key, tags, job.console.say, live_after)

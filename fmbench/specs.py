@@ -123,6 +123,11 @@ def theory(config: Config) -> Spec:
     return {"stage": "theory", "methods": [method_values(m.resolve()) for m in config.methods]}
 
 
+def code_stage(spec: Spec) -> str:
+    """The stage whose code a job runs: an oracle's training is none."""
+    return "oracles" if spec["stage"] == "train" and spec["method"]["oracle"] is not None else spec["stage"]
+
+
 def plugins(spec: Any) -> tuple[str, ...]:
     """The dotted names anywhere in a spec."""
     if isinstance(spec, dict):

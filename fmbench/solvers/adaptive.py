@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmbench.broadcast import expand_to
 from fmbench.errors import DivergedError
 from fmbench.fields import Field
 from fmbench.solvers.tableaux import DOPRI5
@@ -121,80 +122,92 @@ def _with_a_step_per_sample(
             y, k1, t, h, nfe, lane = y[going], k1[going], t[going], h[going], nfe[going], lane[going]
             step = _Step(y, k1)
         else:
-            step.slopes[0].copy_(k1)
+            step.put(0, k1)
     return AdaptiveSolution(final.reshape(shape), spent, failed)
 
 
 def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, atol: float, max_nfe: int) -> AdaptiveSolution:
-    """The same algorithm with Python's floats for what decides: for one time and one step size, tensors cost more than a small
-    network's evaluation."""
-    batch, shape = x.shape[0], x.shape
+    """The same algorithm with Python's floats for what decides: for a single time and step size, tensors take longer than a small
+    network does."""
     sign = 1.0 if t1 > t0 else -1.0
     nodes = sign * torch.tensor(DOPRI5.c, dtype=torch.float64, device=x.device)
 
-    def evaluate(t: Tensor, y: Tensor) -> Tensor:
-        return field(t, y.reshape(shape)).reshape(y.shape)
-
     def norm(y: Tensor) -> Tensor:
-        return (y.double() ** 2).mean().sqrt()
+        return y.double().square().mean().sqrt()
 
-    y, t = x.reshape(batch, -1), t0
+    y, t = x.clone(memory_format=torch.contiguous_format), t0
     start = torch.tensor(t0, dtype=torch.float64, device=x.device)
-    k1 = evaluate(start, y)
-    h = float(_first_step(evaluate, norm, start, y, k1, sign, abs(t1 - t0), rtol, atol))
-    step, nfe, finite = _Step(y, k1), 2, bool(norm(y).isfinite())
+    k1 = field(start, y)
+    h = _first_step(field, norm, start, y, k1, sign, abs(t1 - t0), rtol, atol).item()
+    step, nfe, finite = _Step(y, k1), 2, math.isfinite(norm(y).item())
 
     while True:
         last = h >= sign * (t1 - t)
         h = sign * (t1 - t) if last else h
-        z, error = step.take(evaluate, y, (t + nodes * h).unbind(), sign * h)
+        ahead = nodes * h
+        z, error = step.take(field, y, (t + ahead).unbind(), ahead[6].to(y.dtype))
         nfe += 6
         measured = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
-        ratio, factor = float(measured), SAFETY * float(measured**-0.2)  # torch's own power: the digits of a step size per sample
+        ratio = measured.item()
         accept = ratio <= 1  # a NaN is not accepted
-        factor = min(max(factor, 1.0 if accept else SHRINK), GROW) if math.isfinite(ratio) else SHRINK
+        # The power is torch's here too, so that both kinds of step size have the same digits.
+        factor = min(max(SAFETY * measured.pow(-0.2).item(), 1.0 if accept else SHRINK), GROW) if math.isfinite(ratio) else SHRINK
 
         if accept:
             y, t = z, t1 if last else t + sign * h
-            step.slopes[0].copy_(step.slopes[6])
-            finite = bool(norm(y).isfinite())
+            step.put(0, step.slopes[6])
+            finite = math.isfinite(norm(y).item())
         h *= factor
 
         done = accept and last
         if done or nfe + 6 > max_nfe or h < _SMALLEST or not finite:
-            spent, failed = torch.full((batch,), nfe, device=x.device), torch.full((batch,), not done, device=x.device)
-            return AdaptiveSolution(y.reshape(shape), spent, failed)
+            spent = torch.full((len(x),), nfe, dtype=torch.int64, device=x.device)
+            return AdaptiveSolution(y, spent, torch.full((len(x),), not done, device=x.device))
 
 
 class _Step:
-    """Steps of states (B, D): room for their seven slopes, and the views of it that each step would otherwise make anew.
+    """Steps of states of one shape (B, *), with room for their seven slopes and the views that each step would else make anew.
 
     Attributes:
-        slopes: seven of shape (B, D); the first is that of the state a step starts from, the last that of its end.
+        slopes: seven of the states' shape; the first is that at a step's start, the last that at its end.
     """
 
     def __init__(self, y: Tensor, k1: Tensor) -> None:
         k = torch.empty(7, *y.shape, dtype=y.dtype, device=y.device)
-        self.slopes = list(k)
-        self.slopes[0].copy_(k1)
+        self.slopes = [k[i] for i in range(7)]
         self.columns = [k.reshape(7, -1)[:i].T for i in range(8)]
         self.rows = [row.to(y.device, y.dtype) for row in _A]
         self.error_weights = _ERROR.to(y.device, y.dtype)
+        self.in_place = True
+        self.put(0, k1)
+
+    def put(self, i: int, slope: Tensor) -> None:
+        # Somebody who differentiates through the solver needs the slopes themselves.
+        self.in_place = self.in_place and not slope.requires_grad
+        if self.in_place:
+            self.slopes[i].copy_(slope)
+        else:
+            self.slopes[i] = slope
 
     def take(
-        self, evaluate: Callable[[Tensor, Tensor], Tensor], y: Tensor, times: Sequence[Tensor], h: Tensor | float
+        self, evaluate: Callable[[Tensor, Tensor], Tensor], y: Tensor, times: Sequence[Tensor], h: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The end of a step from ``y`` and its estimated error.
 
         Args:
             times: of the stages, each of the shape that the field is called with.
-            h: signed step size, one or of shape (B, 1).
+            h: signed step size, of shape () or (B, 1).
         """
         z = y
         for i in range(1, 7):
-            z = y + h * torch.mv(self.columns[i], self.rows[i]).reshape(y.shape)
-            self.slopes[i].copy_(evaluate(times[i], z))
-        return z, h * torch.mv(self.columns[7], self.error_weights).reshape(y.shape)
+            z = y + h * self._sum(self.rows[i]).view_as(y)
+            self.put(i, evaluate(times[i], z))
+        return z, h * self._sum(self.error_weights).view_as(y)
+
+    def _sum(self, weights: Tensor) -> Tensor:
+        """sum_i w_i k_i over as many slopes as there are weights, flat."""
+        n = len(weights)
+        return torch.mv(self.columns[n] if self.in_place else torch.stack(self.slopes[:n]).reshape(n, -1).T, weights)
 
 
 def _first_step(
@@ -214,7 +227,7 @@ def _first_step(
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     h0 = torch.where(tiny, torch.full_like(d0, 1e-6), 0.01 * d0 / d1).clamp(max=span)
     h0 = torch.where(h0.isfinite(), h0, torch.full_like(h0, 1e-6))
-    probe = evaluate(t + sign * h0, y + (sign * h0).to(y.dtype).reshape(-1, 1) * k1)
+    probe = evaluate(t + sign * h0, y + expand_to((sign * h0).to(y.dtype), y) * k1)
     d2 = norm((probe - k1) / scale) / h0
     steepest = torch.maximum(d1, d2)
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** 0.2)

@@ -1,27 +1,24 @@
-"""What all stages share: the job they do, the rows they write, the model they load."""
+"""What all stages share: the job they do, the rows and the models they write."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import nn
 
-from fmbench.config import method_from_values, settings_hash
+from fmbench.checkpoint import save_weights
+from fmbench.config import settings_hash
 from fmbench.data.prepared import DataSet
 from fmbench.errors import DataError
-from fmbench.fields import CountingField, Field, velocity_field
-from fmbench.files import read_json
-from fmbench.likelihood import LogLikelihood, log_likelihood
+from fmbench.files import write_json
 from fmbench.networks import build_network
-from fmbench.objectives import Objective, build
-from fmbench.oracle import FiniteOracle
 from fmbench.progress import Console
 from fmbench.provenance import commit, device_name, versions
-from fmbench.records import DIVERGED, OK, SKIPPED, Row
+from fmbench.records import DIVERGED, OK, SKIPPED, Row, table, write_rows, write_table
 from fmbench.rng import generator, indexed_normal
-from fmbench.stages import oracles
 
 
 @dataclass
@@ -63,45 +60,6 @@ class Job:
         self.add(metric, None, unit, status=SKIPPED, reason=reason, **columns)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained model, or an oracle. ``reason`` says why its training failed; empty if it did not."""
-
-    velocity: Field
-    objective: Objective
-    sha256: str
-    reason: str = ""
-    oracle: FiniteOracle | None = None
-
-    def field(self) -> CountingField[torch.Tensor]:
-        """A fresh counting sampling field."""
-        return CountingField(self.velocity, self.objective.t_min, self.objective.t_max)
-
-    def log_likelihood(
-        self, x1: torch.Tensor, probes: torch.Tensor | None, rtol: float, atol: float, mode: str = "reverse"
-    ) -> tuple[LogLikelihood, int]:
-        """log p of data under the sampling field, and the evaluations it took; an oracle's divergence is always exact."""
-        o = self.objective
-        field = self.field()
-        closed_form = None
-        if self.oracle is not None:
-            oracle = self.oracle
-            closed_form = CountingField(lambda t, x: oracle.velocity_and_divergence(o.path, t, x), o.t_min, o.t_max)
-        result = log_likelihood(
-            field,
-            x1,
-            o.t_min,
-            o.t_max,
-            base_std=o.path.base_std,
-            probes=probes,
-            divergence=closed_form,
-            mode=mode,
-            rtol=rtol,
-            atol=atol,
-        )
-        return result, (closed_form or field).calls
-
-
 def new_network(spec: dict[str, Any], dataset: DataSet) -> nn.Module:
     """The network of a training spec with its initial weights, a function of the seed and of nothing else."""
     return initial_network(spec["network"], dataset.shape, spec["seed"])
@@ -139,44 +97,6 @@ def check_data(spec: dict[str, Any], dataset: DataSet) -> None:
         )
 
 
-def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: str | None = None) -> Model:
-    """A model from the folder its training wrote; ``expected`` is the hash of the training's spec that it must have.
-
-    Raises:
-        DataError, CheckpointError: something is missing, truncated, or not what its config or the spec says.
-    """
-    from fmbench.checkpoint import load_weights
-    from fmbench.files import sha256
-
-    config = read_json(folder / "config.json")
-    if tuple(config["shape"]) != dataset.shape:
-        raise DataError(f"{folder} was trained on samples of {config['shape']}, the data set has {list(dataset.shape)}; retrain")
-    if expected is not None and config["spec_hash"] != expected:
-        mine = config["spec"]
-        raise DataError(
-            f"{folder} holds {mine['method']['name']} on {mine['dataset']}, seed {mine['seed']} (spec "
-            f"{config['spec_hash']}), not the model of this job's spec ({expected}); give that model's folder, or retrain"
-        )
-    check_data(config["spec"], dataset)
-    objective = build(method_from_values(config["spec"]["method"]))
-    weights = folder / "model.safetensors"
-    parameters = config["spec"]["method"]["oracle"]
-    if parameters is not None:
-        holder = oracles.weights(0.0)
-        load_weights(weights, holder)
-        oracle = oracles.oracle_of(parameters, float(holder.get_buffer("bandwidth")), dataset, device)
-
-        def closed_form(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            return oracle.velocity(objective.path, t, x)
-
-        return Model(closed_form, objective, sha256(weights), oracle=oracle)
-    network = new_network(config["spec"], dataset)
-    load_weights(weights, network)
-    network.to(device).eval().requires_grad_(False)
-    field = velocity_field(network, objective.path, objective.prediction)
-    return Model(field, objective, sha256(weights), config["reason"])
-
-
 def base_noise(seed: int, indices: range, shape: tuple[int, ...], std: float, device: torch.device) -> torch.Tensor:
     """The noise that samples ``indices`` start from: the same for every method, solver and batch size."""
     noise = indexed_normal(seed, "sample", indices, shape).to(device) * std
@@ -187,3 +107,37 @@ def batches(n: int, size: int) -> Iterator[range]:
     """Index ranges of at most ``size`` that cover n samples."""
     for start in range(0, n, size):
         yield range(start, min(start + size, n))
+
+
+CURVE = pa.schema([("step", pa.int64()), ("loss", pa.float64()), ("learning_rate", pa.float64())])
+
+
+def write_model(
+    job: Job,
+    dataset: DataSet,
+    out: Path,
+    network: nn.Module,
+    step: int,
+    curve: list[tuple[int, float, float]],
+    parameters: int,
+    reason: str,
+) -> None:
+    """Write ``model.safetensors``, ``config.json``, ``curve.parquet`` and ``rows.parquet`` into ``out``."""
+    key = settings_hash(job.spec)
+    # An oracle's field is in its data: files that differ must have another hash.
+    content = [entry["sha256"] for entry in dataset.manifest["splits"].values()]
+    save_weights(out / "model.safetensors", network, {"spec": key, "step": step, "data": settings_hash(content)})
+    write_table(out / "curve.parquet", table([dict(zip(CURVE.names, entry, strict=True)) for entry in curve], CURVE))
+    write_rows(out / "rows.parquet", job.rows)
+    write_json(
+        out / "config.json",
+        {
+            "spec": job.spec,
+            "spec_hash": key,
+            "code_hash": job.code_hash,
+            "shape": list(dataset.shape),
+            "parameters": parameters,
+            "step": step,
+            "reason": reason,
+        },
+    )

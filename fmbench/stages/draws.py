@@ -18,7 +18,9 @@ from fmbench.errors import DataError
 from fmbench.likelihood import bits_per_dimension, dequantised, probe_bias
 from fmbench.records import write_rows
 from fmbench.rng import indexed_rademacher, indexed_uniform
-from fmbench.stages.common import Job, batches, load_model
+from fmbench.stages.common import Job, batches
+from fmbench.stages.likelihood import solve
+from fmbench.stages.models import load_model
 
 UNIT = "bits/dim"
 
@@ -62,7 +64,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
                 drawn = [indexed_rademacher(seed, f"draws/{k}/probe/{m}", indices, dataset.shape) for m in range(count)]
                 x1 = dataset.to_model(x, u).to(job.device)
                 stacked = torch.stack(drawn).to(job.device) if drawn else None
-                result, calls = model.log_likelihood(x1, stacked, settings.rtol, settings.atol)
+                result, calls = solve(model, x1, stacked, settings.rtol, settings.atol)
                 spent[name] += calls * len(indices) / n / most
                 failed[name] += int(result.failed.sum())
                 pieces.append(result.by_probe.cpu())

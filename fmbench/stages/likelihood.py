@@ -10,10 +10,12 @@ from torch import Tensor
 
 from fmbench.config import LikelihoodSettings
 from fmbench.data.prepared import read
-from fmbench.likelihood import bits_per_dimension
+from fmbench.fields import CountingField
+from fmbench.likelihood import LogLikelihood, bits_per_dimension, log_likelihood
 from fmbench.records import write_rows
 from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
-from fmbench.stages.common import Job, Model, batches, load_model
+from fmbench.stages.common import Job, batches
+from fmbench.stages.models import Model, load_model
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
@@ -66,7 +68,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         if not exact:
             drawn = [draw(seed, f"probe/{k}", indices, dataset.shape) for k in range(settings.probes)]
             probes = torch.stack(drawn).to(job.device)
-        result, spent = model.log_likelihood(x1, probes, settings.rtol, settings.atol, settings.mode)
+        result, spent = solve(model, x1, probes, settings.rtol, settings.atol, settings.mode)
         calls += spent * len(indices)
         failed += int(result.failed.sum())
         values.append(in_units(result.log_p.cpu()))
@@ -112,7 +114,7 @@ def _own_data(job: Job, model: Model, in_units: Callable[[Tensor], Tensor], unit
     solved, closed, failed, calls = [], [], 0, 0.0
     for indices in batches(len(x), settings.batch):
         piece = x[indices.start : indices.stop]
-        result, spent = model.log_likelihood(piece, None, settings.rtol, settings.atol)
+        result, spent = solve(model, piece, None, settings.rtol, settings.atol)
         solved.append(in_units(result.log_p.cpu()))
         closed.append(in_units(model.oracle.log_density(model.objective.path, end, piece).cpu()))
         failed += int(result.failed.sum())
@@ -121,3 +123,28 @@ def _own_data(job: Job, model: Model, in_units: Callable[[Tensor], Tensor], unit
     value = torch.cat(solved).mean().item()
     job.add("nll_own", None if failed else value, unit, **columns | {"nfe": calls}, **status)
     job.add("nll_own_closed_form", torch.cat(closed).mean().item(), unit, n=len(x), solver="closed form")
+
+
+def solve(
+    model: Model, x1: Tensor, probes: Tensor | None, rtol: float, atol: float, mode: str = "reverse"
+) -> tuple[LogLikelihood, int]:
+    """log p of data under the sampling field, and the evaluations it took; an oracle's divergence is always exact."""
+    o = model.objective
+    field = model.field()
+    closed_form = None
+    if model.oracle is not None:
+        oracle = model.oracle
+        closed_form = CountingField(lambda t, x: oracle.velocity_and_divergence(o.path, t, x), o.t_min, o.t_max)
+    result = log_likelihood(
+        field,
+        x1,
+        o.t_min,
+        o.t_max,
+        base_std=o.path.base_std,
+        probes=probes,
+        divergence=closed_form,
+        mode=mode,
+        rtol=rtol,
+        atol=atol,
+    )
+    return result, (closed_form or field).calls

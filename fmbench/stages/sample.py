@@ -13,7 +13,8 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.files import atomic
 from fmbench.records import PREVIEW_IMAGES, PREVIEW_POINTS, previews, write_rows, write_table
 from fmbench.solvers.adaptive import dopri5
-from fmbench.stages.common import Job, base_noise, batches, load_model
+from fmbench.stages.common import Job, base_noise, batches
+from fmbench.stages.models import load_model
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:

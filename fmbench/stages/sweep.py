@@ -18,7 +18,8 @@ from fmbench.solvers.ddim import ddim
 from fmbench.solvers.fixed import integrate
 from fmbench.solvers.grids import GRIDS
 from fmbench.solvers.tableaux import FIXED
-from fmbench.stages.common import Job, Model, base_noise, batches, load_model
+from fmbench.stages.common import Job, base_noise, batches
+from fmbench.stages.models import Model, load_model
 
 CHECK_TOLERANCE = 1e-7
 

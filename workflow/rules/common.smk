@@ -57,7 +57,8 @@ def train_spec(w):
 
 
 def train_code(w):
-    return code("train", specs.train(settings, w.dataset, w.method, int(w.seed)))
+    spec = specs.train(settings, w.dataset, w.method, int(w.seed))
+    return code(specs.code_stage(spec), spec)
 
 
 def model_spec(stage):

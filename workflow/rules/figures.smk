@@ -16,7 +16,7 @@ rule figure:
     log:
         results("logs/figures/{figure}.log"),
     params:
-        results=settings.results_dir,
+        results=lambda w, output: str(Path(output.png).parent.parent),
         code=code("figures", {}),
     conda:
         "../../environment.yml"

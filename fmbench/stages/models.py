@@ -1,0 +1,67 @@
+"""A trained model, or an oracle, as the stages that evaluate it see it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fmbench.checkpoint import load_weights
+from fmbench.config import method_from_values
+from fmbench.data.prepared import DataSet
+from fmbench.errors import DataError
+from fmbench.fields import CountingField, Field, velocity_field
+from fmbench.files import read_json, sha256
+from fmbench.objectives import Objective, build
+from fmbench.oracle import FiniteOracle
+from fmbench.stages import oracles
+from fmbench.stages.common import check_data, new_network
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, or an oracle. ``reason`` says why its training failed; empty if it did not."""
+
+    velocity: Field
+    objective: Objective
+    sha256: str
+    reason: str = ""
+    oracle: FiniteOracle | None = None
+
+    def field(self) -> CountingField[torch.Tensor]:
+        """A fresh counting sampling field."""
+        return CountingField(self.velocity, self.objective.t_min, self.objective.t_max)
+
+
+def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: str | None = None) -> Model:
+    """A model from the folder its training wrote; ``expected`` is the hash of the training's spec that it must have.
+
+    Raises:
+        DataError, CheckpointError: something is missing, truncated, or not what its config or the spec says.
+    """
+    config = read_json(folder / "config.json")
+    if tuple(config["shape"]) != dataset.shape:
+        raise DataError(f"{folder} was trained on samples of {config['shape']}, the data set has {list(dataset.shape)}; retrain")
+    if expected is not None and config["spec_hash"] != expected:
+        mine = config["spec"]
+        raise DataError(
+            f"{folder} holds {mine['method']['name']} on {mine['dataset']}, seed {mine['seed']} (spec "
+            f"{config['spec_hash']}), not the model of this job's spec ({expected}); give that model's folder, or retrain"
+        )
+    check_data(config["spec"], dataset)
+    objective = build(method_from_values(config["spec"]["method"]))
+    weights = folder / "model.safetensors"
+    parameters = config["spec"]["method"]["oracle"]
+    if parameters is not None:
+        holder = oracles.weights(0.0)
+        load_weights(weights, holder)
+        oracle = oracles.oracle_of(parameters, float(holder.get_buffer("bandwidth")), dataset, device)
+
+        def closed_form(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return oracle.velocity(objective.path, t, x)
+
+        return Model(closed_form, objective, sha256(weights), oracle=oracle)
+    network = new_network(config["spec"], dataset)
+    load_weights(weights, network)
+    network.to(device).eval().requires_grad_(False)
+    field = velocity_field(network, objective.path, objective.prediction)
+    return Model(field, objective, sha256(weights), config["reason"])
