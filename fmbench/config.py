@@ -134,8 +134,8 @@ class TrainingOverrides(Settings):
 class OracleSettings(Settings):
     """A method without a network: the closed-form field of the training set."""
 
-    points: Count = Field(10_000, description="the first so many points of the training set")
-    bandwidth: Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)] | None = Field(
+    points: Count = Field(2000, description="the first so many points of the training set; time goes with it, memory does not")
+    bandwidth: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)] | None = Field(
         None,
         description="standard deviation of the Gaussian about each point, in model units; null takes, for images, that of a "
         "uniform within one level, and for points the one with the largest leave-one-out likelihood; 0 is the points themselves",
@@ -353,6 +353,13 @@ class DrawsSettings(Settings):
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        twice = sorted({k for k in self.draws if self.draws.count(k) > 1})
+        if twice:
+            raise ValueError(f"draws: {', '.join(map(str, twice))} is listed more than once")
+        return self
+
 
 class FeatureSettings(Settings):
     """The in-DAG classifier whose features the Frechet distance uses; images only."""
@@ -397,7 +404,7 @@ class TrackingSettings(Settings):
 
     enabled: bool = True
     uri: str | None = Field(None, description="a tracking server; null for sqlite under results_dir/mlflow")
-    live_after: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
+    live_after: Annotated[float, Field(ge=0), BeforeValidator(_number)] = Field(
         60.0, description="write a training live once it has lasted this many seconds; shorter ones appear with the records"
     )
 
@@ -406,7 +413,7 @@ class Config(Settings):
     """The whole benchmark."""
 
     results_dir: Annotated[str, Field(min_length=1)] = "results"
-    seeds: Annotated[list[Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0, 1]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_number)]], Field(min_length=1)] = [0, 1]
     device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[

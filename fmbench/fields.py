@@ -16,7 +16,7 @@ from fmbench.prediction import VELOCITY, Prediction, convert
 
 Field = Callable[[Tensor, Tensor], Tensor]
 
-VMAP_FROM, VMAP_UP_TO = 4, 2048
+VMAP_FROM, VMAP_UP_TO = 4, 1024
 """:func:`exact_divergence` takes its vector-Jacobian products together from so many dimensions on, for batches of up to so many
 numbers: below, there is little to gain; above, arithmetic counts and not the number of calls (``benchmarks/divergence.py``)."""
 
@@ -80,6 +80,8 @@ def exact_divergence(field: Field, t: Tensor, x: Tensor, mode: str = "auto", mem
         flat = v.flatten(1)
         batch, dimensions = flat.shape
         divergence = torch.zeros(batch, dtype=x.dtype, device=x.device)
+        if not v.requires_grad:  # the field does not depend on x
+            return v, divergence
         together = mode == "vmap" or (mode == "auto" and dimensions >= VMAP_FROM and flat.numel() <= VMAP_UP_TO)
         if not together:
             for i in range(dimensions):
@@ -117,6 +119,8 @@ def hutchinson_divergence(field: Field, t: Tensor, x: Tensor, probes: Tensor, mo
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = field(t, x)
+        if not v.requires_grad:  # the field does not depend on x
+            return v, torch.zeros(len(probes), x.shape[0], dtype=x.dtype, device=x.device)
         estimates = []
         for k, z in enumerate(probes):
             (vjp,) = torch.autograd.grad(v, x, z, retain_graph=k < len(probes) - 1)

@@ -52,7 +52,7 @@ class Method:
     oracle: dict[str, Any] | None = None
 
 
-ORACLE: dict[str, Any] = {"points": 10_000, "bandwidth": None}
+ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
 """What an oracle knows: the first so many points of the training set, each with a Gaussian of this standard deviation in model
 units. None takes, for images, the standard deviation of a uniform within one level (what dequantising adds), and for points
 the bandwidth with the largest leave-one-out likelihood."""

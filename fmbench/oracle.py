@@ -93,6 +93,10 @@ class Oracle(ABC):
         return c.a * self.sample(n, generator) + c.s * noise
 
 
+ROWS = 256
+"""How many points a :class:`FiniteOracle` is asked about at once."""
+
+
 class FiniteOracle(Oracle):
     """Finitely many points of equal weight, each with a Gaussian of standard deviation ``bandwidth`` about it (0: the points).
 
@@ -101,10 +105,11 @@ class FiniteOracle(Oracle):
     Args:
         points: shape (N, *).
         bandwidth: in the units of the points.
-        memory: how many float64 numbers a piece may take.
+        memory: how many float64 numbers a piece of the work may take; a few such pieces are alive at once. Small ones stay in
+            the processor's cache.
     """
 
-    def __init__(self, points: Tensor, bandwidth: float = 0.0, memory: int = 1 << 24) -> None:
+    def __init__(self, points: Tensor, bandwidth: float = 0.0, memory: int = 1 << 18) -> None:
         if points.ndim < 2 or len(points) < 1:
             raise ValueError(f"points must have shape (N, *) with at least one point, not {tuple(points.shape)}")
         if not 0 <= bandwidth < math.inf:
@@ -118,6 +123,13 @@ class FiniteOracle(Oracle):
         self.mean = total / len(points)
 
     def posterior_at(self, c: Coefficients, x: Tensor) -> Posterior:
+        pieces = [
+            self._posterior(Coefficients(*columns), piece)
+            for piece, *columns in zip(x.split(ROWS), *(v.split(ROWS) for v in c), strict=True)
+        ]
+        return Posterior(*(torch.cat(values) for values in zip(*pieces, strict=True)))
+
+    def _posterior(self, c: Coefficients, x: Tensor) -> Posterior:
         batch, dimensions = x.shape
         a, s = c.a, c.s
         variance = a**2 * self.bandwidth**2 + s**2

@@ -224,9 +224,9 @@ def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 class GeneralAffine(AffinePath):
     """Any affine path, from two functions of float64 times and their derivatives.
 
-    Derivatives that are not given are taken by automatic differentiation; those that are given are held to it here, away
-    from the ends (a wrong one would train and sample without a word). The functions are elementwise, finite with finite
-    derivatives on the whole of [t_min, t_max], and a / s increases.
+    Derivatives that are not given are taken by automatic differentiation; those that are given are held to it here, the ends
+    apart (a wrong one would train and sample without a word). The functions are elementwise, finite with finite derivatives
+    on the whole of [t_min, t_max], and a / s increases.
 
     Raises:
         ValueError: a derivative is not that of its function, or something is not finite on the interval.

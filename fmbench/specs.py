@@ -114,8 +114,17 @@ def oracles(config: Config) -> list[str]:
 
 
 def images(config: Config) -> list[str]:
-    """The data sets with likelihoods over dequantisation draws: all but those whose source is known to give points."""
-    return [d for d in config.datasets if len(DATASETS.get(config.dataset(d).data.source, (1, 1, 1))) == 3]
+    """The data sets with likelihoods over dequantisation draws: those whose source is known to give images.
+
+    Of somebody's own source it is not known before it is prepared, but an MLP takes points only.
+    """
+    found = []
+    for name in config.datasets:
+        settings = config.dataset(name)
+        shape = DATASETS.get(settings.data.source)
+        if settings.network.kind != "mlp" if shape is None else len(shape) == 3:
+            found.append(name)
+    return found
 
 
 def theory(config: Config) -> Spec:

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from fmbench.fields import CountingField
-from fmbench.likelihood import bits_per_dimension, gaussian_log_density, log_likelihood
+from fmbench.likelihood import (
+    LogLikelihood,
+    bits_per_dimension,
+    dequantised,
+    gaussian_log_density,
+    log_likelihood,
+    probe_bias,
+)
+from fmbench.oracle import MixtureOracle
 from fmbench.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.rng import indexed_rademacher
 from fmbench.solvers.adaptive import dopri5
@@ -109,6 +117,125 @@ def test_nll_of_correlated_data_and_of_every_probe():
     singles = torch.stack([log_likelihood(correlated_field, x, 0.0, 1.0, probes=p[None]).log_p for p in probes])
     torch.testing.assert_close(singles.mean(0), expected, rtol=0, atol=1e-3)
     assert (singles - expected).abs().max(0).values.min() > 0.3
+    torch.testing.assert_close(together.by_probe, singles, rtol=0, atol=1e-3)  # each probe has its own integral
+    torch.testing.assert_close(together.probe_variance, singles.var(0) / 8, rtol=1e-2, atol=0)
+
+
+def test_probes_in_forward_mode_are_the_same_probes():
+    x, probes = draw(9, 4, 3), draw(10, 3, 4, 3)
+    reverse, forward = (log_likelihood(correlated_field, x, 0.0, 1.0, probes=probes, mode=m) for m in ("reverse", "forward"))
+    torch.testing.assert_close(forward.by_probe, reverse.by_probe, rtol=0, atol=1e-9)
+    assert torch.equal(forward.nfe, reverse.nfe)
+    assert (forward.probes, forward.by_probe.shape) == (3, (3, 4))
+
+
+def test_the_variance_left_by_probes_is_that_of_many_of_them():
+    """4000 sets of 4 Rademacher probes at one point: the mean of the estimate is the spread of log p over sets."""
+    sets, each = 4000, 4
+    signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)), dtype=torch.float64)
+    x = draw(3, 1, 3)
+    by_sign = log_likelihood(correlated_field, x, 0.0, 1.0, probes=signs[:, None]).by_probe[:, 0]
+    chosen = torch.randint(8, (each, sets), generator=torch.Generator().manual_seed(0))
+    results = LogLikelihood(by_sign[chosen], torch.zeros(sets), torch.zeros(sets), each)
+    exact_variance = by_sign.var(correction=0) / each
+    assert float(results.log_p.var()) == pytest.approx(float(exact_variance), rel=0.1)
+    assert float(results.probe_variance.mean()) == pytest.approx(float(exact_variance), rel=0.1)
+
+
+def test_the_variance_of_no_probe_and_of_one():
+    x = draw(11, 4, 3)
+    exact = log_likelihood(correlated_field, x, 0.0, 1.0)
+    assert (exact.probes, exact.by_probe.shape) == (0, (1, 4))
+    assert torch.equal(exact.probe_variance, torch.zeros(4, dtype=torch.float64))
+    single = log_likelihood(correlated_field, x, 0.0, 1.0, probes=torch.ones(1, 4, 3).double())
+    assert single.probes == 1
+    assert single.probe_variance.isnan().all()
+
+
+COVARIANCES = torch.tensor(
+    [[[0.3, 0.1], [0.1, 0.2]], [[0.1, -0.05], [-0.05, 0.4]], [[0.2, 0.0], [0.0, 0.05]]], dtype=torch.float64
+)
+WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+MIXTURE = MixtureOracle(torch.tensor([[1.5, 0.5], [-1.0, 1.0], [0.0, -1.5]]), COVARIANCES, WEIGHTS)
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "autograd"])
+@pytest.mark.parametrize(
+    ("path", "tolerance"),
+    [(OptimalTransport(0.0), 1e-3), (CosineVP(), 1e-3), (OptimalTransport(), 1e-3), (VariancePreserving(), 0.05)],
+    ids=repr,
+)
+def test_nll_of_a_mixture(path, tolerance, closed):
+    """The density of the data, through the oracle's field: in its closed form, and written plainly for autograd."""
+    x = MIXTURE.sample(6, torch.Generator().manual_seed(0))
+    components = torch.distributions.MultivariateNormal(MIXTURE.means, COVARIANCES)
+    expected = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(WEIGHTS), components).log_prob(x)
+
+    def field(t, x):
+        a, s, da, ds = path.coefficients(t)
+        variance = a**2 * COVARIANCES + s**2 * torch.eye(2)
+        offset = x[:, None] - a * MIXTURE.means
+        whitened = torch.linalg.solve(variance, offset[..., None])[..., 0]
+        joint = -(offset * whitened).sum(2) / 2 - torch.logdet(variance) / 2 + WEIGHTS.log()
+        gain = da * a * COVARIANCES + ds * s * torch.eye(2)
+        own = da * MIXTURE.means + torch.einsum("kde,bke->bkd", gain, whitened)
+        return (torch.softmax(joint, 1)[..., None] * own).sum(1)
+
+    def oracle(t, x):
+        return MIXTURE.velocity_and_divergence(path, t, x)
+
+    result = log_likelihood(field, x, path.t_min, path.t_max, divergence=oracle if closed else None)
+    assert result.probes == 0
+    torch.testing.assert_close(result.log_p, expected, rtol=0, atol=tolerance)
+
+
+def test_a_divergence_in_closed_form_takes_the_place_of_field_and_probes():
+    x = draw(12, 3, 2)
+
+    def never(t, x):
+        raise AssertionError
+
+    def oracle(t, x):
+        return MIXTURE.velocity_and_divergence(OptimalTransport(), t, x)
+
+    with_probes = log_likelihood(never, x, 0.0, 1.0, divergence=oracle, probes=torch.ones(4, 3, 2).double())
+    alone = log_likelihood(never, x, 0.0, 1.0, divergence=oracle)
+    assert torch.equal(with_probes.by_probe, alone.by_probe)
+    assert (with_probes.probes, alone.by_probe.shape) == (0, (1, 3))
+
+
+# Dequantisation draws.
+
+
+def test_dequantised_is_the_log_of_a_mean():
+    p = torch.tensor([[0.5, 1e-3], [0.1, 2e-3], [0.3, 4e-3]], dtype=torch.float64)
+    torch.testing.assert_close(dequantised(p.log()), torch.tensor([0.3, 7e-3 / 3], dtype=torch.float64).log())
+    torch.testing.assert_close(dequantised(p.log() - 5000), torch.tensor([0.3, 7e-3 / 3], dtype=torch.float64).log() - 5000)
+    assert torch.equal(dequantised(p[:1].log()), p[0].log())
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("draws", [1, 2, 5])
+def test_probe_bias_is_what_noise_does_to_dequantised(spread, draws):
+    """Against the mean over 200,000 antithetic pairs of noise, of another variance in each draw. What is left is of second order
+    in the variance, below v^2, and the Monte Carlo error, 4 standard errors."""
+    log_p = spread * draw(13, draws)
+    variance = torch.linspace(0.01, 0.04, draws, dtype=torch.float64)
+    noise = variance.sqrt()[:, None] * draw(14, draws, 200_000)
+    clean = dequantised(log_p[:, None])
+    rises = (dequantised(log_p[:, None] + noise) + dequantised(log_p[:, None] - noise)) / 2 - clean
+    bias = probe_bias(log_p[:, None], variance[:, None])
+    error = 4 * float(rises.std()) / 200_000**0.5 + float(variance.max() ** 2) / 8
+    assert abs(float(rises.mean() - bias)) < error + 1e-12
+    assert error < 0.1 * float(bias) or draws == 1 or spread == 3.0
+    if draws == 1:
+        assert float(bias) == 0
+
+
+@pytest.mark.parametrize("draws", [1, 2, 20])
+def test_probe_bias_of_equal_draws_is_the_formula_of_the_notes(draws):
+    log_p, variance = torch.full((draws, 3), -7.0).double(), torch.full((draws, 3), 0.6).double()
+    torch.testing.assert_close(probe_bias(log_p, variance), torch.full((3,), (1 - 1 / draws) * 0.3).double())
 
 
 def test_a_nonlinear_flow_in_closed_form():
@@ -163,9 +290,17 @@ def test_float32_states_lose_little():
     torch.testing.assert_close(result.log_p, closed_form(path, x), rtol=0, atol=2e-3)
 
 
-def test_a_field_gone_bad_is_flagged():
-    result = log_likelihood(lambda t, x: x * math.nan, draw(7, 3, 2), 0.0, 1.0)
+@pytest.mark.parametrize("probes", [None, torch.ones(2, 3, 2, dtype=torch.float64)], ids=["exact", "probes"])
+def test_a_field_gone_bad_is_flagged(probes):
+    result = log_likelihood(lambda t, x: x * math.nan, draw(7, 3, 2), 0.0, 1.0, probes=probes)
     assert result.failed.tolist() == [True] * 3
+
+
+def test_a_field_that_blows_up_is_flagged():
+    """Backwards from 2, dx/dt = -x^2 is gone after half the interval."""
+    x = torch.full((3, 1), 2.0, dtype=torch.float64)
+    assert log_likelihood(lambda t, x: -(x**2), x, 0.0, 1.0).failed.all()
+    assert not log_likelihood(lambda t, x: -(x**2), x, 0.6, 1.0).failed.any()
 
 
 def test_gaussian_log_density():

@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fmbench.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
-from fmbench.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, V, X, convert, loss_weight, usable_interval
+from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, V, X, convert, loss_weight, usable_interval
 
 EVERY_PATH = [
     OptimalTransport(0.1),
@@ -108,6 +108,84 @@ def test_loss_weights_in_closed_form(t):
     straight = OptimalTransport(0.0)
     expected = (1 + torch.exp(-straight.log_snr(t) / 2)) ** 2
     torch.testing.assert_close(loss_weight(t, straight, VELOCITY, EPSILON), expected, rtol=1e-9, atol=0)
+
+
+# Any path, any two predictions, any time between the ends.
+
+unit = st.floats(-1, 1).map(lambda v: round(v, 3))
+plain_paths = st.one_of(
+    st.builds(OptimalTransport, st.floats(0, 0.5)),
+    st.builds(VariancePreserving, st.floats(0.05, 2), st.floats(2, 20)),
+    st.builds(VarianceExploding, st.floats(0.01, 0.5), st.floats(1, 50)),
+    st.just(CosineVP()),
+    st.builds(
+        lambda p, q: GeneralAffine(lambda t: t**p, lambda t: (1 - t) ** q + 0.01 * (1 - t**2)), st.floats(1, 3), st.floats(1, 3)
+    ),
+)
+any_path = st.one_of(plain_paths, st.builds(lambda path, k: Rescaled(path, lambda t: torch.exp(k * t)), plain_paths, unit))
+
+
+def custom(c1: float, c0: float, slope: float) -> Prediction:
+    """Weights that depend on the path's coefficients."""
+    return Prediction("custom", lambda c: (c1 + slope * c.s, c0 - slope * c.a))
+
+
+any_prediction = st.one_of(st.sampled_from(list(PREDICTIONS.values())), st.builds(custom, unit, unit, unit))
+
+
+def determined(path, prediction: Prediction, t: torch.Tensor) -> bool:
+    """Far enough from a prediction that says nothing new beside x_t."""
+    c = path.coefficients(t)
+    c1, c0 = prediction.weights(c)
+    size = torch.hypot(c.a, c.s) * torch.hypot(c1, c0)
+    return bool((prediction.determinant(path, t).abs() > 0.02 * size).all())
+
+
+@given(path=any_path, source=any_prediction, target=any_prediction, t=inside, seed=some_seed)
+@settings(max_examples=150, deadline=None)
+def test_round_trips_between_any_two_predictions(path, source, target, t, seed):
+    times = torch.tensor([t, 0.5, 0.1], dtype=torch.float64)
+    assume(determined(path, source, times) and determined(path, target, times))
+    x0, x1, p = draw(seed, 3, 3, 1, 2)
+    x_t, _ = path.interpolate(x0, x1, times)
+    there = convert(source.target(path, x0, x1, times), x_t, times, path, source, target)
+    torch.testing.assert_close(there, target.target(path, x0, x1, times), rtol=1e-6, atol=1e-6)
+    # Whatever a network puts out, not only targets.
+    there = convert(p, x_t, times, path, source, target)
+    torch.testing.assert_close(convert(there, x_t, times, path, target, source), p, rtol=1e-6, atol=1e-6)
+
+
+@given(path=any_path, one=any_prediction, other=any_prediction, third=any_prediction, t=inside)
+@settings(max_examples=150, deadline=None)
+def test_loss_weights_are_ratios(path, one, other, third, t):
+    t = torch.tensor([t, 0.6], dtype=torch.float64)
+    assume(all(determined(path, p, t) for p in (one, other, third)))
+    there, back = loss_weight(t, path, one, other), loss_weight(t, path, other, one)
+    torch.testing.assert_close(there * back, torch.ones_like(t), rtol=1e-11, atol=0)
+    torch.testing.assert_close(there * loss_weight(t, path, other, third), loss_weight(t, path, one, third), rtol=1e-11, atol=0)
+
+
+@given(path=any_path, t=inside, seed=some_seed)
+@settings(max_examples=60, deadline=None)
+def test_an_error_of_the_noise_is_these_errors_of_the_others(path, t, seed):
+    """The factors of the paper notes, seen in converted outputs: lambda = log a^2 / s^2, and x_t held fixed."""
+    x_t, eps, error = draw(seed, 3, 1, 4)
+    t = torch.tensor([t], dtype=torch.float64)
+
+    def grown(path, target):
+        moved = convert(eps + error, x_t, t, path, EPSILON, target) - convert(eps, x_t, t, path, EPSILON, target)
+        return moved.square().sum() / error.square().sum()
+
+    def noise_to_signal(path):
+        a, s, _, _ = path.coefficients(t)
+        return (s / a) ** 2
+
+    straight, cosine = OptimalTransport(0.0), CosineVP()
+    torch.testing.assert_close(grown(path, X)[None], noise_to_signal(path), rtol=1e-7, atol=0)
+    for p in (cosine, VariancePreserving()):
+        expected = p.coefficients(t).a ** 2 * (1 + noise_to_signal(p)) ** 2
+        torch.testing.assert_close(grown(p, V)[None], expected, rtol=1e-7, atol=0)
+    torch.testing.assert_close(grown(straight, VELOCITY)[None], (1 + noise_to_signal(straight).sqrt()) ** 2, rtol=1e-7, atol=0)
 
 
 def test_score_to_velocity_on_vp_is_eq_46():

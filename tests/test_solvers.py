@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fmbench.errors import DivergedError
 from fmbench.fields import CountingField, velocity_field
 from fmbench.paths import OptimalTransport
 from fmbench.prediction import EPSILON, X, convert
-from fmbench.solvers.adaptive import dopri5, torchdiffeq_adaptive
+from fmbench.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
 from fmbench.solvers.fixed import integrate, steps_for
 from fmbench.solvers.grids import uniform_grid
 from fmbench.solvers.tableaux import DOPRI5, EULER, FIXED, HEUN, MIDPOINT, RK4, Tableau
@@ -116,7 +117,45 @@ def test_nfe_is_steps_times_stages(tableau, steps):
 
 
 def test_stages_as_the_design_states_them():
-    assert {name: t.stages for name, t in FIXED.items()} == {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+    stages = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
+    assert {name: t.stages for name, t in FIXED.items()} == stages
+    assert {name: t.order for name, t in FIXED.items()} == stages  # below five stages, an order a stage
+
+
+@every_tableau
+def test_order_conditions(tableau):
+    """One for each rooted tree up to the order, to 4 (Hairer, Norsett & Wanner, II.2): they hold up to it and not beyond."""
+    a = np.array([list(row) + [0.0] * (tableau.stages - len(row)) for row in tableau.a])
+    b, c = np.array(tableau.b), np.array(tableau.c)
+    conditions = {
+        1: [b.sum() - 1],
+        2: [b @ c - 1 / 2],
+        3: [b @ c**2 - 1 / 3, b @ a @ c - 1 / 6],
+        4: [b @ c**3 - 1 / 4, (b * c) @ a @ c - 1 / 8, b @ a @ c**2 - 1 / 12, b @ a @ a @ c - 1 / 24],
+        5: [b @ c**4 - 1 / 5, b @ a @ a @ a @ c - 1 / 120],
+    }
+    for order, defects in conditions.items():
+        if order <= tableau.order:
+            assert np.abs(defects).max() < 1e-14
+    if tableau.order < 5:
+        assert np.abs(conditions[tableau.order + 1]).max() > 1e-4
+
+
+def test_ralston_has_the_smallest_bound_on_its_error_among_two_stages():
+    """Node c leaves |1/6 - c/4| and 1/6 in the third-order terms; only the first depends on c, and it vanishes at 2/3."""
+    defects = {name: FIXED[name].b[1] * FIXED[name].c[1] ** 2 - 1 / 3 for name in ("midpoint", "heun", "ralston")}
+    assert defects["ralston"] == pytest.approx(0, abs=1e-15)
+    assert min(abs(defects["midpoint"]), abs(defects["heun"])) > 0.05
+
+
+def test_the_three_eighths_rule_is_what_torchdiffeq_calls_rk4():
+    from torchdiffeq import odeint
+
+    grid = uniform_grid(0.1, 0.9, 5)
+    start = manufactured(grid[:1])
+    theirs = odeint(nonlinear, start, grid, method="rk4")[-1]
+    torch.testing.assert_close(integrate(nonlinear, start, grid, FIXED["rk4_38"]), theirs, rtol=1e-13, atol=0)
+    assert (integrate(nonlinear, start, grid, RK4) - theirs).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("tableau", FIXED.values(), ids=lambda t: t.name)
@@ -516,3 +555,33 @@ def test_torchdiffeq_is_counted_and_kept_inside_by_the_counting_field(ends):
     times = torch.stack(inner.times)
     assert times.min() >= 0
     assert times.max() <= 1
+
+
+@pytest.mark.parametrize("method", TORCHDIFFEQ_ADAPTIVE)
+@both_directions
+def test_every_adaptive_method_of_torchdiffeq_keeps_its_tolerance(method, ends):
+    x0 = spread(3, 2) / 4
+    exact = {0.0: x0, 1.0: x0 * math.exp(-math.sin(6) / 3)}
+    field = CountingField(wavy)
+    end = torchdiffeq_adaptive(field, exact[ends[0]], *ends, method=method, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(end, exact[ends[1]], rtol=5e-4, atol=5e-4)
+    assert field.calls > 10
+
+
+def test_the_adaptive_methods_of_torchdiffeq_are_told_apart():
+    x, calls = spread(3, 2) / 4, {}
+    for method in TORCHDIFFEQ_ADAPTIVE:
+        field = CountingField(wavy)
+        torchdiffeq_adaptive(field, x, 0.0, 1.0, method=method)
+        calls[method] = field.calls
+    assert len(set(calls.values())) == len(calls)
+
+
+def test_an_unknown_method_of_torchdiffeq_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'rk45'.*" + ", ".join(TORCHDIFFEQ_ADAPTIVE)):
+        torchdiffeq_adaptive(wavy, torch.ones(1, 2), 0.0, 1.0, method="rk45")
+
+
+def test_torchdiffeq_giving_up_is_a_divergence():
+    with pytest.raises(DivergedError, match=r"gave up.*underflow"):
+        torchdiffeq_adaptive(square, torch.tensor([[2.0]], dtype=torch.float64), 0.0, 1.0)

@@ -195,10 +195,10 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
     notes = [f"Mean ± standard deviation over {n} seed{'s' if n > 1 else ''}; bold is the lowest mean."]
     if (table[table.dataset == dataset].seeds < n).any():
         notes[0] += " Where the status names a seed, it is over the others."
-    nll = _metric(mine, "nll")
+    nll = _metric(mine[~mine.method.isin(spec["oracles"])], "nll")
     if len(nll):
         row = nll.iloc[0]
-        stderr = _metric(mine, "nll_stderr").value.mean()
+        stderr = _metric(mine[~mine.method.isin(spec["oracles"])], "nll_stderr").value.mean()
         notes.append(
             f"NLL over {row.n:.0f} test samples, {row.solver}, {_tolerance(row)}; "
             f"its standard error over test samples is {stderr:.3f}."
@@ -236,13 +236,13 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
     real = _metric(mine, "data_std")
     if len(real):
         notes.append(f"Sample std is of unclamped samples, in the network's units; the data's is {real.value.iloc[0]:.3f}.")
-    closed, own, own_closed = (_metric(mine, m) for m in ("nll_closed_form", "nll_own", "nll_own_closed_form"))
-    if len(closed):
-        names = ", ".join(label(m) for m in closed.method.unique())
+    own, own_closed = (_metric(mine, m) for m in ("nll_own", "nll_own_closed_form"))
+    if len(own):
+        names = ", ".join(label(m) for m in own.method.unique())
         notes.append(
-            f"{names}: the closed-form field of the training set, no network and nothing learnt; not in bold. It knows the "
-            f"training set and no test point. NLL of the test set without a solver: {_by_method(closed, 3)}; of its own draws: "
-            f"{_by_method(own, 3)}, without a solver {_by_method(own_closed, 3)}."
+            f"{names}: the closed-form field of the training set, no network and nothing learnt; not in bold. It knows training "
+            "points and no test point; its NLL of the test set is in closed form, without a solver. NLL of its own draws by the "
+            f"solver: {_by_method(own, 3)}; in closed form: {_by_method(own_closed, 3)}."
         )
     for method, values in spec["overrides"].items():
         notes.append(f"{label(method)} does not train under the common settings: {values}.")

@@ -15,11 +15,10 @@ from torch import Tensor
 from fmbench.config import DrawsSettings
 from fmbench.data.prepared import read
 from fmbench.errors import DataError
-from fmbench.likelihood import bits_per_dimension, dequantised, probe_bias
+from fmbench.likelihood import bits_per_dimension, dequantised, log_likelihood, probe_bias
 from fmbench.records import write_rows
 from fmbench.rng import indexed_rademacher, indexed_uniform
 from fmbench.stages.common import Job, batches
-from fmbench.stages.likelihood import solve
 from fmbench.stages.models import load_model
 
 UNIT = "bits/dim"
@@ -34,10 +33,13 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     seed, levels, dimensions = job.spec["seed"], dataset.levels, dataset.dimensions
     n, most = min(settings.n, len(dataset.test)), max(settings.draws)
-    exact = model.oracle is not None or dimensions <= settings.exact_up_to
+    if model.oracle is not None:
+        raise DataError(f"{model_folder} is an oracle; its likelihood is in closed form, and the stage likelihood has it")
+    objective = model.objective
+    exact = dimensions <= settings.exact_up_to
     # What is solved, with how many probes; the paper's estimator has the first of the averaged ones.
     solves = {"nll_exact": 0} if exact else {"nll_averaged": settings.probes}
-    if exact and model.oracle is None:
+    if exact:
         solves["nll_paper"] = 1
     metrics = dict(solves)
     if not exact:
@@ -64,8 +66,18 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
                 drawn = [indexed_rademacher(seed, f"draws/{k}/probe/{m}", indices, dataset.shape) for m in range(count)]
                 x1 = dataset.to_model(x, u).to(job.device)
                 stacked = torch.stack(drawn).to(job.device) if drawn else None
-                result, calls = solve(model, x1, stacked, settings.rtol, settings.atol)
-                spent[name] += calls * len(indices) / n / most
+                field = model.field()
+                result = log_likelihood(
+                    field,
+                    x1,
+                    objective.t_min,
+                    objective.t_max,
+                    base_std=objective.path.base_std,
+                    probes=stacked,
+                    rtol=settings.rtol,
+                    atol=settings.atol,
+                )
+                spent[name] += field.calls * len(indices) / n / most
                 failed[name] += int(result.failed.sum())
                 pieces.append(result.by_probe.cpu())
             found[name].append(torch.cat(pieces, 1))

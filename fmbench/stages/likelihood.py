@@ -11,7 +11,8 @@ from torch import Tensor
 from fmbench.config import LikelihoodSettings
 from fmbench.data.prepared import read
 from fmbench.fields import CountingField
-from fmbench.likelihood import LogLikelihood, bits_per_dimension, log_likelihood
+from fmbench.likelihood import bits_per_dimension, log_likelihood
+from fmbench.oracle import FiniteOracle
 from fmbench.records import write_rows
 from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.stages.common import Job, batches
@@ -21,6 +22,9 @@ from fmbench.stages.models import Model, load_model
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """Write ``rows.parquet`` into ``out``: NLL, its standard error over test samples, and the joint solve's NFE.
 
+    An oracle's test NLL is the closed form: a test point may be so far from the points it knows that no solver follows the field
+    there. On draws from its own distribution both are measured, ``nll_own`` by the solve and ``nll_own_closed_form``.
+
     The divergence is exact up to a set dimension and Hutchinson's above; which one is in the ``solver`` column. Images are
     dequantised with uniforms of their own; probes and uniforms depend on a test sample's index, not on its batch.
     """
@@ -29,7 +33,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     seed, objective = job.spec["seed"], model.objective
     n = len(dataset.test) if settings.n is None else min(settings.n, len(dataset.test))
-    exact = dataset.dimensions <= settings.exact_up_to or model.oracle is not None
+    exact = dataset.dimensions <= settings.exact_up_to
     unit = "bits/dim" if dataset.is_images else "nats"
     estimator = "exact divergence" if exact else f"hutchinson {settings.probe} x{settings.probes}"
     columns = {
@@ -51,31 +55,46 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         job.console.say(f"skipped, {reason}")
         return
 
-    draw = indexed_rademacher if settings.probe == "rademacher" else indexed_normal
-    values, variances, closed, calls, failed = [], [], [], 0.0, 0
-
     def in_units(log_p: Tensor) -> Tensor:
         if dataset.levels is None:
             return -(log_p + dataset.log_density_change())
         return bits_per_dimension(log_p, dataset.dimensions, dataset.levels)
 
+    def test_points(indices: range) -> Tensor:
+        x = torch.from_numpy(dataset.test[indices.start : indices.stop].copy())
+        return dataset.to_model(x, indexed_uniform(seed, "dequantise", indices, dataset.shape)).to(job.device)
+
+    if model.oracle is not None:
+        _of_an_oracle(job, model, model.oracle, n, settings, test_points, in_units, unit)
+        write_rows(out_rows, job.rows)
+        job.console.say(f"NLL {job.rows[0].value:.4f} {unit} over {n} test samples (closed form) -> {out_rows}")
+        return
+
+    draw = indexed_rademacher if settings.probe == "rademacher" else indexed_normal
+    field = model.field()
+    values, variances, calls, failed = [], [], 0.0, 0
     progress = job.console.progress(n, "samples")
     for indices in batches(n, settings.batch):
-        x = torch.from_numpy(dataset.test[indices.start : indices.stop].copy())
-        u = indexed_uniform(seed, "dequantise", indices, dataset.shape)
-        x1 = dataset.to_model(x, u).to(job.device)
         probes = None
         if not exact:
             drawn = [draw(seed, f"probe/{k}", indices, dataset.shape) for k in range(settings.probes)]
             probes = torch.stack(drawn).to(job.device)
-        result, spent = solve(model, x1, probes, settings.rtol, settings.atol, settings.mode)
-        calls += spent * len(indices)
+        before = field.calls
+        result = log_likelihood(
+            field,
+            test_points(indices),
+            objective.t_min,
+            objective.t_max,
+            base_std=objective.path.base_std,
+            probes=probes,
+            mode=settings.mode,
+            rtol=settings.rtol,
+            atol=settings.atol,
+        )
+        calls += (field.calls - before) * len(indices)
         failed += int(result.failed.sum())
         values.append(in_units(result.log_p.cpu()))
         variances.append(result.probe_variance.cpu())
-        if model.oracle is not None:
-            end = torch.tensor(objective.t_max, dtype=torch.float64)
-            closed.append(in_units(model.oracle.log_density(objective.path, end, x1).cpu()))
         progress.update(indices.stop)
     progress.close()
 
@@ -90,61 +109,56 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         scale = 1.0 if dataset.levels is None else dataset.dimensions * math.log(2)
         std = torch.cat(variances).mean().sqrt().item() / scale
         job.add("nll_probe_std", None if failed else std, unit, **columns, **status)
-    if model.oracle is not None:
-        # What the solve should have found: but for its own error, and for the base not quite being the path's start.
-        job.add("nll_closed_form", torch.cat(closed).mean().item(), unit, n=n, solver="closed form")
-        _own_data(job, model, in_units, unit, columns | {"n": n})
     write_rows(out_rows, job.rows)
     job.console.say(f"NLL {nll.mean().item():.4f} {unit} over {n} test samples ({estimator}) -> {out_rows}")
 
 
-def _own_data(job: Job, model: Model, in_units: Callable[[Tensor], Tensor], unit: str, columns: dict[str, Any]) -> None:
-    """An oracle's NLL on draws from its own distribution, by the solve and in closed form.
+def _of_an_oracle(
+    job: Job,
+    model: Model,
+    oracle: FiniteOracle,
+    n: int,
+    settings: LikelihoodSettings,
+    test_points: Callable[[range], Tensor],
+    in_units: Callable[[Tensor], Tensor],
+    unit: str,
+) -> None:
+    path, t_min, t_max = model.objective.path, model.objective.t_min, model.objective.t_max
+    end = torch.tensor(t_max, dtype=torch.float64)
+    test = torch.cat([in_units(oracle.log_density(path, end, test_points(i)).cpu()) for i in batches(n, settings.batch)])
+    job.add("nll", test.mean().item(), unit, n=n, solver="closed form")
+    job.add("nll_stderr", test.std().item() / math.sqrt(n), unit, n=n, solver="closed form")
 
-    Test points may be so far from a finite training set that no solver follows the field there; on its own draws the two
-    differ by what the solver and the path's ends cost.
-    """
-    assert model.oracle is not None
-    settings = LikelihoodSettings.model_validate(job.spec["settings"])
-    end = torch.tensor(model.objective.t_max, dtype=torch.float64)
-    draws = model.oracle.marginal_sample(
-        model.objective.path, float(end), columns["n"], generator(job.spec["seed"], "oracle/own")
-    )
-    x = draws.float().to(job.device)
-    solved, closed, failed, calls = [], [], 0, 0.0
-    for indices in batches(len(x), settings.batch):
-        piece = x[indices.start : indices.stop]
-        result, spent = solve(model, piece, None, settings.rtol, settings.atol)
+    x = oracle.marginal_sample(path, t_max, n, generator(job.spec["seed"], "oracle/own")).float().to(job.device)
+    # The field and its divergence come together; evaluations of the pair are what is counted.
+    pair = CountingField(lambda t, x: oracle.velocity_and_divergence(path, t, x), t_min, t_max)
+    solved, closed, calls, failed = [], [], 0.0, 0
+    for indices in batches(n, settings.batch):
+        piece, before = x[indices.start : indices.stop], pair.calls
+        result = log_likelihood(
+            model.velocity,
+            piece,
+            t_min,
+            t_max,
+            base_std=path.base_std,
+            divergence=pair,
+            rtol=settings.rtol,
+            atol=settings.atol,
+        )
         solved.append(in_units(result.log_p.cpu()))
-        closed.append(in_units(model.oracle.log_density(model.objective.path, end, piece).cpu()))
+        closed.append(in_units(oracle.log_density(path, end, piece).cpu()))
+        calls += (pair.calls - before) * len(indices) / n
         failed += int(result.failed.sum())
-        calls += spent * len(indices) / len(x)
-    status = {"status": "diverged", "reason": f"dopri5 failed on {failed} of {len(x)} of its own samples"} if failed else {}
-    value = torch.cat(solved).mean().item()
-    job.add("nll_own", None if failed else value, unit, **columns | {"nfe": calls}, **status)
-    job.add("nll_own_closed_form", torch.cat(closed).mean().item(), unit, n=len(x), solver="closed form")
-
-
-def solve(
-    model: Model, x1: Tensor, probes: Tensor | None, rtol: float, atol: float, mode: str = "reverse"
-) -> tuple[LogLikelihood, int]:
-    """log p of data under the sampling field, and the evaluations it took; an oracle's divergence is always exact."""
-    o = model.objective
-    field = model.field()
-    closed_form = None
-    if model.oracle is not None:
-        oracle = model.oracle
-        closed_form = CountingField(lambda t, x: oracle.velocity_and_divergence(o.path, t, x), o.t_min, o.t_max)
-    result = log_likelihood(
-        field,
-        x1,
-        o.t_min,
-        o.t_max,
-        base_std=o.path.base_std,
-        probes=probes,
-        divergence=closed_form,
-        mode=mode,
-        rtol=rtol,
-        atol=atol,
-    )
-    return result, (closed_form or field).calls
+    status = {"status": "diverged", "reason": f"dopri5 failed on {failed} of {n} of the oracle's own draws"} if failed else {}
+    columns: dict[str, Any] = {
+        "n": n,
+        "batch": min(settings.batch, n),
+        "rtol": settings.rtol,
+        "atol": settings.atol,
+        "solver": "dopri5_shared, exact divergence",
+        "probes": 0,
+        "nfe": calls,
+    }
+    job.add("nll_own", None if failed else torch.cat(solved).mean().item(), unit, **columns, **status)
+    job.add("nfe_likelihood", None if failed else calls, "evaluations", **columns, **status)
+    job.add("nll_own_closed_form", torch.cat(closed).mean().item(), unit, n=n, solver="closed form")

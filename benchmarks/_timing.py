@@ -1,0 +1,97 @@
+"""Timing in turns: A, B, A, B, ..., so that whatever else the machine does falls on both alike."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Work = Callable[[], Any]
+
+
+def seconds(work: Work, repeats: int) -> float:
+    """Seconds for one call, the mean of ``repeats``."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return (time.perf_counter() - start) / repeats
+
+
+def in_turn(ours: Work, theirs: Work, rounds: int, least: float = 0.01) -> dict[str, float]:
+    """Medians of both in milliseconds, and median and quartiles of the ratio theirs / ours of each round.
+
+    Each call of a round is repeated until it takes about ``least`` seconds, the same number of times on both sides.
+    """
+    ours(), theirs()  # warm up
+    repeats = max(1, round(least / max(seconds(ours, 1), 1e-9)))
+    first, second = [], []
+    for k in range(rounds):
+        # Who goes first changes too.
+        for mine in (True, False) if k % 2 else (False, True):
+            (first if mine else second).append(seconds(ours if mine else theirs, repeats))
+    ratios = [b / a for a, b in zip(first, second, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {
+        "ours_ms": 1e3 * statistics.median(first),
+        "theirs_ms": 1e3 * statistics.median(second),
+        "ratio": middle,
+        "ratio_low": low,
+        "ratio_high": high,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    name = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    return {
+        "date": date.today().isoformat(),
+        "torch": torch.__version__,
+        "cpu": name,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """The command line that every script here has; one thread from here on."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
+    parser.add_argument("--rounds", type=int, default=21, help="how often each pair is run in turn")
+    found = parser.parse_args()
+    torch.set_num_threads(1)
+    return found
+
+
+def show(rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Rows as a Markdown table."""
+
+    def text(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    cells = [columns, *([text(row.get(c, "")) for c in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for k, line in enumerate(cells):
+        print("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |")
+        if k == 0:
+            print("|" + "|".join("-" * (w + 2) for w in widths) + "|")
+
+
+def write(path: Path | None, before: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Machine and tables to a JSON file, if one was asked for; ``before`` is :func:`machine` as it was at the start."""
+    print(f"\n{before}")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = {"machine": before, "load_average_after": list(os.getloadavg()), **tables}
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmbench import names
+from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.solvers.grids import GRIDS, cosine_grid, karras_grid, log_snr_grid, uniform_grid
+
+EVERY_PATH = [
+    OptimalTransport(),
+    OptimalTransport(0.0),
+    VariancePreserving(),
+    VarianceExploding(),
+    CosineVP(),
+    GeneralAffine(lambda t: t**2, lambda t: 1 - t**3),
+    Rescaled(VariancePreserving(), lambda t: 1 + t),
+]
+every_path = pytest.mark.parametrize("path", EVERY_PATH, ids=lambda p: f"{type(p).__name__}{EVERY_PATH.index(p)}")
+BY_LEVEL = {
+    "karras": lambda sigma: sigma ** (1 / 7),
+    "log_snr": lambda sigma: -2 * torch.log(sigma),
+    "cosine": lambda sigma: 2 / math.pi * torch.atan(1 / sigma),
+}
+"""What is equally spaced, of the noise level sigma = s / a."""
+
+
+def levels(path, grid):
+    c = path.coefficients(grid)
+    return c.s / c.a
+
+
+def test_the_registry_goes_by_the_names():
+    assert tuple(GRIDS) == names.GRIDS
+
+
+@every_path
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("steps", [1, 2, 7, 61])
+def test_grids_have_both_ends_exact_and_rise(path, name, steps):
+    for t0, t1 in ((path.t_min, path.t_max), (0.1, 0.8)):
+        grid = GRIDS[name](path, t0, t1, steps)
+        assert (grid.shape, grid.dtype) == ((steps + 1,), torch.float64)
+        assert (grid[0].item(), grid[-1].item()) == (t0, t1)
+        assert (grid.diff() > 0).all()
+
+
+@every_path
+@pytest.mark.parametrize("name", BY_LEVEL)
+@given(t0=st.floats(0.05, 0.4), t1=st.floats(0.5, 0.95), steps=st.integers(2, 60))
+@settings(max_examples=8, deadline=None)
+def test_levels_are_equally_spaced_in_their_function(path, name, t0, t1, steps):
+    spacing = BY_LEVEL[name](levels(path, GRIDS[name](path, t0, t1, steps))).diff()
+    torch.testing.assert_close(spacing, spacing.mean().expand(steps), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BY_LEVEL)
+def test_every_path_visits_the_same_levels(name):
+    """Between levels 4 and 0.05, from times that differ by path."""
+    wanted = []
+    for path in EVERY_PATH:
+        t0, t1 = path.time_of_log_snr(-2 * torch.tensor([4.0, 0.05], dtype=torch.float64).log()).tolist()
+        wanted.append(levels(path, GRIDS[name](path, t0, t1, 12)))
+    for found in wanted[1:]:
+        torch.testing.assert_close(found, wanted[0], rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])
+def test_karras_levels_are_eq_5(rho):
+    path, n = VarianceExploding(0.002, 80.0), 18
+    i = torch.arange(n + 1, dtype=torch.float64)
+    expected = (80 ** (1 / rho) + i / n * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+    torch.testing.assert_close(levels(path, karras_grid(path, 0.0, 1.0, n, rho)), expected, rtol=1e-10, atol=0)
+
+
+def test_the_default_rho_is_seven_and_steps_get_shorter_in_level():
+    path = VarianceExploding(0.002, 80.0)
+    assert torch.equal(karras_grid(path, 0, 1, 10), karras_grid(path, 0, 1, 10, 7.0))
+    assert (levels(path, karras_grid(path, 0, 1, 10)).diff().diff() > 0).all()
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (0.2, 0.7)])
+def test_the_cosine_grid_of_the_cosine_path_is_uniform(ends):
+    torch.testing.assert_close(cosine_grid(CosineVP(), 0.2, 0.7, 30), uniform_grid(0.2, 0.7, 30), rtol=0, atol=1e-13)
+    # Between ends at infinite levels it runs from 80 to 0.002 instead: 0.008 and 0.001 of the time away.
+    found = cosine_grid(CosineVP(), *ends, 30)
+    torch.testing.assert_close(found, uniform_grid(*ends, 30), rtol=0, atol=0.01)
+
+
+def test_the_cosine_path_of_variance_preserving_and_of_straight_lines_at_equal_levels():
+    """tau = 2/pi atan(a / s): on the straight path t / (1 - t) = tan(pi tau / 2)."""
+    grid = cosine_grid(OptimalTransport(0.0), 0.2, 0.8, 9)
+    tau = torch.linspace(2 / math.pi * math.atan(0.25), 2 / math.pi * math.atan(4), 10, dtype=torch.float64)
+    expected = torch.tan(math.pi * tau / 2)
+    torch.testing.assert_close(grid, expected / (1 + expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BY_LEVEL)
+def test_levels_stop_at_karras_bounds_where_the_path_has_none(name):
+    """Noise alone and data alone have no finite level: the spacing is that from 80 to 0.002, the ends stay the path's."""
+    path = OptimalTransport(0.0)
+    grid = GRIDS[name](path, 0.0, 1.0, 10)
+    assert (grid[0].item(), grid[-1].item()) == (0.0, 1.0)
+    first, last = BY_LEVEL[name](torch.tensor([80.0, 0.002], dtype=torch.float64)).tolist()
+    expected = first + (last - first) * torch.arange(1, 10) / 10
+    torch.testing.assert_close(BY_LEVEL[name](levels(path, grid[1:-1])), expected.double(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("steps", [0, -3])
+def test_no_steps_are_refused(name, steps):
+    with pytest.raises(ValueError, match=f"at least one step, not {steps}"):
+        GRIDS[name](CosineVP(), 0.0, 1.0, steps)
+
+
+@pytest.mark.parametrize("name", BY_LEVEL)
+@pytest.mark.parametrize("ends", [(1.0, 0.0), (0.5, 0.5), (-0.1, 0.5), (0.5, 1.0)])
+def test_intervals_that_are_not_the_paths_are_refused(name, ends):
+    with pytest.raises(ValueError, match=f"within .0.0, 0.99999., not {ends[0]} to {ends[1]}"):
+        GRIDS[name](VariancePreserving(), *ends, 5)
+
+
+@pytest.mark.parametrize("rho", [0.0, -7.0, math.nan])
+def test_an_impossible_rho_is_refused(rho):
+    with pytest.raises(ValueError, match=f"rho must be positive, not {rho}"):
+        karras_grid(CosineVP(), 0.0, 1.0, 5, rho)
+
+
+def test_more_steps_than_there_are_times_are_refused():
+    with pytest.raises(ValueError, match=r"50 steps from 0.5 to 0.5.* are too many"):
+        log_snr_grid(OptimalTransport(), 0.5, 0.5 + 4e-16, 50)
