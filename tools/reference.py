@@ -13,8 +13,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fmbench.records import read_rows, write_table
+
 ROOT = Path(__file__).parent.parent
-KEPT = ["table1.csv", "table1.md", "table1.tex", "records.parquet", "previews.parquet"]
+KEPT = [
+    *(f"table{number}.{kind}" for number in (1, 4) for kind in ("csv", "md", "tex")),
+    "equivalence.csv",
+    "records.parquet",
+    "previews.parquet",
+]
 BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
 
 
@@ -23,9 +30,12 @@ def keep(results: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         shutil.copy(results / name, out / name)
-    for figure in sorted((results / "figures").glob("fig*.*")):
+    for figure in sorted((results / "figures").iterdir()):
         if figure.suffix in (".png", ".svg"):
             shutil.copy(figure, out / figure.name)
+    draws = sorted((results / "draws").glob("*/*/*/rows.parquet"))
+    write_table(out / "draws.parquet", read_rows(draws))
+    shutil.copytree(results / "theory", out / "theory", dirs_exist_ok=True)
     rows = pq.read_table(results / "records.parquet").to_pylist()
     train = [row["value"] for row in rows if row["metric"] == "train_seconds"]
     provenance = {
@@ -42,21 +52,27 @@ def keep(results: Path, out: Path) -> None:
 def readme_section(reference: Path) -> str:
     """The README's part on a reference run: its table and figures, and where they come from."""
     provenance = json.loads((reference / "provenance.json").read_text())
-    table = re.sub(r"^# Table 1\n+", "", (reference / "table1.md").read_text()).replace("\n## ", "\n### ")
-    table = re.sub(r"^## ", "### ", table).strip()
+    tables = "\n\n".join(_section(reference / f"table{number}.md") for number in (1, 4))
     folder = reference.relative_to(ROOT).as_posix()
     versions = provenance["versions"][0]
     source = (
-        f"The default run (`make table1`, commit {provenance['commits'][0][:12]}, torch {versions['torch']}, "
+        f"The default run (`make all`, commit {provenance['commits'][0][:12]}, torch {versions['torch']}, "
         f"{provenance['devices'][0]}); everything it wrote is in [`{folder}/`]({folder}/)."
     )
     figures = [
         ("fig07.png", "Error against NFE of every fixed-step solver, with each model's NLL"),
         ("fig04.png", "Density of the samples on the checkerboard"),
         ("fig11.png", "Uncurated samples of the digits, from the same noise"),
+        ("noise_levels.png", "Which noise levels each loss cares about"),
+        ("equivalence.png", "DDIM against Euler, its three forms, and their errors at first and second order"),
     ]
     images = "\n\n".join(f"![{text}]({folder}/{name})" for name, text in figures)
-    return f"{source}\n\n{table}\n\n{images}"
+    return f"{source}\n\n{tables}\n\n{images}"
+
+
+def _section(path: Path) -> str:
+    """A table's Markdown, its headings two levels down."""
+    return re.sub(r"^(#+) ", r"\1## ", path.read_text(), flags=re.MULTILINE).strip()
 
 
 def with_section(readme: str, section: str) -> str:
