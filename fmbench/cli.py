@@ -382,6 +382,28 @@ def validate(configfile: ConfigFiles = [Path("config.yaml")]) -> None:  # noqa: 
 
 
 @app.command()
+def plan(
+    configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
+    gpu: Annotated[list[str] | None, typer.Option(help="a GPU to estimate hours for; may be given several times")] = None,
+    probe: Annotated[float, typer.Option(help="seconds to try this machine for, for each data set; 0 for none", min=0)] = 5.0,
+    threads: Threads = 1,
+    out: Annotated[Path | None, typer.Option(help="where the numbers go; plan.json in the results folder if not given")] = None,
+) -> None:
+    """Print what a config costs before anything runs: operations, memory, disk, hours."""
+    from fmbench.config import load
+    from fmbench.files import write_json
+    from fmbench.stages.plan import run, text
+
+    config = load(*map(str, configfile))
+    results = Path(config.results_dir)
+    plans = run(config, gpu or ["h100"], results, probe, threads)
+    path = out or results / "plan.json"
+    write_json(path, plans)
+    typer.echo(text(plans))
+    typer.echo(f"-> {path}")
+
+
+@app.command()
 def schema() -> None:
     """Print the config's JSON schema (workflow/schemas/config.schema.json is this, for editors)."""
     from fmbench.config import Config

@@ -101,8 +101,9 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
         lines += [f"## {dataset}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
         lines += ["| " + " | ".join(row) + " |" for row in _rows(table, dataset, draws, "±")]
         averaged = part[part.estimator == "averaged"]
+        error = part.nll_stderr.mean()
         notes = [
-            f"Over the first {part.n.iloc[0]} test images (standard error {part.nll_stderr.mean():.3f}), "
+            f"Over the first {part.n.iloc[0]} test images{'' if pd.isna(error) else f' (standard error {error:.3f})'}, "
             f"mean ± standard deviation over {len(spec['seeds'])} seed{'s' if len(spec['seeds']) > 1 else ''}.",
             "The paper's estimator has one Hutchinson probe in each draw's log p. Its noise does not average out under the "
             "logarithm of a mean of exponentials, so that part of what it gains with K is no likelihood.",

@@ -22,9 +22,9 @@ from fmbench.report.style import COLUMN, colours, label
 PATHS = {"ot": "OT path", "vp": "VP diffusion path", "cosine_vp": "cosine VP path", "ve": "VE diffusion path"}
 
 
-def _read(results: Path, name: str) -> pd.DataFrame:
+def _read(results: Path, name: str, some: bool = True) -> pd.DataFrame:
     frame = read_table(results / "theory" / f"{name}.parquet").to_pandas()
-    if frame.empty:
+    if some and frame.empty:
         raise DataError(f"{results / 'theory' / name}.parquet has no rows, so there is nothing to draw")
     return frame
 
@@ -115,11 +115,17 @@ def densities(data: pd.DataFrame) -> Figure:
 
 
 def noise_levels(data: pd.DataFrame) -> Figure:
-    """Log SNR over time; the density of training times over log SNR; the weighted emphasis, one at log SNR 0."""
+    """Log SNR over time; the density of training times over log SNR; the weighted emphasis, one at log SNR 0.
+
+    Nothing where no method has a loss: the default target draws every figure, whatever the methods are.
+    """
     methods = list(data.method.unique())
     colour = colours(methods)
     styles = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]  # some methods coincide
     figure, axes = plt.subplots(1, 3, figsize=(2 * COLUMN, 2.3), layout="constrained")
+    if not methods:
+        figure.text(0.5, 0.5, "no method with a loss", ha="center", va="center", fontsize=7)
+        return figure
     for k, method in enumerate(methods):
         mine = data[data.method == method]
         look = {"color": colour[method], "linestyle": styles[k % len(styles)], "linewidth": 1.2}
@@ -198,7 +204,7 @@ FIGURES: dict[str, tuple[Callable[[Path], pd.DataFrame], Callable[[pd.DataFrame]
     "fig03": (lambda results: _read(results, "trajectories"), trajectories),
     "fig08": (fields_data("fig08"), fields),
     "densities": (lambda results: _read(results, "densities"), densities),
-    "noise_levels": (lambda results: _read(results, "noise_levels"), noise_levels),
+    "noise_levels": (lambda results: _read(results, "noise_levels", some=False), noise_levels),
     "equivalence": (lambda results: _read(results, "equivalence"), equivalence),
 }
 """Figures by name: from a results folder to the data shown, and from that data to the drawing."""

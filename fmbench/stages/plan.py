@@ -1,0 +1,278 @@
+"""What a config costs before anything runs: parameters, operations, memory, iterations, disk, and hours by hardware.
+
+Operations are counted by torch on tensors without storage, one image through the real network; memory of activations is what
+autograd would keep of it. Hours are operations over a rate: of this machine from a short probe of the real training step and of
+a forward pass, of a GPU from its data sheet and an assumed utilisation, which is printed with the number.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fmbench import specs
+from fmbench.config import Config, LikelihoodSettings
+from fmbench.data.prepared import read
+from fmbench.errors import ConfigError, DataError
+from fmbench.names import DATASETS
+from fmbench.objectives import build
+from fmbench.stages.common import initial_network
+
+ADAPTIVE_NFE = 120
+"""Evaluations of an adaptive solve that the estimate counts with; the paper's Table 1 has 85 to 300."""
+UTILISATION = 0.35
+"""The share of a GPU's peak rate that the estimate counts with."""
+LEAST_STEP = 0.01
+"""Seconds that a GPU takes for a training step however small the network: a thousand kernels to launch."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU's data sheet: memory in GiB, and dense peak rates in TFLOP/s."""
+
+    memory: float
+    bfloat16: float
+    tf32: float
+
+
+GPUS = {
+    "h100": Gpu(80, 989, 495),
+    "h200": Gpu(141, 989, 495),
+    "a100": Gpu(80, 312, 156),
+    "l40s": Gpu(48, 362, 183),
+    "rtx4090": Gpu(24, 165, 83),
+}
+
+
+@dataclass
+class DataSetPlan:
+    """The cost of one data set.
+
+    Attributes:
+        shape: of a sample; parameters: of the network.
+        forward_gflop: multiply-adds counted as two, one evaluation of one sample.
+        train_gflop: one training step's share of one sample: forward and backward.
+        state_gib: weights, gradients, Adam's moments and the average; activation_mib: kept for the backward pass, a sample.
+        batch_gib: state and a batch's activations, float32.
+        iterations, batch_size, samples_seen: of one training; models: how many trainings.
+        train_pflop: all trainings; evaluate_pflop: all evaluations at the NFE assumed.
+        disk_gib: checkpoints, weights and samples.
+        cpu_samples_per_second: trained by this machine's probe, on the threads given; None where it would take too long.
+        notes: what the estimate leaves out.
+    """
+
+    dataset: str
+    shape: list[int]
+    parameters: int
+    forward_gflop: float
+    train_gflop: float
+    state_gib: float
+    activation_mib: float
+    batch_gib: float
+    iterations: int
+    batch_size: int
+    samples_seen: int
+    models: int
+    train_pflop: float
+    evaluate_pflop: float
+    disk_gib: float
+    cpu_samples_per_second: float | None
+    cpu_hours: float | None
+    gpu_hours: dict[str, float]
+    notes: list[str]
+
+
+def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, threads: int) -> dict[str, Any]:
+    """The plan of every data set of a config, as plain values.
+
+    Args:
+        gpus: names of :data:`GPUS`.
+        probe_seconds: how long this machine may be tried for each data set; 0 for not at all.
+
+    Raises:
+        ConfigError: an unknown GPU.
+    """
+    unknown = [g for g in gpus if g not in GPUS]
+    if unknown:
+        raise ConfigError(f"unknown GPU {', '.join(unknown)}; known: {', '.join(GPUS)}")
+    torch.set_num_threads(threads)
+    plans = [plan(config, name, gpus, results, probe_seconds) for name in config.datasets]
+    return {
+        "datasets": [asdict(p) for p in plans],
+        "assumed": {"nfe": ADAPTIVE_NFE, "gpu_utilisation": UTILISATION, "gpu_rate": "TF32 peak", "threads": threads},
+    }
+
+
+def plan(config: Config, name: str, gpus: list[str], results: Path, probe_seconds: float) -> DataSetPlan:
+    """The cost of one data set of a config."""
+    notes: list[str] = []
+    settings = config.dataset(name)
+    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    if not trained:
+        raise ConfigError("the config trains nothing: all its methods are oracles")
+    if len(trained) < len(config.methods):
+        notes.append("oracles are left out: they have no network")
+    dataset = None
+    with contextlib.suppress(DataError):
+        dataset = read(results / "data" / name)
+    shape = DATASETS.get(settings.data.source) or (None if dataset is None else dataset.shape)
+    if shape is None:
+        raise ConfigError(f"the shape of {name} is known once it is prepared: run its preparation first, then plan")
+
+    with torch.device("meta"):
+        network = initial_network(settings.network.model_dump(), shape, 0)
+    parameters = sum(p.numel() for p in network.parameters())
+    forward = _flops(network, shape)
+    activations = _activation_bytes(network, shape)
+    training = config.training(name, trained[0])
+    models = len(trained) * len(config.seeds)
+    state = 20 * parameters  # float32: weights, gradients, two moments, the average
+
+    evaluation = settings.evaluation
+    n_test = evaluation.likelihood.n or (None if dataset is None else len(dataset.test))
+    evaluations = (evaluation.sample.n + evaluation.sample.shared_batch) * ADAPTIVE_NFE
+    evaluations += evaluation.sweep.n * (sum(cell.nfe for cell in evaluation.sweep.cells()) + evaluation.sweep.reference_nfe)
+    if n_test is None:
+        notes.append("the likelihood is left out: the number of test samples is known once the data set is prepared")
+    else:
+        evaluations += n_test * ADAPTIVE_NFE * _likelihood_passes(evaluation.likelihood, shape)
+    if len(shape) == 3:
+        draws = evaluation.draws
+        evaluations += draws.n * max(draws.draws) * ADAPTIVE_NFE * (1 + 2 * draws.probes)
+
+    samples_seen = sum(config.training(name, m).iterations * config.training(name, m).batch_size for m in trained)
+    samples_seen *= len(config.seeds)
+    train_flop, evaluate_flop = 3 * forward * samples_seen, forward * evaluations * models
+    rates = None
+    if probe_seconds > 0:
+        rates = _probe(config, name, trained[0], shape, probe_seconds, 3 * forward)
+        if rates is None:
+            notes.append("no probe of this machine: one training step on one sample would take too long")
+    cpu = None if rates is None else (samples_seen / rates[0] + evaluations * models / rates[1]) / 3600
+    steps = sum(config.training(name, m).iterations for m in trained) * len(config.seeds)
+
+    def gpu_hours(gpu: Gpu) -> float:
+        rate = UTILISATION * gpu.tf32 * 1e12
+        return (max(train_flop / rate, steps * LEAST_STEP) + evaluate_flop / rate) / 3600
+
+    disk = models * (2 * 16 * parameters + 4 * parameters + 4 * evaluation.sample.n * int(torch.Size(shape).numel()))
+    return DataSetPlan(
+        dataset=name,
+        shape=list(shape),
+        parameters=parameters,
+        forward_gflop=forward / 1e9,
+        train_gflop=3 * forward / 1e9,
+        state_gib=state / 2**30,
+        activation_mib=activations / 2**20,
+        batch_gib=(state + activations * training.batch_size) / 2**30,
+        iterations=training.iterations,
+        batch_size=training.batch_size,
+        samples_seen=training.iterations * training.batch_size,
+        models=models,
+        train_pflop=train_flop / 1e15,
+        evaluate_pflop=evaluate_flop / 1e15,
+        disk_gib=disk / 2**30,
+        cpu_samples_per_second=None if rates is None else rates[0],
+        cpu_hours=cpu,
+        gpu_hours={g: gpu_hours(GPUS[g]) for g in gpus},
+        notes=notes,
+    )
+
+
+def _likelihood_passes(settings: LikelihoodSettings, shape: tuple[int, ...]) -> int:
+    """Forward passes' worth of one evaluation of the joint solve: a vector-Jacobian product is two."""
+    dimensions = int(torch.Size(shape).numel())
+    return 1 + 2 * (dimensions if dimensions <= settings.exact_up_to else settings.probes)
+
+
+def _inputs(shape: tuple[int, ...], batch: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((batch,), 0.5, device=device), torch.zeros(batch, *shape, device=device)
+
+
+def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(*_inputs(shape, 1, "meta"))
+    return int(counter.get_total_flops())
+
+
+def _activation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """What autograd keeps of one sample, weights apart."""
+    weights = {p.untyped_storage()._cdata for p in network.parameters()}
+    kept: dict[int, torch.Tensor] = {}  # by storage: views of one tensor are kept once
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(*_inputs(shape, 1, "meta")).sum()
+    return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in weights)
+
+
+def _probe(
+    config: Config, name: str, method: str, shape: tuple[int, ...], seconds: float, flop_per_sample: float
+) -> tuple[float, float] | None:
+    """Samples a second on this machine: of the real training step (loss, backward, Adam), and of a forward pass alone."""
+    if flop_per_sample / 2e10 > 4 * seconds:
+        return None
+    settings = config.training(name, method)
+    network = initial_network(config.dataset(name).network.model_dump(), shape, 0)
+    objective = build(config.method(method).resolve())
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-8, fused=True)
+    batch = max(1, min(settings.batch_size, int(seconds / 4 * 2e10 / flop_per_sample)))
+    x = torch.linspace(-1, 1, batch * int(torch.Size(shape).numel())).reshape(batch, *shape)
+    u = torch.linspace(0.1, 0.9, batch)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        objective.loss(network, x.flip(0), x, u).mean().backward()
+        optimiser.step()
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(u, x)
+
+    return batch * _rate(step, seconds / 2), batch * _rate(forward, seconds / 2)
+
+
+def _rate(work: Callable[[], None], seconds: float) -> float:
+    """Calls a second."""
+    work()
+    done, began = 0, time.monotonic()
+    while done == 0 or time.monotonic() - began < seconds:
+        work()
+        done += 1
+    return done / (time.monotonic() - began)
+
+
+def text(plans: dict[str, Any]) -> str:
+    """The plan for reading."""
+    lines = []
+    for p in plans["datasets"]:
+        shape = " x ".join(map(str, p["shape"]))
+        lines += [
+            f"{p['dataset']} ({shape})",
+            f"  network      {p['parameters']:,} parameters, {p['forward_gflop']:.4g} GFLOP a forward pass of one sample",
+            f"  training     {p['models']} models, each {p['iterations']:,} iterations x {p['batch_size']} = "
+            f"{p['samples_seen']:,} samples; {p['train_pflop']:.4g} PFLOP in all",
+            f"  evaluation   {p['evaluate_pflop']:.4g} PFLOP in all, at {plans['assumed']['nfe']} NFE a solve",
+            f"  memory       {p['state_gib']:.3g} GiB of state, {p['activation_mib']:.3g} MiB of activations a sample, "
+            f"{p['batch_gib']:.3g} GiB for a batch in float32",
+            f"  disk         {p['disk_gib']:.3g} GiB of checkpoints, weights and samples",
+        ]
+        if p["cpu_hours"] is not None:
+            threads = plans["assumed"]["threads"]
+            lines.append(
+                f"  this machine {p['cpu_hours']:.3g} h on {threads} thread{'s' if threads > 1 else ''} "
+                f"({p['cpu_samples_per_second']:.3g} samples a second in training)"
+            )
+        for gpu, hours in p["gpu_hours"].items():
+            lines.append(f"  {gpu:<12} {hours:.3g} h at {plans['assumed']['gpu_utilisation']:.0%} of its TF32 peak (assumed)")
+        lines += [f"  note: {note}" for note in p["notes"]]
+    return "\n".join(lines)
