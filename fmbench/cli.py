@@ -221,10 +221,14 @@ def theory(
     summary: Annotated[Path, typer.Option(help="the table of equivalences, as CSV")],
     log: Log = None,
     mode: Mode = "auto",
+    threads: Threads = 1,
 ) -> None:
-    """Tabulate what follows from the methods' definitions alone: noise levels, fields, densities, equivalences."""
+    """Tabulate what follows from definitions alone: noise levels, fields, densities, equivalences, samplers."""
+    import torch
+
     from fmbench.stages.theory import run
 
+    torch.set_num_threads(threads)
     values = _spec(spec, "theory")
     run(values, out, summary, _console(values, mode, log))
 
@@ -300,8 +304,8 @@ def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode
 @app.command()
 def table4(
     spec: Spec,
-    rows: Annotated[list[Path], typer.Option(help="rows of the stage draws; give it once for each file")],
     out: Folder,
+    rows: Annotated[list[Path] | None, typer.Option(help="rows of the stage draws; give it once for each file")] = None,
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
@@ -309,7 +313,7 @@ def table4(
     from fmbench.report.table4 import write_table4
 
     values = _spec(spec, "table4")
-    table = write_table4(rows, values, out)
+    table = write_table4(rows or [], values, out)
     _console(values, mode, log).say(f"{len(table)} rows -> {out}, {out.with_suffix('.md').name}, .tex")
 
 

@@ -345,9 +345,11 @@ class DrawsSettings(Settings):
 
     n: Several = Field(64, description="the first so many test images")
     draws: Annotated[list[Count], Field(min_length=1)] = [1, 5, 20]
-    probes: Count = Field(
-        4, description="Hutchinson probes averaged for each draw, in one solve; the paper's estimator has the first"
+    probes: Several = Field(
+        4, description="Hutchinson probes averaged for each draw, in one solve; the paper's estimator has the first of them"
     )
+    probe: Literal["rademacher", "gaussian"] = "rademacher"
+    mode: Literal["reverse", "forward"] = Field("reverse", description="how probes are applied, as in likelihood")
     exact_up_to: Natural = Field(0, description="exact divergence up to this many dimensions, in place of the averaged probes")
     batch: Count = 1000
     rtol: Positive = 1e-5
@@ -412,7 +414,7 @@ class TrackingSettings(Settings):
 class Config(Settings):
     """The whole benchmark."""
 
-    results_dir: Annotated[str, Field(min_length=1)] = "results"
+    results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$")] = "results"
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_number)]], Field(min_length=1)] = [0, 1]
     device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
     datasets: Annotated[list[Name], Field(min_length=1)]

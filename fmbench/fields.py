@@ -63,11 +63,11 @@ class CountingField(Generic[Value]):
 
 
 def exact_divergence(field: Field, t: Tensor, x: Tensor, mode: str = "auto", memory: int = 1 << 24) -> tuple[Tensor, Tensor]:
-    """The field and its exact divergence, the trace of its Jacobian, by D vector-Jacobian products behind one forward pass.
+    """The field and its exact divergence (of eq. 29 and 31), by D vector-Jacobian products behind one forward pass.
 
     Args:
         mode: ``loop`` takes the products one by one; ``vmap`` all together (the field's backward pass must allow
-            vectorisation), in pieces of at most ``memory`` numbers; ``auto`` takes the faster, by measurement.
+            vectorisation), in pieces of at most ``memory`` numbers; ``auto`` what was the faster on a CPU (:data:`VMAP_FROM`).
 
     Returns:
         v of shape (B, *) and div v of shape (B,).

@@ -71,7 +71,7 @@ def log_likelihood(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> LogLikelihood:
-    """log p1 of data under the flow that ``field`` carries from N(0, base_std^2 I) at t_min to t_max.
+    """log p1 of data (eq. 31, 32) under the flow that ``field`` carries from N(0, base_std^2 I) at t_min to t_max.
 
     Args:
         x1: data, shape (B, *).
@@ -119,6 +119,8 @@ def dequantised(log_p: Tensor) -> Tensor:
 
 def probe_bias(log_p: Tensor, variance: Tensor) -> Tensor:
     """How much noise in log p raises :func:`dequantised`, in nats, to second order: sum_k w_k (1 - w_k) v_k / 2.
+
+    The second-order term of a log-sum-exp (eq. 47) in its exponents, whose Hessian is diag(w) - w w^T.
 
     Args:
         log_p: shape (K, B); w is its softmax over K.

@@ -26,5 +26,6 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "densities": ("theory/densities.parquet",),
     "noise_levels": ("theory/noise_levels.parquet",),
     "equivalence": ("theory/equivalence.parquet",),
+    "samplers": ("theory/samplers.parquet",),
 }
 """Figures and the files below the results folder that each is drawn from."""

@@ -129,7 +129,7 @@ class Objective:
                 f"the interval [{self.t_min}, {self.t_max}] is not within the path's [{self.path.t_min}, {self.path.t_max}]"
             )
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
-        c1, c0 = self.prediction.weights(self.path.coefficients(ends))
+        c1, c0 = self.prediction.weights(self.path.coefficients(ends), ends)
         _, density = self.times.draw(torch.tensor([0.0, 1.0]), self.path, self.t_min, self.t_max)
         checks = {
             "the prediction's target": torch.stack([c1, c0]),
@@ -162,7 +162,7 @@ class Objective:
             )
 
     def loss(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
-        """The loss of each sample.
+        """The loss of each sample: eq. 9 of Lipman et al. 2023 for the velocity, eq. 43 and 45 for the others.
 
         Args:
             network: called as network(t, x_t), t of shape (B,) in the type of x1.

@@ -42,7 +42,7 @@ class Posterior(NamedTuple):
 
 
 class Oracle(ABC):
-    """Data in closed form. ``shape`` is that of one sample; x is (B, *shape), t of shape () or (B,)."""
+    """Data in closed form (eq. 6, 8). ``shape`` is that of one sample; x is (B, *shape), t of shape () or (B,)."""
 
     shape: tuple[int, ...]
 
@@ -79,7 +79,7 @@ class Oracle(ABC):
         return self.velocity_and_divergence(path, t, x)[0]
 
     def score(self, path: AffinePath, t: Tensor, x: Tensor) -> Tensor:
-        """grad log p_t(x), of the shape and type of x."""
+        """grad log p_t(x), the gradient of eq. 6's logarithm, of the shape and type of x."""
         return self.posterior(path, t, x).score.reshape(x.shape).to(x.dtype)
 
     def log_density(self, path: AffinePath, t: Tensor, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Oracle(ABC):
         return self.posterior(path, t, x).log_density
 
     def marginal_sample(self, path: AffinePath, t: float, n: int, generator: torch.Generator) -> Tensor:
-        """Draws from p_t, float64, shape (n, *shape)."""
+        """Draws from p_t of eq. 6, float64, shape (n, *shape)."""
         c = path.coefficients(torch.tensor(t, dtype=torch.float64))
         noise = torch.randn(n, *self.shape, generator=generator, dtype=torch.float64)
         return c.a * self.sample(n, generator) + c.s * noise
@@ -100,6 +100,8 @@ ROWS = 256
 class FiniteOracle(Oracle):
     """Finitely many points of equal weight, each with a Gaussian of standard deviation ``bandwidth`` about it (0: the points).
 
+    q of eq. 6 is then a sum, and u_t of eq. 8 what minimises the flow-matching loss on these very points. At bandwidth 0 the
+    field is not defined where s = 0 (NaN there), and how hard it is to integrate near the end depends on the bandwidth.
     Points are walked in pieces with a running softmax, so memory stays within a budget whatever their number.
 
     Args:
@@ -112,6 +114,8 @@ class FiniteOracle(Oracle):
     def __init__(self, points: Tensor, bandwidth: float = 0.0, memory: int = 1 << 18) -> None:
         if points.ndim < 2 or len(points) < 1:
             raise ValueError(f"points must have shape (N, *) with at least one point, not {tuple(points.shape)}")
+        if not torch.isfinite(points).all():
+            raise ValueError(f"{int((~torch.isfinite(points)).flatten(1).any(1).sum())} of {len(points)} points are not finite")
         if not 0 <= bandwidth < math.inf:
             raise ValueError(f"bandwidth must be zero or more, not {bandwidth}")
         self.points, self.bandwidth, self.memory = points.reshape(len(points), -1), bandwidth, memory
@@ -170,7 +174,7 @@ class FiniteOracle(Oracle):
 
 
 class MixtureOracle(Oracle):
-    """A mixture of Gaussians with full covariances, for points (B, D).
+    """A mixture of Gaussians with full covariances, for points (B, D); every p_t of eq. 6 is one too.
 
     Args:
         means: shape (K, D).
@@ -179,6 +183,8 @@ class MixtureOracle(Oracle):
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor | None = None) -> None:
+        if means.ndim != 2:
+            raise ValueError(f"means must have shape (K, D), not {tuple(means.shape)}")
         k, d = means.shape
         if covariances.shape != (k, d, d):
             raise ValueError(f"covariances must have shape {(k, d, d)} to go with means {(k, d)}, not {tuple(covariances.shape)}")

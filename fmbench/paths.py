@@ -61,10 +61,10 @@ class AffinePath(ABC):
 
     @abstractmethod
     def coefficients(self, t: Tensor) -> Coefficients:
-        """The four coefficients at times ``t`` of any shape, in float64."""
+        """The four coefficients of eq. 10-11 at times ``t`` of any shape, in float64."""
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """lambda(t) = log a(t)^2 / s(t)^2, float64; infinite where a or s is zero."""
+        """lambda(t) = log a(t)^2 / s(t)^2 (Kingma et al. 2021, eq. 4), float64; infinite where a or s is zero."""
         c = self.coefficients(t)
         return 2 * (c.a.log() - c.s.log())
 
@@ -222,7 +222,7 @@ def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class GeneralAffine(AffinePath):
-    """Any affine path, from two functions of float64 times and their derivatives.
+    """Any affine path of eq. 10-11, from two functions of float64 times and their derivatives.
 
     Derivatives that are not given are taken by automatic differentiation; those that are given are held to it here, the ends
     apart (a wrong one would train and sample without a word). The functions are elementwise, finite with finite derivatives

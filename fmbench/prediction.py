@@ -31,40 +31,40 @@ class Prediction:
 
     Attributes:
         name: the name a config uses.
-        weights: from the path's coefficients to (c1, c0), float64 of the shape of t.
+        weights: from the path's coefficients and the times to (c1, c0), float64 of the shape of t.
     """
 
     name: str
-    weights: Callable[[Coefficients], tuple[Tensor, Tensor]]
+    weights: Callable[[Coefficients, Tensor], tuple[Tensor, Tensor]]
 
     def target(self, path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
         """The regression target c1(t) x1 + c0(t) x0, of the shape and type of x1."""
-        c1, c0 = (expand_to(v, x1).to(x1.dtype) for v in self.weights(path.coefficients(t)))
+        c1, c0 = (expand_to(v, x1).to(x1.dtype) for v in self.weights(path.coefficients(t), t.double()))
         return c1 * x1 + c0 * x0
 
     def determinant(self, path: AffinePath, t: Tensor) -> Tensor:
         """d(t) = a c0 - s c1, float64 of the shape of t."""
         c = path.coefficients(t)
-        c1, c0 = self.weights(c)
+        c1, c0 = self.weights(c, t.double())
         return c.a * c0 - c.s * c1
 
 
-EPSILON = Prediction("epsilon", lambda c: (torch.zeros_like(c.a), torch.ones_like(c.a)))
+EPSILON = Prediction("epsilon", lambda c, t: (torch.zeros_like(c.a), torch.ones_like(c.a)))
 """The noise x0 (Ho et al. 2020; eq. 45 of Lipman et al. 2023)."""
-X = Prediction("x", lambda c: (torch.ones_like(c.a), torch.zeros_like(c.a)))
+X = Prediction("x", lambda c, t: (torch.ones_like(c.a), torch.zeros_like(c.a)))
 """The data x1."""
-VELOCITY = Prediction("velocity", lambda c: (c.da, c.ds))
+VELOCITY = Prediction("velocity", lambda c, t: (c.da, c.ds))
 """The conditional field u_t(x | x1) = a' x1 + s' x0 (eq. 15)."""
-SCORE = Prediction("score", lambda c: (torch.zeros_like(c.a), -1 / c.s))
+SCORE = Prediction("score", lambda c, t: (torch.zeros_like(c.a), -1 / c.s))
 """grad log p_t(x | x1) = -x0 / s. The paper's appendix writes s for minus this."""
-V = Prediction("v", lambda c: (-c.s, c.a))
+V = Prediction("v", lambda c, t: (-c.s, c.a))
 """v of progressive distillation (Salimans & Ho 2022): alpha eps - sigma x."""
 
 PREDICTIONS: dict[str, Prediction] = {p.name: p for p in (EPSILON, X, VELOCITY, SCORE, V)}
 
 
 def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Prediction, target: Prediction) -> Tensor:
-    """Convert the prediction ``p`` made at ``x_t`` from ``source`` to ``target``.
+    """Convert the prediction ``p`` made at ``x_t`` from ``source`` to ``target`` (the system at the top of this module).
 
     Solving the 2x2 system gives q = k_x x_t + k_p p with
     k_p = d_target / d_source and k_x = (c1' c0 - c0' c1) / d_source, primes for the target's weights.
@@ -80,8 +80,8 @@ def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Predict
     if source is target:
         return p
     c = path.coefficients(t)
-    c1, c0 = source.weights(c)
-    q1, q0 = target.weights(c)
+    c1, c0 = source.weights(c, t.double())
+    q1, q0 = target.weights(c, t.double())
     det = c.a * c0 - c.s * c1
     k_p = (c.a * q0 - c.s * q1) / det
     k_x = (q1 * c0 - q0 * c1) / det
@@ -90,6 +90,8 @@ def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Predict
 
 def loss_weight(t: Tensor, path: AffinePath, measured: Prediction, network: Prediction) -> Tensor:
     """The weight (d_measured / d_network)^2 that turns a squared error of the network's prediction into one of ``measured``.
+
+    The first of the two facts at the top of this module.
 
     Float64, of the shape of t. Example: epsilon over score on any path is s^2.
     """

@@ -79,6 +79,9 @@ class Row:
 _TYPES: dict[Any, pa.DataType] = {int | None: pa.int64(), float | None: pa.float64(), str: pa.string()}
 SCHEMA = pa.schema([(f.name, _TYPES[f.type]) for f in fields(Row)])
 
+LATER = ("draws", "probes")
+"""Columns that files of the first version do not have; there they are null."""
+
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows to a parquet file, atomically."""
@@ -104,7 +107,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_rows(paths: Sequence[Path]) -> pa.Table:
-    """Read and join record files.
+    """Read and join record files; columns that came later are null where a file does not have them.
 
     Raises:
         DataError: a file is missing, truncated, or of another schema.
@@ -112,8 +115,13 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
     tables = []
     for path in paths:
         table = read_table(path)
-        if table.schema.names != SCHEMA.names:
+        # A file of an earlier version may lack a column that came later; what it did not know is null.
+        for name in LATER:
+            if name not in table.schema.names:
+                table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
+        if set(table.schema.names) != set(SCHEMA.names):
             raise DataError(f"{path} was written by another version of fmbench (columns {table.schema.names}); rerun its stage")
+        table = table.select(SCHEMA.names)
         try:
             tables.append(table.cast(SCHEMA))
         except pa.ArrowException as error:

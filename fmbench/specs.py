@@ -8,7 +8,7 @@ a model has that model's spec hash in its own spec, so the hash in every row cov
 from typing import Any
 
 from fmbench.config import Config, method_values, settings_hash
-from fmbench.names import DATASETS
+from fmbench.names import DATASETS, STEP_COSTS
 from fmbench.plugins import is_dotted
 
 Spec = dict[str, Any]
@@ -76,7 +76,14 @@ def check(config: Config) -> Spec:
             d: {"data": config.dataset(d).data.model_dump(), "network": config.dataset(d).network.model_dump()}
             for d in config.datasets
         },
+        "grids": _grids(config),
     }
+
+
+def _grids(config: Config) -> list[list[Any]]:
+    """Every time grid of the sweeps with its steps; uniform ones always exist."""
+    cells = {cell for d in config.datasets for cell in config.dataset(d).evaluation.sweep.cells() if cell.grid != "uniform"}
+    return sorted([cell.grid, cell.nfe // STEP_COSTS[cell.solver]] for cell in cells)
 
 
 def overridden(config: Config) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ COLUMNS = [
     "nll_std",
     "nll_stderr",
     "probe_bias",
+    "probe_std",
     "paper_nll",
     "status",
 ]
@@ -36,7 +37,8 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
     """A row for each data set, method, estimator and K.
 
     ``nll_std`` is over seeds, ``nll_stderr`` over test images (mean over seeds); ``probe_bias`` is what the probes' noise is
-    estimated to have lowered the number by (negative), where several probes show it.
+    estimated to have lowered the number by (negative) and ``probe_std`` the spread they leave in one draw's number, where
+    several probes show it.
     """
     printed = paper("table4").set_index(["dataset", "method", "k"]).nll_bpd
     found = []
@@ -50,7 +52,10 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                     if cell.empty:
                         continue
                     bad = cell[cell.status != "ok"]
-                    bias = at[at.metric == "nll_probe_bias"].value.mean() if metric == "nll_averaged" else None
+                    averaged = metric == "nll_averaged"
+                    bias, spread = (
+                        at[at.metric == f"nll_probe_{what}"].value.mean() if averaged else None for what in ("bias", "std")
+                    )
                     found.append(
                         {
                             "dataset": dataset,
@@ -64,11 +69,13 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                             "nll_std": cell.value.std(),
                             "nll_stderr": stderr.value.mean(),
                             "probe_bias": bias,
+                            "probe_std": spread,
                             "paper_nll": printed.get((dataset, method, k)),
                             "status": "ok" if bad.empty else "; ".join(f"seed {r.seed}: {r.reason}" for r in bad.itertuples()),
                         }
                     )
-    return pd.DataFrame(found, columns=COLUMNS).astype({"probes": "Int64", "n": "Int64", "nll_mean": float, "probe_bias": float})
+    types = {"probes": "Int64", "n": "Int64", "nll_mean": float, "probe_bias": float, "probe_std": float}
+    return pd.DataFrame(found, columns=COLUMNS).astype(types)
 
 
 def _rows(table: pd.DataFrame, dataset: str, draws: list[int], plus_minus: str) -> list[list[str]]:
@@ -77,6 +84,9 @@ def _rows(table: pd.DataFrame, dataset: str, draws: list[int], plus_minus: str) 
     for (method, estimator), cells in part.groupby(["method", "estimator"], sort=False):
         line = [label(str(method)), ESTIMATORS[f"nll_{estimator}"]]
         for k in draws:
+            if not (cells.k == k).any():
+                line.append("-")
+                continue
             row = cells[cells.k == k].iloc[0]
             text = "-" if pd.isna(row.nll_mean) else f"{row.nll_mean:.3f}"
             if pd.notna(row.nll_std):
@@ -93,6 +103,8 @@ def _rows(table: pd.DataFrame, dataset: str, draws: list[int], plus_minus: str) 
 def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
     """Table 4 for reading: a section per data set, a column per K, the paper's number in brackets."""
     lines = ["# Table 4: NLL (bits/dim) over the number of dequantisation draws", ""]
+    if table.empty:
+        lines += ["No data set of images with a trained method.", ""]
     for dataset in spec["datasets"]:
         draws, part = spec["draws"][dataset], table[table.dataset == dataset]
         if part.empty:
@@ -112,11 +124,13 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
             notes.append(
                 f"Probes averaged first: {averaged.probes.iloc[0]} a draw, in one solve. Probe bias: what their remaining noise "
                 "is estimated to do to the number, to second order; the paper's estimator has about "
-                f"{averaged.probes.iloc[0]} times that."
+                f"{averaged.probes.iloc[0]} times that. The spread they leave in the number of one draw of one image is "
+                f"{averaged.probe_std.mean():.3f}."
             )
         lines += ["", *(f"* {note}" for note in notes), ""]
         bad = part[part.status != "ok"]
-        lines += [*(f"* {label(r.method)}, K = {r.k}: {r.status}" for r in bad.itertuples()), ""] if len(bad) else []
+        failures = dict.fromkeys(f"* {label(r.method)}: {r.status}" for r in bad.itertuples())
+        lines += [*failures, ""] if failures else []
     return "\n".join(lines)
 
 

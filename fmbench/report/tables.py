@@ -203,6 +203,9 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
             f"NLL over {row.n:.0f} test samples, {row.solver}, {_tolerance(row)}; "
             f"its standard error over test samples is {stderr:.3f}."
         )
+        probes = _metric(mine, "nll_probe_std")
+        if len(probes):
+            notes[-1] += f" Of one sample's number the probes alone leave a standard deviation of {probes.value.mean():.3f}."
     nfe = _metric(mine, "nfe")
     if len(nfe):
         shared = _metric(mine, "nfe_shared")

@@ -65,7 +65,7 @@ def fields(data: pd.DataFrame) -> Figure:
         row[0].set_ylabel(panel.replace(": ", ":\n"), fontsize=7)
         bar = figure.colorbar(arrows, ax=list(row), fraction=0.03, pad=0.01, extend="max")
         bar.set_label("magnitude", fontsize=6)
-        bar.ax.tick_params(labelsize=6)
+        bar.ax.tick_params(labelsize=6, which="both")
     return figure
 
 
@@ -172,6 +172,38 @@ def equivalence(data: pd.DataFrame) -> Figure:
     return figure
 
 
+def samplers(data: pd.DataFrame) -> Figure:
+    """A panel per path: energy distance to the data over NFE; lines for fixed steps, dashed if stochastic, crosses for adaptive."""
+    names = list(data.path.unique())
+    fixed = list(data[data.kind != "adaptive"].sampler.unique())
+    colour = dict(zip(fixed, sns.color_palette("colorblind", len(fixed)), strict=True))
+    figure, axes = plt.subplots(1, len(names), figsize=(2 * COLUMN, 2.7), sharey=True, squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], names, strict=True):
+        here = data[data.path == name]
+        floor = here.floor.iloc[0]
+        axis.axhspan(floor / 100, floor, color="0.5", alpha=0.12, linewidth=0)
+        for sampler in fixed:
+            mine = here[here.sampler == sampler].sort_values("nfe")
+            line = "--" if (mine.kind == "sde").all() else "-"
+            axis.plot(mine.nfe, mine.energy_distance.abs(), line, color=colour[sampler], marker=".", markersize=4, linewidth=1)
+        adaptive = here[here.kind == "adaptive"]
+        axis.plot(adaptive.nfe, adaptive.energy_distance.abs(), "x", color="black", markersize=4)
+        axis.set(xscale="log", yscale="log", xlabel="NFE", title=PATHS.get(name, name), ylim=(floor / 100, None))
+        ticks = [6, 12, 24, 48, 96, 384]
+        axis.set_xticks(ticks, [str(t) for t in ticks])
+        axis.minorticks_off()
+        axis.grid(True, linewidth=0.4, alpha=0.5)
+    axes[0, 0].set_ylabel("energy distance to the data")
+    handles = [
+        plt.Line2D([], [], color=colour[s], linestyle="--" if (data[data.sampler == s].kind == "sde").all() else "-")
+        for s in fixed
+    ]
+    handles += [plt.Line2D([], [], marker="x", color="black", linestyle=""), plt.Rectangle((0, 0), 1, 1, color="0.5", alpha=0.12)]
+    texts = [*fixed, "adaptive, 1e-5", "below the distance of exact draws"]
+    figure.legend(handles, texts, loc="outside lower center", ncols=3, fontsize=6, frameon=False)
+    return figure
+
+
 _PALETTE = sns.color_palette("colorblind")
 EXPECTED = {"rounding": ("o", _PALETTE[0]), "different": ("s", _PALETTE[3])}
 """Marker and colour of a difference by what it should be."""
@@ -206,5 +238,6 @@ FIGURES: dict[str, tuple[Callable[[Path], pd.DataFrame], Callable[[pd.DataFrame]
     "densities": (lambda results: _read(results, "densities"), densities),
     "noise_levels": (lambda results: _read(results, "noise_levels", some=False), noise_levels),
     "equivalence": (lambda results: _read(results, "equivalence"), equivalence),
+    "samplers": (lambda results: _read(results, "samplers"), samplers),
 }
 """Figures by name: from a results folder to the data shown, and from that data to the drawing."""

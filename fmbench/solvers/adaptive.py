@@ -244,8 +244,7 @@ def torchdiffeq_adaptive(
     """The same solve by one of torchdiffeq's adaptive methods, one step size for the batch: the published reference for ours.
 
     It may step past t1 and interpolate back unless t1 is named as a step point, so it is named; its first-step probe may
-    still land outside of the interval. Wrap the field in a :class:`~fmbench.fields.CountingField` to count and to
-    keep t inside.
+    still land outside of the interval, so the field sees times clamped to it.
 
     Raises:
         ValueError: an unknown method.
@@ -256,8 +255,13 @@ def torchdiffeq_adaptive(
     if method not in TORCHDIFFEQ_ADAPTIVE:
         raise ValueError(f"unknown adaptive method {method!r} of torchdiffeq; known: {', '.join(TORCHDIFFEQ_ADAPTIVE)}")
     times = torch.tensor([t0, t1], dtype=torch.float64, device=x.device)
+    low, high = min(t0, t1), max(t0, t1)
+
+    def inside(t: Tensor, x: Tensor) -> Tensor:
+        return field(t.clamp(low, high), x)
+
     try:
-        solution = odeint(field, x, times, rtol=rtol, atol=atol, method=method, options={"step_t": times[1:]})
+        solution = odeint(inside, x, times, rtol=rtol, atol=atol, method=method, options={"step_t": times[1:]})
     except AssertionError as error:
         raise DivergedError(f"torchdiffeq gave up: {error}") from None
     return solution[-1]

@@ -13,8 +13,8 @@ The same update is Euler's in a rescaled state, with the network's answer as the
 | `u`       | x_t/(a + s) | s / (a + s) | x0 - x1 |
 
 On the straight path a = t, s = 1 - t the last one is Euler on the velocity itself. A form is undefined where its divisor is
-zero; the plain update is defined everywhere. At second order (Heun's method in a form's own clock) the forms are no longer the
-same: which prediction is held constant over a step, and which varies, then matters.
+zero; the plain update wherever the prediction does not determine both x1 and x0. At second order (Heun's method in a form's
+own clock) the forms are no longer the same: which prediction is held constant over a step, and which varies, then matters.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ FORMS = ("plain", *_DIVISORS)
 def ddim(
     network: Field, x: Tensor, grid: Tensor, path: AffinePath, prediction: Prediction, form: str = "plain", order: int = 1
 ) -> Tensor:
-    """Integrate along ``grid`` by DDIM; one evaluation of the network a step, two at order 2.
+    """Integrate along ``grid`` by DDIM (Song, Meng & Ermon 2021, eq. 12): one evaluation of the network a step, two at order 2.
 
     Args:
         network: what it predicts at (t, x), t of shape (); wrap it in a :class:`~fmbench.fields.CountingField` to count.

@@ -22,7 +22,7 @@ def steps_for(nfe: int, tableau: Tableau) -> int:
 
 
 def integrate(field: Field, x: Tensor, grid: Tensor, tableau: Tableau, keep: bool = False) -> Tensor:
-    """Integrate dx/dt = field(t, x) along ``grid``.
+    """Integrate dx/dt = field(t, x) along ``grid`` by an explicit Runge-Kutta method (Hairer, Norsett & Wanner, II.1).
 
     Args:
         x: initial state, shape (B, *).

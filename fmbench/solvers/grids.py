@@ -34,12 +34,12 @@ def karras_grid(path: AffinePath, t0: float, t1: float, steps: int, rho: float =
 
 
 def log_snr_grid(path: AffinePath, t0: float, t1: float, steps: int) -> Tensor:
-    """log SNR equally spaced."""
+    """log SNR equally spaced, as DPM-Solver takes it (Lu et al. 2022, section 3.4)."""
     return _by_level(path, t0, t1, steps, lambda x: x, lambda y: y)
 
 
 def cosine_grid(path: AffinePath, t0: float, t1: float, steps: int) -> Tensor:
-    """The levels that uniform times have on the cosine schedule, a / s = tan(pi tau / 2); on that path, the uniform grid."""
+    """The levels that uniform times have on the cosine schedule (Nichol & Dhariwal 2021), a / s = tan(pi tau / 2)."""
     quarter = math.pi / 2
     return _by_level(
         path, t0, t1, steps, lambda x: torch.atan(torch.exp(x / 2)) / quarter, lambda y: 2 * torch.log(torch.tan(y * quarter))
@@ -66,6 +66,11 @@ def _by_level(
     levels = first + (last - first) * torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     grid = path.time_of_log_snr(inverse(levels))
     grid[0], grid[-1] = t0, t1
+    if not high > low:
+        raise ValueError(
+            f"from {t0} to {t1} this path has no noise level between {SIGMA_MAX:g} and {SIGMA_MIN:g}, which is where a grid "
+            "by level has its steps; take a uniform grid, or another interval"
+        )
     if not (grid[1:] > grid[:-1]).all():
         raise ValueError(f"{steps} steps from {t0} to {t1} are too many for this grid: its times are no longer distinct")
     return grid

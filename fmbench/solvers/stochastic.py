@@ -38,7 +38,7 @@ def euler_maruyama(
     noise: Callable[[int], Tensor],
     diffusion: Diffusion = DIFFUSIONS["reverse_sde"],
 ) -> Tensor:
-    """The equation above by Euler and Maruyama's method: one evaluation of the field a step, weak order 1.
+    """The equation above (Song et al. 2021, eq. 6) by Euler and Maruyama's method: one evaluation a step, weak order 1.
 
     Args:
         field: the velocity u_t(x), called with t of shape ().
@@ -55,7 +55,7 @@ def euler_maruyama(
     _check_increasing(grid)
     times, sizes = grid.to(x.device), (grid[1:] - grid[:-1]).tolist()
     squared = diffusion(path, grid[:-1])
-    at_end = path.coefficients(grid[:-1]).s == 0
+    at_end = (path.coefficients(grid[:-1]).s == 0) & (squared != 0)  # the score, which only noise needs, is infinite there
     if not (torch.isfinite(squared) & ~at_end).all():
         at = grid[:-1][~(torch.isfinite(squared) & ~at_end)][0].item()
         raise ValueError(
@@ -102,6 +102,8 @@ def heun_churn(
     _check_increasing(grid)
     if churn < 0:
         raise ValueError(f"churn must not be negative, not {churn}")
+    if not level_min < level_max:
+        raise ValueError(f"level_min must be below level_max, not {level_min} and {level_max}: there would be no churn")
     steps = len(grid) - 1
     c = path.coefficients(grid)
     if not c.a[0] > 0:

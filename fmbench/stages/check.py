@@ -16,6 +16,7 @@ from fmbench.files import write_json
 from fmbench.names import DATASETS
 from fmbench.objectives import Objective, build
 from fmbench.progress import Console
+from fmbench.solvers.grids import GRIDS
 from fmbench.stages.common import initial_network
 
 
@@ -38,6 +39,8 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         try:
             objective = build(method_from_values(values))
             objective.check_ends()
+            for grid, steps in spec["grids"]:
+                GRIDS[grid](objective.path, objective.t_min, objective.t_max, steps)
             if values["oracle"] is not None:
                 check_oracle(values["oracle"], objective)
             else:

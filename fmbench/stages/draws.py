@@ -2,8 +2,9 @@
 
 ``nll_paper`` is the paper's: one Hutchinson probe inside each draw's log p, whose noise raises the average of exp(log p).
 ``nll_averaged`` averages several probes first, with ``nll_probe_bias``, what is left of that effect on it (negative: the
-number is too good by that), beside it;
-``nll_exact`` has no probe at all. All come from the same solves where they can.
+number is too good by that), and ``nll_probe_std``, the spread they leave in one draw's number, beside it; ``nll_exact`` has no
+probe at all. The paper's has the first probe of the solve that averages several, so that the two differ in nothing else: its
+steps are those of the joint solve. Uniforms of the first draw are Table 1's.
 """
 
 import math
@@ -17,7 +18,7 @@ from fmbench.data.prepared import read
 from fmbench.errors import DataError
 from fmbench.likelihood import bits_per_dimension, dequantised, log_likelihood, probe_bias
 from fmbench.records import write_rows
-from fmbench.rng import indexed_rademacher, indexed_uniform
+from fmbench.rng import indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.stages.common import Job, batches
 from fmbench.stages.models import load_model
 
@@ -27,8 +28,10 @@ UNIT = "bits/dim"
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """Write ``rows.parquet`` into ``out``: the NLL at every K, over the first n test images."""
     dataset = read(data)
-    if dataset.levels is None:
-        raise DataError(f"{data} holds points; dequantisation draws are for images")
+    if dataset.levels is None:  # a source of one's own shows only now what it gives
+        write_rows(out / "rows.parquet", [])
+        job.console.say("no rows: points are not dequantised")
+        return
     settings = DrawsSettings.model_validate(job.spec["settings"])
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     seed, levels, dimensions = job.spec["seed"], dataset.levels, dataset.dimensions
@@ -53,6 +56,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         job.console.say(f"skipped, training diverged: {model.reason}")
         return
 
+    draw = indexed_rademacher if settings.probe == "rademacher" else indexed_normal
     found: dict[str, list[Tensor]] = {name: [] for name in solves}
     spent, failed = dict.fromkeys(solves, 0.0), dict.fromkeys(solves, 0)
     progress = job.console.progress(most, "draws")
@@ -61,9 +65,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             pieces = []
             for indices in batches(n, settings.batch):
                 x = torch.from_numpy(dataset.test[indices.start : indices.stop].copy())
-                # The first draw is that of Table 1.
                 u = indexed_uniform(seed, f"dequantise/{k}" if k else "dequantise", indices, dataset.shape)
-                drawn = [indexed_rademacher(seed, f"draws/{k}/probe/{m}", indices, dataset.shape) for m in range(count)]
+                drawn = [draw(seed, f"draws/{k}/probe/{m}", indices, dataset.shape) for m in range(count)]
                 x1 = dataset.to_model(x, u).to(job.device)
                 stacked = torch.stack(drawn).to(job.device) if drawn else None
                 field = model.field()
@@ -74,6 +77,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
                     objective.t_max,
                     base_std=objective.path.base_std,
                     probes=stacked,
+                    mode=settings.mode,
                     rtol=settings.rtol,
                     atol=settings.atol,
                 )
@@ -96,9 +100,11 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             nll = bits_per_dimension(dequantised(log_p[:k]), dimensions, levels)
             job.add(metric, None if bad else nll.mean().item(), UNIT, **row)
             job.add(f"{metric}_stderr", None if bad else nll.std().item() / math.sqrt(n), UNIT, **row)
-            if metric == "nll_averaged" and count > 1:
-                bias = probe_bias(log_p[:k], by_probe[:k].var(1) / count) / (dimensions * math.log(2))
+            if metric == "nll_averaged":
+                variance, bits = by_probe[:k].var(1) / count, dimensions * math.log(2)
+                bias = probe_bias(log_p[:k], variance) / bits
                 job.add("nll_probe_bias", None if bad else -bias.mean().item(), UNIT, **row)
+                job.add("nll_probe_std", None if bad else variance.mean().sqrt().item() / bits, UNIT, **row)
             lines.append(f"{metric} at K = {k}: {nll.mean().item():.4f}")
     write_rows(out / "rows.parquet", job.rows)
     job.console.say(f"{'; '.join(lines)} {UNIT} over {n} test images -> {out / 'rows.parquet'}")

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from torch import Tensor
 
 from fmbench.broadcast import expand_to
 from fmbench.config import method_from_values
-from fmbench.fields import Field, velocity_field
+from fmbench.fields import CountingField, Field, velocity_field
 from fmbench.files import write_text
+from fmbench.metrics.points import energy_distance
 from fmbench.networks.mlp import MLP
 from fmbench.objectives import build
 from fmbench.oracle import MixtureOracle
@@ -22,10 +25,11 @@ from fmbench.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction
 from fmbench.progress import Console
 from fmbench.records import table, write_table
 from fmbench.rng import generator
-from fmbench.solvers.adaptive import dopri5
+from fmbench.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
 from fmbench.solvers.ddim import FORMS, ddim
 from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import uniform_grid
+from fmbench.solvers.grids import karras_grid, uniform_grid
+from fmbench.solvers.stochastic import DIFFUSIONS, euler_maruyama, heun_churn
 from fmbench.solvers.tableaux import EULER, HEUN
 from fmbench.weighting import noise_levels
 
@@ -53,6 +57,18 @@ EQUIVALENCE = pa.schema(
     ]
 )
 
+SAMPLERS = pa.schema(
+    [
+        ("path", TEXT),
+        ("sampler", TEXT),
+        ("kind", TEXT),
+        ("nfe", NUMBER),
+        ("energy_distance", NUMBER),
+        ("floor", NUMBER),
+        ("n", WHOLE),
+    ]
+)
+
 PATHS: dict[str, AffinePath] = {
     "ot": OptimalTransport(),
     "vp": VariancePreserving(),
@@ -64,8 +80,8 @@ ROUNDING, DIFFERENT = 1e-9, 1e-6
 
 
 def run(spec: dict[str, Any], out: Path, summary: Path, console: Console) -> None:
-    """Write ``noise_levels``, ``fields``, ``trajectories``, ``densities`` and ``equivalence`` as parquet into ``out``, and
-    the last as CSV into ``summary`` too."""
+    """Write ``noise_levels``, ``fields``, ``trajectories``, ``densities``, ``samplers`` and ``equivalence`` as parquet into
+    ``out``, and the last as CSV into ``summary`` too."""
     equivalence = [*ddim_against_euler(), *forms_of_ddim(), *rescaling(), *second_order()]
     tables = {
         "noise_levels": (emphasis_of(spec["methods"]), NOISE_LEVELS),
@@ -73,6 +89,7 @@ def run(spec: dict[str, Any], out: Path, summary: Path, console: Console) -> Non
         "trajectories": ([*trajectories()], TRAJECTORIES),
         "densities": ([*densities()], DENSITIES),
         "equivalence": (equivalence, EQUIVALENCE),
+        "samplers": ([*samplers()], SAMPLERS),
     }
     for name, (rows, schema) in tables.items():
         write_table(out / f"{name}.parquet", table(rows, schema))
@@ -142,7 +159,9 @@ def densities() -> Iterator[dict[str, Any]]:
     particle -1.
     """
     oracle = one_dimensional()
-    std1 = float(oracle.sample(200_000, generator(0, "theory/densities")).std())
+    weights = oracle.log_weights.exp()[:, None]
+    mean = (weights * oracle.means).sum()
+    std1 = float(((weights * (oracle.eigenvalues + oracle.means**2)).sum() - mean**2).sqrt())
     axis = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)
     quantiles = torch.linspace(0.04, 0.96, 12, dtype=torch.float64)
     for name, path in PATHS.items():
@@ -300,7 +319,65 @@ def second_order() -> Rows:
                     if form != "u" and order == 2 and steps == STEPS:
                         same = form == "velocity" and schedule == "straight"
                         expected = "rounding" if same else "different"
-                        rows.append(
-                            _row("second order differs from form u", schedule, "exact", form, 2, end, ends["u"], expected)
-                        )
+                        rows.append(_row("second order against form u", schedule, "exact", form, 2, end, ends["u"], expected))
     return rows
+
+
+SAMPLES = 2000
+Sampler = Callable[[CountingField[Tensor]], Tensor]
+
+
+def samplers() -> Iterator[dict[str, Any]]:
+    """What each sampler's samples cost and how near they come to the data: energy distance over measured NFE.
+
+    On the exact field of a mixture, from the same noise. All have the same marginals in the limit of small steps: the
+    deterministic ones follow the flow, the stochastic ones the equation of :mod:`fmbench.solvers.stochastic`. The floor is the
+    root mean square distance of as many exact draws. OT starts at t = 0.01: a stochastic sampler cannot start where a = 0.
+    """
+    oracle = two_dimensional()
+    exact = oracle.sample(SAMPLES, generator(0, "theory/samplers/exact")).numpy()
+    redrawn = [oracle.sample(SAMPLES, generator(0, f"theory/samplers/floor/{k}")).numpy() for k in range(8)]
+    floor = math.sqrt(sum(energy_distance(draw, exact) ** 2 for draw in redrawn) / len(redrawn))
+    for name, start in (("ot", 0.01), ("vp", 0.0)):
+        for sampler, kind, solve in _samplers(PATHS[name], start):
+            field = _counted(oracle, PATHS[name], start)
+            distance = energy_distance(solve(field).numpy(), exact)
+            nfe = field.evaluations / SAMPLES
+            columns = {"path": name, "sampler": sampler, "kind": kind, "nfe": nfe, "energy_distance": distance}
+            yield columns | {"floor": floor, "n": SAMPLES}
+
+
+def _counted(oracle: MixtureOracle, path: AffinePath, start: float) -> CountingField[Tensor]:
+    return CountingField(lambda t, x: oracle.velocity(path, t, x), start, path.t_max)
+
+
+def _samplers(path: AffinePath, start: float) -> Iterator[tuple[str, str, Sampler]]:
+    x0 = torch.randn(SAMPLES, 2, generator=generator(0, "theory/samplers/start"), dtype=torch.float64)
+    for nfe in (6, 12, 24, 48, 96):
+        yield from _fixed_samplers(
+            path, x0, karras_grid(path, start, path.t_max, nfe), karras_grid(path, start, path.t_max, nfe // 2)
+        )
+    for method in TORCHDIFFEQ_ADAPTIVE:
+        solve = partial(torchdiffeq_adaptive, x=x0, t0=start, t1=path.t_max, method=method, rtol=1e-5, atol=1e-5)
+        yield f"torchdiffeq {method}", "adaptive", solve
+    for per_sample, name in ((False, "dopri5, one step size"), (True, "dopri5, a step size per sample")):
+        yield name, "adaptive", partial(_dopri5, x=x0, t0=start, t1=path.t_max, per_sample=per_sample, rtol=1e-5, atol=1e-5)
+
+
+def _dopri5(field: Field, **arguments: Any) -> Tensor:
+    return dopri5(field, **arguments).x
+
+
+def _fixed_samplers(path: AffinePath, x0: Tensor, fine: Tensor, coarse: Tensor) -> Iterator[tuple[str, str, Sampler]]:
+    """Samplers of one evaluation a step on the fine grid, of two on the coarse one."""
+
+    def noise(step: int) -> Tensor:
+        return torch.randn(x0.shape, generator=generator(0, f"theory/samplers/noise/{step}"), dtype=torch.float64)
+
+    yield "Euler", "ode", lambda f: integrate(f, x0, fine, EULER)
+    yield "DDIM", "ode", lambda f: ddim(f, x0, fine, path, VELOCITY)
+    yield "Heun", "ode", lambda f: integrate(f, x0, coarse, HEUN)
+    yield "Heun in noise levels", "ode", lambda f: heun_churn(f, x0, coarse, path, noise)
+    yield "Heun with churn", "sde", lambda f: heun_churn(f, x0, coarse, path, noise, churn=0.2 * len(coarse))
+    yield "Euler-Maruyama, reverse SDE", "sde", lambda f: euler_maruyama(f, x0, fine, path, noise)
+    yield "Euler-Maruyama, g^2 = 2 s", "sde", lambda f: euler_maruyama(f, x0, fine, path, noise, DIFFUSIONS["two_sigma"])

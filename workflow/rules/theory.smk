@@ -8,6 +8,7 @@ rule theory:
         trajectories=results("theory/trajectories.parquet"),
         densities=results("theory/densities.parquet"),
         equivalence=results("theory/equivalence.parquet"),
+        samplers=results("theory/samplers.parquet"),
         summary=report(
             results("equivalence.csv"),
             caption="../report/equivalence.rst",
@@ -20,8 +21,9 @@ rule theory:
         spec=canonical(specs.theory(settings)),
         code=code("theory", specs.theory(settings)),
         out=subpath(output.fields, parent=True),
+    threads: 1
     conda:
         "../../environment.yml"
     shell:
         "python -m fmbench theory --spec {params.spec:q} --out {params.out:q} --summary {output.summary:q}"
-        " --log {log:q} --progress lines"
+        " --threads {threads} --log {log:q} --progress lines"
