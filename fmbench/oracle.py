@@ -114,8 +114,6 @@ class FiniteOracle(Oracle):
     def __init__(self, points: Tensor, bandwidth: float = 0.0, memory: int = 1 << 18) -> None:
         if points.ndim < 2 or len(points) < 1:
             raise ValueError(f"points must have shape (N, *) with at least one point, not {tuple(points.shape)}")
-        if not torch.isfinite(points).all():
-            raise ValueError(f"{int((~torch.isfinite(points)).flatten(1).any(1).sum())} of {len(points)} points are not finite")
         if not 0 <= bandwidth < math.inf:
             raise ValueError(f"bandwidth must be zero or more, not {bandwidth}")
         self.points, self.bandwidth, self.memory = points.reshape(len(points), -1), bandwidth, memory
@@ -124,6 +122,8 @@ class FiniteOracle(Oracle):
         total = torch.zeros(self.points.shape[1], dtype=torch.float64, device=points.device)
         for piece in self.points.split(max(1, memory // self.points.shape[1])):
             total = total + piece.double().sum(0)
+        if not torch.isfinite(total).all():
+            raise ValueError("some points are not finite")
         self.mean = total / len(points)
 
     def posterior_at(self, c: Coefficients, x: Tensor) -> Posterior:

@@ -43,7 +43,7 @@ def by_hand(path, prediction, x: Tensor, grid: Tensor) -> Tensor:
     """Song, Meng & Ermon's update, in numbers."""
     for t, following in itertools.pairwise(grid):
         p = network(t, x)
-        c1, c0 = (float(v) for v in prediction.weights(path.coefficients(t)))
+        c1, c0 = (float(v) for v in prediction.weights(path.coefficients(t), t))
         a, s, _, _ = (float(v) for v in path.coefficients(t))
         x1, x0 = (c0 * x - s * p) / (a * c0 - s * c1), (a * p - c1 * x) / (a * c0 - s * c1)
         a, s, _, _ = (float(v) for v in path.coefficients(following))

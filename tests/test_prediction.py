@@ -42,7 +42,7 @@ def test_targets_are_the_table_of_the_paper_notes(path):
         torch.testing.assert_close(prediction.target(path, x0, x1, t), expected[name], rtol=1e-12, atol=1e-12)
     # The solution of the 2x2 system by Cramer's rule has this determinant, whatever the names.
     for prediction in PREDICTIONS.values():
-        c1, c0 = prediction.weights(path.coefficients(t))
+        c1, c0 = prediction.weights(path.coefficients(t), t)
         matrix = torch.stack([torch.stack([a.flatten(), s.flatten()], 1), torch.stack([c1, c0], 1)], 1)
         torch.testing.assert_close(prediction.determinant(path, t), torch.linalg.det(matrix), rtol=1e-10, atol=1e-12)
 
@@ -126,8 +126,8 @@ any_path = st.one_of(plain_paths, st.builds(lambda path, k: Rescaled(path, lambd
 
 
 def custom(c1: float, c0: float, slope: float) -> Prediction:
-    """Weights that depend on the path's coefficients."""
-    return Prediction("custom", lambda c: (c1 + slope * c.s, c0 - slope * c.a))
+    """Weights that depend on the path's coefficients and on the time itself."""
+    return Prediction("custom", lambda c, t: (c1 + slope * torch.sin(t), c0 - slope * c.a * t))
 
 
 any_prediction = st.one_of(st.sampled_from(list(PREDICTIONS.values())), st.builds(custom, unit, unit, unit))
@@ -136,7 +136,7 @@ any_prediction = st.one_of(st.sampled_from(list(PREDICTIONS.values())), st.build
 def determined(path, prediction: Prediction, t: torch.Tensor) -> bool:
     """Far enough from a prediction that says nothing new beside x_t."""
     c = path.coefficients(t)
-    c1, c0 = prediction.weights(c)
+    c1, c0 = prediction.weights(c, t)
     size = torch.hypot(c.a, c.s) * torch.hypot(c1, c0)
     return bool((prediction.determinant(path, t).abs() > 0.02 * size).all())
 

@@ -198,7 +198,7 @@ def test_an_infinite_score_is_refused():
     """On a path that has no noise in the middle."""
     path = GeneralAffine(lambda t: 0.1 + t, lambda t: (t - 0.5) ** 2)
     with pytest.raises(ValueError, match=r"infinite at t = 0.5"):
-        euler_maruyama(never, draw(0, 1, 2), uniform_grid(0, 1, 4), path, never, DIFFUSIONS["two_sigma"])
+        euler_maruyama(never, draw(0, 1, 2), uniform_grid(0, 1, 4), path, never, lambda path, t: torch.ones_like(t))
 
 
 @pytest.mark.parametrize("sampler", [euler_maruyama, heun_churn])
@@ -355,3 +355,17 @@ def test_float32_stays_float32(sampler):
     assert end.dtype == torch.float32
     double = sampler(field_of(GAUSSIAN, path), x, grid, path, lambda k: draw(k, 4, 2))
     torch.testing.assert_close(end.double(), double, rtol=1e-3, atol=1e-3)
+
+
+def test_where_there_is_no_noise_no_score_is_needed():
+    path = GeneralAffine(lambda t: 0.1 + t, lambda t: (t - 0.5) ** 2)
+    x = euler_maruyama(
+        lambda t, x: -x, torch.ones(1, 2), torch.tensor([0.5, 0.75]).double(), path, never, DIFFUSIONS["two_sigma"]
+    )
+    assert torch.allclose(x, torch.full((1, 2), 0.75))
+
+
+def test_levels_that_leave_no_churn_are_refused():
+    grid = torch.tensor([0.1, 0.5], dtype=torch.float64)
+    with pytest.raises(ValueError, match="level_min must be below level_max"):
+        heun_churn(never, draw(0, 1, 2), grid, VariancePreserving(), never, churn=1.0, level_min=2.0, level_max=1.0)

@@ -74,8 +74,8 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                             "status": "ok" if bad.empty else "; ".join(f"seed {r.seed}: {r.reason}" for r in bad.itertuples()),
                         }
                     )
-    types = {"probes": "Int64", "n": "Int64", "nll_mean": float, "probe_bias": float, "probe_std": float}
-    return pd.DataFrame(found, columns=COLUMNS).astype(types)
+    table = pd.DataFrame(found, columns=COLUMNS).astype({"probes": "Int64", "n": "Int64"})
+    return table.astype(dict.fromkeys(("nll_mean", "probe_bias", "probe_std"), float))
 
 
 def _rows(table: pd.DataFrame, dataset: str, draws: list[int], plus_minus: str) -> list[list[str]]:
@@ -121,12 +121,14 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
             "logarithm of a mean of exponentials, so that part of what it gains with K is no likelihood.",
         ]
         if len(averaged):
+            spread = averaged.probe_std.mean()
             notes.append(
                 f"Probes averaged first: {averaged.probes.iloc[0]} a draw, in one solve. Probe bias: what their remaining noise "
                 "is estimated to do to the number, to second order; the paper's estimator has about "
-                f"{averaged.probes.iloc[0]} times that. The spread they leave in the number of one draw of one image is "
-                f"{averaged.probe_std.mean():.3f}."
+                f"{averaged.probes.iloc[0]} times that."
             )
+            if pd.notna(spread):
+                notes[-1] += f" The spread they leave in the number of one draw of one image is {spread:.3f}."
         lines += ["", *(f"* {note}" for note in notes), ""]
         bad = part[part.status != "ok"]
         failures = dict.fromkeys(f"* {label(r.method)}: {r.status}" for r in bad.itertuples())

@@ -173,7 +173,7 @@ def equivalence(data: pd.DataFrame) -> Figure:
 
 
 def samplers(data: pd.DataFrame) -> Figure:
-    """A panel per path: energy distance to the data over NFE; lines for fixed steps, dashed if stochastic, crosses for adaptive."""
+    """A panel per path: energy distance to the data over NFE; lines for fixed steps (dashed: stochastic), crosses adaptive."""
     names = list(data.path.unique())
     fixed = list(data[data.kind != "adaptive"].sampler.unique())
     colour = dict(zip(fixed, sns.color_palette("colorblind", len(fixed)), strict=True))

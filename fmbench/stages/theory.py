@@ -88,8 +88,8 @@ def run(spec: dict[str, Any], out: Path, summary: Path, console: Console) -> Non
         "fields": ([*conditional_fields()], FIELDS),
         "trajectories": ([*trajectories()], TRAJECTORIES),
         "densities": ([*densities()], DENSITIES),
-        "equivalence": (equivalence, EQUIVALENCE),
         "samplers": ([*samplers()], SAMPLERS),
+        "equivalence": (equivalence, EQUIVALENCE),
     }
     for name, (rows, schema) in tables.items():
         write_table(out / f"{name}.parquet", table(rows, schema))
