@@ -66,6 +66,23 @@ def test_a_spec_that_is_none(tmp_path, stage, text, fragments):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("command_of", "stage", "options"),
+    [
+        ("table1", "table4", ["--records", "r"]),
+        ("table4", "tables", ["--rows", "r"]),
+        ("draws", "likelihood", ["--data", "d", "--model", "m"]),
+        ("theory", "check", ["--summary", "s"]),
+        ("train", "oracles", ["--data", "d", "--checkpoints", "c"]),
+    ],
+)
+def test_a_spec_of_another_stage(tmp_path, command_of, stage, options):
+    spec = json.dumps({"stage": stage, "dataset": "d", "method": "m", "methods": [], "seed": 0, "draws": {}, "overrides": {}})
+    said = command(command_of, "--spec", spec, "--out", tmp_path / "out", *options)
+    failed(said, 2, f"--spec is not one of `fmbench {command_of}`: its stage is '{stage}'", "Print one with `fmbench spec`")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_spec_from_a_file(tmp_path):
     (tmp_path / "spec.json").write_text(json.dumps(PREPARE))
     said = command("prepare", "--spec", f"@{tmp_path / 'spec.json'}", "--out", tmp_path / "data", "--progress", "lines")
@@ -80,13 +97,15 @@ def test_a_spec_from_a_file(tmp_path):
         ("check", [], lambda c: specs.check(c)),
         ("collect", [], lambda c: specs.collect(c)),
         ("table1", [], lambda c: specs.table1(c)),
+        ("table4", [], lambda c: specs.table4(c)),
+        ("theory", [], lambda c: specs.theory(c)),
         ("prepare", ["board"], lambda c: specs.prepare(c, "board")),
         ("features", ["digits"], lambda c: specs.features(c, "digits")),
         ("train", ["board", "mine", 5], lambda c: specs.train(c, "board", "mine", 5)),
         ("train", ["digits", "fm_ot"], lambda c: specs.train(c, "digits", "fm_ot", 0)),
         *(
             (stage, ["board", "fm_ot", 5], lambda c, stage=stage: specs.evaluate(stage, c, "board", "fm_ot", 5))
-            for stage in ("sample", "likelihood", "sweep", "quality")
+            for stage in ("sample", "likelihood", "draws", "sweep", "quality")
         ),
     ],
 )
@@ -112,6 +131,8 @@ def test_a_printed_spec_runs_its_stage(configfile, tmp_path):
         (["train", "mnist", "fm_ot"], ["unknown data set 'mnist'; this config has board, digits"]),
         (["train", "board", "ddpm"], ["unknown method 'ddpm'; this config has fm_ot, mine"]),
         (["prepare", "mnist"], ["unknown data set 'mnist'"]),
+        (["draws"], ["stage 'draws' needs a data set; this config has board, digits"]),
+        (["draws", "digits"], ["stage 'draws' needs a method; this config has fm_ot, mine"]),
     ],
 )
 def test_a_spec_of_what_is_not_there(configfile, arguments, fragments):
@@ -157,8 +178,12 @@ def test_the_schema_is_the_configs_and_refuses_what_the_config_refuses(configfil
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
     assert not list(validator.iter_errors(yaml.safe_load((ROOT / "config.yaml").read_text())))
-    for change in ({"seedz": [1]}, {"seeds": []}, {"seeds": ["1"]}, {"results_dir": ""}):
-        assert list(validator.iter_errors(CONFIG | change))
+    far = {"name": "far", "path": "ve", "oracle": {"bandwidth": -1.0}}
+    wrong = ({"seedz": [1]}, {"seeds": []}, {"seeds": ["1"]}, {"seeds": [-1]}, {"results_dir": ""}, {"methods": [far]})
+    for change in (*wrong, {"tracking": {"live_after": -1.0}}):
+        assert list(validator.iter_errors(CONFIG | change)), change
+    far["oracle"] = {"bandwidth": 0.5, "points": 10}
+    assert not list(validator.iter_errors(CONFIG | {"methods": [far]}))
 
 
 # Options
@@ -196,11 +221,17 @@ def test_help_names_every_command_and_the_exit_codes():
         "train",
         "sample",
         "likelihood",
+        "draws",
         "sweep",
         "quality",
         "collect",
         "table1",
+        "table4",
+        "theory",
         "figure",
+        "spec",
+        "validate",
+        "schema",
     ):
         assert re.search(rf"\b{name}\b", said.out)
     assert "Exit codes" in said.out
@@ -264,6 +295,7 @@ def test_configs_are_read_without_the_heavy_imports():
     code = (
         "import sys; from fmbench import specs; from fmbench.config import load; from fmbench.codehash import stage_hash;"
         "config = load('config.yaml'); specs.train(config, config.datasets[0], config.methods[0].name, 0); stage_hash('train');"
+        "specs.table4(config), specs.theory(config), stage_hash('theory'), stage_hash('table4');"
         "print(sorted({'torch', 'pandas', 'mlflow', 'matplotlib', 'scipy', 'sklearn', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

@@ -1,14 +1,20 @@
 import copy
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
+from torch import Tensor
 
 import fmbench
 from fmbench import names, specs
 from fmbench.config import (
     Config,
+    OracleSettings,
+    SolverSettings,
+    SweepSettings,
     canonical,
     load,
     method_from_values,
@@ -17,7 +23,15 @@ from fmbench.config import (
     settings_hash,
 )
 from fmbench.errors import ConfigError
-from fmbench.methods import METHODS, Part
+from fmbench.fields import CountingField
+from fmbench.methods import METHODS, ORACLE, ORACLES, Part
+from fmbench.paths import OptimalTransport
+from fmbench.prediction import VELOCITY
+from fmbench.report.figures import FIGURES
+from fmbench.solvers.ddim import ddim
+from fmbench.solvers.fixed import integrate
+from fmbench.solvers.grids import GRIDS, uniform_grid
+from fmbench.solvers.tableaux import FIXED
 
 ROOT = Path(fmbench.__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -88,9 +102,12 @@ def test_the_smoke_preset_is_the_default_made_small():
 def test_the_default_gives_every_method_the_same_training():
     config = load(str(ROOT / "config.yaml"))
     assert specs.overridden(config) == {}
+    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    assert len(trained) == 5
     for dataset in config.datasets:
-        trainings = [specs.train(config, dataset, m.name, 0)["training"] for m in config.methods]
-        assert all(t == trainings[0] for t in trainings)
+        jobs = [specs.train(config, dataset, method, 0) for method in trained]
+        for part in ("training", "network"):
+            assert all(job[part] == jobs[0][part] for job in jobs)
 
 
 def test_later_files_are_laid_over_earlier_ones(tmp_path):
@@ -227,7 +244,94 @@ def test_an_nfe_that_a_solver_cannot_spend(nfe):
 
 def test_a_solver_with_a_list_of_its_own():
     values = changed(("settings.board.evaluation.sweep", {"solvers": ["euler", {"name": "rk4", "nfe": [8]}], "nfe": [3, 10, 3]}))
-    assert parse(values).settings["board"].evaluation.sweep.cells() == [("euler", 3), ("euler", 10), ("rk4", 8)]
+    cells = [("euler", "uniform", 3), ("euler", "uniform", 10), ("rk4", "uniform", 8)]
+    assert parse(values).settings["board"].evaluation.sweep.cells() == cells
+
+
+def sweep_of(**sweep: Any) -> SweepSettings:
+    return parse(changed(("settings.board.evaluation.sweep", sweep))).settings["board"].evaluation.sweep
+
+
+def test_a_solver_on_several_grids_is_several_cells():
+    """A name alone, a name written out and one on the uniform grid are the same; another grid is not, and its label says so."""
+    solvers = [
+        "euler",
+        {"name": "euler"},
+        {"name": "euler", "grid": "uniform", "nfe": [8]},
+        {"name": "euler", "grid": "karras"},
+        {"name": "midpoint", "grid": "log_snr", "nfe": [6]},
+        "ddim",
+    ]
+    cells = sweep_of(solvers=solvers, nfe=[4, 8]).cells()
+    assert [(cell.label, cell.nfe) for cell in cells] == [
+        ("euler", 4),
+        ("euler", 8),
+        ("euler/karras", 4),
+        ("euler/karras", 8),
+        ("midpoint/log_snr", 6),
+        ("ddim", 4),
+        ("ddim", 8),
+    ]
+    assert cells[2] == ("euler", "karras", 4)
+
+
+@pytest.mark.parametrize("name", names.STEP_COSTS)
+@pytest.mark.parametrize("grid", names.GRIDS)
+def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid):
+    cost = names.STEP_COSTS[name]
+    (cell,) = sweep_of(solvers=[{"name": name, "grid": grid, "nfe": [12]}]).cells()
+    assert cell == (name, grid, 12)
+    if cost > 1:
+        message = complaint(changed(("settings.board.evaluation.sweep.solvers", [{"name": name, "grid": grid, "nfe": [13]}])))
+        assert f"{name} costs {cost} evaluations a step and cannot spend exactly 13" in message
+
+
+@pytest.mark.parametrize(
+    ("solver", "fragments"),
+    [
+        ({"name": "euler", "grid": "karas"}, ["sweep.solvers.0.grid", "'uniform', 'karras', 'log_snr' or 'cosine'"]),
+        ({"name": "euler", "grids": "karras"}, ["sweep.solvers.0.grids: unknown key"]),
+        ({"name": "euler", "nfe": []}, ["sweep.solvers.0.nfe: List should have at least 1 item"]),
+        ({"name": "euler", "nfe": [0]}, ["sweep.solvers.0.nfe.0: Input should be greater than or equal to 1"]),
+        ({"grid": "karras"}, ["sweep.solvers.0.name: this key is missing"]),
+        ({"name": "heun3"}, ["heun3 costs 3 evaluations a step and cannot spend exactly 4"]),
+        ("euler/karras", ["unknown solver 'euler/karras'", "known: euler"]),
+    ],
+)
+def test_a_solver_of_a_sweep_that_cannot_be(solver, fragments):
+    message = complaint(changed(("settings.board.evaluation.sweep.solvers", [solver])))
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("draws", [], "draws"),
+        ("draws", [0], "draws.0"),
+        ("draws", ["5"], "draws.0"),
+        ("draws", 5, "draws"),
+        ("draws", [1, 5, 5], ""),
+        ("n", 1, "n"),
+        ("probes", 1, "probes"),  # one shows no spread
+        ("probe", "sparse", "probe"),
+        ("mode", "backward", "mode"),
+        ("exact_up_to", -1, "exact_up_to"),
+        ("rtol", 0.0, "rtol"),
+        ("rtol", "1e-5", "rtol"),
+        ("draw", [1], "draw"),
+    ],
+)
+def test_draws_that_cannot_be(key, value, place):
+    message = complaint(changed((f"settings.digits.evaluation.draws.{key}", value)))
+    assert f"settings.digits.evaluation.draws{'.' * bool(place)}{place}: " in message
+
+
+def test_how_probes_are_applied_is_one_of_two_ways():
+    for mode in ("reverse", "forward"):
+        config = parse(changed(("settings.board.evaluation.likelihood.mode", mode)))
+        assert config.settings["board"].evaluation.likelihood.mode == mode
+    assert "likelihood.mode: " in complaint(changed(("settings.board.evaluation.likelihood.mode", "backward")))
 
 
 def test_a_reference_that_cannot_be_spent():
@@ -280,11 +384,12 @@ def test_a_warmup_too_long_for_one_methods_own_training_names_the_method():
         ("use", "fm_ot"),
         ("t_min", 0.1),
         ("t_max", 0.5),
+        ("oracle", {}),
     ],
 )
 def test_a_method_of_the_paper_keeps_its_ingredients(key, value):
     message = complaint(changed(("methods", [{"name": "ddpm", key: value}])))
-    for fragment in ("methods.0: ", "ddpm is the paper's method", key, "Give the variant a name of its own", "use: ddpm"):
+    for fragment in ("methods.0: ", "ddpm is a known method", key, "Give the variant a name of its own", "use: ddpm"):
         assert fragment in message
 
 
@@ -301,6 +406,85 @@ def test_a_method_of_ones_own_needs_path_and_prediction(given):
     message = complaint(changed(("methods.2", {"name": "mine", **given})))
     for fragment in ("methods.2: ", "'mine'", "needs at least path and prediction", "use: package.module:MY_METHOD"):
         assert fragment in message
+
+
+# Oracles
+
+
+@pytest.mark.parametrize(
+    ("oracle", "place", "fragment"),
+    [
+        ({"bandwidth": -0.1}, "oracle.bandwidth", "greater than or equal to 0"),
+        ({"bandwidth": float("inf")}, "oracle.bandwidth", "finite"),
+        ({"bandwidth": float("nan")}, "oracle.bandwidth", ""),
+        ({"bandwidth": "1e-3"}, "oracle.bandwidth", "'1e-3' is written as a string"),
+        ({"points": 0}, "oracle.points", "greater than or equal to 1"),
+        ({"points": 10.5}, "oracle.points", "integer"),
+        ({"points": "1e4"}, "oracle.points", "'1e4' is written as a string"),
+        ({"pints": 10}, "oracle.pints", "unknown key"),
+        ("ot", "oracle", ""),
+    ],
+)
+def test_an_oracle_that_cannot_be(oracle, place, fragment):
+    message = complaint(changed(("methods.2", {"name": "mine", "path": "ve", "oracle": oracle})))
+    assert f"methods.2.{place}: " in message and fragment in message
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": "mine", "path": "ve", "oracle": {}},
+        {"name": "mine", "use": "oracle_ot"},
+        {"name": "mine", "use": "fm_ot", "oracle": {}},
+        {"name": "oracle_vp"},
+    ],
+)
+@pytest.mark.parametrize("more", [{"learning_rate": 0.5}, {"iterations": 7}, "prediction", "weighting", "time"])
+def test_what_only_a_training_has_is_refused_of_an_oracle(entry, more):
+    """It would change nothing, and whoever wrote it thinks it does."""
+    given = {"training": more} if isinstance(more, dict) else {more: {"prediction": "velocity"}.get(more, "uniform")}
+    message = complaint(changed(("methods.2", entry | given)))
+    named = next(iter(more)) if isinstance(more, dict) else more
+    if entry["name"] == "oracle_vp" and isinstance(more, str):
+        assert "oracle_vp is a known method" in message and f"its {more} cannot be changed" in message
+    else:
+        assert f"methods.2: {entry['name']} is an oracle: nothing is trained, so {named} would change nothing" in message
+
+
+@pytest.mark.parametrize("name", ["oracle_ot", "oracle_vp"])
+def test_a_known_oracle_keeps_its_path_and_what_it_knows(name):
+    for change in ({"path": "ve"}, {"oracle": {"points": 5}}, {"t_max": 0.9}):
+        message = complaint(changed(("methods.2", {"name": name, **change})))
+        assert f"{name} is a known method" in message and f"use: {name}" in message
+
+
+def test_an_oracle_of_ones_own_needs_no_more_than_a_path():
+    method = parse(changed(("methods.2", {"name": "mine", "path": {"name": "ve", "sigma_max": 9.0}, "oracle": {}}))).methods[2]
+    resolved = method.resolve()
+    assert resolved.path == Part("ve", {"sigma_max": 9.0}) and resolved.prediction == Part("velocity")
+    assert resolved.oracle == METHODS["oracle_ot"].oracle
+    message = complaint(changed(("methods.2", {"name": "mine", "oracle": {}})))
+    assert "needs at least path and prediction" in message and "or path and oracle: {}" in message
+
+
+def test_use_of_an_oracle_on_another_path():
+    method = parse(changed(("methods.2", {"name": "mine", "use": "oracle_ot", "path": "ve"}))).methods[2].resolve()
+    assert method == dataclasses.replace(METHODS["oracle_ot"], name="mine", path=Part("ve"))
+
+
+def test_an_oracle_on_the_path_of_a_network_predicts_its_velocity():
+    """Whatever the network would have predicted: the closed form is that of the field."""
+    entry = {"name": "mine", "use": "ddpm", "oracle": {"points": 7, "bandwidth": 0.0}}
+    method = parse(changed(("methods.2", entry))).methods[2].resolve()
+    assert (method.path, method.prediction) == (Part("vp"), Part("velocity"))
+    assert method.oracle == {"points": 7, "bandwidth": 0.0}
+
+
+def test_no_known_oracle_shares_its_settings_with_another():
+    """A change to one would be a change to all."""
+    known = [METHODS[name].oracle for name in ORACLES]
+    assert len({id(values) for values in (*known, ORACLE)}) == len(known) + 1
+    assert OracleSettings().model_dump() == ORACLE
 
 
 def test_no_method_is_called_data():
@@ -366,6 +550,33 @@ def test_asking_for_what_the_config_does_not_have():
         config.method("scoreflow")
     with pytest.raises(ConfigError, match="unknown data set 'cifar10'; this config has board, digits"):
         config.dataset("cifar10")
+
+
+# Names
+
+
+def test_the_names_of_what_a_sweep_runs_are_the_solvers_and_grids_there_are():
+    assert {**{name: tableau.stages for name, tableau in FIXED.items()}, "ddim": 1} == names.STEP_COSTS
+    assert get_args(SolverSettings.model_fields["grid"].annotation) == names.GRIDS == tuple(GRIDS)
+
+
+@pytest.mark.parametrize("name", names.STEP_COSTS)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_cost_of_a_step_is_what_a_counting_field_sees(name, steps):
+    path = OptimalTransport()
+    field: CountingField[Tensor] = CountingField(lambda t, x: -x)
+    x, grid = torch.ones(3, 2), uniform_grid(0.1, 0.9, steps)
+    if name == "ddim":
+        ddim(field, x, grid, path, VELOCITY)
+    else:
+        integrate(field, x, grid, FIXED[name])
+    assert (field.calls, field.evaluations) == (steps * names.STEP_COSTS[name], 3 * steps * names.STEP_COSTS[name])
+
+
+def test_the_names_of_methods_and_figures_are_what_there_is():
+    assert tuple(METHODS) == names.METHODS
+    assert tuple(name for name in names.METHODS if METHODS[name].oracle is not None) == ORACLES == ("oracle_ot", "oracle_vp")
+    assert set(names.FIGURES) == set(FIGURES)
 
 
 # Methods
@@ -445,13 +656,13 @@ def test_method_values_round_trip(name):
 
 def all_specs(config: Config) -> dict[tuple, str]:
     """Every spec of a config, canonical, by what it belongs to."""
-    found = {("check",): specs.check(config), ("collect",): specs.collect(config), ("table1",): specs.table1(config)}
+    found = {(stage,): getattr(specs, stage)(config) for stage in ("check", "collect", "table1", "table4", "theory")}
     for dataset in config.datasets:
         found |= {("prepare", dataset): specs.prepare(config, dataset), ("features", dataset): specs.features(config, dataset)}
         for method in config.methods:
             for seed in config.seeds:
                 found["train", dataset, method.name, seed] = specs.train(config, dataset, method.name, seed)
-                for stage in ("sample", "likelihood", "sweep", "quality"):
+                for stage in ("sample", "likelihood", "draws", "sweep", "quality"):
                     found[stage, dataset, method.name, seed] = specs.evaluate(stage, config, dataset, method.name, seed)
     return {key: canonical(spec) for key, spec in found.items()}
 
@@ -501,7 +712,10 @@ def test_the_common_learning_rate_of_a_data_set_changes_its_models_alone():
 
 
 def test_an_ingredient_changes_its_method_and_the_check():
-    assert what_changes(("methods.2.path", {"name": "ot", "sigma_min": 0.1})) == of_model(method="mine") | {("check",)}
+    assert what_changes(("methods.2.path", {"name": "ot", "sigma_min": 0.1})) == of_model(method="mine") | {
+        ("check",),
+        ("theory",),
+    }
 
 
 def test_the_data_changes_everything_on_it():
@@ -514,12 +728,23 @@ def test_the_data_changes_everything_on_it():
     [
         ("sweep.nfe", [4, 8, 12], {"sweep"}),
         ("likelihood.rtol", 0.1, {"likelihood"}),
+        ("likelihood.mode", "forward", {"likelihood"}),
         ("sample.n", 11, {"sample", "quality"}),
+        ("sweep.solvers", ["euler", "ddim"], {"sweep"}),
+        ("draws.probes", 7, {"draws"}),
     ],
 )
 def test_a_setting_of_an_evaluation_changes_what_uses_it(place, value, stages):
     changes = what_changes((f"settings.board.evaluation.{place}", value))
     assert changes == {key for key in of_model("board") if key[0] in stages}
+
+
+def test_a_grid_of_a_sweep_is_checked_before_any_training():
+    changes = what_changes(("settings.board.evaluation.sweep.solvers", [{"name": "heun", "grid": "karras", "nfe": [4, 8]}]))
+    assert changes == {key for key in of_model("board") if key[0] == "sweep"} | {("check",)}
+    solvers = ["euler", {"name": "heun", "grid": "karras", "nfe": [8, 4]}, {"name": "rk4", "grid": "karras", "nfe": [8]}]
+    config = parse(changed(("settings.board.evaluation.sweep.solvers", solvers)))
+    assert [tuple(grid) for grid in specs.check(config)["grids"]] == [("karras", 2), ("karras", 2), ("karras", 4)]
 
 
 def test_the_settings_of_the_extractor_change_no_training():
@@ -530,7 +755,83 @@ def test_the_settings_of_the_extractor_change_no_training():
 def test_another_seed_or_method_leaves_every_job_there_was_as_it_was():
     before = all_specs(parse(BASE))
     after = all_specs(parse(changed(("seeds", [0, 1, 2]), ("methods", [*BASE["methods"], "scoreflow"]))))
-    assert {key for key in before if before[key] != after[key]} == {("check",), ("collect",), ("table1",)}
+    whole = {("check",), ("collect",), ("table1",), ("table4",), ("theory",)}
+    assert {key for key in before if before[key] != after[key]} == whole
+
+
+WITH_ORACLES = changed(("methods", [*BASE["methods"], "oracle_vp", {"name": "far", "use": "oracle_ot", "oracle": {"points": 9}}]))
+
+
+def changes_with_oracles(*changes: tuple[str, Any]) -> set[tuple]:
+    before, after = (all_specs(parse(v)) for v in (WITH_ORACLES, changed(*changes, base=WITH_ORACLES)))
+    return {key for key in before if before[key] != after[key]}
+
+
+def test_an_oracles_spec_has_neither_network_nor_training():
+    config = parse(WITH_ORACLES)
+    assert specs.oracles(config) == ["oracle_vp", "far"]
+    network, oracle = (specs.train(config, "board", method, 1) for method in ("ddpm", "far"))
+    assert set(network) - set(oracle) == {"network", "training"} and set(oracle) <= set(network)
+    assert (specs.code_stage(network), specs.code_stage(oracle)) == ("train", "oracles")
+    evaluation = specs.evaluate("sample", config, "board", "far", 1)
+    assert specs.code_stage(evaluation) == "sample" and evaluation["model"] == settings_hash(oracle)
+    assert oracle["method"]["oracle"] == {"points": 9, "bandwidth": None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("settings.board.training.learning_rate", 0.5),
+        ("settings.board.training.iterations", 50),
+        ("settings.board.network.width", 9),
+    ],
+)
+def test_what_networks_train_with_changes_no_oracle(change):
+    changes = changes_with_oracles(change) - {("check",)}
+    assert changes == {key for key in of_model("board") if len(key) == 4}
+    assert not {"oracle_vp", "far"} & {key[2] for key in changes if len(key) == 4}
+
+
+def test_what_an_oracle_knows_changes_that_oracle_alone():
+    changes = changes_with_oracles(("methods.4.oracle.points", 8))
+    assert {key[2] for key in changes if len(key) == 4} == {"far"}
+    assert {key[0] for key in changes if len(key) == 4} == {"train", "sample", "likelihood", "draws", "sweep", "quality"}
+    assert {key for key in changes if len(key) == 1} == {("check",), ("theory",)}
+
+
+def test_the_data_changes_an_oracle():
+    changes = changes_with_oracles(("settings.board.data.parameters.train", 200))
+    assert {("train", "board", "far", 0), ("train", "board", "oracle_vp", 1)} <= changes
+
+
+def test_table_4_is_of_trained_methods_on_images():
+    spec = specs.table4(parse(changed(("settings.digits.evaluation.draws.draws", [1, 7]), base=WITH_ORACLES)))
+    assert spec["methods"] == ["ddpm", "fm_ot", "mine"]
+    assert (spec["datasets"], spec["draws"]) == (["digits"], {"digits": [1, 7]})
+
+
+@pytest.mark.parametrize(
+    ("source", "network", "images"),
+    [
+        ("checkerboard", {"kind": "mlp"}, False),
+        ("digits", {"kind": "unet"}, True),
+        ("outsider:tall_images", {"kind": "unet"}, True),
+        ("outsider:two_points", {"kind": "mlp"}, False),
+        ("outsider:tall_images", {"kind": "outsider:Lines"}, True),
+    ],
+)
+def test_which_data_are_images_is_known_before_they_are_prepared(source, network, images):
+    """Somebody's own are told by the network on them: an MLP takes points only."""
+    values = changed(("datasets", ["board"]), ("settings.board", {"data": source, "network": network}))
+    assert specs.images(parse(values)) == (["board"] if images else [])
+
+
+def test_what_the_theory_depends_on_is_the_methods_alone():
+    spec = specs.theory(parse(WITH_ORACLES))
+    assert set(spec) == {"stage", "methods"}
+    assert [m["name"] for m in spec["methods"]] == ["ddpm", "fm_ot", "mine", "oracle_vp", "far"]
+    changes = [("settings.board.training.learning_rate", 0.5), ("seeds", [0, 1, 2]), ("settings.board.data", "digits")]
+    assert ("theory",) not in changes_with_oracles(*changes)
 
 
 def test_plugins_finds_dotted_names_at_any_depth():

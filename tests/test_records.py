@@ -11,6 +11,7 @@ from fmbench.cache import Cache
 from fmbench.errors import DataError
 from fmbench.files import atomic, read_json, sha256, write_json
 from fmbench.records import (
+    LATER,
     PREVIEW,
     SCHEMA,
     STATUSES,
@@ -41,6 +42,8 @@ FULL = Row(
     rtol=1e-5,
     atol=5e-324,
     step=12,
+    draws=50,
+    probes=0,
     features="2024-01-02",
     reference="1.5",
     config_hash="0123456789abcdef",
@@ -164,6 +167,20 @@ def test_a_damaged_file_is_an_error_or_reads_the_same(tmp_path):
         except Exception as error:
             unexpected.add(type(error).__name__)
     assert not unexpected
+
+
+def test_a_file_of_the_first_version_reads_with_what_it_did_not_know_as_null(tmp_path):
+    """And joins with newer ones; a column that was always there is missed."""
+    old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
+    write_rows(new, [FULL])
+    assert LATER == ("draws", "probes") and set(LATER) < set(SCHEMA.names)
+    write_table(old, read_table(new).drop_columns(list(LATER)))
+    joined = read_rows([old, new])
+    assert joined.schema.equals(SCHEMA)
+    assert joined.to_pylist() == [dataclasses.asdict(FULL) | {"draws": None, "probes": None}, dataclasses.asdict(FULL)]
+    write_table(old, read_table(new).drop_columns(["step"]))
+    with pytest.raises(DataError, match="another version of fmbench"):
+        read_rows([old])
 
 
 def test_another_schema(tmp_path):

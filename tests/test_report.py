@@ -10,11 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from fmbench import names
 from fmbench.errors import DataError
 from fmbench.records import Row, previews, read_table, write_rows, write_table
-from fmbench.report import figures, tables
+from fmbench.report import figures, table4, tables
 from fmbench.report.figures import FIGURES, write_figure
 from fmbench.report.style import LABELS, colours, label, markers
+from fmbench.report.table4 import write_table4
 from fmbench.report.tables import COLUMNS, latex, markdown, paper, records_frame, table1, to_csv, write_table1
 
 FEATURES = "classifier(digits, 64 features)"
@@ -99,7 +101,14 @@ def floors(dataset: str, images: bool = True) -> list[Row]:
     ]
 
 
-SPEC = {"stage": "tables", "datasets": ["digits"], "methods": ["ddpm", "fm_ot"], "seeds": [0, 1], "overrides": {}}
+SPEC: dict[str, Any] = {
+    "stage": "tables",
+    "datasets": ["digits"],
+    "methods": ["ddpm", "fm_ot"],
+    "seeds": [0, 1],
+    "overrides": {},
+    "oracles": [],
+}
 
 
 def frame(rows: list[Row], folder: Path) -> pd.DataFrame:
@@ -119,12 +128,12 @@ def digits_rows() -> list[Row]:
 
 
 def test_the_columns_are_the_ones_the_issue_names(digits_rows, tmp_path):
-    names = (
+    columns = (
         "dataset, method, seeds, nll_mean, nll_std, nll_unit, fid_mean, fid_std, fid_features, fid_n, nfe_mean, nfe_std, "
         "sample_std, paper_nll, paper_fid, paper_nfe, status"
     )
-    assert names.split(", ") == COLUMNS
-    assert to_csv(table1(frame(digits_rows, tmp_path), SPEC)).splitlines()[0] == names.replace(" ", "")
+    assert columns.split(", ") == COLUMNS
+    assert to_csv(table1(frame(digits_rows, tmp_path), SPEC)).splitlines()[0] == columns.replace(" ", "")
 
 
 def test_means_and_spreads_are_over_seeds(digits_rows, tmp_path):
@@ -316,6 +325,14 @@ def test_a_distance_on_other_features_is_never_called_fid(digits_rows, tmp_path)
     assert "| FID |" in markdown(table, rows, SPEC) and "& FID &" in latex(table, SPEC)
 
 
+def test_the_spread_by_the_probes_is_said_beside_the_likelihood(digits_rows, tmp_path):
+    assert "the probes alone" not in markdown(table1(frame(digits_rows, tmp_path), SPEC), frame(digits_rows, tmp_path), SPEC)
+    spread = [Row("digits", "ddpm", seed, "likelihood", "nll_probe_std", 0.25, "bits/dim") for seed in (0, 1)]
+    rows = frame(digits_rows + spread, tmp_path)
+    text = markdown(table1(rows, SPEC), rows, SPEC)
+    assert "0.010. Of one sample's number the probes alone leave a standard deviation of 0.250." in text
+
+
 def test_points_have_energy_distance_and_support_instead(tmp_path):
     rows = frame(floors("board", images=False) + points("ddpm", 0, 2.7, 0.01, 164) + points("fm_ot", 0, 2.4, 0.002, 50), tmp_path)
     spec = SPEC | {"datasets": ["board"], "seeds": [0]}
@@ -360,13 +377,212 @@ def test_latex_is_a_booktabs_table(digits_rows, tmp_path):
     assert not re.search(r"(?<!\\)[_#]", "\n".join(lines[1:]))
 
 
+def oracle(dataset: str, method: str, seed: int, nll: float, fid: float, nfe: float) -> list[Row]:
+    """The rows of an oracle: NLL in closed form, and of its own draws by the solver too."""
+    rows = [r for r in image(dataset, method, seed, nll, fid, nfe) if not r.metric.startswith("nll")]
+    closed: dict[str, Any] = {"n": 360, "solver": "closed form"}
+    solved: dict[str, Any] = {"n": 360, "solver": "dopri5_shared, exact divergence", "rtol": 1e-5, "atol": 1e-5, "probes": 0}
+    rows.append(Row(dataset, method, seed, "likelihood", "nll", nll, "bits/dim", **closed))
+    rows.append(Row(dataset, method, seed, "likelihood", "nll_stderr", 99.0, "bits/dim", **closed))
+    rows.append(Row(dataset, method, seed, "likelihood", "nll_own", 0.25 + seed, "bits/dim", **solved))
+    rows.append(Row(dataset, method, seed, "likelihood", "nfe_likelihood", 44.0, "evaluations", **solved))
+    rows.append(Row(dataset, method, seed, "likelihood", "nll_own_closed_form", 0.125 + seed, "bits/dim", **closed))
+    return rows
+
+
+def test_an_oracle_is_in_the_table_and_never_in_bold(digits_rows, tmp_path):
+    """It has learnt nothing: the lowest of the trained methods stays the best, the oracle's numbers beside it."""
+    known = [row for seed in (0, 1) for row in oracle("digits", "oracle_ot", seed, 0.5, 0.25, 8.0)]
+    spec = SPEC | {"methods": ["oracle_ot", "ddpm", "fm_ot"], "oracles": ["oracle_ot"]}
+    rows = frame(known + digits_rows, tmp_path)
+    table = table1(rows, spec)
+    (csv_row, *_) = csv.DictReader(io.StringIO(to_csv(table)))
+    assert (csv_row["method"], csv_row["seeds"], csv_row["status"]) == ("oracle_ot", "2", "ok")
+    assert (csv_row["nll_mean"], csv_row["fid_mean"], csv_row["nfe_mean"], csv_row["paper_nll"]) == ("0.5", "0.25", "8", "")
+    text = markdown(table, rows, spec)
+    assert "| Oracle, OT path | 0.500 ± 0.000 | 0.25 ± 0.00 | 8.0 ± 0.0 | 0.700 | ok |" in text
+    assert "| FM, OT path | **2.300 ± 0.000** | **8.50 ± 0.71** | **55.0 ± 7.1** | 0.700 | ok |" in text
+    assert text.count("**") == 6
+    tabular = latex(table, spec)
+    assert r"Oracle, OT path & 0.500 $\pm$ 0.000 & 0.25 $\pm$ 0.00 & 8.0 $\pm$ 0.0 \\" in tabular
+    assert tabular.count(r"\textbf") == 3
+    assert markdown(table1(rows, spec | {"oracles": []}), rows, spec | {"oracles": []}).count("| **0.500") == 1
+
+
+def test_what_is_said_of_the_likelihood_is_of_the_trained_and_of_oracles_apart(digits_rows, tmp_path):
+    """An oracle listed first must not lend its solver and its standard error to the others' note."""
+    known = [row for seed in (0, 1) for row in oracle("digits", "oracle_vp", seed, 0.5, 0.25, 8.0)]
+    spec = SPEC | {"methods": ["oracle_vp", "ddpm", "fm_ot"], "oracles": ["oracle_vp"]}
+    rows = frame(known + digits_rows, tmp_path)
+    text = markdown(table1(rows, spec), rows, spec)
+    assert "NLL over 360 test samples, dopri5_shared, hutchinson rademacher x1, rtol = atol = 1e-05" in text
+    assert "standard error over test samples is 0.010" in text
+    (note,) = [line for line in text.splitlines() if "no network and nothing learnt" in line]
+    for fragment in ("Oracle, diffusion path: the closed-form field", "not in bold", "closed form", "0.750", "0.625"):
+        assert fragment in note
+    without = frame(digits_rows, tmp_path)
+    assert "closed-form" not in markdown(table1(without, SPEC), without, SPEC)
+
+
+def test_a_table_of_oracles_alone(tmp_path):
+    spec = SPEC | {"methods": ["oracle_ot"], "oracles": ["oracle_ot"], "seeds": [0]}
+    rows = frame(floors("digits") + oracle("digits", "oracle_ot", 0, 0.5, 0.25, 8.0), tmp_path)
+    table = table1(rows, spec)
+    text = markdown(table, rows, spec)
+    assert "| Oracle, OT path | 0.500 | 0.25 | 8.0 | 0.700 | ok |" in text
+    assert "**" not in text and " nan" not in text and "textbf" not in latex(table, spec)
+
+
+# Table 4
+
+
+SPEC4: dict[str, Any] = {
+    "stage": "table4",
+    "datasets": ["cifar10", "tall"],
+    "methods": ["ddpm", "fm_ot"],
+    "seeds": [0, 1],
+    "draws": {"cifar10": [1, 20, 50], "tall": [1, 3]},
+}
+
+
+def draws_rows(dataset: str, method: str, seed: int, draws: list[int], nll: float | None, exact: bool = False) -> list[Row]:
+    """Rows of the stage ``draws``: the paper's estimator falls faster by what the probe's noise gives it."""
+    rows = []
+    common: dict[str, Any] = {"n": 64, "rtol": 1e-5, "atol": 1e-5, "solver": "dopri5_shared"}
+    other = "nll_exact" if exact else "nll_averaged"
+    for k in draws:
+        for metric, probes, gain in ((other, 0 if exact else 4, 0.01), ("nll_paper", 1, 0.02)):
+            columns = common | {"draws": k, "probes": probes}
+            if nll is None:
+                reason = f"training diverged: {REASON}"
+                rows.append(Row(dataset, method, seed, "draws", metric, None, "bits/dim", "skipped", reason, **columns))
+                continue
+            value = nll + seed / 10 - gain * np.log(k)
+            rows.append(Row(dataset, method, seed, "draws", metric, value, "bits/dim", **columns))
+            rows.append(Row(dataset, method, seed, "draws", f"{metric}_stderr", 0.005, "bits/dim", **columns))
+            if metric == "nll_averaged":
+                bias = -0.0025 * (1 - 1 / k)
+                rows.append(Row(dataset, method, seed, "draws", "nll_probe_bias", bias, "bits/dim", **columns))
+                rows.append(Row(dataset, method, seed, "draws", "nll_probe_std", 0.04, "bits/dim", **columns))
+    return rows
+
+
+@pytest.fixture
+def cifar10_rows(tmp_path) -> list[Path]:
+    files = []
+    for method, nll in (("ddpm", 3.5), ("fm_ot", 3.25)):
+        for seed in (0, 1):
+            files.append(tmp_path / f"{method}{seed}.parquet")
+            write_rows(files[-1], draws_rows("cifar10", method, seed, [1, 20, 50], nll))
+    return files
+
+
+def test_table_4_has_a_row_for_each_estimator_and_k_with_the_papers_number(cifar10_rows, tmp_path):
+    write_table4(cifar10_rows, SPEC4, tmp_path / "table4.csv")
+    rows = list(csv.DictReader((tmp_path / "table4.csv").read_text().splitlines()))
+    assert list(rows[0]) == table4.COLUMNS
+    printed = {"ddpm": ["3.24", "3.14", "3.12"], "fm_ot": ["3.11", "3.01", "2.99"]}
+    expected = [
+        (method, estimator, k, number)
+        for method, numbers in printed.items()
+        for estimator in ("averaged", "paper")
+        for k, number in zip(("1", "20", "50"), numbers, strict=True)
+    ]
+    assert [(r["method"], r["estimator"], r["k"], r["paper_nll"]) for r in rows] == expected
+    for row in rows:
+        gain = {"averaged": 0.01, "paper": 0.02}[row["estimator"]] * np.log(int(row["k"]))
+        start = {"ddpm": 3.5, "fm_ot": 3.25}[row["method"]]
+        assert float(row["nll_mean"]) == pytest.approx(start + 0.05 - gain, rel=1e-5)
+        assert float(row["nll_std"]) == pytest.approx(0.1 / np.sqrt(2), rel=1e-5)
+        assert (row["nll_stderr"], row["n"], row["seeds"], row["status"]) == ("0.005", "64", "2", "ok")
+        assert row["probes"] == {"averaged": "4", "paper": "1"}[row["estimator"]]
+        if row["estimator"] == "paper":
+            assert row["probe_bias"] == row["probe_std"] == ""
+        else:
+            assert row["probe_std"] == "0.04"
+            assert float(row["probe_bias"]) == pytest.approx(-0.0025 * (1 - 1 / int(row["k"])), abs=1e-9)
+
+
+def test_table_4_for_reading(cifar10_rows, tmp_path):
+    write_table4(cifar10_rows, SPEC4, tmp_path / "table4.csv")
+    text = (tmp_path / "table4.md").read_text()
+    assert "| Method | Estimator | K = 1 | K = 20 | K = 50 | Probe bias at K = 50 |" in text
+    averaged = "3.300 ± 0.071 (3.11) | 3.270 ± 0.071 (3.01) | 3.261 ± 0.071 (2.99) | -0.0024"
+    assert f"| FM, OT path | probes averaged first | {averaged} |" in text
+    papers = "3.300 ± 0.071 (3.11) | 3.240 ± 0.071 (3.01) | 3.222 ± 0.071 (2.99) | "
+    assert f"| FM, OT path | the paper's estimator | {papers} |" in text
+    assert {row.count("|") for row in text.splitlines() if row.startswith("|")} == {7}
+    for fragment in (
+        "Over the first 64 test images (standard error 0.005)",
+        "over 2 seeds",
+        "Probes averaged first: 4 a draw",
+        "image is 0.040",
+    ):
+        assert fragment in text
+    assert "## tall" not in text and " nan" not in text
+    lines = (tmp_path / "table4.tex").read_text().splitlines()
+    assert lines[0] == "% cifar10, bits/dim; in brackets: the paper" and lines[1] == r"\begin{tabular}{llrrr}"
+    assert {line.count("&") for line in lines if line.endswith(r"\\")} == {4}
+    assert r"FM, OT path & the paper's estimator & 3.300 $\pm$ 0.071 (3.11)" in "\n".join(lines)
+
+
+def test_table_4_of_an_exact_divergence_and_of_other_data(tmp_path):
+    write_rows(tmp_path / "rows.parquet", draws_rows("tall", "fm_ot", 0, [1, 3], 2.5, exact=True))
+    table = write_table4([tmp_path / "rows.parquet"], SPEC4 | {"seeds": [0]}, tmp_path / "table4.csv")
+    assert table.estimator.tolist() == ["exact", "exact", "paper", "paper"]
+    assert table.paper_nll.isna().all() and table.probe_bias.isna().all() and table.nll_std.isna().all()
+    assert table.probes.tolist() == [0, 0, 1, 1]
+    text = (tmp_path / "table4.md").read_text()
+    assert "| FM, OT path | exact divergence | 2.500 | 2.489 |  |" in text
+    assert "Probes averaged first" not in text and "over 1 seed." in text and "cifar10" not in text
+
+
+def test_table_4_says_what_diverged(tmp_path):
+    rows = draws_rows("tall", "ddpm", 0, [1, 3], None) + draws_rows("tall", "ddpm", 1, [1, 3], 2.5)
+    write_rows(tmp_path / "rows.parquet", rows)
+    table = write_table4([tmp_path / "rows.parquet"], SPEC4, tmp_path / "table4.csv")
+    assert set(table.status) == {f"seed 0: training diverged: {REASON}"} and set(table.seeds) == {1}
+    assert table.nll_mean[0] == 2.6 and table.nll_std.isna().all()
+    assert (tmp_path / "table4.md").read_text().count(f"* DDPM: seed 0: training diverged: {REASON}") == 1
+    write_rows(tmp_path / "rows.parquet", draws_rows("tall", "ddpm", 0, [1, 3], None))
+    table = write_table4([tmp_path / "rows.parquet"], SPEC4 | {"seeds": [0]}, tmp_path / "table4.csv")
+    assert set(table.seeds) == {0} and table.nll_mean.isna().all()
+    text = (tmp_path / "table4.md").read_text()
+    assert "| DDPM | probes averaged first | - | - |  |" in text
+    assert "nan" not in text.replace(REASON, "")
+
+
+def test_table_4_of_no_images(tmp_path):
+    table = write_table4([], SPEC4 | {"datasets": [], "draws": {}}, tmp_path / "table4.csv")
+    assert table.empty and (tmp_path / "table4.csv").read_text() == ",".join(table4.COLUMNS) + "\n"
+    assert "No data set of images with a trained method." in (tmp_path / "table4.md").read_text()
+    assert (tmp_path / "table4.tex").exists()
+
+
+def test_table_4_without_one_of_the_ks(tmp_path):
+    """By hand, from rows of before the config had it."""
+    write_rows(tmp_path / "rows.parquet", draws_rows("tall", "fm_ot", 0, [1], 2.5))
+    write_table4([tmp_path / "rows.parquet"], SPEC4 | {"seeds": [0]}, tmp_path / "table4.csv")
+    assert "| FM, OT path | the paper's estimator | 2.500 | - |  |" in (tmp_path / "table4.md").read_text()
+
+
+def test_table_4_is_of_the_configs_seeds_and_the_same_bytes_again(cifar10_rows, tmp_path):
+    table = write_table4(cifar10_rows, SPEC4 | {"seeds": [1]}, tmp_path / "one.csv")
+    assert table.nll_mean[0] == 3.6 and set(table.seeds) == {1}
+    for name, files in (("a", cifar10_rows), ("b", cifar10_rows[::-1])):
+        write_table4(files, SPEC4, tmp_path / name / "table4.csv")
+    for kind in ("csv", "md", "tex"):
+        assert (tmp_path / "a" / f"table4.{kind}").read_bytes() == (tmp_path / "b" / f"table4.{kind}").read_bytes()
+
+
 # Labels and colours
 
 
-def test_every_method_of_the_paper_has_a_label_and_a_colour_of_its_own():
+def test_every_known_method_has_a_label_and_a_colour_of_its_own():
     methods = [m for m in LABELS if m != "data"]
-    assert len({label(m) for m in methods}) == len({tuple(c) for c in colours(methods).values()}) == 5
-    assert len(set(markers(methods).values())) == 5
+    assert methods == list(names.METHODS)
+    assert len({label(m) for m in methods}) == len({tuple(c) for c in colours(methods).values()}) == 7
+    assert len(set(markers(methods).values())) == 7
 
 
 def test_a_method_keeps_its_colour_whatever_else_is_shown():
@@ -419,7 +635,7 @@ def results_folder(folder: Path, lost: tuple[str, ...] = (), datasets: tuple[str
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [name for name, files in names.FIGURES.items() if "theory" not in files[0]])
 def test_a_figure_is_drawn_into_every_format_the_same_each_time(tmp_path, name):
     results = results_folder(tmp_path / "results")
     for turn in ("a", "b"):
@@ -471,7 +687,54 @@ def test_the_sheets_have_a_column_for_the_data_and_each_method(tmp_path, name, d
     assert seeds == ({0, 1} if name == "fig04" else {0})
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("fig02", ["diffusion path:", "conditional score", "OT path:", "t = 0", "t = 0.33", "t = 0.67", "t = 1", "magnitude"]),
+        ("fig08", ["diffusion path:", "conditional field", "t = 1"]),
+        ("fig03", ["VP diffusion path", "OT path"]),
+        ("densities", ["OT path", "VP diffusion path", "cosine VP path", "VE diffusion path"]),
+        ("samplers", ["energy distance to the data", "Euler", "DDIM", "Heun with churn", "adaptive, 1e-5", "OT path"]),
+        ("noise_levels", ["DDPM", "ScoreFlow", "FM, OT path", "mine", "log SNR", "training times"]),
+        (
+            "equivalence",
+            ["DDIM = Euler on the velocity", "Euler under rescaling", "vp as ve", "DDIM, form u", "order 2"],
+        ),
+    ],
+)
+def test_a_figure_of_the_theory_shows_its_parquet_and_names_what_it_shows(theory, tmp_path, name, drawn):
+    """In every format, and the same each time. fig02 and fig08 are two parts of one table."""
+    write_figure(name, theory, [tmp_path / f"f.{kind}" for kind in MAGIC], tmp_path / "f.parquet")
+    for kind, magic in MAGIC.items():
+        assert (tmp_path / f"f.{kind}").read_bytes().startswith(magic)
+    write_figure(name, theory, [tmp_path / "again.svg"])
+    assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "f.svg").read_bytes()
+    found = texts(tmp_path / "f.svg")
+    for text in drawn:
+        assert text in found
+    assert "Oracle" not in found
+    (file,) = names.FIGURES[name]
+    whole, shown = read_table(theory / file).to_pandas(), read_table(tmp_path / "f.parquet").to_pandas()
+    expected = whole[whole.figure == name].reset_index(drop=True) if "figure" in whole else whole
+    pd.testing.assert_frame_equal(shown, expected)
+    assert len(shown) > 0
+
+
+def test_two_methods_on_two_grids_are_columns_of_their_own(tmp_path):
+    rows = [
+        Row("board", method, 0, "sweep", "mse", 0.1, "squared", solver=solver, nfe=nfe, n=8)
+        for method in ("fm_ot", "oracle_ot")
+        for solver in ("midpoint", "midpoint/karras", "ddim")
+        for nfe in (4.0, 8.0)
+    ]
+    write_rows(tmp_path / "records.parquet", rows)
+    write_figure("fig07", tmp_path, [tmp_path / "f.svg"])
+    drawn = texts(tmp_path / "f.svg").splitlines()
+    for text in (" midpoint ", " midpoint/karras ", " ddim ", " Oracle, OT path (no NLL) "):
+        assert text in drawn
+
+
+@pytest.mark.parametrize("name", [name for name, files in names.FIGURES.items() if "theory" not in files[0]])
 @pytest.mark.parametrize("lost", [("fm_ot",), ("ddpm", "fm_ot", "mine")])
 def test_a_figure_survives_divergence(tmp_path, name, lost):
     results = results_folder(tmp_path, lost=lost)
@@ -513,7 +776,7 @@ def test_results_with_nothing_to_show(tmp_path):
 
 
 def test_a_figure_that_is_not_known(tmp_path):
-    with pytest.raises(DataError, match="unknown figure 'fig99'; known: fig04, fig07, fig11"):
+    with pytest.raises(DataError, match=f"unknown figure 'fig99'; known: {', '.join(FIGURES)}"):
         write_figure("fig99", tmp_path, [tmp_path / "f.png"])
 
 

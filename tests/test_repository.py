@@ -1,21 +1,25 @@
 """Files of the repository that must agree with each other and with the package."""
 
+import ast
 import re
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import typer.main
 import yaml
 from outsider import command
 
 import fmbench
+from fmbench import names
 from fmbench.cli import app
 from fmbench.config import parse
 from fmbench.objectives import build
 from fmbench.report.figures import FIGURES
+from fmbench.stages import theory
 
 ROOT = Path(fmbench.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -53,12 +57,32 @@ def test_the_conda_environment_has_the_projects_python():
 
 
 def test_everything_the_package_imports_is_a_dependency():
-    known = {re.split(r"[>=<\[]", d)[0].replace("-", "_").lower() for d in PROJECT["project"]["dependencies"]}
-    known |= {"yaml", "sklearn", "matplotlib"}  # pyyaml, scikit-learn; matplotlib comes with seaborn
-    imported = set()
-    for path in (ROOT / "fmbench").rglob("*.py"):
-        imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
-    assert imported - known - set(sys.stdlib_module_names) - {"fmbench"} <= set()
+    assert imported_by("fmbench") - named_by(PROJECT["project"]["dependencies"]) == set()
+
+
+def test_everything_the_tests_and_benchmarks_import_is_a_dependency_or_an_extra_of_the_tests():
+    named = named_by(PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"])
+    beside = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+    beside |= {"jsonschema", "mpmath"}  # these come with snakemake and with torch
+    assert imported_by("tests", "tools", "benchmarks") - named - beside == set()
+
+
+def named_by(requirements: list[str]) -> set[str]:
+    """What may be imported where these are installed."""
+    named = {re.split(r"[>=<\[]", d)[0].replace("-", "_").lower() for d in requirements}
+    return named | {"yaml", "sklearn", "matplotlib"}  # pyyaml, scikit-learn; matplotlib comes with seaborn
+
+
+def imported_by(*folders: str) -> set[str]:
+    """The top-level names of other people's modules that the files of ``folders`` import, inside functions too."""
+    found: set[str] = set()
+    for path in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"fmbench"}
 
 
 def test_there_is_one_version():
@@ -121,10 +145,13 @@ def test_the_rules_are_found():
         "train",
         "sample",
         "likelihood",
+        "draws",
         "sweep",
         "quality",
+        "theory",
         "collect",
         "table1",
+        "table4",
         "figure",
     }
 
@@ -136,6 +163,7 @@ def test_a_rule_calls_the_command_of_its_name_with_options_that_it_has(rule):
     assert match is not None and match[1] == rule
     known = {option: parameter for parameter in commands()[rule].params for option in parameter.opts}
     used = re.findall(r"(--[\w-]+)", line)
+    used += re.findall(r'"(--\w+)=', RULES[rule].split("params:", 1)[1])  # where an option is given once for each input
     assert used and set(used) <= set(known)
     demanded = {p.opts[0] for p in commands()[rule].params if p.required and p.opts[0].startswith("--")}
     assert demanded <= set(used)
@@ -156,17 +184,41 @@ def test_a_rule_reruns_when_its_code_changes(rule):
     assert re.search(r"^ +code=", RULES[rule], re.MULTILINE)
 
 
-@pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "sweep"])
+@pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "draws", "sweep"])
 def test_dear_rules_are_measured(rule):
     assert "benchmark:" in RULES[rule] and "threads:" in RULES[rule] and "gpu=" in RULES[rule]
 
 
 def test_every_figure_has_a_rule_and_a_caption():
     common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
-    listed = re.search(r"^FIGURES = (\[.*?\])", common, re.MULTILINE)
-    assert listed is not None and yaml.safe_load(listed[1]) == list(FIGURES)
-    for name in (*FIGURES, "table1", "workflow"):
-        assert (ROOT / "workflow" / "report" / f"{name}.rst").read_text(encoding="utf-8").strip()
+    assert "from fmbench.names import FIGURES\n" in common and set(names.FIGURES) == set(FIGURES)
+    reports = ROOT / "workflow" / "report"
+    captions = {*FIGURES, "table1", "table4", "equivalence", "workflow"}
+    assert {path.stem for path in reports.glob("*.rst")} == captions
+    for name in captions:
+        assert (reports / f"{name}.rst").read_text(encoding="utf-8").strip()
+    used = set(re.findall(r'"../report/([^"]+)\.rst"', "".join(RULES.values())))
+    assert used == {"{figure}", "table1", "table4", "equivalence"}
+
+
+def test_every_file_that_a_figure_is_drawn_from_is_made_by_a_rule():
+    outputs = {name for text in RULES.values() for name in re.findall(r'results\("([^"{}]+)"\)', text.split("log:", 1)[0])}
+    assert {file for files in names.FIGURES.values() for file in files} <= outputs
+
+
+def test_the_rule_of_the_theory_makes_what_its_stage_writes():
+    made = set(re.findall(r'results\("theory/(\w+)\.parquet"\)', RULES["theory"].split("log:", 1)[0]))
+    assert made == {name.lower() for name, value in vars(theory).items() if isinstance(value, pa.Schema)}
+    assert "input:" not in RULES["theory"]
+
+
+def test_the_rules_of_the_stages_give_the_code_and_the_spec_of_their_own_stage():
+    """What is run under another stage's hash would not rerun when it is edited."""
+    for rule in ("sample", "likelihood", "draws", "sweep", "quality"):
+        assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
+    assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
+    for rule, stage in (("table1", "tables"), ("table4", "table4"), ("theory", "theory"), ("figure", "figures")):
+        assert f'code("{stage}"' in RULES[rule]
 
 
 # What the documents say

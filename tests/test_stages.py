@@ -12,32 +12,42 @@ import numpy as np
 import pytest
 import torch
 from outsider import Said, command
+from torch import nn
 
 from fmbench import specs
+from fmbench.checkpoint import load_weights
 from fmbench.codehash import stage_hash
 from fmbench.config import Config, canonical, parse, settings_hash
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
+from fmbench.fields import CountingField, velocity_field
 from fmbench.files import read_json, sha256
 from fmbench.likelihood import bits_per_dimension, log_likelihood
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
+from fmbench.names import FIGURES
+from fmbench.oracle import FiniteOracle
+from fmbench.prediction import EPSILON
 from fmbench.progress import Console
 from fmbench.provenance import versions
 from fmbench.records import read_rows, read_table
-from fmbench.rng import indexed_normal, indexed_uniform
+from fmbench.rng import indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.solvers.adaptive import dopri5
+from fmbench.solvers.ddim import ddim
 from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import uniform_grid
+from fmbench.solvers.grids import GRIDS, uniform_grid
 from fmbench.solvers.tableaux import FIXED
 from fmbench.stages import check
-from fmbench.stages.common import Model, load_model
+from fmbench.stages.common import new_network
 from fmbench.stages.features import load_extractor, to_images
+from fmbench.stages.models import Model, load_model
 from fmbench.workflow import preflight
 
 SEED = 3
 CPU = torch.device("cpu")
-METHODS = ["fm_ot", "ddpm", "mine"]
+TRAINED = ["fm_ot", "ddpm", "mine"]
+ORACLES = ["oracle_ot", "near"]
+METHODS = [*TRAINED, *ORACLES]
 GOOD = ["fm_ot", "mine"]
 STAGES = ["sample", "likelihood", "sweep", "quality"]
 
@@ -48,6 +58,8 @@ VALUES: dict[str, Any] = {
         "fm_ot",
         {"name": "ddpm", "training": {"learning_rate": 1e30}},  # diverges at its second iteration
         {"name": "mine", "path": "cosine_vp", "prediction": "velocity"},
+        "oracle_ot",
+        {"name": "near", "path": {"name": "ve", "sigma_max": 20.0}, "oracle": {"points": 20, "bandwidth": 0.3}},
     ],
     "settings": {
         "board": {
@@ -61,7 +73,7 @@ VALUES: dict[str, Any] = {
                     "n": 10,
                     "batch": 4,
                     "nfe": [4, 8],
-                    "solvers": ["euler", "midpoint", "heun", "rk4"],
+                    "solvers": ["euler", "midpoint", "heun", "rk4", "ddim", {"name": "midpoint", "grid": "karras", "nfe": [8]}],
                     "reference_solver": "rk4",
                     "reference_nfe": 40,
                     "reference_check_n": 6,
@@ -76,6 +88,7 @@ VALUES: dict[str, Any] = {
                 "sample": {"n": 16, "batch": 6, "shared_batch": 5, "rtol": 1e-2, "atol": 1e-2},
                 "likelihood": {"batch": 5, "rtol": 1e-3, "atol": 1e-3, "probes": 2},
                 "sweep": {"n": 4, "nfe": [4], "solvers": ["euler", {"name": "heun", "nfe": [6]}], "reference_nfe": 60},
+                "draws": {"n": 5, "draws": [1, 3], "probes": 2, "batch": 3, "rtol": 1e-2, "atol": 1e-2},
                 "features": {"epochs": 6, "batch_size": 8, "width": 4},
             },
         },
@@ -127,6 +140,8 @@ class Bench:
         for dataset in self.config.datasets:
             for method in self.config.methods:
                 said += [self.run(stage, dataset, method.name) for stage in ("train", *STAGES)]
+                if dataset == "tall" and method.name in specs.table4(self.config)["methods"]:
+                    said.append(self.run("draws", dataset, method.name))
         said.append(self.whole("collect", "--results", results, "--tracking-uri", "off"))
         said.append(self.whole("table1", "--records", results / "records.parquet", "--out", results / "table1.csv"))
         failed = [s.err for s in said if s.code]
@@ -139,6 +154,12 @@ class Bench:
     def model(self, dataset: str, method: str) -> Model:
         return load_model(self.folder("train", dataset, method), self.data(dataset), CPU)
 
+    def network(self, dataset: str, method: str) -> nn.Module:
+        """The trained network itself."""
+        network = new_network(self.spec("train", dataset, method), self.data(dataset))
+        load_weights(self.folder("train", dataset, method) / "model.safetensors", network)
+        return network.eval().requires_grad_(False)
+
     def rows(self, stage: str, dataset: str, method: str = "") -> list[dict[str, Any]]:
         folder = self.results / "features" / dataset if stage == "features" else self.folder(stage, dataset, method)
         return read_rows([folder / "rows.parquet"]).to_pylist()
@@ -150,6 +171,18 @@ class Bench:
     def row(self, stage: str, dataset: str, method: str, metric: str) -> dict[str, Any]:
         (row,) = [r for r in self.rows(stage, dataset, method) if r["metric"] == metric]
         return row
+
+
+def evaluated(bench: Bench, stage: str, dataset: str, method: str, out: Path, **settings: Any) -> Said:
+    """A stage of a model into another folder, ``settings`` in place of the config's."""
+    spec = bench.spec(stage, dataset, method)
+    spec["settings"] |= settings
+    folders = ["--data", bench.results / "data" / dataset, "--model", bench.folder("train", dataset, method), "--out", out]
+    return command(stage, "--spec", canonical(spec), "--progress", "lines", *folders)
+
+
+def by_metric(folder: Path) -> dict[str, dict[str, Any]]:
+    return {row["metric"]: row for row in read_rows([folder / "rows.parquet"]).to_pylist()}
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +210,7 @@ def spoilable(healthy, tmp_path) -> Bench:
 # Rows of all stages
 
 
-METRICS = {
+METRICS: dict[str, set[str]] = {
     "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds"},
     "sample": {"nfe", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared"},
     "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
@@ -185,10 +218,15 @@ METRICS = {
 }
 
 
-def expected_metrics(stage: str, dataset: str) -> set[str]:
+def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:
     if stage == "quality":
         return {"energy_distance", "off_support"} if dataset == "board" else {"frechet", "frechet_at_floor_n"}
-    return METRICS[stage]
+    more: set[str] = set()
+    if method in ORACLES:
+        more = {"train": {"bandwidth"}, "likelihood": {"nll_own", "nll_own_closed_form"}}.get(stage, more)
+    elif stage == "likelihood" and dataset == "tall" and method in GOOD:
+        more = {"nll_probe_std"}  # of two probes
+    return METRICS[stage] | more
 
 
 @pytest.mark.parametrize("dataset", VALUES["datasets"])
@@ -197,17 +235,17 @@ def expected_metrics(stage: str, dataset: str) -> set[str]:
 def test_every_stage_writes_every_metric_of_every_method(bench, stage, method, dataset):
     """A diverged training too: its rows are there, with a status."""
     rows = bench.rows(stage, dataset, method)
-    assert {r["metric"] for r in rows} == expected_metrics(stage, dataset)
+    assert {r["metric"] for r in rows} == expected_metrics(stage, dataset, method)
     for row in rows:
         assert (row["dataset"], row["method"], row["seed"], row["stage"]) == (dataset, method, SEED, stage)
 
 
 def test_rows_carry_where_they_come_from(bench):
-    for stage in ("train", *STAGES):
-        spec = bench.spec(stage, "tall", "fm_ot")
-        for row in bench.rows(stage, "tall", "fm_ot"):
+    for stage, method in ((stage, method) for stage in ("train", *STAGES) for method in ("fm_ot", "near")):
+        spec = bench.spec(stage, "tall", method)
+        for row in bench.rows(stage, "tall", method):
             assert row["config_hash"] == settings_hash(spec)
-            assert row["code_hash"] == stage_hash(stage, specs.plugins(spec))
+            assert row["code_hash"] == stage_hash(specs.code_stage(spec), specs.plugins(spec))
             assert json.loads(row["versions"])["torch"].split("+")[0] == torch.__version__.split("+")[0]
             assert re.fullmatch(r"[0-9a-f]{40}(\+dirty)?|unknown", row["commit"])
             assert row["device"].startswith("cpu (")
@@ -216,8 +254,10 @@ def test_rows_carry_where_they_come_from(bench):
 
 def test_records_are_all_rows_of_all_files(bench):
     records = read_rows([bench.results / "records.parquet"]).to_pylist()
-    files = sorted(p for p in bench.results.rglob("rows.parquet"))
-    assert len(files) == 2 + 2 * 3 * 5
+    found = sorted(p for p in bench.results.rglob("rows.parquet"))
+    files = [p for p in found if "draws" not in p.parts]  # the main job does without these
+    assert len(files) == 2 + 2 * len(METHODS) * 5
+    assert len(found) - len(files) == len(TRAINED)
     parts = [row for file in files for row in read_rows([file]).to_pylist()]
     assert sorted(map(str, records)) == sorted(map(str, parts))
 
@@ -242,14 +282,14 @@ def test_a_training_leaves_what_the_next_stages_need(bench):
     values = {r["metric"]: r["value"] for r in bench.rows("train", "board", "fm_ot")}
     assert values["final_loss"] == curve[-1]["loss"]
     assert values["images_seen"] == 60 * 64
-    assert values["parameters"] == sum(p.numel() for p in bench.model("board", "fm_ot").network.parameters())
+    assert values["parameters"] == sum(p.numel() for p in bench.network("board", "fm_ot").parameters())
 
 
 def test_checkpoints_are_kept_by_settings_code_data_and_versions(bench):
     folders = {p.name for p in (bench.results / "checkpoints").iterdir()}
     expected = set()
     for dataset in bench.config.datasets:
-        for method in METHODS:
+        for method in TRAINED:
             spec = bench.spec("train", dataset, method)
             content = [entry["sha256"] for entry in bench.data(dataset).manifest["splits"].values()]
             code = stage_hash("train", specs.plugins(spec))
@@ -312,7 +352,9 @@ def noise(dataset: DataSet, model: Model, n: int) -> torch.Tensor:
     return indexed_normal(SEED, "sample", range(n), dataset.shape) * model.objective.path.base_std
 
 
-@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot")])
+@pytest.mark.parametrize(
+    ("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot"), ("board", "oracle_ot"), ("tall", "near")]
+)
 def test_nfe_is_what_a_counter_of_ones_own_sees(bench, dataset, method):
     """Each sample alone, counted by hand: the rows are the mean, the spread and the maximum over samples."""
     data, model = bench.data(dataset), bench.model(dataset, method)
@@ -405,9 +447,13 @@ def test_previews_of_all_models_and_of_the_data_are_collected(bench):
     assert counts == {
         ("board", "fm_ot", SEED): 30,
         ("board", "mine", SEED): 30,
+        ("board", "oracle_ot", SEED): 30,
+        ("board", "near", SEED): 30,
         ("board", "data", None): 50,
         ("tall", "fm_ot", SEED): 16,
         ("tall", "mine", SEED): 16,
+        ("tall", "oracle_ot", SEED): 16,
+        ("tall", "near", SEED): 16,
         ("tall", "data", None): 14,
     }
     real = [r["values"] for r in rows if (r["dataset"], r["method"]) == ("tall", "data")]
@@ -441,13 +487,8 @@ def test_samples_of_a_failed_solve_have_no_quality(spoilable):
 def test_nll_of_points_is_the_exact_one_of_every_test_point(bench, method):
     data, model = bench.data("board"), bench.model("board", method)
     x = torch.from_numpy(np.array(data.test)).double()
-    network = model.network.double()
-
-    def field(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return model.field()(t, y)
-
+    field = velocity_field(bench.network("board", method).double(), model.objective.path, model.objective.prediction)
     result = log_likelihood(field, 2 * x, model.objective.t_min, model.objective.t_max, rtol=1e-7, atol=1e-7)
-    network.float()
     nll = -(result.log_p + 2 * math.log(2))  # the network sees twice the coordinates
     row, error = (bench.row("likelihood", "board", method, m) for m in ("nll", "nll_stderr"))
     assert row["value"] == pytest.approx(float(nll.mean()), abs=2e-3)
@@ -501,7 +542,8 @@ def test_the_nfe_of_the_likelihood_is_its_own(bench):
 
 def test_the_sweep_spends_what_it_says(bench):
     cells = [(r["solver"], r["nfe"]) for r in bench.cells("board", "fm_ot")]
-    assert cells == [(s, float(n)) for s in ("euler", "midpoint", "heun", "rk4") for n in (4, 8)]
+    whole = [(s, float(n)) for s in ("euler", "midpoint", "heun", "rk4", "ddim") for n in (4, 8)]
+    assert cells == [*whole, ("midpoint/karras", 8.0)]
     assert [(r["solver"], r["nfe"]) for r in bench.cells("tall", "fm_ot")] == [("euler", 4.0), ("heun", 6.0)]
 
 
@@ -544,32 +586,38 @@ def test_more_steps_mean_less_error(bench):
 def test_a_sweep_run_again_computes_nothing_and_one_more_nfe_computes_one_cell_each(spoilable):
     before = spoilable.rows("sweep", "board", "fm_ot")
     said = spoilable.run("sweep", "board", "fm_ot")
-    assert "0 cells computed, 8 from the cache" in said.err
+    assert "0 cells computed, 11 from the cache" in said.err
     assert spoilable.rows("sweep", "board", "fm_ot") == before
 
     settings = spoilable.config.settings["board"].evaluation.sweep.model_dump()
-    more = settings | {"solvers": ["euler", "midpoint", "heun", {"name": "rk4", "nfe": [4, 8, 12]}]}
+    more = settings | {"solvers": ["ddim", *settings["solvers"], {"name": "rk4", "nfe": [4, 8, 12]}]}
     said = spoilable.run("sweep", "board", "fm_ot", settings=more)
-    assert "1 cells computed, 8 from the cache" in said.err
+    assert "1 cells computed, 11 from the cache" in said.err
     after = {(r["solver"], r["nfe"]): r["value"] for r in spoilable.rows("sweep", "board", "fm_ot")}
-    assert len(after) == 10
+    assert len(after) == 13
     assert all(after[r["solver"], r["nfe"]] == r["value"] for r in before)
     assert after["rk4", 12.0] < after["rk4", 8.0]
+
+    grids = settings | {"solvers": [{"name": "midpoint", "grid": grid, "nfe": [8]} for grid in ("karras", "cosine", "uniform")]}
+    said = spoilable.run("sweep", "board", "fm_ot", settings=grids)
+    assert "1 cells computed, 2 from the cache" in said.err
+    values = [r["value"] for r in spoilable.cells("board", "fm_ot")]
+    assert len(set(values)) == 3 and values[::2] == [after["midpoint/karras", 8.0], after["midpoint", 8.0]]
 
 
 def test_the_cache_does_not_answer_for_other_weights_settings_or_code(spoilable):
     settings = spoilable.config.settings["board"].evaluation.sweep.model_dump()
     for change in ({"n": 9}, {"batch": 5}, {"reference_nfe": 44}, {"reference_solver": "heun"}):
         said = spoilable.run("sweep", "board", "fm_ot", settings=settings | change)
-        assert "8 cells computed" in said.err, change
-    assert "8 cells computed" in spoilable.run("sweep", "board", "fm_ot", seed=4).err
-    assert "8 cells computed" in spoilable.run("sweep", "board", "fm_ot", code="0123456789abcdef").err
+        assert "11 cells computed" in said.err, change
+    assert "11 cells computed" in spoilable.run("sweep", "board", "fm_ot", seed=4).err
+    assert "11 cells computed" in spoilable.run("sweep", "board", "fm_ot", code="0123456789abcdef").err
     shutil.copytree(spoilable.folder("train", "board", "fm_ot"), spoilable.results / "old")
     weights = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-3] ^= 1
     weights.write_bytes(content)
-    assert "8 cells computed" in spoilable.run("sweep", "board", "fm_ot").err
+    assert "11 cells computed" in spoilable.run("sweep", "board", "fm_ot").err
 
 
 def test_a_damaged_cache_is_computed_anew(spoilable):
@@ -577,8 +625,437 @@ def test_a_damaged_cache_is_computed_anew(spoilable):
     for entry in (spoilable.results / "cache").rglob("*.*"):
         entry.write_bytes(entry.read_bytes()[:20])
     said = spoilable.run("sweep", "board", "fm_ot")
-    assert "8 cells computed" in said.err
+    assert "11 cells computed" in said.err
     assert spoilable.rows("sweep", "board", "fm_ot") == before
+
+
+# The sweep's grids and DDIM
+
+
+@pytest.fixture(scope="module")
+def noise_predicting(healthy, tmp_path_factory) -> Bench:
+    """A network that predicts noise, on the VP path, with a sweep of DDIM and grids."""
+    values = json.loads(json.dumps(VALUES))
+    sweep = {"n": 10, "batch": 4, "nfe": [6], "reference_solver": "rk4", "reference_nfe": 80, "reference_check_n": 4}
+    sweep["solvers"] = ["ddim", *({"name": "heun", "grid": grid} for grid in GRIDS), {"name": "ddim", "grid": "karras"}]
+    values["settings"]["board"]["evaluation"]["sweep"] = sweep
+    values |= {"methods": [{"name": "eps", "use": "ddpm"}], "datasets": ["board"]}
+    bench = Bench(tmp_path_factory.mktemp("eps"), values)
+    shutil.copytree(healthy.results / "data", bench.results / "data")
+    for stage in ("train", "sweep"):
+        said = bench.run(stage, "board", "eps")
+        assert said.code == 0, said.err
+    return bench
+
+
+def reference_of(bench: Bench, method: str, nfe: int) -> torch.Tensor:
+    data, model = bench.data("board"), bench.model("board", method)
+    grid = uniform_grid(model.objective.t_min, model.objective.t_max, nfe // 4)
+    with torch.no_grad():
+        return integrate(model.field(), noise(data, model, 10), grid, FIXED["rk4"]).double()
+
+
+@pytest.mark.parametrize("grid", ["uniform", "karras"])
+def test_a_cell_of_ddim_is_ddim_of_the_networks_own_prediction(noise_predicting, grid):
+    """By hand from what the network puts out, which is noise; the stage goes by way of the velocity."""
+    data, model = noise_predicting.data("board"), noise_predicting.model("board", "eps")
+    network, objective = noise_predicting.network("board", "eps"), model.objective
+    times = GRIDS[grid](objective.path, objective.t_min, objective.t_max, 6)
+    assert objective.prediction is EPSILON
+    calls = []
+
+    def predicts(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        calls.append(t)
+        return network(t.float().expand(len(x)), x)
+
+    with torch.no_grad():
+        end = ddim(predicts, noise(data, model, 10), times, objective.path, EPSILON)
+    assert len(calls) == 6
+    label = "ddim" if grid == "uniform" else f"ddim/{grid}"
+    (row,) = [r for r in noise_predicting.cells("board", "eps") if r["solver"] == label]
+    expected = float((end.double() - reference_of(noise_predicting, "eps", 80)).square().mean())
+    assert row["value"] == pytest.approx(expected, rel=2e-3)
+    assert row["nfe"] == 6
+
+
+def test_a_cell_of_a_grid_is_the_solver_on_that_grid(noise_predicting):
+    data, model = noise_predicting.data("board"), noise_predicting.model("board", "eps")
+    objective, errors = model.objective, {}
+    for name, grid in GRIDS.items():
+        times = grid(objective.path, objective.t_min, objective.t_max, 3)
+        with torch.no_grad():
+            end = integrate(model.field(), noise(data, model, 10), times, FIXED["heun"]).double()
+        errors["heun" if name == "uniform" else f"heun/{name}"] = float(
+            (end - reference_of(noise_predicting, "eps", 80)).square().mean()
+        )
+    found = {r["solver"]: r["value"] for r in noise_predicting.cells("board", "eps") if r["solver"].startswith("heun")}
+    assert list(found) == ["heun", "heun/karras", "heun/log_snr", "heun/cosine"]
+    assert found == pytest.approx(errors, rel=1e-3)
+    assert len({f"{value:.3e}" for value in found.values()}) == 4
+
+
+def test_ddim_on_the_straight_path_is_euler_but_for_rounding(bench):
+    """a = t and s = 1 - (1 - sigma_min) t are linear in t; on the cosine path they are not."""
+    for method, same in (("fm_ot", True), ("oracle_ot", True), ("mine", False)):
+        errors = {(r["solver"], r["nfe"]): r["value"] for r in bench.cells("board", method)}
+        for nfe in (4.0, 8.0):
+            assert (errors["ddim", nfe] == pytest.approx(errors["euler", nfe], rel=1e-3)) == same
+
+
+def test_ddim_may_be_the_reference(noise_predicting):
+    settings = noise_predicting.config.settings["board"].evaluation.sweep.model_dump()
+    settings |= {"reference_solver": "ddim", "reference_nfe": 6, "solvers": [{"name": "ddim", "grid": "uniform", "nfe": [6]}]}
+    assert noise_predicting.run("sweep", "board", "eps", settings=settings).code == 0
+    (row,) = noise_predicting.cells("board", "eps")
+    assert (row["value"], row["reference"]) == (0, "ddim at 6 NFE")
+    assert noise_predicting.run("sweep", "board", "eps").code == 0
+    assert len(noise_predicting.cells("board", "eps")) == 6
+
+
+# Oracles
+
+
+def points_of(bench: Bench, dataset: str, method: str) -> np.ndarray:
+    """What an oracle knows, in model space, by hand: points scaled, images in the middle of their levels."""
+    train = np.asarray(bench.data(dataset).train, np.float64)[: 20 if method == "near" else None]
+    return (2 * train if dataset == "board" else (train + 0.5) * 2 / 5 - 1).reshape(len(train), -1)
+
+
+def log_density_by_hand(x: np.ndarray, points: np.ndarray, variance: float) -> np.ndarray:
+    squares = ((x.reshape(len(x), 1, -1) - points) ** 2).sum(2)
+    dimensions = points.shape[1]
+    exponents = -squares / (2 * variance) - dimensions / 2 * np.log(2 * np.pi * variance)
+    top = exponents.max(1)
+    return top + np.log(np.exp(exponents - top[:, None]).mean(1))
+
+
+def test_an_oracle_has_rows_of_a_training_and_no_parameters(bench):
+    for dataset, n in (("board", 300), ("tall", 40)):
+        for method in ORACLES:
+            values = {r["metric"]: r["value"] for r in bench.rows("train", dataset, method)}
+            assert values["parameters"] == values["iterations"] == 0
+            assert values["images_seen"] == (20 if method == "near" else n)
+            assert values["final_loss"] > 0
+            config = read_json(bench.folder("train", dataset, method) / "config.json")
+            assert (config["parameters"], config["step"], config["reason"]) == (0, 0, "")
+            curve = read_table(bench.folder("train", dataset, method) / "curve.parquet")
+            assert curve.num_rows == 0 and curve.column_names == ["step", "loss", "learning_rate"]
+            assert {r["step"] for r in bench.rows("train", dataset, method)} == {0}
+
+
+def test_the_bandwidth_of_an_oracle(bench):
+    """Of images the spread within a level; of points one that makes left-out points likely; or what the config says."""
+    assert bench.row("train", "tall", "oracle_ot", "bandwidth")["value"] == pytest.approx(2 / 5 / math.sqrt(12), rel=1e-12)
+    for dataset in ("board", "tall"):
+        assert bench.row("train", dataset, "near", "bandwidth")["value"] == 0.3
+    points = points_of(bench, "board", "oracle_ot")
+    squares = ((points[:, None] - points) ** 2).sum(2)
+    np.fill_diagonal(squares, np.inf)
+
+    def left_out(h: float) -> float:
+        return float((np.log(np.exp(-squares[:200] / (2 * h**2)).sum(1)) - 2 * np.log(h)).sum())
+
+    best = bench.row("train", "board", "oracle_ot", "bandwidth")["value"]
+    step = 1000 ** (1 / 24)
+    assert left_out(best) > max(left_out(best * step), left_out(best / step))
+
+
+def test_the_loss_of_an_oracle_is_what_is_left_when_nothing_is_left_to_learn(bench):
+    """E |u_t(x_t) - (x1 - x0)|^2 a coordinate, over other draws than the stage's 1000."""
+    model = bench.model("board", "oracle_ot")
+    assert model.oracle is not None
+    g = torch.Generator().manual_seed(0)
+    n = 500
+    x1, x0 = model.oracle.sample(n, g), torch.randn(n, 2, generator=g).double()
+    t = torch.rand(n, generator=g).double()
+    x_t = t[:, None] * x1 + (1 - t[:, None]) * x0
+    velocity = torch.cat([model.velocity(at, x[None]) for at, x in zip(t, x_t, strict=True)])
+    loss = (velocity - (x1 - x0)).square().mean(1)
+    found = bench.row("train", "board", "oracle_ot", "final_loss")["value"]
+    assert found == pytest.approx(float(loss.mean()), abs=4 * float(loss.std()) * math.sqrt(1 / n + 1 / 1000))
+
+
+@pytest.mark.parametrize("dataset", ["board", "tall"])
+@pytest.mark.parametrize("method", ORACLES)
+def test_the_nll_of_an_oracle_is_the_closed_form_of_the_test_points(bench, dataset, method):
+    data, bandwidth = bench.data(dataset), bench.row("train", dataset, method, "bandwidth")["value"]
+    x = torch.from_numpy(np.array(data.test))
+    x1 = data.to_model(x, indexed_uniform(SEED, "dequantise", range(len(x)), data.shape)).double().numpy()
+    # At the end of both paths a = 1; of the noise there is sigma_min left.
+    variance = bandwidth**2 + {"oracle_ot": 0.0, "near": 0.01}[method] ** 2
+    log_p = log_density_by_hand(x1, points_of(bench, dataset, method), variance)
+    nll = -(log_p + 2 * math.log(2)) if dataset == "board" else math.log2(5 / 2) - log_p / (72 * math.log(2))
+    row, error = (bench.row("likelihood", dataset, method, metric) for metric in ("nll", "nll_stderr"))
+    assert row["value"] == pytest.approx(nll.mean(), rel=1e-6)
+    assert error["value"] == pytest.approx(nll.std(ddof=1) / math.sqrt(len(nll)), rel=1e-5)
+    assert (row["n"], row["solver"], row["nfe"]) == (len(x), "closed form", None)
+    assert row["unit"] == {"board": "nats", "tall": "bits/dim"}[dataset]
+
+
+@pytest.mark.parametrize("dataset", ["board", "tall"])
+@pytest.mark.parametrize(("method", "off"), [("oracle_ot", 1e-4), ("near", 2e-3)])
+def test_an_oracles_solve_finds_its_own_closed_form(bench, tmp_path, dataset, method, off):
+    """At a fine tolerance; the VE path's start is the base only to a few parts in (data / sigma_max)^2."""
+    assert evaluated(bench, "likelihood", dataset, method, tmp_path, rtol=1e-6, atol=1e-6).code == 0
+    rows = by_metric(tmp_path)
+    own, closed = rows["nll_own"], rows["nll_own_closed_form"]
+    assert own["value"] == pytest.approx(closed["value"], abs=off)
+    assert own["solver"] == "dopri5_shared, exact divergence" and closed["solver"] == "closed form"
+    assert own["nfe"] == rows["nfe_likelihood"]["value"] > bench.row("likelihood", dataset, method, "nll_own")["nfe"]
+    assert rows["nll"]["value"] == bench.row("likelihood", dataset, method, "nll")["value"]  # no solver in it
+
+
+def test_an_oracles_likelihood_evaluates_the_closed_form_and_counts_it(bench, tmp_path, monkeypatch):
+    seen = []
+    original = FiniteOracle.velocity_and_divergence
+
+    def counted(self: FiniteOracle, path: Any, t: torch.Tensor, x: torch.Tensor) -> Any:
+        seen.append(len(x))
+        return original(self, path, t, x)
+
+    monkeypatch.setattr(FiniteOracle, "velocity_and_divergence", counted)
+    assert evaluated(bench, "likelihood", "tall", "near", tmp_path).code == 0
+    row = bench.row("likelihood", "tall", "near", "nfe_likelihood")
+    # Batches of 5, 5 and 4: each evaluation of the pair counts for every sample in it.
+    assert set(seen) == {5, 4} and row["value"] == row["nfe"] == pytest.approx(sum(seen) / 14, rel=1e-12)
+
+
+@pytest.mark.parametrize("dataset", ["board", "tall"])
+@pytest.mark.parametrize("method", ORACLES)
+def test_samples_of_an_oracle_lie_about_the_points_it_knows(bench, dataset, method):
+    samples = np.load(bench.folder("sample", dataset, method) / "samples.npy").astype(np.float64)
+    points = points_of(bench, dataset, method)
+    bandwidth = bench.row("train", dataset, method, "bandwidth")["value"]
+    nearest = ((samples.reshape(len(samples), 1, -1) - points) ** 2).sum(2).min(1)
+    # The squared distance to the point it belongs to is bandwidth^2 times chi squared.
+    dimensions = points.shape[1]
+    assert nearest.max() < bandwidth**2 * (dimensions + 5 * math.sqrt(2 * dimensions))
+    if dataset == "tall":
+        assert nearest.mean() == pytest.approx(bandwidth**2 * dimensions, rel=0.2)
+    (row,) = [r for r in bench.rows("sample", dataset, method) if r["metric"] == "sample_std"]
+    assert row["status"] == "ok"
+
+
+def test_a_sweep_of_an_oracle_is_of_its_closed_form_field(bench):
+    data, model = bench.data("board"), bench.model("board", "near")
+    assert model.oracle is not None and model.objective.path.base_std == 20
+    x0 = indexed_normal(SEED, "sample", range(10), (2,)) * 20
+    oracle, path = model.oracle, model.objective.path
+    field: CountingField[torch.Tensor] = CountingField(lambda t, x: oracle.velocity(path, t, x), 0.0, 1.0)
+    ends = [integrate(field, x0, uniform_grid(0.0, 1.0, n), FIXED["rk4"]).double() for n in (2, 10)]
+    row = next(r for r in bench.cells("board", "near") if (r["solver"], r["nfe"]) == ("rk4", 8.0))
+    assert row["value"] == pytest.approx(float((ends[0] - ends[1]).square().mean()), rel=1e-3)
+    assert field.calls == 48 and data.shape == (2,)
+
+
+@pytest.mark.parametrize("change", ["points", "weights"])
+def test_an_oracle_is_what_its_data_and_its_weights_say(bench, tmp_path, change):
+    """Its field is in the data, so that the hash of its weights, which the cache goes by, must tell other data apart."""
+    values = json.loads(json.dumps(VALUES)) | {"datasets": ["board"], "methods": [VALUES["methods"][4]]}
+    if change == "points":
+        values["settings"]["board"]["data"]["parameters"]["train"] = 200
+    else:
+        values["methods"][0]["oracle"]["bandwidth"] = 0.31
+    other = Bench(tmp_path, values)
+    command("prepare", "--spec", canonical(specs.prepare(other.config, "board")), "--out", other.results / "data" / "board")
+    assert other.run("train", "board", "near").code == 0
+    assert other.model("board", "near").sha256 != bench.model("board", "near").sha256
+    folder, wanted = other.folder("train", "board", "near"), settings_hash(bench.spec("train", "board", "near"))
+    with pytest.raises(DataError, match="not the model of this job's spec"):
+        load_model(folder, other.data("board"), CPU, wanted)
+
+
+def test_an_oracle_trained_again_is_the_same_bytes(bench, tmp_path):
+    folders = ["--data", bench.results / "data/tall", "--checkpoints", tmp_path / "none", "--out", tmp_path / "again"]
+    said = command("train", "--spec", canonical(bench.spec("train", "tall", "near")), "--progress", "lines", *folders)
+    assert said.code == 0
+    assert "no training: 20 points, bandwidth 0.3, least loss" in said.err and not (tmp_path / "none").exists()
+    for name in ("model.safetensors", "curve.parquet", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (bench.folder("train", "tall", "near") / name).read_bytes()
+
+
+def test_an_oracle_of_another_data_set_is_refused(bench, tmp_path):
+    folders = ["--data", bench.results / "data/board", "--checkpoints", tmp_path, "--out", tmp_path / "out"]
+    said = command("train", "--spec", canonical(bench.spec("train", "tall", "near")), *folders)
+    assert said.code == 3 and "which is not what this job's spec was made for" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_points_that_are_all_the_same_have_no_bandwidth_of_their_own(tmp_path):
+    values = VALUES | {"datasets": ["board"], "methods": [{"name": "one", "path": "ot", "oracle": {"points": 1}}]}
+    one = Bench(tmp_path, values)
+    command("prepare", "--spec", canonical(specs.prepare(one.config, "board")), "--out", one.results / "data" / "board")
+    said = one.run("train", "board", "one")
+    assert said.code == 2 and "needs at least two different points; give one" in said.err
+
+
+# NLL over dequantisation draws
+
+
+def drawn_by_hand(bench: Bench, method: str, draws: int, probes: int) -> torch.Tensor:
+    """log p of each draw, probe and image, shape (draws, probes, 5), in batches of 3 and 2."""
+    data, model = bench.data("tall"), bench.model("tall", method)
+    found = []
+    for k in range(draws):
+        pieces = []
+        for indices in (range(3), range(3, 5)):
+            u = indexed_uniform(SEED, "dequantise" if k == 0 else f"dequantise/{k}", indices, data.shape)
+            z = torch.stack([indexed_rademacher(SEED, f"draws/{k}/probe/{m}", indices, data.shape) for m in range(probes)])
+            x1 = (torch.from_numpy(np.array(data.test[indices.start : indices.stop])) + u) * 2 / 5 - 1
+            o = model.objective
+            solved = log_likelihood(model.field(), x1, o.t_min, o.t_max, probes=z, rtol=1e-2, atol=1e-2)
+            pieces.append(solved.by_probe)
+        found.append(torch.cat(pieces, 1))
+    return torch.stack(found)
+
+
+def in_bits(log_p: torch.Tensor) -> torch.Tensor:
+    """Of log p of K draws, shape (K, 5): eq. 47, then 72 pixels of five levels."""
+    return -torch.log(log_p.exp().mean(0)) / (72 * math.log(2)) + math.log2(5 / 2)
+
+
+@pytest.mark.parametrize("method", GOOD)
+def test_draws_have_rows_for_every_k_and_estimator(bench, method):
+    rows = bench.rows("draws", "tall", method)
+    metrics = ["nll_averaged", "nll_averaged_stderr", "nll_paper", "nll_paper_stderr", "nll_probe_bias", "nll_probe_std"]
+    assert sorted((r["metric"], r["draws"]) for r in rows) == [(metric, k) for metric in metrics for k in (1, 3)]
+    for row in rows:
+        assert row["probes"] == (1 if "paper" in row["metric"] else 2)
+        assert (row["status"], row["unit"], row["n"], row["batch"]) == ("ok", "bits/dim", 5, 3)
+        assert (row["stage"], row["solver"], row["rtol"]) == ("draws", "dopri5_shared", 1e-2)
+        assert row["nfe"] >= 8
+
+
+@pytest.mark.parametrize("method", GOOD)
+def test_both_estimators_are_those_by_hand(bench, method):
+    """log (1/K) sum exp(log p), with the first probe alone or with the mean of both; at K = 1 with those of Table 1's draw."""
+    log_p = drawn_by_hand(bench, method, 3, 2) - 0.0
+    shift = float(log_p.max())  # exp(log p) itself is out of range in 72 dimensions
+    values = {(r["metric"], r["draws"]): r["value"] for r in bench.rows("draws", "tall", method)}
+    for k in (1, 3):
+        for metric, used in (("nll_paper", log_p[:k, 0]), ("nll_averaged", log_p[:k].mean(1))):
+            expected = in_bits(used - shift) - shift / (72 * math.log(2))
+            assert values[metric, k] == pytest.approx(float(expected.mean()), rel=1e-6)
+            assert values[f"{metric}_stderr", k] == pytest.approx(float(expected.std()) / math.sqrt(5), rel=1e-4)
+    assert values["nll_probe_bias", 1] == 0
+    w = torch.softmax(log_p.mean(1), 0)
+    variance = (log_p[:, 0] - log_p[:, 1]) ** 2 / 4  # of the mean of two
+    bias = (w * (1 - w) * variance).sum(0) / 2 / (72 * math.log(2))
+    assert values["nll_probe_bias", 3] == pytest.approx(-float(bias.mean()), rel=1e-4) and values["nll_probe_bias", 3] < 0
+    for k in (1, 3):
+        spread = math.sqrt(float(variance[:k].mean())) / (72 * math.log(2))
+        assert values["nll_probe_std", k] == pytest.approx(spread, rel=1e-4)
+    for metric in ("nll_paper", "nll_averaged"):
+        # Jensen: eq. 47 is above the mean of log p over the same draws, and above its first less log K.
+        used = log_p[:, 0] if metric == "nll_paper" else log_p.mean(1)
+        assert values[metric, 3] < float(in_bits((used.mean(0) - shift)[None]).mean()) - shift / (72 * math.log(2))
+        assert values[metric, 3] < values[metric, 1] + math.log(3) / (72 * math.log(2))
+
+
+def test_a_low_dimension_has_the_exact_divergence_in_place_of_averaged_probes(bench, tmp_path):
+    """And its first draw is the one of Table 1: the same images, uniforms and solver."""
+    exact = {"exact_up_to": 72, "n": 2, "batch": 2, "rtol": 1e-2, "atol": 1e-2}
+    said = evaluated(bench, "draws", "tall", "fm_ot", tmp_path / "draws", draws=[1], **exact)
+    assert said.code == 0 and "nll_exact at K = 1" in said.err
+    rows = by_metric(tmp_path / "draws")
+    assert set(rows) == {"nll_exact", "nll_exact_stderr", "nll_paper", "nll_paper_stderr"}
+    assert (rows["nll_exact"]["probes"], rows["nll_paper"]["probes"]) == (0, 1)
+    assert rows["nll_exact"]["nfe"] >= 8 and rows["nll_exact"]["value"] != rows["nll_paper"]["value"]
+    assert evaluated(bench, "likelihood", "tall", "fm_ot", tmp_path / "nll", **exact).code == 0
+    table1 = by_metric(tmp_path / "nll")
+    assert rows["nll_exact"]["value"] == pytest.approx(table1["nll"]["value"], rel=1e-12)
+    assert rows["nll_exact_stderr"]["value"] == pytest.approx(table1["nll_stderr"]["value"], rel=1e-12)
+    assert (table1["nll"]["draws"], table1["nll"]["probes"]) == (1, 0)
+
+
+@pytest.mark.parametrize("changes", [{"probe": "gaussian"}, {"mode": "forward"}])
+def test_draws_with_other_probes_or_another_way_to_apply_them(bench, tmp_path, changes):
+    """Other probes are another number; applied in another way they are the same."""
+    said = evaluated(bench, "draws", "tall", "fm_ot", tmp_path, draws=[1], **changes)
+    assert said.code == 0, said.err
+    found = by_metric(tmp_path)["nll_averaged"]
+    (expected,) = [r for r in bench.rows("draws", "tall", "fm_ot") if (r["metric"], r["draws"]) == ("nll_averaged", 1)]
+    assert (found["value"] == pytest.approx(expected["value"], rel=1e-5)) == ("mode" in changes)
+    assert found["value"] == pytest.approx(expected["value"], rel=0.05)
+
+
+def test_points_have_no_draws(bench, tmp_path):
+    """Of a source of one's own it is known only now, so it stops nothing."""
+    said = evaluated(bench, "draws", "board", "fm_ot", tmp_path)
+    assert said.code == 0 and "no rows: points are not dequantised" in said.err
+    assert read_rows([tmp_path / "rows.parquet"]).num_rows == 0
+
+
+def test_draws_of_an_oracle_are_refused(bench, tmp_path):
+    said = evaluated(bench, "draws", "tall", "oracle_ot", tmp_path / "out")
+    assert said.code == 3 and "is an oracle; its likelihood is in closed form" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "metrics"), [({}, {"nll_averaged", "nll_paper"}), ({"exact_up_to": 72}, {"nll_exact", "nll_paper"})]
+)
+def test_draws_of_a_diverged_training_are_skipped(bench, tmp_path, changes, metrics):
+    assert evaluated(bench, "draws", "tall", "ddpm", tmp_path, **changes).code == 0
+    rows = read_rows([tmp_path / "rows.parquet"]).to_pylist()
+    assert {(r["metric"], r["draws"]) for r in rows} == {(metric, k) for metric in metrics for k in (1, 3)}
+    reason = read_json(bench.folder("train", "tall", "ddpm") / "config.json")["reason"]
+    for row in rows:
+        assert (row["status"], row["value"], row["reason"]) == ("skipped", None, f"training diverged: {reason}")
+
+
+def test_table_4_of_these_results(bench, tmp_path):
+    """Through the command line: the diverged method has its rows and its reason, oracles and points have none."""
+    files = [bench.folder("draws", "tall", method) / "rows.parquet" for method in TRAINED]
+    said = bench.whole("table4", *(x for file in files for x in ("--rows", file)), "--out", tmp_path / "table4.csv")
+    assert said.code == 0, said.err
+    table = list(csv.DictReader((tmp_path / "table4.csv").read_text().splitlines()))
+    assert [(r["method"], r["estimator"], r["k"]) for r in table] == [
+        (method, estimator, k) for method in TRAINED for estimator in ("averaged", "paper") for k in ("1", "3")
+    ]
+    for row in table:
+        assert row["dataset"] == "tall" and row["paper_nll"] == ""
+        if row["method"] == "ddpm":
+            assert row["nll_mean"] == "" and row["seeds"] == "0" and row["status"].startswith(f"seed {SEED}: training diverged")
+        else:
+            values = {(r["metric"], str(r["draws"])): r["value"] for r in bench.rows("draws", "tall", row["method"])}
+            assert float(row["nll_mean"]) == pytest.approx(values[f"nll_{row['estimator']}", row["k"]], rel=1e-5)
+    text = (tmp_path / "table4.md").read_text()
+    assert "## tall" in text and " nan" not in text.replace("became nan", "")
+    assert (tmp_path / "table4.tex").read_text().count(r"\toprule") == 1
+
+
+# How the probes are applied
+
+
+def test_probes_applied_in_forward_mode_find_the_same(bench, tmp_path):
+    found = {}
+    for mode in ("forward", "reverse"):
+        said = evaluated(bench, "likelihood", "tall", "fm_ot", tmp_path / mode, mode=mode, n=2, rtol=1e-2, atol=1e-2)
+        assert said.code == 0, said.err
+        found[mode] = {metric: row["value"] for metric, row in by_metric(tmp_path / mode).items()}
+    # A forward pass for each probe is an evaluation for each; behind one, all probes are taken backwards.
+    assert found["forward"].pop("nfe_likelihood") == 2 * found["reverse"].pop("nfe_likelihood")
+    assert found["forward"] == pytest.approx(found["reverse"], rel=1e-4)
+    assert set(found["forward"]) == {"nll", "nll_stderr", "nll_probe_std"}
+
+
+def test_the_spread_by_the_probes_alone_is_what_two_probes_show(bench):
+    data, model = bench.data("tall"), bench.model("tall", "mine")
+    variances = []
+    for indices in (range(5), range(5, 10), range(10, 14)):
+        x1 = data.to_model(
+            torch.from_numpy(np.array(data.test[indices.start : indices.stop])),
+            indexed_uniform(SEED, "dequantise", indices, data.shape),
+        )
+        z = torch.stack([indexed_rademacher(SEED, f"probe/{k}", indices, data.shape) for k in range(2)])
+        o = model.objective
+        by_probe = log_likelihood(model.field(), x1, o.t_min, o.t_max, probes=z, rtol=1e-3, atol=1e-3).by_probe
+        variances.append((by_probe[0] - by_probe[1]) ** 2 / 4)
+    expected = math.sqrt(float(torch.cat(variances).mean())) / (72 * math.log(2))
+    row = bench.row("likelihood", "tall", "mine", "nll_probe_std")
+    assert row["value"] == pytest.approx(expected, rel=1e-5)
+    assert (row["draws"], row["probes"], row["unit"]) == (1, 2, "bits/dim")
 
 
 # Quality and its floors
@@ -659,16 +1136,14 @@ def test_a_diverged_training_is_rows_with_status_and_reason_to_the_end(bench, da
 
 def test_a_diverged_training_keeps_its_last_good_weights(bench):
     """Those of iteration 0 here: the initial network, the same for every method."""
-    from fmbench.stages.common import new_network
-
     initial = new_network(bench.spec("train", "board", "fm_ot"), bench.data("board")).state_dict()
-    kept = bench.model("board", "ddpm").network.state_dict()
+    kept = bench.network("board", "ddpm").state_dict()
     assert all(torch.equal(initial[name], kept[name]) for name in initial)
 
 
 def test_the_table_has_a_row_for_it_and_the_others_are_whole(bench):
     table = list(csv.DictReader((bench.results / "table1.csv").read_text().splitlines()))
-    assert [(r["dataset"], r["method"]) for r in table] == [(d, m) for d in ("board", "tall") for m in ("fm_ot", "ddpm", "mine")]
+    assert [(r["dataset"], r["method"]) for r in table] == [(d, m) for d in ("board", "tall") for m in METHODS]
     for row in table:
         if row["method"] == "ddpm":
             assert row["status"].startswith(f"seed {SEED} diverged: the loss became")
@@ -688,7 +1163,7 @@ def test_the_table_of_the_records_is_the_same_bytes_again(bench, tmp_path):
         assert (tmp_path / f"t.{kind}").read_bytes() == (bench.results / f"table1.{kind}").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["fig04", "fig07", "fig11"])
+@pytest.mark.parametrize("name", [name for name, files in FIGURES.items() if "theory" not in str(files)])
 def test_every_figure_is_drawn_from_these_results(bench, tmp_path, name):
     said = command("figure", name, "--results", bench.results, "--out", tmp_path / "f.png", "--data", tmp_path / "f.parquet")
     assert said.code == 0, said.err
@@ -734,6 +1209,14 @@ def test_the_check_counts_parameters(bench):
         ({"path": "vp", "prediction": "score", "t_max": 1.5}, ["[0.0, 1.5] is not within the path's"]),
         ({"path": "ot", "prediction": "velocity", "time": "log_snr"}, ["the density of t"]),
         ({"path": "no_such_module:P", "prediction": "velocity"}, ["path 'no_such_module:P' cannot be imported"]),
+        *(
+            (
+                {"path": path, "oracle": {"bandwidth": 0.0}},
+                ["field of a finite set is infinite at t = 1", "give the oracle a bandwidth, or a t_max before that"],
+            )
+            for path in ("cosine_vp", {"name": "ot", "sigma_min": 0.0})
+        ),
+        ({"path": {"name": "ve", "sigma_maxx": 9.0}, "oracle": {}}, ["path 've' does not take the parameters", "sigma_maxx"]),
     ],
 )
 def test_a_method_that_cannot_be(bench, tmp_path, method, fragments):
@@ -742,6 +1225,47 @@ def test_a_method_that_cannot_be(bench, tmp_path, method, fragments):
     for fragment in ("methods.odd: ", *fragments):
         assert fragment in str(caught.value)
     assert not (tmp_path / "checked.json").exists()
+
+
+def test_a_grid_that_a_path_does_not_have_is_found_before_any_training(bench, tmp_path, monkeypatch):
+    """Every grid of the sweep is made once for every method, at its steps; the uniform one always exists."""
+    made = []
+
+    def grid(path: Any, t_min: float, t_max: float, steps: int) -> None:
+        made.append((type(path).__name__, t_min, t_max, steps))
+        if steps == 6:
+            raise ValueError("6 steps are too many for this grid")
+
+    monkeypatch.setitem(GRIDS, "karras", grid)  # type: ignore[arg-type]
+    for nfe in (8, 12):
+        evaluation = {"sweep": {"solvers": ["euler", {"name": "heun", "grid": "karras", "nfe": [nfe]}]}}
+        settings = settings_with("board", evaluation=evaluation)
+        arguments: dict[str, Any] = {"methods": ["ddpm", "oracle_ot"], "datasets": ["board"], "settings": settings}
+        if nfe == 8:
+            checked(bench, tmp_path, **arguments)
+            continue
+        with pytest.raises(ConfigError) as caught:
+            checked(bench, tmp_path / "wrong", **arguments)
+        for method in ("ddpm", "oracle_ot"):
+            assert f"methods.{method}: 6 steps are too many for this grid" in str(caught.value)
+    vp, ot = ("VariancePreserving", 0.0, 1 - 1e-5), ("OptimalTransport", 0.0, 1.0)
+    assert made == [(*vp, 4), (*ot, 4), (*vp, 6), (*ot, 6)]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"path": "cosine_vp", "t_max": 0.99, "oracle": {"bandwidth": 0.0}},
+        {"path": "cosine_vp", "oracle": {"bandwidth": 1e-3}},
+        {"path": "vp", "oracle": {"bandwidth": 0.0}},
+        {"path": "ve", "oracle": {"bandwidth": 0.0}},
+        {"path": "ot", "oracle": {}},
+    ],
+)
+def test_an_oracle_that_can_be(bench, tmp_path, method):
+    """The remedies that the error names are some; and an end with noise left needs none."""
+    checked(bench, tmp_path, methods=[{"name": "odd", **method}])
+    assert read_json(tmp_path / "checked.json")["methods"] == ["odd"]
 
 
 @pytest.mark.parametrize(
@@ -809,7 +1333,7 @@ def elsewhere(tmp_path) -> Config:
 def test_the_check_before_the_dag_is_done_once_for_the_same_settings_and_code(elsewhere, capsys):
     passed = Path(elsewhere.results_dir) / "checked.json"
     preflight(elsewhere)
-    assert "3 methods on 1 data sets can be built" in capsys.readouterr().err
+    assert "5 methods on 1 data sets can be built" in capsys.readouterr().err
     before = passed.stat().st_mtime_ns
     preflight(elsewhere)
     assert passed.stat().st_mtime_ns == before

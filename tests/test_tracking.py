@@ -16,7 +16,7 @@ from fmbench.files import write_json
 from fmbench.progress import Console
 from fmbench.records import Row, table, write_rows, write_table
 from fmbench.stages.collect import mirror, run_tags
-from fmbench.stages.train import CURVE
+from fmbench.stages.common import CURVE
 from fmbench.tracking import OFF, Mirror, Tracker, experiment_name, flatten, run_key
 
 DEAD = "http://127.0.0.1:9"
@@ -405,6 +405,35 @@ def test_the_mirror_says_what_diverged(store, tmp_path):
     assert {name: r.info.status for name, r in found.items()} == {"fm_ot/0": "FINISHED", "ddpm/0": "FAILED"}
     assert "the loss became nan at iteration 3" in found["ddpm/0"].data.tags["fmbench.reason"]
     assert "likelihood/nll" not in found["ddpm/0"].data.metrics
+
+
+def test_an_oracle_is_a_run_without_a_curve(store, tmp_path):
+    """And a solver on a grid of its own is a curve of its own over NFE."""
+    settings = {"known": {"data": "checkerboard", "network": {"kind": "mlp"}}}
+    config_of = parse({"datasets": ["known"], "methods": ["oracle_ot"], "seeds": [0], "settings": settings})
+    spec = specs.train(config_of, "known", "oracle_ot", 0)
+    model = tmp_path / specs.model_folder("models", "known", "oracle_ot", 0)
+    write_table(model / "curve.parquet", table([], CURVE))
+    config = {"spec": spec, "spec_hash": settings_hash(spec), "code_hash": "c0de", "shape": [2], "parameters": 0, "step": 0}
+    write_json(model / "config.json", config | {"reason": ""})
+    rows = [
+        Row("known", "oracle_ot", 0, "train", "bandwidth", 0.25, "model units", step=0, commit="c0ffee"),
+        Row("known", "oracle_ot", 0, "likelihood", "nll_own", 2.5, "nats", nfe=44.0),
+        Row("known", "oracle_ot", 0, "sweep", "mse", 0.5, "squared", solver="midpoint", nfe=4.0),
+        Row("known", "oracle_ot", 0, "sweep", "mse", 0.25, "squared", solver="midpoint/karras", nfe=4.0),
+    ]
+    write_rows(tmp_path / "records.parquet", rows)
+    for _ in range(2):
+        mirror(tmp_path, store.folder, None, Console("collect", "none"))
+    (run,) = runs(store, "known")
+    assert (run.info.run_name, run.info.status) == ("oracle_ot/0", "FINISHED")
+    assert history(store, run, "loss") == history(store, run, "learning_rate") == []
+    assert history(store, run, "train/bandwidth") == [(0, 0.25)]
+    assert history(store, run, "likelihood/nll_own") == [(0, 2.5)]
+    assert history(store, run, "sweep/mse/midpoint") == [(4, 0.5)]
+    assert history(store, run, "sweep/mse/midpoint/karras") == [(4, 0.25)]
+    assert run.data.params["method.oracle.points"] == str(spec["method"]["oracle"]["points"])
+    assert run.data.params["parameters"] == "0" and not [name for name in run.data.params if name.startswith("training")]
 
 
 @pytest.mark.parametrize("broken", ["server", "folder", "results"])

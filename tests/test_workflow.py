@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fmbench.names import FIGURES
+
 pytestmark = pytest.mark.workflow
 
 REPOSITORY = Path(__file__).parent.parent
@@ -143,7 +145,7 @@ def test_editing_the_loss_reruns_the_trainings(finished):
 
 
 def test_editing_a_figure_trains_nothing(finished):
-    old, new = "COLUMN = 3.4", "COLUMN = 3.5"
+    old, new = '"savefig.dpi": 300', '"savefig.dpi": 200'
     finished.run("results/figures/fig07.png")
     finished.edit("fmbench/report/figures.py", old, new)
     try:
@@ -178,6 +180,56 @@ def test_one_methods_learning_rate_reruns_that_method_alone(finished):
         finished.configure()
     finished.run("results/table1.csv")
     assert finished.table() == table
+
+
+def test_an_oracle_is_a_job_of_its_own_that_no_training_touches(finished):
+    """It is planned as a training, is whole in the table, and neither a network's settings nor its code run it again."""
+    known = [{"name": "ddpm"}, {"name": "fm_ot"}, {"name": "oracle_ot"}]
+    finished.configure(methods=known)
+    try:
+        assert finished.planned() == Counter({"train oracle_ot": 1}) + evaluations("oracle_ot") + END
+        finished.run("results/table1.csv")
+        row = finished.rows()["oracle_ot"]
+        assert (row["status"], row["seeds"]) == ("ok", "1") and float(row["nfe_mean"]) > 0
+        assert "nothing learnt; not in bold" in (finished.folder / "results/table1.md").read_text()
+        assert not finished.planned()
+
+        finished.configure(methods=[{"name": "ddpm", "training": {"learning_rate": 2.0e-3}}, *known[1:]])
+        assert finished.planned() == Counter({"train ddpm": 1}) + evaluations("ddpm") + END
+        finished.configure(methods=known)
+        old, new = '"images_seen", len(oracle.points)', '"images_seen", 1 * len(oracle.points)'
+        finished.edit("fmbench/stages/oracles.py", old, new)
+        planned = finished.planned()
+        finished.edit("fmbench/stages/oracles.py", new, old)
+        assert planned["train oracle_ot"] == planned["sample fm_ot"] == 1
+        assert not {"train ddpm", "train fm_ot", "prepare", "features"} & set(planned)
+    finally:
+        finished.configure()
+    finished.run("results/table1.csv")
+
+
+IMAGES = {
+    "data": "digits",
+    "network": {"kind": "unet", "channels": 8, "channels_multiple": [1, 2], "depth": 1, "head_channels": 8},
+    "training": {"iterations": 10},
+}
+
+
+def test_table_4_is_drawn_from_trained_methods_on_images_and_table_1_without_it(tmp_path):
+    """A plan alone: nothing is trained."""
+    project = Project(tmp_path / "images")
+    settings = CONFIG["settings"] | {"digits": IMAGES}
+    project.configure(datasets=["checkerboard", "digits"], methods=["ddpm", "fm_ot", "oracle_ot"], settings=settings)
+    planned = project.planned("results/table4.csv")
+    assert planned == Counter({"prepare": 1, "train ddpm": 1, "train fm_ot": 1, "draws ddpm": 1, "draws fm_ot": 1, "table4": 1})
+    assert "draws" not in " ".join(project.planned("results/table1.csv"))
+    whole = project.planned("all")
+    assert {rule for rule in whole if rule.startswith("draws")} == {"draws ddpm", "draws fm_ot"}
+    assert whole["theory"] == whole["table4"] == whole["table1"] == 1 and whole["train oracle_ot"] == 2
+    assert whole["figure"] == len(FIGURES)
+    project.configure()
+    assert not {"table4", "draws ddpm"} & set(project.planned("all"))  # there are no images
+    assert project.planned("results/equivalence.csv") == Counter({"theory": 1})
 
 
 def test_adding_an_nfe_computes_that_cell_only(finished):

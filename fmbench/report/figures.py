@@ -189,6 +189,15 @@ FIGURES: Figures = {
 """Figures by the paper's number: from a results folder to the data shown, and from that data to the drawing."""
 
 
+def _settle(figure: Figure) -> None:
+    """Lay out once and for all, with places rounded: the layout's solver differs in the last digit from run to run."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        x, y, width, height = (round(v, 6) for v in axis.get_position(original=True).bounds)
+        axis.set_position((x, y, width, height))
+
+
 def write_figure(name: str, results: Path, outputs: list[Path], data_path: Path | None = None) -> None:
     """Draw figure ``name`` from a results folder into every file of ``outputs`` (.png, .svg, .pdf).
 
@@ -207,6 +216,7 @@ def write_figure(name: str, results: Path, outputs: list[Path], data_path: Path 
     settings: dict[str, Any] = {"svg.hashsalt": "fmbench", "savefig.dpi": 300, "font.size": 8, "axes.titlesize": 8}
     with sns.axes_style("ticks"), plt.rc_context(settings):
         figure = draw(data)
+        _settle(figure)
         for path in outputs:
             kind = path.suffix.lstrip(".")
             # No time stamp, so that the same data gives the same file.
