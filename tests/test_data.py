@@ -9,8 +9,9 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 
 from fmbench import names
-from fmbench.data.prepared import DataSet, read, resident, write
+from fmbench.data.prepared import DataSet, read, resident
 from fmbench.data.sources import SOURCES, RawData, checkerboard, digits, make
+from fmbench.data.writer import write
 from fmbench.errors import DataError
 from fmbench.files import read_json, sha256
 from fmbench.metrics.points import on_checkerboard

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from fmbench.data.prepared import write
 from fmbench.data.sources import make
+from fmbench.data.writer import write
 from fmbench.errors import DataError
 from fmbench.metrics.points import SUPPORTS
 from fmbench.progress import Console
