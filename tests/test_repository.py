@@ -54,7 +54,7 @@ def test_the_conda_environment_has_the_projects_python():
 
 def test_everything_the_package_imports_is_a_dependency():
     known = {re.split(r"[>=<\[]", d)[0].replace("-", "_").lower() for d in PROJECT["project"]["dependencies"]}
-    known |= {"yaml", "sklearn", "matplotlib"}  # pyyaml, scikit-learn; matplotlib comes with seaborn
+    known |= {"yaml", "sklearn", "PIL", "matplotlib"}  # pyyaml, scikit-learn, pillow; matplotlib comes with seaborn
     imported = set()
     for path in (ROOT / "fmbench").rglob("*.py"):
         imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))

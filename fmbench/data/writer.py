@@ -24,7 +24,7 @@ from fmbench.progress import Console
 
 PIECE_BYTES = 4_000_000
 """About how much of a split is in memory at a time, in each of the few places that hold a piece."""
-SAVE_EVERY = 10.0
+SAVE_EVERY = 30.0
 """Seconds between two notes of how far a resumable split is; after a kill, so much work is done again."""
 
 
