@@ -54,11 +54,13 @@ class NoisyCurve:
     def log_density(self, x: NDArray) -> NDArray:
         """Log density in nats at points (n, 2); returns (n,)."""
         out = np.empty(len(x))
-        for i in range(0, len(x), 1000):  # by blocks: points x centres can be large
-            square = ((x[i : i + 1000, None].astype(np.float64) - self.centres) ** 2).sum(-1)
-            nearest = square.min(1)
-            terms = np.exp((nearest[:, None] - square) / (2 * self.std**2))
-            out[i : i + 1000] = np.log(terms.mean(1)) - nearest / (2 * self.std**2)
+        centres = self.centres / self.std
+        for i in range(0, len(x), 500):  # by blocks: points x centres can be large
+            z = x[i : i + 500].astype(np.float64) / self.std
+            exponent = z @ centres.T - (centres**2).sum(1) / 2
+            largest = exponent.max(1, keepdims=True)
+            np.exp(exponent - largest, out=exponent)
+            out[i : i + 500] = np.log(exponent.mean(1)) + largest[:, 0] - (z**2).sum(1) / 2
         return out - math.log(2 * math.pi * self.std**2)
 
     def entropy(self) -> float:
