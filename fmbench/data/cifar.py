@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmbench.data.download import Remote, cache, fetch, folder
-from fmbench.data.raw import RawData
+from fmbench.data.raw import Piece, RawData, Stream
+from fmbench.data.writer import pieces
 from fmbench.errors import DataError
 
 ARCHIVE = Remote(
@@ -125,14 +127,21 @@ def cifar10(path: str | None = None, download: bool | None = None) -> RawData:
         raise DataError(f"{found}: {', '.join(missing)} missing, found {', '.join(read) or 'no batch'}. {WHERE}")
     batches = [read_batch(read.pop(name), f"{found}/{name}", md5) for name, md5 in BATCHES.items()]
     return RawData(
-        train=np.concatenate([images for images, _ in batches[:-1]]),
-        test=batches[-1][0],
+        train=_stream(batches[:-1]),
+        test=_stream(batches[-1:]),
         description="CIFAR-10 (Krizhevsky 2009), its own train and test split",
         levels=256,
-        train_labels=np.concatenate([labels for _, labels in batches[:-1]]),
-        test_labels=batches[-1][1],
         class_names=CLASSES,
     )
+
+
+def _stream(batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> Stream:
+    # The batches one after the other: joined, they would be in memory twice.
+    def split(start: int, workers: int) -> Iterator[Piece]:
+        for images, labels in batches:
+            yield from pieces(images, labels)
+
+    return Stream(split, n=sum(len(images) for images, _ in batches))
 
 
 def _of_folder(found: Path) -> dict[str, bytes]:
