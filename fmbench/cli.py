@@ -84,12 +84,12 @@ def _job(spec: dict[str, Any], code: str, mode: str, log: Path | None, device: s
 
 
 @app.command()
-def prepare(spec: Spec, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
-    """Prepare a data set: arrays and a manifest."""
+def prepare(spec: Spec, out: Folder, threads: Threads = 1, log: Log = None, mode: Mode = "auto") -> None:
+    """Prepare a data set: arrays and a manifest. Image files are decoded by as many processes as there are threads."""
     from fmbench.stages.prepare import run
 
     values = _spec(spec, "prepare")
-    run(values, out, _console(values, mode, log))
+    run(values, out, _console(values, mode, log), threads)
 
 
 @app.command()

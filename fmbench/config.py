@@ -385,7 +385,7 @@ class EvaluationSettings(Settings):
 class DataSettings(Settings):
     """Where a data set comes from."""
 
-    source: Annotated[str, _known("data set", tuple(names.DATASETS))]
+    source: Annotated[str, _known("data set", names.DATASETS)]
     parameters: Parameters = Field({}, description="what that source takes, such as the number of points")
 
 

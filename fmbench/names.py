@@ -3,6 +3,9 @@
 The registries on the floors above hold the things behind the names; a test keeps both equal.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "oracle_ot", "oracle_vp")
 PATHS = ("ot", "vp", "ve", "cosine_vp")
 PREDICTIONS = ("epsilon", "x", "velocity", "score", "v")
@@ -14,8 +17,24 @@ FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3,
 """Runge-Kutta solvers and what one step of each costs in evaluations of the field."""
 STEP_COSTS = {**FIXED_SOLVERS, "ddim": 1}
 """Everything a sweep can run."""
-DATASETS: dict[str, tuple[int, ...]] = {"checkerboard": (2,), "digits": (1, 8, 8)}
-"""Data sources and the shape of one sample, known before anything is prepared."""
+POINT_SETS = ("checkerboard", "eight_gaussians", "two_moons", "spirals", "pinwheel", "rings")
+"""Data sources of points in the plane."""
+DATASETS = (
+    *POINT_SETS,
+    "digits",
+    "fashion_mnist",
+    "cifar10",
+    "imagenet_downsampled",
+    "imagenet",
+    "folder",
+    "array",
+    "hf_parquet",
+)
+"""Data sources."""
+MAYBE_UNLABELLED = ("folder", "array", "hf_parquet")
+"""Those whose samples may have no labels: it is known once they are prepared."""
+DECODED = ("imagenet", "folder", "hf_parquet")
+"""Those that decode image files, which is worth several processes."""
 FIGURES: dict[str, tuple[str, ...]] = {
     "fig02": ("theory/fields.parquet",),
     "fig03": ("theory/trajectories.parquet",),
@@ -29,3 +48,21 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "samplers": ("theory/samplers.parquet",),
 }
 """Figures and the files below the results folder that each is drawn from."""
+
+
+def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Shape of one sample, where source and parameters tell it before anything is prepared; else None."""
+    if source in POINT_SETS:
+        return (2,)
+    if source == "digits":
+        return (1, 8, 8)
+    channels, side = {
+        "fashion_mnist": (1, parameters.get("pad", 28)),
+        "cifar10": (3, 32),
+        "imagenet_downsampled": (3, parameters.get("size", 32)),
+        "imagenet": (3, parameters.get("size", 64)),
+        "folder": (parameters.get("channels", 3), parameters.get("size")),
+        "hf_parquet": (parameters.get("channels", 3), parameters.get("size")),
+    }.get(source, (0, None))
+    known = isinstance(channels, int) and isinstance(side, int)  # what is neither, the source will say
+    return (channels, side, side) if known and channels > 0 and side > 0 else None

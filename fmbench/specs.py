@@ -8,7 +8,7 @@ a model has that model's spec hash in its own spec, so the hash in every row cov
 from typing import Any
 
 from fmbench.config import Config, method_values, settings_hash
-from fmbench.names import DATASETS, STEP_COSTS
+from fmbench.names import STEP_COSTS, sample_shape
 from fmbench.plugins import is_dotted
 
 Spec = dict[str, Any]
@@ -123,12 +123,12 @@ def oracles(config: Config) -> list[str]:
 def images(config: Config) -> list[str]:
     """The data sets with likelihoods over dequantisation draws: those whose source is known to give images.
 
-    Of somebody's own source it is not known before it is prepared, but an MLP takes points only.
+    Of arrays and somebody's own source it is not known before they are prepared, but an MLP takes points only.
     """
     found = []
     for name in config.datasets:
         settings = config.dataset(name)
-        shape = DATASETS.get(settings.data.source)
+        shape = sample_shape(settings.data.source, settings.data.parameters)
         if settings.network.kind != "mlp" if shape is None else len(shape) == 3:
             found.append(name)
     return found

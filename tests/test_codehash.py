@@ -195,7 +195,7 @@ def test_a_new_import_is_followed(copy):
 @pytest.mark.parametrize(
     ("stage", "inside", "outside"),
     [
-        ("prepare", {"data.sources", "data.prepared", "rng"}, {"objectives", "training.loop", "stages.common"}),
+        ("prepare", {"data.sources", "data.writer", "rng"}, {"objectives", "training.loop", "stages.common"}),
         (
             "train",
             {"objectives", "paths", "training.loop", "training.schedule", "networks.unet"},

@@ -9,8 +9,9 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 
 from fmbench import names
-from fmbench.data.prepared import DataSet, read, resident, write
+from fmbench.data.prepared import DataSet, read, resident
 from fmbench.data.sources import SOURCES, RawData, checkerboard, digits, make
+from fmbench.data.writer import write
 from fmbench.errors import DataError
 from fmbench.files import read_json, sha256
 from fmbench.metrics.points import on_checkerboard
@@ -148,9 +149,9 @@ def test_digits_leave_something_on_each_side(test):
 
 
 def test_every_name_has_a_source_of_its_shape():
-    assert tuple(SOURCES) == tuple(names.DATASETS)
-    for name, shape in names.DATASETS.items():
-        assert make(name, {"test": 5}).train.shape[1:] == shape
+    assert tuple(SOURCES) == names.DATASETS
+    for name in (*names.POINT_SETS, "digits"):
+        assert make(name, {"test": 5}).train.shape[1:] == names.sample_shape(name, {"test": 5})
 
 
 def test_a_source_of_ones_own():
@@ -159,7 +160,7 @@ def test_a_source_of_ones_own():
 
 
 def test_a_source_that_is_not_there():
-    with pytest.raises(ValueError, match="unknown data set 'mnist'; known: checkerboard, digits"):
+    with pytest.raises(ValueError, match=r"unknown data set 'mnist'; known: checkerboard, .*, digits, .*hf_parquet"):
         make("mnist", {})
     with pytest.raises(ValueError, match="data set 'outsider:nothing' cannot be imported"):
         make("outsider:nothing", {})

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fmbench.checkpoint import CheckpointFolder, load_weights, save_weights
 from fmbench.config import TrainingSettings
-from fmbench.data.prepared import DataSet, read, write
+from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import checkerboard
+from fmbench.data.writer import write
 from fmbench.errors import CheckpointError, LockedError
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP

@@ -1,4 +1,4 @@
-"""Prepared data sets: one array file per split and a manifest, written once, read memory-mapped."""
+"""Prepared data sets, read memory-mapped: one array file per split and a manifest."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,72 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmbench.data.raw import RawData
 from fmbench.errors import DataError
-from fmbench.files import atomic, read_json, sha256, write_json
-
-
-def write(raw: RawData, folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """Write a data set's arrays and its manifest, and return the manifest.
-
-    Raises:
-        DataError: the arrays are not what :class:`~fmbench.data.raw.RawData` promises.
-    """
-    _check(raw)
-    splits = {"train": (raw.train, raw.train_labels), "test": (raw.test, raw.test_labels)}
-    entries: dict[str, Any] = {}
-    for split, (values, labels) in splits.items():
-        entry: dict[str, Any] = {"n": len(values), "mean": float(values.mean()), "std": float(values.std())}
-        for name, array in ((split, values), (f"{split}_labels", labels)):
-            if array is None:
-                continue
-            path = folder / f"{name}.npy"
-            with atomic(path) as temporary:
-                np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
-            entry["labels_sha256" if name.endswith("labels") else "sha256"] = sha256(path)
-        entries[split] = entry
-    manifest = {
-        "dataset": spec["dataset"],
-        "description": raw.description,
-        "spec": spec,
-        "shape": list(raw.train.shape[1:]),
-        "levels": raw.levels,
-        "scale": raw.scale,
-        "support": raw.support,
-        "entropy": raw.entropy,
-        "classes": None if raw.train_labels is None else int(raw.train_labels.max()) + 1,
-        "splits": entries,
-    }
-    write_json(folder / "manifest.json", manifest)
-    return manifest
-
-
-def _check(raw: RawData) -> None:
-    if raw.levels is not None and not 2 <= raw.levels <= 256:
-        raise DataError(f"levels must be between 2 and 256, not {raw.levels}")
-    if not (raw.scale > 0 and np.isfinite(raw.scale)):
-        raise DataError(f"scale must be positive, not {raw.scale}")
-    if (raw.train_labels is None) != (raw.test_labels is None):
-        raise DataError("labels must be given for both splits or for none")
-    for split, labels, values in (("train", raw.train_labels, raw.train), ("test", raw.test_labels, raw.test)):
-        if labels is None:
-            continue
-        if labels.shape != values.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise DataError(
-                f"{split}_labels: expected {len(values)} integers from 0, found shape {labels.shape} of {labels.dtype}"
-            )
-    images = raw.levels is not None
-    wanted = (4, np.dtype(np.uint8)) if images else (2, np.dtype(np.float32))
-    for split, values in (("train", raw.train), ("test", raw.test)):
-        if (values.ndim, values.dtype) != wanted:
-            kind = "images (N, C, H, W) of uint8" if images else "points (N, D) of float32"
-            raise DataError(f"{split}: expected {kind}, found shape {values.shape} of {values.dtype}")
-        if len(values) < 2 or values.shape[1:] != raw.train.shape[1:]:
-            raise DataError(f"{split}: shape {values.shape} does not go with train's {raw.train.shape}")
-        if raw.levels is not None and values.max() >= raw.levels:
-            raise DataError(f"{split}: a pixel has the value {values.max()}, but there are only {raw.levels} levels")
-        if not images and not np.isfinite(values).all():
-            raise DataError(f"{split}: some points are not finite")
+from fmbench.files import read_json
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,22 @@
 """Where data sets come from. A source is a function of its parameters that returns :class:`~fmbench.data.raw.RawData`."""
 
-import math
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import ConfigDict, ValidationError, validate_call
 
+from fmbench.data.arrays import array
+from fmbench.data.cifar import cifar10
+from fmbench.data.folders import folder
+from fmbench.data.idx import fashion_mnist
+from fmbench.data.imagenet import imagenet, imagenet_downsampled
+from fmbench.data.parquet import hf_parquet
+from fmbench.data.points import checkerboard, eight_gaussians, pinwheel, rings, spirals, two_moons
 from fmbench.data.raw import RawData
 from fmbench.plugins import resolve
 from fmbench.rng import named_seed
-
-
-def checkerboard(train: int = 200_000, test: int = 4_000) -> RawData:
-    """Uniform on the eight filled unit squares of a 4 x 4 board on [-2, 2]^2; the network sees it on [-4, 4]^2."""
-
-    def draw(n: int, name: str) -> NDArray:
-        g = np.random.default_rng(named_seed(0, f"checkerboard/{name}"))
-        column, row = g.integers(0, 4, n), g.integers(0, 2, n)
-        corner = np.stack([column - 2, 2 * row + column % 2 - 2], 1)
-        return (corner + g.random((n, 2))).astype(np.float32)
-
-    return RawData(
-        train=draw(train, "train"),
-        test=draw(test, "test"),
-        description="4 x 4 checkerboard on [-2, 2]^2, uniform on squares whose lower left corner has an even sum",
-        scale=2.0,
-        support="checkerboard",
-        entropy=math.log(8),
-    )
 
 
 def digits(test: int = 360) -> RawData:
@@ -51,7 +39,22 @@ def digits(test: int = 360) -> RawData:
     )
 
 
-SOURCES: dict[str, Callable[..., RawData]] = {"checkerboard": checkerboard, "digits": digits}
+SOURCES: dict[str, Callable[..., RawData]] = {
+    "checkerboard": checkerboard,
+    "eight_gaussians": eight_gaussians,
+    "two_moons": two_moons,
+    "spirals": spirals,
+    "pinwheel": pinwheel,
+    "rings": rings,
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "imagenet_downsampled": imagenet_downsampled,
+    "imagenet": imagenet,
+    "folder": folder,
+    "array": array,
+    "hf_parquet": hf_parquet,
+}
 
 
 def make(source: str, parameters: dict[str, Any]) -> RawData:
@@ -59,12 +62,21 @@ def make(source: str, parameters: dict[str, Any]) -> RawData:
 
     Raises:
         ValueError: an unknown source or a parameter it does not take.
+        DataError: its files are missing or not what they should be.
     """
     factory = resolve(SOURCES, "data set", source)
     try:
-        raw = factory(**parameters)
+        # Bound first: a TypeError from inside a source is a mistake of its own, not of the parameters.
+        inspect.signature(factory).bind(**parameters)
     except TypeError as error:
         raise ValueError(f"data source {source!r} does not take the parameters {parameters}: {error}") from None
+    if source in SOURCES:  # whose annotations are known to say what they take
+        factory = validate_call(config=ConfigDict(strict=True))(factory)
+    try:
+        raw = factory(**parameters)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
+        raise ValueError(f"data source {source!r}: {wrong}") from None
     if not isinstance(raw, RawData):
         raise ValueError(f"data source {source!r} must return a RawData, not a {type(raw).__name__}")
     return raw

@@ -13,7 +13,7 @@ from fmbench.config import method_from_values, settings_hash
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.files import write_json
-from fmbench.names import DATASETS
+from fmbench.names import MAYBE_UNLABELLED, sample_shape
 from fmbench.objectives import Objective, build
 from fmbench.progress import Console
 from fmbench.solvers.grids import GRIDS
@@ -24,8 +24,8 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     """Try every method on every data set's network with a batch of two.
 
     Args:
-        data: where each data set is or will be prepared. The shape of a data set of one's own is known only once it is
-            prepared; until then its network is left to the training.
+        data: where each data set is or will be prepared. The shape of a data set of one's own may be known only once it
+            is prepared; until then its network is left to the training.
         out: a JSON file with ``key`` and the number of parameters of each network.
 
     Raises:
@@ -49,16 +49,19 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
             problems.append(f"  methods.{values['name']}: {error}")
     for name, folder in data.items():
         settings = spec["datasets"][name]
-        shape = DATASETS.get(settings["data"]["source"])
-        if shape is None:
+        source = settings["data"]["source"]
+        shape = sample_shape(source, settings["data"]["parameters"])
+        if shape is None or source in MAYBE_UNLABELLED:
             try:
                 dataset = read(folder)
             except DataError:
                 whole = False
-                continue
-            shape = dataset.shape
-            if dataset.is_images and dataset.manifest["classes"] is None:
-                problems.append(f"  settings.{name}.data: images without labels, so no classifier for the Frechet distance")
+                if shape is None:
+                    continue
+            else:
+                shape = shape or dataset.shape
+                if dataset.is_images and dataset.manifest["classes"] is None:
+                    problems.append(f"  settings.{name}.data: images without labels, so no classifier for the Frechet distance")
         try:
             network = initial_network(settings["network"], shape, 0)
         except Exception as error:

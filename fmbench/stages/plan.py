@@ -20,7 +20,7 @@ from fmbench import specs
 from fmbench.config import Config, LikelihoodSettings
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
-from fmbench.names import DATASETS
+from fmbench.names import sample_shape
 from fmbench.objectives import build
 from fmbench.stages.common import initial_network
 
@@ -121,7 +121,7 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     dataset = None
     with contextlib.suppress(DataError):
         dataset = read(results / "data" / name)
-    shape = DATASETS.get(settings.data.source) or (None if dataset is None else dataset.shape)
+    shape = sample_shape(settings.data.source, settings.data.parameters) or (None if dataset is None else dataset.shape)
     if shape is None:
         raise ConfigError(f"the shape of {name} is known once it is prepared: run its preparation first, then plan")
 

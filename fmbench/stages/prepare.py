@@ -3,18 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from fmbench.data.prepared import write
+from fmbench.codehash import stage_hash
 from fmbench.data.sources import make
+from fmbench.data.writer import write
 from fmbench.errors import DataError
 from fmbench.metrics.points import SUPPORTS
 from fmbench.progress import Console
+from fmbench.specs import plugins
 
 
-def run(spec: dict[str, Any], out: Path, console: Console) -> None:
-    """Write ``train.npy``, ``test.npy``, labels and ``manifest.json`` into ``out``."""
+def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> None:
+    """Write ``train.npy``, ``test.npy``, labels and ``manifest.json`` into ``out``, by up to ``workers`` processes."""
     raw = make(spec["source"], spec["parameters"])
     if raw.support is not None and raw.support not in SUPPORTS:
         raise DataError(f"{spec['source']}: unknown support {raw.support!r}; known: {', '.join(SUPPORTS)}")
-    manifest = write(raw, out, spec)
+    manifest = write(raw, out, spec, stage_hash("prepare", plugins(spec)), workers, console)
     counts = ", ".join(f"{v['n']} {k}" for k, v in manifest["splits"].items())
     console.say(f"{counts} samples of shape {manifest['shape']} -> {out}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from fmbench import specs
 from fmbench.codehash import stage_hash
 from fmbench.config import canonical
-from fmbench.names import FIGURES
+from fmbench.names import DECODED, FIGURES
 from fmbench.workflow import configure
 
 settings = configure(config, Path(workflow.basedir))

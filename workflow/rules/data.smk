@@ -10,10 +10,12 @@ rule prepare:
         spec=dataset_spec(specs.prepare),
         code=dataset_code("prepare", specs.prepare),
         out=subpath(output.manifest, parent=True),
+    threads: lambda w: 16 if settings.dataset(w.dataset).data.source in DECODED else 1
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench prepare --spec {params.spec:q} --out {params.out:q} --log {log:q} --progress lines"
+        "python -m fmbench prepare --spec {params.spec:q} --out {params.out:q}"
+        " --threads {threads} --log {log:q} --progress lines"
 
 
 rule features:

@@ -1,0 +1,146 @@
+"""Data sets of one's own in .npy and .npz files, read as a stream: neither needs to fit into memory."""
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbench.data.raw import Piece, RawData, Stream
+from fmbench.data.writer import read_header, read_rows
+from fmbench.errors import DataError
+
+Layout = Literal["CHW", "HWC", "HW"]
+
+
+@contextlib.contextmanager
+def opened(path: Path, key: str | None, where: str = "") -> Iterator[IO[bytes]]:
+    """The stream of an .npy file, or with ``key`` that of an array in an .npz.
+
+    Raises:
+        DataError: (here, or while it is read) the file is missing, truncated, damaged or has no such array.
+    """
+    try:
+        if key is None:
+            with open(path, "rb") as stream:
+                yield stream
+            return
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if key not in names:
+                raise DataError(f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}. {where}".rstrip())
+            with archive.open(f"{key}.npy") as member:
+                yield member
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing. {where}".rstrip()) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        of = f"{path}[{key}]" if key else path
+        raise DataError(f"{of} cannot be read: {error}; truncated or damaged? {where}".rstrip()) from None
+
+
+def header(path: Path, key: str | None, where: str = "") -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, without reading it.
+
+    Raises:
+        DataError: as :func:`opened`.
+    """
+    with opened(path, key, where) as stream:
+        return read_header(stream)
+
+
+def rows(path: Path, key: str | None, where: str = "") -> Iterable[NDArray]:
+    """An array in pieces.
+
+    Raises:
+        DataError: as :func:`opened`.
+    """
+    with opened(path, key, where) as stream:
+        yield from read_rows(stream)
+        stream.read(1)  # at its end, a zip archive compares its checksum
+
+
+def whole(path: Path, key: str | None, where: str = "") -> NDArray:
+    """An array that fits into memory.
+
+    Raises:
+        DataError: as :func:`opened`.
+    """
+    shape, dtype = header(path, key, where)
+    return np.concatenate([np.empty((0, *shape[1:]), dtype), *rows(path, key, where)])
+
+
+def array(
+    path: str,
+    train: str = "train",
+    test: str = "test",
+    train_labels: str | None = None,
+    test_labels: str | None = None,
+    layout: Layout = "CHW",
+    levels: int = 256,
+    scale: float = 1.0,
+) -> RawData:
+    """Any arrays: uint8 (N, C, H, W), (N, H, W, C) or (N, H, W) are images, floats (N, D) are points.
+
+    Args:
+        path: an .npz file, or a folder of .npy files.
+        train, test, train_labels, test_labels: names of arrays in the .npz, or of files in the folder (without .npy).
+        layout: the order of an image's axes.
+        levels: how many values a pixel takes; not used for points.
+        scale: points are multiplied by this before the network sees them.
+
+    Raises:
+        DataError: a file or an array is missing, damaged or of the wrong shape or type.
+    """
+    place = Path(path).expanduser()
+    if layout not in ("CHW", "HWC", "HW"):
+        raise ValueError(f"layout must be CHW, HWC or HW, not {layout!r}")
+
+    def find(name: str) -> tuple[Path, str | None]:
+        return (place / f"{name.removesuffix('.npy')}.npy", None) if place.is_dir() else (place, name)
+
+    shape, dtype = header(*find(train))
+    images = dtype == np.uint8
+    wanted = {"CHW": 4, "HWC": 4, "HW": 3}[layout] if images else 2
+    if len(shape) != wanted or not (images or dtype.kind == "f"):
+        raise DataError(
+            f"{find(train)[0]}: {train} has shape {shape} of {dtype}; expected images of uint8 with axes N{layout} (parameter "
+            "layout), or points (N, D) of floats. Images of floats: round them to uint8 first"
+        )
+
+    def split(values: str, labels: str | None) -> Stream:
+        def pieces(start: int, workers: int) -> Iterable[Piece]:
+            of_labels = None if labels is None else whole(*find(labels))
+            done = 0
+            for piece in rows(*find(values)):
+                yield (
+                    _arranged(piece, layout if images else None),
+                    None if of_labels is None else of_labels[done : done + len(piece)],
+                )
+                done += len(piece)
+            if of_labels is not None and len(of_labels) != done:
+                raise DataError(f"{place}: {labels} has {len(of_labels)} labels for {done} samples of {values}")
+
+        of_values, _ = header(*find(values))
+        if not of_values:
+            raise DataError(f"{place}: {values} is a single number")
+        return Stream(pieces, n=of_values[0])
+
+    return RawData(
+        train=split(train, train_labels),
+        test=split(test, test_labels),
+        description=f"arrays {train} and {test} of {place.name}",
+        levels=levels if images else None,
+        scale=1.0 if images else scale,
+    )
+
+
+def _arranged(values: NDArray, layout: Layout | None) -> NDArray:
+    if layout is None:
+        return values.astype(np.float32) if values.dtype.kind == "f" else values
+    if layout == "HWC" and values.ndim == 4:
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    return values[:, None] if layout == "HW" else values

@@ -1,0 +1,138 @@
+"""ImageNet: the downsampled releases in .npz batches, and ILSVRC 2012 from its folders of JPEG files."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fmbench.data.arrays import header, rows, whole
+from fmbench.data.download import cache
+from fmbench.data.folders import Found, listing, stream
+from fmbench.data.images import Recipe, Resize
+from fmbench.data.raw import Piece, RawData, Stream
+from fmbench.errors import DataError
+
+TRAIN, VALIDATION, CLASSES = 1_281_167, 50_000, 1000
+WHERE = "ImageNet is at https://image-net.org/download, for those who have registered there"
+VARIANTS = {
+    "chrabaszcz2017": "the 2017 release, Chrabaszcz, Loshchilov & Hutter, arXiv:1707.08819",
+    "antialiased": "the later re-release with anti-aliased resizing",
+}
+"""Releases of the downsampled ImageNet. They have the same files and give other likelihoods; no file says which it is."""
+
+
+def imagenet_downsampled(variant: Literal["chrabaszcz2017", "antialiased"], size: int = 32, path: str | None = None) -> RawData:
+    """Downsampled ImageNet, 1,281,167 train and 50,000 validation images, three channels, 1000 classes.
+
+    Args:
+        variant: which release the files are of (:data:`VARIANTS`); it must be said, since nothing in the files does.
+        size: 32 or 64.
+        path: folder with ``train_data_batch_1.npz`` to ``train_data_batch_10.npz`` and ``val_data.npz``.
+
+    Raises:
+        DataError: a batch is missing, truncated or of another shape; or the number of images is not ImageNet's.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be {' or '.join(VARIANTS)}, not {variant!r}")
+    if size not in (32, 64):
+        raise ValueError(f"size must be 32 or 64, not {size}")
+    place = cache(f"imagenet{size}") if path is None else Path(path).expanduser()
+    batches = [place / f"train_data_batch_{i}.npz" for i in range(1, 11)]
+    missing = [file.name for file in (*batches, place / "val_data.npz") if not file.exists()]
+    if missing:
+        raise DataError(f"{place}: {', '.join(missing)} missing. {WHERE}")
+
+    def split(files: list[Path], count: int) -> Stream:
+        for file in files:
+            shape, dtype = header(file, "data", WHERE)
+            if len(shape) != 2 or shape[1] != 3 * size * size or dtype != np.uint8:
+                raise DataError(f"{file}: expected rows of 3 x {size} x {size} uint8, found shape {shape} of {dtype}. {WHERE}")
+        found = sum(header(file, "data", WHERE)[0][0] for file in files)
+        if found != count:
+            raise DataError(f"{place}: expected {count} images in {files[0].name} to {files[-1].name}, found {found}. {WHERE}")
+
+        def pieces(start: int, workers: int) -> Iterable[Piece]:
+            for file in files:
+                labels = np.asarray(whole(file, "labels", WHERE))
+                of_data = header(file, "data", WHERE)[0]
+                if labels.shape != of_data[:1] or labels.dtype.kind not in "iu" or labels.min() < 1 or labels.max() > CLASSES:
+                    raise DataError(
+                        f"{file}: expected {of_data[0]} labels from 1 to {CLASSES}, found shape {labels.shape} of {labels.dtype}"
+                        + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
+                    )
+                done = 0
+                for piece in rows(file, "data", WHERE):
+                    yield piece.reshape(-1, 3, size, size), labels[done : done + len(piece)].astype(np.int64) - 1
+                    done += len(piece)
+
+        return Stream(pieces, n=count)
+
+    return RawData(
+        train=split(batches, TRAIN),
+        test=split([place / "val_data.npz"], VALIDATION),
+        description=f"ImageNet downsampled to {size} x {size}, validation set as test",
+        levels=256,
+        variant=f"{variant}: {VARIANTS[variant]}",
+        preprocessing="as released; labels from 0",
+    )
+
+
+def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -> RawData:
+    """ImageNet ILSVRC 2012 at any size, centre-cropped: 1,281,167 train and 50,000 validation images, RGB, 1000 classes.
+
+    Args:
+        size: side of the images.
+        resize: ``area`` or ``antialias``; see :class:`~fmbench.data.images.Recipe`.
+        path: folder with ``train/<class>/*.JPEG`` and ``val/<class>/*.JPEG``; or ``val/*.JPEG`` with Kaggle's
+            ``LOC_val_solution.csv`` beside ``val``. Classes are numbered in the order of their names.
+
+    Raises:
+        DataError: images or classes are missing, or one cannot be read.
+    """
+    root = cache("imagenet") if path is None else Path(path).expanduser()
+    recipe = Recipe(size, size, 3, resize)
+    for name in ("train", "val"):
+        if not (root / name).is_dir():
+            raise DataError(f"{root}: expected the folders train and val, and {name} is not there. {WHERE}")
+    train, val = listing(root / "train"), listing(root / "val")
+    for name, files, count in (("train", train, TRAIN), ("val", val, VALIDATION)):
+        if len(files) != count:
+            raise DataError(
+                f"{root / name}: expected {count} images, found {len(files)}; for a part of ImageNet, take the source folder. "
+                f"{WHERE}"
+            )
+    classes = sorted({name.split("/", 1)[0] for name, _ in train if "/" in name})
+    if len(classes) != CLASSES:
+        raise DataError(f"{root / 'train'}: expected {CLASSES} folders, one for each class, found {len(classes)}. {WHERE}")
+    numbers = {name: i for i, name in enumerate(classes)}
+    return RawData(
+        train=stream(root / "train", train, recipe, numbers),
+        test=stream(root / "val", val, recipe, _validation_labels(root, val, numbers)),
+        description=f"ImageNet ILSVRC 2012 at {size} x {size}, validation set as test",
+        levels=256,
+        variant="ILSVRC 2012",
+        preprocessing=recipe.describe(),
+        class_names=tuple(classes),
+    )
+
+
+def _validation_labels(root: Path, files: list[Found], numbers: dict[str, int]) -> dict[str, int]:
+    """Classes of validation images: by their folders, or from Kaggle's list where they lie in one."""
+    if all("/" in name for name, _ in files):
+        unknown = sorted({name.split("/", 1)[0] for name, _ in files} - set(numbers))
+        if unknown:
+            raise DataError(f"{root / 'val'}: {', '.join(unknown[:5])} are no classes of train. {WHERE}")
+        return numbers
+    solution = root / "LOC_val_solution.csv"
+    if not solution.exists():
+        raise DataError(
+            f"{root / 'val'}: expected a folder for each class, or {solution} (as Kaggle gives it) to tell the classes. {WHERE}"
+        )
+    with open(solution, newline="", encoding="utf-8") as lines:
+        told = {row["ImageId"]: row["PredictionString"].split(" ", 1)[0] for row in csv.DictReader(lines)}
+    try:
+        return {name: numbers[told[Path(name).stem]] for name, _ in files}
+    except KeyError as error:
+        raise DataError(f"{solution}: expected the class of every image of val, and has none for {error}. {WHERE}") from None

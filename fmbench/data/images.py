@@ -1,0 +1,170 @@
+"""Image files to arrays: decode, crop, resize; in several processes, in the order they were given.
+
+Imports little: each process imports it again.
+"""
+
+import io
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbench.data.raw import Piece
+from fmbench.errors import DataError
+
+Resize = Literal["area", "antialias"]
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+"""PIL's modes of 8 bits a channel, whose conversion loses nothing but transparency."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to an image.
+
+    Attributes:
+        height, width: of the result.
+        channels: 3 for RGB, 1 for its luma.
+        resize: ``area`` averages the area under each new pixel (a box filter), ``antialias`` is bicubic with a kernel as wide as
+            the reduction; either is of the largest centred square. None takes only images that have the size already.
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    resize: Resize | None = "area"
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, not {self.channels}")
+        if self.resize not in ("area", "antialias", None):
+            raise ValueError(f"resize must be area or antialias, not {self.resize!r}")
+        if not (0 < self.height <= 4096 and 0 < self.width <= 4096):
+            raise ValueError(f"the size must be between 1 and 4096, not {self.height} x {self.width}")
+
+    def describe(self) -> str:
+        """For the manifest."""
+        import PIL
+
+        colour = "RGB" if self.channels == 3 else "luma"
+        if self.resize is None:
+            return f"{colour}, not resized"
+        how = {"area": "box (area) filter", "antialias": "antialiased bicubic filter"}[self.resize]
+        return f"largest centred square, {how} to {self.height} x {self.width}, {colour} (Pillow {PIL.__version__})"
+
+    @property
+    def bytes(self) -> int:
+        """Size of one result."""
+        return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image: a file, or with ``content`` its encoded bytes under a name for messages; and its label, if it has one."""
+
+    name: str
+    label: int | None = None
+    content: bytes | None = None
+
+
+def image_size(item: Item) -> tuple[int, int]:
+    """Height and width, from the image's header.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(item.name if item.content is None else io.BytesIO(item.content)) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{item.name} cannot be read as an image: {error}") from None
+
+
+def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
+    """An image as uint8 (C, H, W). Greyscale, palettes and CMYK become RGB; a rotation in the metadata is not applied.
+
+    Raises:
+        DataError: it is truncated, no image, of more than 8 bits a channel, or not of the size that was promised.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(item.name if item.content is None else io.BytesIO(item.content)) as image:
+            if image.mode not in MODES:
+                raise DataError(f"{item.name}: expected 8 bits a channel, found PIL's mode {image.mode}; convert it first")
+            # Convert before resizing: a palette or two levels cannot be averaged.
+            picture = image.convert("RGB" if recipe.channels == 3 else "L")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{item.name} cannot be read as an image: {error}; replace it or take it away") from None
+    if recipe.resize is not None:
+        side = min(picture.size)
+        left, top = (picture.width - side) / 2, (picture.height - side) / 2
+        kernel = Image.Resampling.BOX if recipe.resize == "area" else Image.Resampling.BICUBIC
+        square = (int(left), int(top), int(left) + side, int(top) + side)
+        picture = picture.resize((recipe.width, recipe.height), kernel, box=square)
+    if (picture.height, picture.width) != (recipe.height, recipe.width):
+        raise DataError(
+            f"{item.name} has {picture.height} x {picture.width} pixels, others {recipe.height} x {recipe.width}; "
+            "give the parameter size, and all are cropped to a square and resized"
+        )
+    pixels = np.asarray(picture)
+    return pixels[None] if recipe.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def decode_all(items: Sequence[Item], recipe: Recipe) -> Piece:
+    """Images (n, C, H, W), and labels (n,) where the items have them."""
+    labels = [item.label for item in items if item.label is not None]
+    images = np.stack([decode(item, recipe) for item in items])
+    return images, np.array(labels, np.int64) if labels else None
+
+
+def decoded(items: Iterable[Item], recipe: Recipe, workers: int, rows: int) -> Iterator[Piece]:
+    """Pieces of ``rows`` images, in order, by up to ``workers`` processes.
+
+    Raises:
+        DataError: as :func:`decode`; or a process died.
+    """
+    source = iter(items)
+    if workers <= 1:
+        while chunk := list(islice(source, rows)):
+            yield decode_all(chunk, recipe)
+        return
+    # Spawned, not forked: the parent has torch and its threads. A queue of two pieces a worker keeps all busy and memory small.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _begin)
+    waiting: deque[Future[Piece]] = deque()
+    try:
+        while True:
+            while len(waiting) < 2 * workers and (chunk := list(islice(source, rows))):
+                waiting.append(pool.submit(decode_all, chunk, recipe))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DataError("a process that decodes images was killed, perhaps for want of memory; rerun to go on") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """In each process: leave Ctrl-C to the parent, and end with it even if it is killed, or the process would wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
