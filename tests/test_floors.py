@@ -26,6 +26,8 @@ FLOORS = [
         "provenance",
         "progress",
         "codehash",
+        "inception",
+        "extractors",
     },
     {"training", "stages", "report"},
     {"cli", "__main__", "workflow"},

@@ -1,48 +1,199 @@
 """The Frechet distance between two Gaussians fitted to features (Heusel et al. 2017, eq. 6).
 
 With InceptionV3's features it is the FID; with any other extractor it is a Frechet distance on that extractor's
-features and must be called so. Its bias falls as 1/n: compare at equal n only.
+features and must be called so. Its bias falls as 1/n: compare at equal n only (``fid_infinity`` shows the bias).
+
+Everything is float64: 50,000 float32 features lose the small eigenvalues, and with them digits of the distance.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+EPSILON = float(np.finfo(np.float64).eps)
 
 
 class FeatureStatistics(NamedTuple):
-    """Mean (D,), covariance (D, D) with n - 1 in the denominator, both float64, and the number of samples."""
+    """Mean (D,), covariance (D, D) with n - 1 in the denominator, both float64, and the number of samples.
+
+    ``factor`` is F (n, D) with F^T F = covariance where n <= D and the samples were at hand: the distance is then
+    faster and keeps the digits that a covariance without full rank has lost.
+    """
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
     n: int
+    factor: NDArray[np.float64] | None = None
 
 
-def feature_statistics(features: NDArray) -> FeatureStatistics:
+class FeatureAccumulator:
+    """Mean and covariance of any number of features in one pass over pieces of any size.
+
+    Holds the mean and the scatter sum (x - mean)(x - mean)^T of what it has seen, and joins both with a piece's by
+
+        mean' = mean + m / (n + m) d,   scatter' = scatter + scatter_piece + n m / (n + m) d d^T,   d = mean_piece - mean
+
+    (Chan, Golub & LeVeque 1983), which never subtracts large numbers as sum x x^T - n mean mean^T does. Rows wait until
+    there are D of them: one product of matrices for all is faster than one for each small batch.
+
+    Args:
+        dimensions: D; taken from the first features if it is not given.
+    """
+
+    def __init__(self, dimensions: int | None = None) -> None:
+        self.n = 0
+        self._dimensions = dimensions
+        self._folded = 0
+        self._mean: NDArray[np.float64] = np.zeros(0)
+        self._scatter: NDArray[np.float64] = np.zeros((0, 0))
+        self._rows: list[NDArray[np.float64]] = []
+        self._waiting = 0
+
+    def update(self, features: NDArray | Tensor) -> None:
+        """Add features of shape (b, D), b >= 0, of any real type.
+
+        Raises:
+            ValueError: another shape or another D than before, or features that are not finite; nothing is added then.
+        """
+        array = features.detach().cpu().numpy() if isinstance(features, Tensor) else np.asarray(features)
+        if array.ndim != 2 or self._dimensions not in (None, array.shape[1]):
+            wanted = "D" if self._dimensions is None else self._dimensions
+            raise ValueError(f"features must have shape (n, {wanted}), not {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError("features are not all finite; the samples they come from have diverged")
+        self._dimensions = array.shape[1]
+        block = max(array.shape[1], 512)
+        for start in range(0, len(array), block):  # a million rows at once are not copied to float64 at once
+            rows = np.array(array[start : start + block], dtype=np.float64)
+            self._rows.append(rows)
+            self._waiting += len(rows)
+            self.n += len(rows)
+            if self._waiting > block:
+                self._fold()
+
+    def merge(self, other: "FeatureAccumulator | FeatureStatistics") -> None:
+        """Add everything that ``other`` has seen; ``other`` is left as it is.
+
+        Raises:
+            ValueError: features of another dimension.
+        """
+        if isinstance(other, FeatureStatistics):
+            self._check(other.mean.shape[0])
+            self._join(other.n, other.mean, other.covariance * (other.n - 1))
+            self.n += other.n
+            return
+        if other._dimensions is None:
+            return
+        self._check(other._dimensions)
+        if other._folded:
+            self._join(other._folded, other._mean, other._scatter)
+            self.n += other._folded
+        for rows in other._rows:
+            self.update(rows)
+
+    def statistics(self) -> FeatureStatistics:
+        """Statistics of everything so far; more may be added after.
+
+        Raises:
+            ValueError: fewer than two samples.
+        """
+        if self.n < 2 or self._dimensions is None:
+            raise ValueError(f"features must have shape (n, D) with n >= 2, not {(self.n, self._dimensions or 0)}")
+        if self._folded == 0:
+            mean, centred = _centred(np.concatenate(self._rows))
+            factor = centred / np.sqrt(self.n - 1) if self.n <= self._dimensions else None
+            return FeatureStatistics(mean, centred.T @ centred / (self.n - 1), self.n, factor)
+        self._fold()
+        return FeatureStatistics(self._mean.copy(), self._scatter / (self.n - 1), self.n)
+
+    def _check(self, dimensions: int) -> None:
+        if self._dimensions not in (None, dimensions):
+            raise ValueError(f"features of {self._dimensions} and {dimensions} dimensions cannot be merged")
+        self._dimensions = dimensions
+
+    def _fold(self) -> None:
+        if self._waiting:
+            rows = np.concatenate(self._rows)
+            self._rows, self._waiting = [], 0
+            mean, centred = _centred(rows)
+            self._join(len(rows), mean, centred.T @ centred)
+
+    def _join(self, m: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
+        n, self._folded = self._folded, self._folded + m
+        if n == 0:
+            self._mean, self._scatter = mean.copy(), scatter.copy()
+            return
+        difference = mean - self._mean
+        self._mean += m / (n + m) * difference
+        self._scatter += scatter
+        self._scatter += np.outer(n * m / (n + m) * difference, difference)
+
+
+def _centred(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    mean = rows.mean(0)
+    return mean, rows - mean
+
+
+def feature_statistics(features: NDArray | Tensor) -> FeatureStatistics:
     """Statistics of features of shape (n, D), accumulated in float64.
 
     Raises:
         ValueError: fewer than two samples, or features that are not finite.
     """
-    features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"features must have shape (n, D) with n >= 2, not {features.shape}")
-    if not np.isfinite(features).all():
-        raise ValueError("features are not all finite; the samples they come from have diverged")
-    return FeatureStatistics(features.mean(0), np.cov(features, rowvar=False).reshape(2 * [features.shape[1]]), len(features))
+        raise ValueError(f"features must have shape (n, D) with n >= 2, not {tuple(features.shape)}")
+    accumulator = FeatureAccumulator()
+    accumulator.update(features)
+    return accumulator.statistics()
 
 
 def frechet_distance(p: FeatureStatistics, q: FeatureStatistics) -> float:
-    """|m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^(1/2)).
+    """|m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^(1/2)), in squared units of the features.
 
-    The trace of the root is the sum of square roots of the eigenvalues of R C_q R with R the symmetric root of C_p: two
-    symmetric eigenproblems, exact for singular covariances too, where a general matrix root loses digits.
+    With roots C = R R^T of any shape, C_p C_q has the eigenvalues of (R_p^T R_q)(R_p^T R_q)^T, so the trace of its root is
+    the sum of the singular values of R_p^T R_q: no root of a matrix that is not symmetric is ever taken.
+
+    Raises:
+        ValueError: features of different dimensions.
     """
     if p.mean.shape != q.mean.shape:
         raise ValueError(f"features of {p.mean.shape[0]} and {q.mean.shape[0]} dimensions cannot be compared")
-    values, vectors = np.linalg.eigh(p.covariance)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    product = root @ q.covariance @ root
-    trace_root = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)).sum()
     difference = p.mean - q.mean
-    return float(difference @ difference + np.trace(p.covariance) + np.trace(q.covariance) - 2 * trace_root)
+    traces = float(np.trace(p.covariance) + np.trace(q.covariance))
+    return float(difference @ difference) + traces - 2 * _trace_of_root(p, q, 1e-9 * traces)
+
+
+def _trace_of_root(p: FeatureStatistics, q: FeatureStatistics, tolerance: float) -> float:
+    """tr (C_p C_q)^(1/2): by eigenvalues where those are good to ``tolerance``, else by singular values, at twice the time."""
+    lower = _cholesky(p) if p.factor is None and q.factor is None else None
+    if lower is not None:
+        squares = torch.linalg.eigvalsh(lower.T @ torch.from_numpy(q.covariance) @ lower).clamp(min=0)
+        # Each eigenvalue is off by about the largest one's last digit, which the root of a small one magnifies.
+        error = (squares + EPSILON * squares[-1]).sqrt() - squares.sqrt()
+        if float(error.sum()) <= tolerance:
+            return float(squares.sqrt().sum())
+    return float(torch.linalg.svdvals(_root(p).T @ _root(q)).sum())
+
+
+def _root(p: FeatureStatistics) -> Tensor:
+    """R of shape (D, r) with R R^T = C."""
+    if p.factor is not None:
+        return torch.from_numpy(p.factor).T
+    lower = _cholesky(p)
+    if lower is not None:
+        return lower
+    values, vectors = torch.linalg.eigh(torch.from_numpy(p.covariance))
+    # What lies below the rounding of the covariance is zero; its root, a thousand times larger, would be noise.
+    kept = values > len(values) * EPSILON * values[-1]
+    return vectors[:, kept] * values[kept].sqrt()
+
+
+def _cholesky(p: FeatureStatistics) -> Tensor | None:
+    """The lower triangular root of the covariance, or None where that is singular up to rounding."""
+    covariance = torch.from_numpy(p.covariance)
+    lower, failed = torch.linalg.cholesky_ex(covariance)
+    smallest = 10 * len(covariance) * EPSILON * covariance.diagonal().max()
+    return None if int(failed) or lower.diagonal().square().min() <= smallest else lower

@@ -1,0 +1,138 @@
+"""Distances between an image and what it should be, for super-resolution and reconstructions: MSE, PSNR, SSIM.
+
+All take batches (B, C, H, W), uint8 or floating, and give one float64 value per image (B,): the mean over a test set is the
+caller's. (The mean of PSNRs is not the PSNR of the mean MSE; papers mean the former.) ``data_range`` is the distance from
+black to white: 255 for uint8, and to be stated for floats, whose type does not say whether they are in [0, 1] or [-1, 1].
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mse(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error of each image (B,), in squared units of the pixels.
+
+    Raises:
+        ValueError: shapes or types that differ, or that are not images.
+    """
+    x, y = _checked(x, y)
+    return (x.to(torch.float64) - y.to(torch.float64)).square().flatten(1).mean(1)
+
+
+def psnr(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
+    """Peak signal-to-noise ratio of each image (B,), 10 log10(data_range^2 / MSE), in decibels; infinite for equal images.
+
+    Raises:
+        ValueError: as :func:`mse`; a float image without a range, or a range that is not positive.
+    """
+    span = _range(x, data_range)
+    return 10 * torch.log10(span**2 / mse(x, y))
+
+
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    data_range: float | None = None,
+    *,
+    black: float = 0.0,
+    window: Literal["gaussian", "uniform"] = "gaussian",
+    size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    sample_covariance: bool = False,
+    border: Literal["inside", "reflect"] = "inside",
+    batch: int = 64,
+) -> Tensor:
+    """Structural similarity of each image (B,), the mean over channels and positions (Wang et al. 2004, eq. 13).
+
+    The defaults are the paper's: a Gaussian window of 11 x 11 with standard deviation 1.5, at every position where it lies
+    inside the image whole. Colour images are compared channel by channel, with no conversion to luminance.
+
+    Args:
+        data_range: black to white; 255 for uint8, to be stated for floats.
+        black: the value of black, -1 for images in [-1, 1]: SSIM compares means as quotients, so it matters where 0 is.
+        window: ``gaussian``, or ``uniform`` as in much software (then usually with size 7 and ``sample_covariance``).
+        size: width of the window in pixels; sigma: of the Gaussian, in pixels.
+        k1, k2: of the constants (k data_range)^2 that keep the quotient finite.
+        sample_covariance: variances with n - 1 instead of n in the denominator; for a uniform window only.
+        border: ``inside`` takes the positions where the window lies in the image, as the paper and scikit-image do; ``reflect``
+            every pixel, the image being mirrored at its border, as torchmetrics does. They differ in the second digit.
+        batch: images at a time, which bounds the memory.
+
+    Raises:
+        ValueError: as :func:`psnr`; a window larger than the image, or options that do not go together.
+    """
+    x, y = _checked(x, y)
+    span = _range(x, data_range)
+    height, width = x.shape[2:]
+    if not 2 <= size <= min(height, width):
+        raise ValueError(f"a window of {size} does not lie in images of {height} x {width}; state a smaller size, of 2 or more")
+    if window == "gaussian":
+        if sigma <= 0:
+            raise ValueError(f"sigma must be positive, not {sigma}")
+        if sample_covariance:
+            raise ValueError("a sample covariance is defined for the uniform window; state window='uniform'")
+        weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / sigma).square())
+    elif window == "uniform":
+        weights = torch.ones(size, dtype=torch.float64)
+    else:
+        raise ValueError(f"unknown window {window!r}; known: gaussian, uniform")
+    if border not in ("inside", "reflect"):
+        raise ValueError(f"unknown border {border!r}; known: inside, reflect")
+    if border == "reflect":
+        if size % 2 == 0:
+            raise ValueError(f"with border='reflect' the window has a middle, so its size is odd, not {size}")
+        margin = size // 2
+        height, width = height + 2 * margin, width + 2 * margin
+    weights = (weights / weights.sum()).to(x.device)
+    rows, columns = _band(weights, height), _band(weights, width)
+    correction = size**2 / (size**2 - 1) if sample_covariance else 1.0
+    c1, c2 = (k1 * span) ** 2, (k2 * span) ** 2
+
+    def mean(z: Tensor) -> Tensor:
+        return rows @ z @ columns.T
+
+    def of(a: Tensor, b: Tensor) -> Tensor:
+        ma, mb = mean(a), mean(b)
+        va = correction * (mean(a * a) - ma * ma)
+        vb = correction * (mean(b * b) - mb * mb)
+        covariance = correction * (mean(a * b) - ma * mb)
+        similarity = (2 * ma * mb + c1) * (2 * covariance + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))
+        return similarity.flatten(1).mean(1)
+
+    def prepared(z: Tensor) -> Tensor:
+        z = z.to(torch.float64) - black
+        return F.pad(z, 4 * (margin,), mode="reflect") if border == "reflect" else z
+
+    return torch.cat([of(prepared(a), prepared(b)) for a, b in zip(x.split(batch), y.split(batch), strict=True)])
+
+
+def _band(weights: Tensor, length: int) -> Tensor:
+    """The matrix (length - size + 1, length) that takes the weighted mean at every position where the window fits."""
+    band = weights.new_zeros(length - len(weights) + 1, length)
+    for offset, weight in enumerate(weights):
+        band.diagonal(offset).fill_(weight)
+    return band
+
+
+def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    if x.ndim != 4 or x.shape != y.shape or not x.numel():
+        raise ValueError(f"images must be two batches of one shape (B, C, H, W), not {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.dtype != y.dtype or not (x.dtype == torch.uint8 or x.is_floating_point()):
+        raise ValueError(f"images must both be uint8 or both of one floating type, not {x.dtype} and {y.dtype}")
+    return x, y
+
+
+def _range(x: Tensor, data_range: float | None) -> float:
+    if data_range is None:
+        if x.dtype != torch.uint8:
+            raise ValueError("state the data_range of float images: 1.0 for [0, 1], 2.0 for [-1, 1]")
+        return 255.0
+    if not (math.isfinite(data_range) and data_range > 0):
+        raise ValueError(f"data_range must be positive and finite, not {data_range}")
+    return float(data_range)

@@ -1,0 +1,346 @@
+"""Inception Score, KID, precision and recall on arrays; MSE, PSNR and SSIM on images."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
+from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
+from torchmetrics.image.kid import poly_mmd
+
+from fmbench.metrics import precision_recall as precision_recall_module
+from fmbench.metrics.images import mse, psnr, ssim
+from fmbench.metrics.inception_score import inception_score
+from fmbench.metrics.kid import full_kernel_distance, kernel_distance, polynomial_kernel
+from fmbench.metrics.precision_recall import precision_recall
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> NDArray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+# Inception Score
+
+
+def one_hot(classes: list[int], k: int) -> NDArray:
+    logits = np.full((len(classes), k), -np.inf)
+    logits[np.arange(len(classes)), classes] = 0
+    return logits
+
+
+def test_sure_and_varied_predictions_score_the_number_of_classes():
+    assert inception_score(one_hot(list(range(7)) * 20, 7), splits=10).mean == pytest.approx(7, rel=1e-12)
+
+
+def test_predictions_that_say_nothing_score_one():
+    assert inception_score(np.zeros((50, 7))) == pytest.approx((1, 0))
+    assert inception_score(one_hot([3] * 50, 7)) == pytest.approx((1, 0))
+
+
+def test_the_score_of_unequal_classes_is_the_exponential_of_their_entropy():
+    found = inception_score(one_hot([0] * 50 + [1] * 30 + [2] * 20, 5), splits=1)
+    assert found.mean == pytest.approx(math.exp(-(0.5 * math.log(0.5) + 0.3 * math.log(0.3) + 0.2 * math.log(0.2))))
+
+
+def test_splits_are_consecutive_and_their_spread_has_n_in_the_denominator():
+    """Two halves: one of two classes, one of a single class."""
+    logits = one_hot([0, 1] * 10 + [2] * 20, 3)
+    assert inception_score(logits, splits=2) == pytest.approx((1.5, 0.5))
+    uneven = [inception_score(logits[a:b], splits=1).mean for a, b in ((0, 13), (13, 26), (26, 40))]
+    assert inception_score(logits, splits=3) == pytest.approx((np.mean(uneven), np.std(uneven)))
+
+
+def test_the_score_is_the_definition():
+    logits = 3 * normal(200, 11)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    divergence = (p * (np.log(p) - np.log(p.mean(0)))).sum(1).mean()
+    assert inception_score(logits, splits=1).mean == pytest.approx(np.exp(divergence), rel=1e-12)
+    assert inception_score(torch.from_numpy(logits) + 1000, splits=1).mean == pytest.approx(np.exp(divergence), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (np.zeros((9, 3)), r"n >= 10 for 10 splits, not \(9, 3\)"),
+        (np.zeros(20), r"not \(20,\)"),
+        (np.full((20, 3), np.nan), "not finite"),
+        (np.full((20, 3), -np.inf), "not finite"),
+    ],
+)
+def test_logits_without_a_score(logits, message):
+    with pytest.raises(ValueError, match=message):
+        inception_score(logits)
+
+
+# Kernel inception distance
+
+
+@pytest.mark.parametrize("options", [{}, {"degree": 2, "scale": 0.3, "offset": 0.5}])
+def test_it_is_the_number_torchmetrics_gives(options):
+    x, y = normal(60, 16), normal(60, 16, seed=1) + 0.5
+    named = {"degree": options.get("degree", 3), "gamma": options.get("scale"), "coef": options.get("offset", 1.0)}
+    theirs = float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y), **named))
+    assert full_kernel_distance(x, y, polynomial_kernel(**options)) == pytest.approx(theirs, rel=1e-11)
+    assert full_kernel_distance(x, y, polynomial_kernel(**options), rows=7) == pytest.approx(theirs, rel=1e-11)
+
+
+def test_a_linear_kernel_is_the_distance_of_the_means():
+    """k = x . y: |mean x - mean y|^2 without the bias of the diagonal, so exact for n, m -> infinity; here by its expansion."""
+    x, y = normal(30, 4), normal(50, 4, seed=1) + 1
+
+    def square(z: NDArray) -> float:
+        return float(((z.sum(0) ** 2).sum() - (z**2).sum()) / (len(z) * (len(z) - 1)))
+
+    expected = square(x) + square(y) - 2 * x.mean(0) @ y.mean(0)
+    assert full_kernel_distance(x, y, polynomial_kernel(1, 1.0, 0.0)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_it_is_unbiased_at_every_size():
+    """Of N(0, 1) and N(v, 1) in one dimension with k = (x y + 1)^3: a polynomial in v, from the moments."""
+    g, v = np.random.default_rng(5), 0.6
+    moments = [1.0, v, v**2 + 1, v**3 + 3 * v]
+    standard = [1.0, 0.0, 1.0, 0.0]
+    expected = sum(math.comb(3, k) * (moments[k] - standard[k]) ** 2 for k in range(4))
+    for n, m in ((3, 3), (20, 5)):
+        found = [full_kernel_distance(g.standard_normal((n, 1)), g.standard_normal((m, 1)) + v) for _ in range(4000)]
+        assert abs(np.mean(found) - expected) < 4 * np.std(found) / math.sqrt(len(found))
+        none = [full_kernel_distance(g.standard_normal((n, 1)), g.standard_normal((m, 1))) for _ in range(1000)]
+        assert abs(np.mean(none)) < 4 * np.std(none) / math.sqrt(len(none)) and min(none) < 0
+
+
+def test_subsets_scatter_around_the_full_estimate():
+    x, y = normal(300, 8), normal(400, 8, seed=1) + 0.3
+    full = full_kernel_distance(x, y)
+    found = kernel_distance(x, y, generator(), subsets=200, size=50)
+    assert (found.subsets, found.size) == (200, 50)
+    assert found.mean == pytest.approx(full, abs=4 * found.std / math.sqrt(200))
+    assert kernel_distance(x, y, generator(), subsets=200, size=100).std < found.std
+    again = kernel_distance(x, y, generator(), subsets=200, size=50)
+    assert again == found != kernel_distance(x, y, generator(1), subsets=200, size=50)
+
+
+def test_subsets_as_large_as_the_sets_have_no_spread():
+    x, y = normal(40, 8), normal(40, 8, seed=1)
+    found = kernel_distance(x, y, generator(), subsets=3, size=40)
+    assert found.mean == pytest.approx(full_kernel_distance(x, y), rel=1e-10) and found.std == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 31}, "subsets of 31 cannot be drawn from 30 and 40"),
+        ({"size": 1}, "subsets of 1"),
+        ({"subsets": 1, "size": 9}, "spread"),
+    ],
+)
+def test_subsets_that_cannot_be_drawn(options, message):
+    with pytest.raises(ValueError, match=message):
+        kernel_distance(normal(30, 2), normal(40, 2), generator(), **options)
+
+
+# Precision and recall
+
+
+def brute_force(real: NDArray, generated: NDArray, k: int) -> tuple[float, float]:
+    def covered(points: NDArray, centres: NDArray) -> float:
+        radii = [sorted(math.dist(a, b) for j, b in enumerate(centres) if j != i)[k - 1] for i, a in enumerate(centres)]
+        return float(np.mean([any(math.dist(p, c) <= r for c, r in zip(centres, radii, strict=True)) for p in points]))
+
+    return covered(generated, real), covered(real, generated)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+@pytest.mark.parametrize("elements", [100, 2**24])
+def test_precision_and_recall_are_those_of_every_pair(k, elements, monkeypatch):
+    monkeypatch.setattr(precision_recall_module, "ELEMENTS", elements)
+    real, generated = normal(60, 3), 0.7 * normal(45, 3, seed=1) + 1.3
+    found, expected = precision_recall(real, generated, k), brute_force(real, generated, k)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert min(expected) > 0 and max(expected) < 1 and expected[0] != expected[1]
+
+
+def test_points_on_a_line():
+    """Real 0, 1, 2, 3 with k = 1: balls of radius 1. Of the generated -1, 3.5, 9, 9.5 two are on them, the border included.
+
+    The generated balls have the radii 4.5, 4.5, 0.5 and 0.5: [-5.5, 3.5] and [-1, 8] hold every real point.
+    """
+    real, generated = np.arange(4.0)[:, None], np.array([-1, 3.5, 9, 9.5])[:, None]
+    assert precision_recall(real, generated, k=1) == (0.5, 1.0)
+
+
+def test_a_collapsed_generator_has_precision_without_recall():
+    real = normal(400, 4)
+    collapsed = real[:1] + 1e-3 * normal(400, 4, seed=1)
+    found = precision_recall(real, collapsed)
+    assert found.precision == 1 and found.recall < 0.02
+    spread = precision_recall(real, 20 * normal(400, 4, seed=2))
+    assert spread.precision < 0.1 and spread.recall > 0.9
+
+
+def test_a_set_covers_itself_and_nothing_far_away():
+    x = normal(50, 64).astype(np.float32)
+    assert precision_recall(x, x) == (1, 1)
+    assert precision_recall(x, x + 1000) == (0, 0)
+    repeated = np.repeat(x[:5], 8, 0)  # more copies than k: balls of radius 0
+    assert precision_recall(repeated, repeated) == (1, 1)
+
+
+def test_motions_and_scales_do_not_matter():
+    real, generated = normal(80, 5), 0.8 * normal(70, 5, seed=1) + 0.5
+    plain = precision_recall(real, generated)
+    rotation = np.linalg.qr(normal(5, 5, seed=2))[0]
+    assert precision_recall(3 * real @ rotation + 1e3, 3 * generated @ rotation + 1e3) == plain
+    assert precision_recall(generated, real) == plain[::-1]
+
+
+@pytest.mark.parametrize(
+    ("real", "generated", "k", "message"),
+    [
+        (np.ones((3, 2)), np.ones((9, 2)), 3, r"n >= 4, not \(3, 2\)"),
+        (np.ones((9, 2)), np.ones((9, 3)), 3, "2 and 3 dimensions"),
+        (np.ones((9, 2)), np.ones((9, 2)), 0, "k must be at least 1"),
+        (np.ones((9, 2)), np.full((9, 2), np.nan), 3, "not all finite"),
+    ],
+)
+def test_what_has_no_precision(real, generated, k, message):
+    with pytest.raises(ValueError, match=message):
+        precision_recall(real, generated, k)
+
+
+# MSE, PSNR, SSIM
+
+
+def pair(seed: int = 0, shape: tuple[int, ...] = (3, 3, 24, 31)) -> tuple[Tensor, Tensor]:
+    """Smooth images and noisy ones, uint8, not square."""
+    g = generator(seed)
+    coarse = torch.rand(shape[0], shape[1], 5, 6, generator=g)
+    x = torch.nn.functional.interpolate(coarse, shape[2:], mode="bilinear")
+    y = (x + 0.1 * torch.randn(shape, generator=g)).clamp(0, 1)
+    return (255 * x).round().to(torch.uint8), (255 * y).round().to(torch.uint8)
+
+
+def numpy_image(x: Tensor) -> NDArray:
+    return x.movedim(0, -1).numpy()
+
+
+def test_a_constant_error_has_closed_forms():
+    x = torch.full((2, 3, 16, 16), 100, dtype=torch.uint8)
+    y = torch.stack([x[0] + 10, x[1] + 20])
+    assert mse(x, y).tolist() == [100, 400]
+    assert psnr(x, y).tolist() == pytest.approx([10 * math.log10(65025 / 100), 10 * math.log10(65025 / 400)])
+    c1 = (0.01 * 255) ** 2
+    luminance = [(2 * 100 * b + c1) / (100**2 + b**2 + c1) for b in (110, 120)]
+    assert ssim(x, y).tolist() == pytest.approx(luminance, rel=1e-9)  # without variance only the means are compared
+
+
+def test_equal_images():
+    x, _ = pair()
+    assert mse(x, x).tolist() == [0, 0, 0] and psnr(x, x).tolist() == 3 * [math.inf]
+    assert ssim(x, x).tolist() == pytest.approx(3 * [1.0], abs=1e-12)
+
+
+def test_the_negative_of_a_pattern_has_negative_similarity():
+    """Alternating pixels, +a and -a about 0: no mean, variance a^2, covariance -a^2 (an even and periodic uniform window)."""
+    pattern = 50.0 * (1 - 2.0 * (torch.arange(12)[:, None] + torch.arange(15)).remainder(2))[None, None]
+    c2 = (0.03 * 255) ** 2
+    found = ssim(pattern, -pattern, 255.0, window="uniform", size=4)
+    assert found.item() == pytest.approx((-2 * 2500 + c2) / (2 * 2500 + c2), rel=1e-9)
+    unbiased = ssim(pattern, -pattern, 255.0, window="uniform", size=4, sample_covariance=True)
+    assert unbiased.item() == pytest.approx((-2 * 2500 * 16 / 15 + c2) / (2 * 2500 * 16 / 15 + c2), rel=1e-9)
+
+
+def test_uint8_wraps_nowhere():
+    """10 - 20 in uint8 would be 246."""
+    x, y = torch.full((1, 1, 12, 12), 10, dtype=torch.uint8), torch.full((1, 1, 12, 12), 20, dtype=torch.uint8)
+    assert mse(x, y) == mse(y, x) == 100
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_numbers_are_those_of_scikit_image(seed):
+    x, y = pair(seed)
+    for i in range(len(x)):
+        a, b = numpy_image(x[i]), numpy_image(y[i])
+        assert float(mse(x, y)[i]) == pytest.approx(mean_squared_error(a, b), rel=1e-12)
+        assert float(psnr(x, y)[i]) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255), rel=1e-12)
+        paper = structural_similarity(
+            a, b, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        assert float(ssim(x, y)[i]) == pytest.approx(paper, abs=1e-9)
+        default = structural_similarity(a, b, data_range=255, channel_axis=2)
+        assert float(ssim(x, y, window="uniform", size=7, sample_covariance=True)[i]) == pytest.approx(default, abs=1e-9)
+
+
+def test_the_numbers_are_those_of_torchmetrics():
+    x, y = (z.double() / 255 for z in pair(2))
+    assert float(ssim(x, y, 1.0, border="reflect").mean()) == pytest.approx(
+        float(torchmetrics_ssim(x, y, data_range=1.0)), abs=1e-9
+    )
+    theirs = torchmetrics_psnr(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    torch.testing.assert_close(psnr(x, y, 1.0), theirs)
+    wide = torchmetrics_ssim(x, y, data_range=1.0, sigma=2.0, kernel_size=15, k1=0.02, k2=0.05)
+    # torchmetrics takes the window's width from sigma: 2 int(3.5 sigma + 0.5) + 1
+    assert float(ssim(x, y, 1.0, size=15, sigma=2.0, k1=0.02, k2=0.05, border="reflect").mean()) == pytest.approx(
+        float(wide), abs=1e-9
+    )
+
+
+def test_ranges_that_mean_the_same_give_the_same():
+    """uint8, [0, 1] and [-1, 1]; for SSIM only with black where it is."""
+    x, y = pair(3)
+    unit, signed = [z.double() / 255 for z in (x, y)], [z.double() / 127.5 - 1 for z in (x, y)]
+    for a, b, span, black in ((*unit, 1.0, 0.0), (*signed, 2.0, -1.0)):
+        torch.testing.assert_close(psnr(a, b, span), psnr(x, y), rtol=1e-12, atol=0)
+        torch.testing.assert_close(ssim(a, b, span, black=black), ssim(x, y), rtol=1e-9, atol=0)
+        torch.testing.assert_close(mse(a, b), mse(x, y) * (span / 255) ** 2, rtol=1e-12, atol=0)
+    assert not torch.allclose(ssim(*signed, 2.0), ssim(x, y), atol=1e-3)
+    assert (psnr(x, y, 17.0) < psnr(x, y)).all()  # digits have 17 levels
+
+
+def test_float32_images_are_compared_in_float64():
+    x, y = pair(4)
+    single = ssim(x.float() / 255, y.float() / 255, 1.0)
+    assert single.dtype == torch.float64
+    torch.testing.assert_close(single, ssim(x, y), rtol=1e-6, atol=0)
+
+
+def test_batches_do_not_matter():
+    x, y = pair(5, (7, 1, 13, 11))
+    torch.testing.assert_close(ssim(x, y, batch=3), ssim(x, y), rtol=1e-12, atol=0)
+    each = torch.cat([ssim(a[None], b[None]) for a, b in zip(x, y, strict=True)])
+    torch.testing.assert_close(each, ssim(x, y), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "message"),
+    [
+        (torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16), {}, "state the data_range of float images"),
+        (torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 15), {"data_range": 1.0}, "one shape"),
+        (torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), {"data_range": 1.0}, "one shape"),
+        (torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16), {"data_range": 1.0}, "one shape"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16, dtype=torch.uint8), {"data_range": 1.0}, "both be uint8"),
+        (torch.zeros(1, 1, 16, 16).int(), torch.zeros(1, 1, 16, 16).int(), {"data_range": 1.0}, "both be uint8"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 0.0}, "positive and finite"),
+        (
+            torch.zeros(1, 1, 16, 10),
+            torch.zeros(1, 1, 16, 10),
+            {"data_range": 1.0},
+            "a window of 11 does not lie in images of 16 x 10",
+        ),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "sigma": 0.0}, "sigma"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "window": "box"}, "known: gaussian, uniform"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "sample_covariance": True}, "uniform window"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "border": "zero"}, "known: inside, reflect"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "border": "reflect", "size": 8}, "odd, not 8"),
+    ],
+)
+def test_images_and_options_that_are_refused(x, y, options, message):
+    with pytest.raises(ValueError, match=message):
+        ssim(x, y, **options)
