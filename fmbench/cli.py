@@ -386,6 +386,33 @@ def validate(configfile: ConfigFiles = [Path("config.yaml")]) -> None:  # noqa: 
 
 
 @app.command()
+def doctor(
+    configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
+    presets: Annotated[Path, typer.Option(help="folder of presets, each laid over the config and looked at too")] = Path(
+        "configs"
+    ),
+) -> None:
+    """Say what this machine has and lacks: for the config (exit code 3 if it cannot run), and in short for every preset."""
+    from fmbench.config import load
+    from fmbench.stages import doctor
+
+    findings = [*doctor.machine(), *doctor.check(load(*map(str, configfile)))]
+    typer.echo(doctor.text(findings, " + ".join(map(str, configfile))))
+    for preset in sorted(presets.glob("*.yaml")) if presets.is_dir() else []:
+        if preset in configfile:
+            continue
+        try:
+            found = [f for f in doctor.check(load(*map(str, configfile), str(preset))) if f.level != doctor.OK]
+        except ConfigError as error:
+            typer.echo(f"{preset}: {error}")
+            continue
+        verdict = "cannot run here" if any(f.level == doctor.LACKING for f in found) else "can run here"
+        typer.echo(doctor.text(found, f"{preset}: {verdict}"))
+    if any(f.level == doctor.LACKING for f in findings):
+        raise typer.Exit(3)
+
+
+@app.command()
 def plan(
     configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
     gpu: Annotated[list[str] | None, typer.Option(help="a GPU to estimate hours for; may be given several times")] = None,

@@ -161,7 +161,6 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         rate = UTILISATION * gpu.tf32 * 1e12
         return (max(train_flop / rate, steps * LEAST_STEP) + evaluate_flop / rate) / 3600
 
-    disk = models * (2 * 16 * parameters + 4 * parameters + 4 * evaluation.sample.n * int(torch.Size(shape).numel()))
     return DataSetPlan(
         dataset=name,
         shape=list(shape),
@@ -177,12 +176,26 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         models=models,
         train_pflop=train_flop / 1e15,
         evaluate_pflop=evaluate_flop / 1e15,
-        disk_gib=disk / 2**30,
+        disk_gib=disk_bytes(config, name, shape, parameters) / 2**30,
         cpu_samples_per_second=None if rates is None else rates[0],
         cpu_hours=cpu,
         gpu_hours={g: gpu_hours(GPUS[g]) for g in gpus},
         notes=notes,
     )
+
+
+def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int) -> int:
+    """What the checkpoints (two of each training), weights and samples of a data set take."""
+    models = (len(config.methods) - len(specs.oracles(config))) * len(config.seeds)
+    samples = 4 * config.dataset(name).evaluation.sample.n * int(torch.Size(shape).numel())
+    return models * (2 * 16 * parameters + 4 * parameters) + len(config.methods) * len(config.seeds) * samples
+
+
+def parameter_count(config: Config, name: str, shape: tuple[int, ...]) -> int:
+    """Parameters of a data set's network, without making it."""
+    with torch.device("meta"):
+        network = initial_network(config.dataset(name).network.model_dump(), shape, 0)
+    return sum(p.numel() for p in network.parameters())
 
 
 def _likelihood_passes(settings: LikelihoodSettings, shape: tuple[int, ...]) -> int:
