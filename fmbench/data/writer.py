@@ -59,7 +59,7 @@ def write(
             raise DataError("labels must be given for both splits or for none")
         manifest = {
             "dataset": spec["dataset"],
-            "source": spec["source"],
+            "source": spec.get("source"),
             "variant": raw.variant,
             "description": raw.description,
             "preprocessing": raw.preprocessing,
