@@ -13,8 +13,10 @@ sys.path.insert(0, str(ROOT / "tools"))
 from reference import readme_section, with_section  # noqa: E402
 
 from fmbench.config import load  # noqa: E402
+from fmbench.report.table4 import table4  # noqa: E402
 from fmbench.report.tables import records_frame, table1, to_csv  # noqa: E402
 from fmbench.specs import table1 as table1_spec  # noqa: E402
+from fmbench.specs import table4 as table4_spec  # noqa: E402
 
 
 def test_the_readme_shows_the_reference_run():
@@ -27,14 +29,27 @@ def test_the_reference_table_is_made_from_its_records():
     assert to_csv(table) == (REFERENCE / "table1.csv").read_text()
 
 
+def test_the_reference_table_4_is_made_from_its_rows():
+    table = table4(records_frame(REFERENCE / "draws.parquet"), table4_spec(load(str(ROOT / "config.yaml"))))
+    assert to_csv(table) == (REFERENCE / "table4.csv").read_text()
+
+
+def test_the_equivalences_of_the_reference_are_as_theory_has_them():
+    with open(REFERENCE / "equivalence.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) > 100 and all(row["expected"] == row["found"] for row in rows)
+
+
 @pytest.mark.parametrize("dataset", ["checkerboard", "digits"])
 def test_the_default_run_is_worth_reading(dataset):
     """What an independent trial found at this size: FM-OT is best and cheapest, DDPM is trained well enough to be fair."""
     with open(REFERENCE / "table1.csv") as stream:
         rows = {row["method"]: row for row in csv.DictReader(stream) if row["dataset"] == dataset}
     assert all(row["status"] == "ok" and row["seeds"] == "2" for row in rows.values())
-    nll = {method: float(row["nll_mean"]) for method, row in rows.items()}
-    nfe = {method: float(row["nfe_mean"]) for method, row in rows.items()}
+    assert float(rows["oracle_ot"]["nfe_mean"]) < float(rows["oracle_vp"]["nfe_mean"])
+    trained = {method: row for method, row in rows.items() if not method.startswith("oracle")}
+    nll = {method: float(row["nll_mean"]) for method, row in trained.items()}
+    nfe = {method: float(row["nfe_mean"]) for method, row in trained.items()}
     assert min(nll, key=nll.__getitem__) == min(nfe, key=nfe.__getitem__) == "fm_ot"
     assert max(nfe, key=nfe.__getitem__) == "ddpm"
     data_std = 2.31 if dataset == "checkerboard" else 0.71

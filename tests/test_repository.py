@@ -70,7 +70,7 @@ def test_everything_the_tests_and_benchmarks_import_is_a_dependency_or_an_extra_
 def named_by(requirements: list[str]) -> set[str]:
     """What may be imported where these are installed."""
     named = {re.split(r"[>=<\[]", d)[0].replace("-", "_").lower() for d in requirements}
-    return named | {"yaml", "sklearn", "PIL", "matplotlib"}  # pyyaml, scikit-learn, pillow; matplotlib comes with seaborn
+    return named | {"yaml", "sklearn", "skimage", "PIL", "matplotlib"}  # matplotlib comes with seaborn
 
 
 def imported_by(*folders: str) -> set[str]:
