@@ -63,7 +63,7 @@ class CountingField(Generic[Value]):
 
 
 def exact_divergence(field: Field, t: Tensor, x: Tensor, mode: str = "auto", memory: int = 1 << 24) -> tuple[Tensor, Tensor]:
-    """The field and its exact divergence (of eq. 29 and 31), by D vector-Jacobian products behind one forward pass.
+    """The field and its exact divergence (of eq. 31), by D vector-Jacobian products behind one forward pass.
 
     Args:
         mode: ``loop`` takes the products one by one; ``vmap`` all together (the field's backward pass must allow

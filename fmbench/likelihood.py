@@ -71,7 +71,7 @@ def log_likelihood(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> LogLikelihood:
-    """log p1 of data (eq. 31, 32) under the flow that ``field`` carries from N(0, base_std^2 I) at t_min to t_max.
+    """log p1 of data (eq. 31) under the flow that ``field`` carries from N(0, base_std^2 I) at t_min to t_max.
 
     Args:
         x1: data, shape (B, *).

@@ -64,7 +64,7 @@ class AffinePath(ABC):
         """The four coefficients of eq. 10-11 at times ``t`` of any shape, in float64."""
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """lambda(t) = log a(t)^2 / s(t)^2 (Kingma et al. 2021, eq. 4), float64; infinite where a or s is zero."""
+        """lambda(t) = log a(t)^2 / s(t)^2 (Kingma et al. 2021), float64; infinite where a or s is zero."""
         c = self.coefficients(t)
         return 2 * (c.a.log() - c.s.log())
 

@@ -39,7 +39,7 @@ class NoiseLevels(NamedTuple):
 def noise_levels(objective: Objective, n: int = 1000) -> NoiseLevels:
     """The objective at the n mid-quantiles of its training times, ends left out where log SNR is infinite.
 
-    As weighted losses over log SNR are written by Kingma & Gao 2023, *Understanding diffusion objectives as the ELBO*, section 2.
+    As weighted losses over log SNR are written by Kingma & Gao 2023, *Understanding diffusion objectives as the ELBO*.
     """
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     path = objective.path

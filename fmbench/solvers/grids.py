@@ -34,7 +34,7 @@ def karras_grid(path: AffinePath, t0: float, t1: float, steps: int, rho: float =
 
 
 def log_snr_grid(path: AffinePath, t0: float, t1: float, steps: int) -> Tensor:
-    """log SNR equally spaced, as DPM-Solver takes it (Lu et al. 2022, section 3.4)."""
+    """log SNR equally spaced, as DPM-Solver takes it (Lu et al. 2022)."""
     return _by_level(path, t0, t1, steps, lambda x: x, lambda y: y)
 
 
