@@ -105,7 +105,13 @@ def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, th
     plans = [plan(config, name, gpus, results, probe_seconds) for name in config.datasets]
     return {
         "datasets": [asdict(p) for p in plans],
-        "assumed": {"nfe": ADAPTIVE_NFE, "gpu_utilisation": UTILISATION, "gpu_rate": "TF32 peak", "threads": threads},
+        "assumed": {
+            "nfe": ADAPTIVE_NFE,
+            "gpu_utilisation": UTILISATION,
+            "gpu_rate": "TF32 peak",
+            "gpu_least_step_seconds": LEAST_STEP,
+            "threads": threads,
+        },
     }
 
 
@@ -286,6 +292,10 @@ def text(plans: dict[str, Any]) -> str:
                 f"({p['cpu_samples_per_second']:.3g} samples a second in training)"
             )
         for gpu, hours in p["gpu_hours"].items():
-            lines.append(f"  {gpu:<12} {hours:.3g} h at {plans['assumed']['gpu_utilisation']:.0%} of its TF32 peak (assumed)")
+            assumed = plans["assumed"]
+            rate = (
+                f"{assumed['gpu_utilisation']:.0%} of its TF32 peak and {assumed['gpu_least_step_seconds']:g} s a step at least"
+            )
+            lines.append(f"  {gpu:<12} {hours:.3g} h, assuming {rate}")
         lines += [f"  note: {note}" for note in p["notes"]]
     return "\n".join(lines)
