@@ -335,6 +335,22 @@ def figure(
 
 
 @app.command()
+def summary(
+    results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="the page, .html")] = Path("summary.html"),
+    fragment: Annotated[Path | None, typer.Option(help="also write its head, claims and Table 1, for Snakemake's report")] = None,
+    captions: Annotated[Path | None, typer.Option(help="folder with a caption (.rst) for each figure")] = None,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Write one page for a browser from the tables and figures of a results folder."""
+    from fmbench.report.summary import write_summary
+
+    write_summary(results, out, fragment, captions)
+    Console("summary", mode, log).say(f"-> {out}")  # type: ignore[arg-type]
+
+
+@app.command()
 def spec(
     stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, likelihood, draws, sweep, ...")],
     dataset: Annotated[str | None, typer.Argument()] = None,

@@ -1,0 +1,101 @@
+"""The documents do what they say: every command in them is run, and every piece of Python.
+
+Commands stand in fenced blocks marked ``sh``. One of fmbench is run as it stands in a copy of the reference results; one of
+snakemake is planned, not done; one of make is printed.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFERENCE = ROOT / "results" / "reference" / "default"
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    """(document, text) of every fenced block of a kind."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        found += [(document.name, body) for body in re.findall(rf"^```{kind}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)]
+    return found
+
+
+def commands() -> list[tuple[str, str]]:
+    """(document, command) of every line of every ``sh`` block, comments left out, continued lines joined."""
+    found = []
+    for document, body in blocks("sh"):
+        for line in body.replace("\\\n", " ").splitlines():
+            command = line.partition(" #")[0].strip()
+            if command and not command.startswith("#"):
+                found.append((document, command))
+    return found
+
+
+ALL = list(dict.fromkeys(command for _, command in commands()))
+PROGRAMS = ("fmbench", "snakemake", "make", "mlflow", "conda", "pip", "python", "git", "bash")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A copy of the project with the reference results as its results."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("fmbench", "workflow", "profiles", "configs", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "environment.yml", "config.yaml", "Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(REFERENCE, folder / "results")
+    return folder
+
+
+def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(place), "FMBENCH_TRACKING_URI": "off"}
+    return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_there_are_commands_in_the_documents():
+    assert {document for document, _ in commands()} >= {"README.md", "cluster.md", "results.md", "extending.md"}
+    assert {shlex.split(command)[0] for command in ALL} <= set(PROGRAMS)
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("command", [c for c in ALL if c.startswith("fmbench ")])
+def test_a_command_of_fmbench_runs(place, command):
+    done = run([sys.executable, "-m", *shlex.split(command)], place)
+    accepted = {0, 3} if command.startswith("fmbench doctor") else {0}  # what a preset lacks here is no error of the document
+    assert done.returncode in accepted, done.stdout + done.stderr
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("command", [c for c in ALL if c.startswith("snakemake ") and "slurm" not in c])
+def test_a_command_of_snakemake_can_be_planned(place, command):
+    extra = [] if {"--unlock", "--report"} & set(command.split()) else ["--dry-run"]
+    if "--report" in command:
+        pytest.skip("the report of a finished run is made by tests/test_workflow.py")
+    done = run([sys.executable, "-m", *shlex.split(command), *extra], place)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in ALL if c.startswith("make ")])
+def test_a_command_of_make_is_a_target(place, command):
+    done = run([*shlex.split(command), "--dry-run"], place)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("document, text", blocks("python"))
+def test_a_piece_of_python_runs(document, text):
+    exec(compile(text, document, "exec"), {})  # noqa: S102 - our own documents
+
+
+def test_links_between_documents_lead_somewhere():
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", document.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"

@@ -1,0 +1,30 @@
+# One page for a browser, and what Snakemake's own report shows first.
+
+from os.path import relpath
+
+
+rule summary:
+    input:
+        tables=results("table1.md"),
+        claims=results("claims.md"),
+        others=[results(f"{name}.md") for name in ("table2", "table3", *(["table4"] if DEQUANTISED else []))],
+        figures=expand(results("figures/{figure}.png"), figure=FIGURES),
+    output:
+        page=report(
+            results("summary.html"),
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"page": "Claims, tables and figures"},
+        ),
+        head=results("summary.head.html"),
+    log:
+        results("logs/summary.log"),
+    params:
+        results=subpath(output.page, parent=True),
+        captions=relpath(Path(workflow.basedir) / "workflow" / "report"),
+        code=code("summary", {}),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench summary --results {params.results:q} --out {output.page:q} --fragment {output.head:q}"
+        " --captions {params.captions:q} --log {log:q} --progress lines"
