@@ -1,0 +1,82 @@
+"""The page for a browser: what it leads with, what it says is missing, and that it is whole in itself."""
+
+import io
+
+import pytest
+from browser import opened
+from outsider import command
+from PIL import Image
+
+from fmbench.errors import DataError
+from fmbench.report.summary import lead, to_html, write_summary
+
+CLAIMS = "# Claims\n\n| claim | verdict |\n|---|---|\n| 1 lowest NLL | holds |\n"
+TABLE1 = "# Table 1\n\n## digits\n\n| Method | NFE |\n|---|---|\n| FM, OT path | **83.9 ± 2.3** |\n\n* a note\n"
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "claims.md").write_text(CLAIMS)
+    (folder / "table1.md").write_text(TABLE1)
+    for name, width in (("fig07", 40), ("fig04", 30)):
+        Image.new("RGB", (width, 20), "navy").save(folder / "figures" / f"{name}.png")
+    captions = tmp_path / "captions"
+    captions.mkdir()
+    (captions / "fig07.rst").write_text("Error against NFE, from ``records.parquet``.\n")
+    return folder
+
+
+def test_tables_become_tables_and_headings_move_down():
+    html = to_html("# One\n\n| a | b |\n|---|---|\n| **1** | <b>2</b> |\n", shift=1)
+    assert "<h2>One</h2>" in html and "<h1>" not in html
+    assert html.count("<td>") == 2 and "<strong>1</strong>" in html
+    assert "&lt;b&gt;2&lt;/b&gt;" in html  # what a table holds is text
+
+
+def test_the_page_leads_with_the_claims_and_table_1(results):
+    out, fragment = results / "summary.html", results / "summary.head.html"
+    write_summary(results, out, fragment, results.parent / "captions")
+    page = out.read_text()
+    order = [
+        page.index(mark)
+        for mark in ("<h2>Claims</h2>", "<h2>Table 1</h2>", "<h2>Figures</h2>", "<h3>fig04</h3>", "<h3>fig07</h3>")
+    ]
+    assert order == sorted(order)
+    assert "from <code>records.parquet</code>" in page and page.count("<img ") == 2
+    assert "<script" not in page and "http" not in page
+    head = fragment.read_text()
+    assert lead(results) in head and lead(results) in page and "<img" not in head
+    before = out.read_bytes()
+    write_summary(results, out, fragment, results.parent / "captions")
+    assert out.read_bytes() == before
+
+
+def test_what_is_missing_is_said(results):
+    (results / "claims.md").unlink()
+    assert "claims is not among these results" in lead(results)
+    assert "<h2>Table 1</h2>" in lead(results)
+    (results / "table1.md").unlink()
+    with pytest.raises(DataError, match="nothing to show; run snakemake first"):
+        lead(results)
+
+
+def test_the_command_writes_it_and_names_what_it_lacks(results, tmp_path):
+    out = tmp_path / "page.html"
+    assert command("summary", "--results", str(results), "--out", str(out), "--progress", "none").code == 0
+    assert "<h2>Claims</h2>" in out.read_text()
+    said = command("summary", "--results", str(tmp_path / "nowhere"), "--out", str(out))
+    assert said.code == 3 and "nothing to show" in said.err
+
+
+def test_a_browser_shows_the_tables_and_the_pictures(results):
+    out = results / "summary.html"
+    write_summary(results, out)
+    with opened(out) as page:
+        assert page.locator("#table1 td").all_inner_texts() == ["FM, OT path", "83.9 ± 2.3"]
+        assert page.locator("#claims td").all_inner_texts() == ["1 lowest NLL", "holds"]
+        widths = page.evaluate("Object.fromEntries([...document.images].map(i => [i.alt, i.naturalWidth]))")
+        assert widths == {"fig04": 30, "fig07": 40}
+        shot = io.BytesIO(page.screenshot())
+        assert len(set(Image.open(shot).convert("RGB").getdata())) > 10  # something was drawn
