@@ -1,5 +1,6 @@
 """Stage ``train``: one method on one data set with one seed."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     key = f"{settings_hash(spec)}-{settings_hash([job.code_hash, content, versions()])}"
     parameters = sum(p.numel() for p in network.parameters())
 
-    with CheckpointFolder(checkpoints / key) as folder:
+    folder = CheckpointFolder(checkpoints / key)
+    with folder if job.group.main else contextlib.nullcontext():
+        job.group.wait()  # nobody reads a checkpoint before the lock is held
         tracker.open(parameters=parameters)
         progress = job.console.progress(settings.iterations, "it")
 
@@ -49,9 +52,22 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
                 tracker.log(done, {"loss": loss, "learning_rate": rate})
 
         outcome = train(
-            objective, network, dataset, settings, spec["seed"], folder, key, job.device, on_log, tracker.flush, on_resume
+            objective,
+            network,
+            dataset,
+            settings,
+            spec["seed"],
+            folder,
+            key,
+            job.device,
+            on_log,
+            tracker.flush,
+            on_resume,
+            job.group,
         )
         progress.close()
+    if not job.group.main:
+        return
 
     for complaint in outcome.complaints:
         job.console.say(f"warning: {complaint}; went on from {'the one before it' if outcome.resumed_from else 'the start'}")
