@@ -77,7 +77,7 @@ def _job(
     started = launched()
     if processes is not None and processes != started:
         raise ConfigError(
-            f"this job is of {processes} process{'es' if processes != 1 else ''}, not the {started} that were started; start it by "
+            f"the number of processes of this job is {processes}, not {started}; start it by "
             f"{launcher(processes)} fmbench {spec['stage']} ..."
         )
     torch.set_num_threads(max(1, threads // started))
