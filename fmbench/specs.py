@@ -45,6 +45,7 @@ def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
     if resolved.oracle is None:
         spec["network"] = config.dataset(dataset).network.model_dump()
         spec["training"] = config.training(dataset, method).model_dump()
+        spec["processes"] = config.processes
     return spec
 
 
@@ -142,6 +143,16 @@ def theory(config: Config) -> Spec:
 def code_stage(spec: Spec) -> str:
     """The stage whose code a job runs: an oracle's training is none."""
     return "oracles" if spec["stage"] == "train" and spec["method"]["oracle"] is not None else spec["stage"]
+
+
+def processes(spec: Spec) -> int:
+    """How many processes do a job together."""
+    return int(spec.get("processes", 1))
+
+
+def launcher(count: int) -> str:
+    """What a module is started with, by so many processes. torchrun takes every option before a ``--`` for its own."""
+    return "python -m" if count == 1 else f"torchrun --standalone --nproc-per-node {count} -m --"
 
 
 def plugins(spec: Any) -> tuple[str, ...]:
