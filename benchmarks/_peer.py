@@ -1,16 +1,11 @@
 """torchcfm's U-Net with the sizes and the weights of ours, so that both do the same work."""
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torchcfm.models.unet import unet as torchcfm_unet
-
-sys.path.insert(0, os.fspath(Path(__file__).parent.parent))
 
 from fmbench.networks.unet import UNet, group_norm
 

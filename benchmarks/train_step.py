@@ -1,9 +1,10 @@
 """A training step of ours against torchcfm's network and the step of its examples, on equal sizes, batch, loss and optimiser.
 
-Ours is an iteration of the training loop without its log: indices, batch, dequantisation, noise and times, learning rate, forward,
-backward, Adam, average. Theirs: a batch of float32 images by random indices, its matcher, its network, the mean square, Adam as
-torch makes it, a scheduler, and an average tensor by tensor. Float32 and one thread on the CPU; on a GPU (--device cuda) also the
-paper's CIFAR-10 network in bf16 and compiled, and its share of the rate of matrix products measured there.
+Ours is an iteration of the training loop without its log: indices, batch, dequantisation, noise and times, learning rate,
+forward, backward, Adam, average. Theirs: a batch of float32 images by random indices, its matcher, its network, the mean square,
+Adam as torch makes it, a scheduler, and an average tensor by tensor. On the CPU: float32, one thread, and the processor's time, to
+which other jobs add nothing. On a GPU (--device cuda) also the paper's CIFAR-10 network in bf16 and compiled, and its share of the
+rate of matrix products measured there.
 """
 
 import copy
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _peer import CIFAR10, FREQUENCY, MIDDLE, SMALL, difference, pair
-from _timing import in_turn, machine, parser, show, write
+from _peer import CIFAR10, MIDDLE, SMALL, difference, pair
+from _timing import arguments, in_turn, machine, show, write
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +25,7 @@ from torchcfm import ConditionalFlowMatcher
 
 from fmbench.config import TrainingSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.data.sources import RawData
+from fmbench.data.raw import RawData
 from fmbench.data.writer import write as write_data
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP
@@ -95,33 +96,37 @@ def theirs_of(
 
 
 def compare(
-    work: str, networks: tuple[nn.Module, nn.Module], dataset: DataSet, settings: TrainingSettings, device: torch.device, rounds: int
+    work: str,
+    networks: tuple[nn.Module, nn.Module],
+    dataset: DataSet,
+    settings: TrainingSettings,
+    device: torch.device,
+    rounds: int,
 ) -> tuple[dict[str, Any], Callable[[], Tensor]]:
     """Both steps in turn; ours is given back for a profile."""
-    ours, theirs = networks
-    x = torch.randn(4, *dataset.shape, device=device)
-    apart = difference(ours.to(device), theirs.to(device), x.contiguous())
+    ours, theirs = networks[0].to(device), networks[1].to(device)
+    apart = difference(ours, theirs, torch.randn(4, *dataset.shape, device=device))
     parameters = sum(p.numel() for p in ours.parameters())
 
     def run(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        return network(t, x)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            return network(t, x).float()
 
     mine = ours_of(ours, dataset, settings, device)
     other = theirs_of(theirs, dataset, settings, device, run)
+    steps = 10 if device.type == "cuda" else 1  # so that a GPU is waited for once in ten steps only
 
-    def finished(step: Callable[[], Any]) -> Callable[[], None]:
-        def work() -> None:
-            for _ in range(1 if device.type == "cpu" else 10):
+    def several(step: Callable[[], Any]) -> Callable[[], None]:
+        def steps_and_wait() -> None:
+            for _ in range(steps):
                 step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            _finish(device)
 
-        return work
+        return steps_and_wait
 
-    steps = 1 if device.type == "cpu" else 10
-    timed = in_turn(finished(mine), finished(other), rounds)
-    for key in ("ours_ms", "theirs_ms"):
-        timed[key] /= steps
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    timed = in_turn(several(mine), several(other), rounds, clock=clock)
+    timed |= {key: timed[key] / steps for key in ("ours_ms", "theirs_ms")}
     row = {"work": work, "batch": settings.batch_size, "parameters": parameters, "difference": apart, **timed}
     return row | {"ours_per_s": 1e3 * settings.batch_size / timed["ours_ms"]}, mine
 
@@ -135,13 +140,14 @@ def shares(work: str, step: Callable[[], Tensor], device: torch.device, steps: i
         began = time.perf_counter()
         for _ in range(steps):
             step()
-        if cuda:
-            torch.cuda.synchronize()
+        _finish(device)
         wall = 1e6 * (time.perf_counter() - began)
     groups: dict[str, float] = {}
     for event in found.key_averages():
         spent = event.self_device_time_total if cuda else event.self_cpu_time_total
-        name = next((group for group, words in GROUPS.items() if any(word in event.key.lower() for word in words)), "other operations")
+        name = next(
+            (group for group, words in GROUPS.items() if any(word in event.key.lower() for word in words)), "other operations"
+        )
         groups[name] = groups.get(name, 0.0) + spent
     groups["between operations (Python)" if not cuda else "idle"] = max(0.0, wall - sum(groups.values()))
     ordered = sorted(groups.items(), key=lambda item: -item[1])
@@ -161,16 +167,21 @@ GROUPS = {
 """Operations by what their names hold, the first that fits."""
 
 
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def matrix_rate(device: torch.device, size: int = 8192) -> float:
     """Operations a second of a product of two square bf16 matrices, the best of several."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     best = float("inf")
     for _ in range(20):
-        torch.cuda.synchronize()
+        _finish(device)
         began = time.perf_counter()
         for _ in range(5):
             a @ b
-        torch.cuda.synchronize()
+        _finish(device)
         best = min(best, (time.perf_counter() - began) / 5)
     return 2 * size**3 / best
 
@@ -185,56 +196,37 @@ def step_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     return int(counter.get_total_flops())
 
 
-def large(folder: Path, device: torch.device, rounds: int, network: dict[str, Any] = CIFAR10) -> list[dict[str, Any]]:
-    """The paper's CIFAR-10 network on a GPU, ours eager and compiled against theirs, all of them in bf16."""
-    shape, rate, rows = (3, 32, 32), matrix_rate(device), []
+def large(
+    folder: Path, device: torch.device, rounds: int, network: dict[str, Any], batches: tuple[int, ...]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A network in bf16, ours eager and compiled against theirs eager, and the share of the rate of matrix products."""
+    shape, rate, rows, profiles = (3, 32, 32), matrix_rate(device), [], []
     dataset = data(shape, folder)
     flops = step_flops(pair(shape, network)[0], shape)
-    for batch in (128, 256):
+    for batch in batches:
         for compiled in (False, True):
             settings = TrainingSettings(
-                iterations=ITERATIONS, batch_size=batch, learning_rate=5e-4, warmup_iterations=45_000, ema_decay=0.9999,
-                precision="bf16", compile=compiled,
-            )  # fmt: skip
-            ours, theirs = pair(shape, network)
-
-            def run(module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-                with torch.autocast(device.type, torch.bfloat16):
-                    return module(t, x).float()
-
-            mine = ours_of(ours, dataset, settings, device)
-            other = theirs_of(theirs, dataset, settings, device, run)
-
-            def ten(step: Callable[[], Any]) -> Callable[[], None]:
-                def work() -> None:
-                    for _ in range(10):
-                        step()
-                    torch.cuda.synchronize()
-
-                return work
-
-            timed = in_turn(ten(mine), ten(other), rounds)
-            per_second = 1e4 * batch / timed["ours_ms"]
-            rows.append(
-                {
-                    "work": f"CIFAR-10 network, bf16{', compiled' if compiled else ''}",
-                    "batch": batch,
-                    **{k: v / 10 if k.endswith("_ms") else v for k, v in timed.items()},
-                    "ours_per_s": per_second,
-                    "gflop_per_image": flops / 1e9,
-                    "matrix_tflops": rate / 1e12,
-                    "share_of_matrix_rate": per_second * flops / rate,
-                    "where": shares("", mine, device),
-                }
+                iterations=ITERATIONS,
+                batch_size=batch,
+                learning_rate=5e-4,
+                warmup_iterations=45_000,
+                ema_decay=0.9999,
+                precision="bf16",
+                compile=compiled,
             )
-    return rows
+            work = f"CIFAR-10 network, bf16{', compiled' if compiled else ''}"
+            row, step = compare(work, pair(shape, network), dataset, settings, device, rounds)
+            row |= {"gflop_per_image": flops / 1e9, "matrix_tflops": rate / 1e12}
+            rows.append(row | {"share_of_matrix_rate": row["ours_per_s"] * flops / rate})
+            profiles += shares(f"{work}, batch {batch}", step, device)
+    return rows, profiles
 
 
 def main() -> None:
-    options = parser(__doc__)
-    before = machine()
-    device = torch.device(options.device)
-    rows, profiles = [], []
+    options = arguments(__doc__, devices=True)
+    before, device = machine(), torch.device(options.device)
+    rows: list[dict[str, Any]] = []
+    profiles: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for work, shape, network, batch in (
             ("U-Net, 32 channels", (3, 32, 32), MIDDLE, 32),
@@ -244,26 +236,20 @@ def main() -> None:
             settings = TrainingSettings(
                 iterations=ITERATIONS, batch_size=batch, learning_rate=1e-3, warmup_iterations=100, ema_decay=0.999
             )
-            if network is None:
-                torch.manual_seed(0)
-                mlp = MLP(shape, width=192, depth=5)
-                networks: tuple[nn.Module, nn.Module] = (mlp, copy.deepcopy(mlp))
-            else:
-                networks = pair(shape, network)
+            mlp = MLP((2,), width=192, depth=5)
+            networks = (mlp, copy.deepcopy(mlp)) if network is None else pair(shape, network)
             row, step = compare(work, networks, data(shape, Path(folder) / work), settings, device, options.rounds)
             rows.append(row)
             profiles += shares(work, step, device)
         show(rows, COLUMNS)
-        print()
-        show(profiles, ["work", "where", "share"])
         tables = {"train_step": rows, "where": profiles}
         if device.type == "cuda":
-            tables["large"] = large(Path(folder) / "large", device, options.rounds)
+            tables["large"], more = large(Path(folder) / "large", device, options.rounds, CIFAR10, (128, 256))
             print()
-            show(tables["large"], [c for c in tables["large"][0] if c != "where"])
-            for row in tables["large"]:
-                print(f"\n{row['work']}, batch {row['batch']}")
-                show(row["where"], ["where", "share"])
+            show(tables["large"], [*COLUMNS, "gflop_per_image", "matrix_tflops", "share_of_matrix_rate"])
+            profiles += more
+        print()
+        show(profiles, ["work", "where", "share"])
     write(options.out, before, tables)
 
 

@@ -23,7 +23,7 @@ from fmbench.metrics.points import SUPPORTS, energy_distance
 from fmbench.records import write_rows
 from fmbench.rng import generator
 from fmbench.stages.common import Job
-from fmbench.training.loop import BatchSampler
+from fmbench.training.batches import BatchSampler
 
 FEATURES = 64
 
