@@ -1,12 +1,17 @@
-"""torchcfm's U-Net with the sizes and the weights of ours, so that both do the same work."""
+"""torchcfm's U-Net with the sizes and the weights of ours, so that both do the same work; and random data for both."""
 
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchcfm.models.unet import unet as torchcfm_unet
 
+from fmbench.data.prepared import DataSet, read
+from fmbench.data.raw import RawData
+from fmbench.data.writer import write
 from fmbench.networks.unet import UNet, group_norm
 
 SMALL: dict[str, Any] = {
@@ -68,3 +73,12 @@ def difference(ours: nn.Module, theirs: nn.Module, x: Tensor) -> float:
     if found > 1e-3:
         raise RuntimeError(f"the networks differ by {found:.2g}")
     return found
+
+
+def random_data(shape: tuple[int, ...], folder: Path, n: int = 2000) -> DataSet:
+    """Random samples as a prepared data set."""
+    g = np.random.default_rng(0)
+    images = len(shape) == 3
+    values = g.integers(0, 256, (n, *shape), np.uint8) if images else g.standard_normal((n, *shape)).astype(np.float32)
+    write(RawData(values, values[:10], "random", levels=256 if images else None), folder, {"dataset": "random"})
+    return read(folder)

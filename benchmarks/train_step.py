@@ -2,9 +2,9 @@
 
 Ours is an iteration of the training loop without its log: indices, batch, dequantisation, noise and times, learning rate,
 forward, backward, Adam, average. Theirs: a batch of float32 images by random indices, its matcher, its network, the mean square,
-Adam as torch makes it, a scheduler, and an average tensor by tensor. On the CPU: float32, one thread, and the processor's time, to
-which other jobs add nothing. On a GPU (--device cuda) also the paper's CIFAR-10 network in bf16 and compiled, and its share of the
-rate of matrix products measured there.
+Adam as torch makes it, a scheduler, and an average tensor by tensor. On the CPU: float32, one thread, and the processor's time,
+which other jobs do not add to. On a GPU (--device cuda) also the paper's CIFAR-10 network in bf16 and compiled, and its share of
+the rate of matrix products measured there.
 """
 
 import copy
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _peer import CIFAR10, MIDDLE, SMALL, difference, pair
+from _peer import CIFAR10, MIDDLE, SMALL, difference, pair, random_data
 from _timing import arguments, in_turn, machine, show, write
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -24,9 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchcfm import ConditionalFlowMatcher
 
 from fmbench.config import TrainingSettings
-from fmbench.data.prepared import DataSet, read
-from fmbench.data.raw import RawData
-from fmbench.data.writer import write as write_data
+from fmbench.data.prepared import DataSet
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP
 from fmbench.objectives import build
@@ -37,15 +35,6 @@ from fmbench.training.step import Step
 COLUMNS = ["work", "batch", "parameters", "difference", "ours_ms", "theirs_ms", "ratio", "ratio_low", "ratio_high", "ours_per_s"]
 ITERATIONS = 1_000_000
 """Of the schedule; never reached."""
-
-
-def data(shape: tuple[int, ...], folder: Path, n: int = 2000) -> DataSet:
-    """Random samples as a prepared data set."""
-    g = np.random.default_rng(0)
-    images = len(shape) == 3
-    values = g.integers(0, 256, (n, *shape), np.uint8) if images else g.standard_normal((n, *shape)).astype(np.float32)
-    write_data(RawData(values, values[:10], "random", levels=256 if images else None), folder, {"dataset": "random"})
-    return read(folder)
 
 
 def ours_of(network: nn.Module, dataset: DataSet, settings: TrainingSettings, device: torch.device) -> Callable[[], Tensor]:
@@ -201,7 +190,7 @@ def large(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A network in bf16, ours eager and compiled against theirs eager, and the share of the rate of matrix products."""
     shape, rate, rows, profiles = (3, 32, 32), matrix_rate(device), [], []
-    dataset = data(shape, folder)
+    dataset = random_data(shape, folder)
     flops = step_flops(pair(shape, network)[0], shape)
     for batch in batches:
         for compiled in (False, True):
@@ -238,7 +227,7 @@ def main() -> None:
             )
             mlp = MLP((2,), width=192, depth=5)
             networks = (mlp, copy.deepcopy(mlp)) if network is None else pair(shape, network)
-            row, step = compare(work, networks, data(shape, Path(folder) / work), settings, device, options.rounds)
+            row, step = compare(work, networks, random_data(shape, Path(folder) / work), settings, device, options.rounds)
             rows.append(row)
             profiles += shares(work, step, device)
         show(rows, COLUMNS)
