@@ -45,6 +45,7 @@ from fmbench.workflow import preflight
 
 SEED = 3
 CPU = torch.device("cpu")
+MODEL_FILES = ("model.safetensors", "snapshots.safetensors", "averages.safetensors", "curve.parquet", "config.json")
 TRAINED = ["fm_ot", "ddpm", "mine"]
 ORACLES = ["oracle_ot", "near"]
 METHODS = [*TRAINED, *ORACLES]
@@ -303,7 +304,7 @@ def test_checkpoints_are_kept_by_settings_code_data_and_versions(bench):
 
 def test_training_again_gives_the_same_bytes(spoilable, bench):
     folder = spoilable.folder("train", "board", "fm_ot")
-    before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "curve.parquet", "config.json")}
+    before = {name: (folder / name).read_bytes() for name in MODEL_FILES}
     shutil.rmtree(folder)
     shutil.rmtree(spoilable.results / "checkpoints")
     assert spoilable.run("train", "board", "fm_ot").code == 0
@@ -316,7 +317,7 @@ def test_a_killed_training_run_again_gives_the_same_bytes(spoilable, monkeypatch
     from fmbench.training import loop
 
     folder = spoilable.folder("train", "board", "fm_ot")
-    before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "curve.parquet", "config.json")}
+    before = {name: (folder / name).read_bytes() for name in MODEL_FILES}
     shutil.rmtree(folder)
     shutil.rmtree(spoilable.results / "checkpoints")
 
@@ -874,7 +875,7 @@ def test_an_oracle_trained_again_is_the_same_bytes(bench, tmp_path):
     said = command("train", "--spec", canonical(bench.spec("train", "tall", "near")), "--progress", "lines", *folders)
     assert said.code == 0
     assert "no training: 20 points, bandwidth 0.3, least loss" in said.err and not (tmp_path / "none").exists()
-    for name in ("model.safetensors", "curve.parquet", "config.json"):
+    for name in MODEL_FILES:
         assert (tmp_path / "again" / name).read_bytes() == (bench.folder("train", "tall", "near") / name).read_bytes()
 
 
