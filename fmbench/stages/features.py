@@ -5,8 +5,9 @@ test and train, both real. That distance holds the classifier's generalisation g
 set can come below it. For points, the energy distance between train and test.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -166,3 +167,59 @@ def distances(
         distance = frechet_distance(feature_statistics(features[:floor_n]), reference)
         result["frechet_at_floor_n"] = (distance, floor_n)
     return result
+
+
+class Measurement(NamedTuple):
+    """One number about samples."""
+
+    metric: str
+    value: float
+    unit: str
+    n: int
+    features: str
+    reference: str
+
+
+class Metric(NamedTuple):
+    """What a judge measures, for a row where it could not be."""
+
+    metric: str
+    unit: str
+    features: str
+    reference: str
+
+
+class Judge:
+    """What :func:`run` wrote, at work on samples of one data set."""
+
+    def __init__(self, folder: Path, dataset: DataSet, device: torch.device) -> None:
+        self.extractor, self.classifier = load_extractor(folder, dataset, device)
+        self.dataset, self.device = dataset, device
+        self.primary = "frechet" if dataset.is_images else "energy_distance"
+        self.features = self.extractor["name"]
+        self.reference = reference_name(dataset) if dataset.is_images else f"test, n = {len(dataset.test)}"
+        self.statistics: Any = None
+
+    def metrics(self, only: Sequence[str] | None = None) -> list[Metric]:
+        """What :meth:`measure` gives."""
+        unit = "squared features" if self.dataset.is_images else "data units"
+        return [Metric(self.primary, unit, self.features, self.reference)]
+
+    def measure(self, samples: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
+        """Measurements of finite samples (N, *) in model space."""
+        (main,) = self.metrics(only)
+        values = self.dataset.to_data(samples)
+        if self.classifier is None:
+            test = np.asarray(self.dataset.test, np.float64)
+            value = energy_distance(values.astype(np.float64), test)
+        else:
+            if self.statistics is None:
+                self.statistics = feature_statistics(_features(self.classifier, self.dataset, self.dataset.train, self.device))
+            found = feature_statistics(_features(self.classifier, self.dataset, values, self.device))
+            value = frechet_distance(found, self.statistics)
+        return [Measurement(main.metric, value, main.unit, len(values), main.features, main.reference)]
+
+
+def load_judge(folder: Path, dataset: DataSet, device: torch.device) -> Judge:
+    """The judge that :func:`run` wrote."""
+    return Judge(folder, dataset, device)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fmbench.data.prepared import read
+from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.records import write_rows
 from fmbench.stages.common import Job
@@ -22,13 +23,7 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
     """Write ``rows.parquet`` into ``out``: distances between the samples and the data."""
     dataset = read(data)
     extractor, classifier = load_extractor(features_folder, dataset, job.device)
-    path = samples_folder / "samples.npy"
-    try:
-        samples = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it and rerun the sampling") from None
-    if samples.shape[1:] != dataset.shape:
-        raise DataError(f"{path} holds samples of {samples.shape[1:]}, the data set has {dataset.shape}; rerun the sampling")
+    samples = load_samples(samples_folder, dataset)
 
     reference = reference_name(dataset) if dataset.is_images else f"test, n = {len(dataset.test)}"
     columns = {"features": extractor["name"], "reference": reference}
@@ -45,3 +40,19 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
             job.skip(metric, UNITS[metric], reason, n=len(samples), **columns)
         job.console.say(f"skipped, {reason}")
     write_rows(out / "rows.parquet", job.rows)
+
+
+def load_samples(folder: Path, dataset: DataSet) -> NDArray:
+    """The samples (n, *), in model space, that the stage ``sample`` wrote; NaN where its solve failed.
+
+    Raises:
+        DataError: the file is missing or truncated, or holds samples of another shape.
+    """
+    path = folder / "samples.npy"
+    try:
+        samples: NDArray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it and rerun the sampling") from None
+    if samples.shape[1:] != dataset.shape:
+        raise DataError(f"{path} holds samples of {samples.shape[1:]}, the data set has {dataset.shape}; rerun the sampling")
+    return samples
