@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from fmbench.broadcast import expand_to
 from fmbench.config import SampleSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.files import atomic
+from fmbench.files import atomic_array
 from fmbench.records import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews, write_rows, write_table
 from fmbench.solvers.adaptive import dopri5
 from fmbench.stages.common import Job, base_noise, batches
 from fmbench.stages.models import load_model
 from fmbench.stages.solves import Stopwatch
+
+BLOCK = 2**22
+"""Values in memory at a time, where all samples are gone through."""
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
@@ -26,14 +29,22 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = SampleSettings.model_validate(job.spec["settings"])
+    with atomic_array(out / "samples.npy", (settings.n, *dataset.shape)) as samples:
+        fill(job, dataset, settings, model_folder, samples, out)
+    write_table(out / "preview.parquet", preview(dataset, samples, job.spec["method"], job.spec["seed"]))
+    write_rows(out / "rows.parquet", job.rows)
+
+
+def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Path, samples: NDArray, out: Path) -> None:
+    """Fill ``samples``, batch by batch, with NaN for those that failed, and add the rows to ``job``."""
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     seed, objective = job.spec["seed"], model.objective
     columns = {"rtol": settings.rtol, "atol": settings.atol}
     per_sample = columns | {"n": settings.n, "batch": min(settings.batch, settings.n), "solver": "dopri5"}
     shared = columns | {"n": settings.shared_batch, "batch": settings.shared_batch, "solver": "dopri5_shared"}
 
-    samples = np.full((settings.n, *dataset.shape), np.nan, dtype=np.float32)
     if model.reason:
+        samples[:] = np.nan
         reason = f"training diverged: {model.reason}"
         for metric in ("nfe", "nfe_std_over_samples", "nfe_max"):
             job.skip(metric, "evaluations", reason, **per_sample)
@@ -71,7 +82,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             mean = field.evaluations / settings.n
             for metric, value in (("nfe", mean), ("nfe_std_over_samples", spent.std().item()), ("nfe_max", spent.max().item())):
                 job.add(metric, None if lost else value, "evaluations", nfe=mean, **per_sample, **status)
-            std = None if lost else float(samples.astype(np.float64).std())
+            std = None if lost else standard_deviation(samples)
             job.add("sample_std", std, "model units", nfe=mean, **per_sample, **status)
 
             seconds = watch.seconds / settings.n
@@ -89,10 +100,13 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
             f"{lost} failed -> {out}"
         )
 
-    with atomic(out / "samples.npy") as temporary:
-        np.save(temporary, samples, allow_pickle=False)
-    write_table(out / "preview.parquet", preview(dataset, samples, job.spec["method"], seed))
-    write_rows(out / "rows.parquet", job.rows)
+
+def standard_deviation(samples: NDArray) -> float:
+    """That of all values, in float64, a block of samples at a time."""
+    rows = max(1, BLOCK // samples[0].size)
+    blocks = range(0, len(samples), rows)
+    mean = sum(samples[i : i + rows].astype(np.float64).sum() for i in blocks) / samples.size
+    return float(np.sqrt(sum(((samples[i : i + rows].astype(np.float64) - mean) ** 2).sum() for i in blocks) / samples.size))
 
 
 def nfe_table(job: Job, nfe: torch.Tensor, failed: torch.Tensor) -> pa.Table:
