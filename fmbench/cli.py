@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
-from fmbench.names import FIGURES
+from fmbench.names import FIGURES, JOINED
 from fmbench.progress import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -47,7 +47,7 @@ def _spec(text: str, command: str) -> dict[str, Any]:
         raise ConfigError("--spec must be an object with a stage. Print one with `fmbench spec`")
     stage = {"table1": "tables"}.get(command, command)
     wanted = {"prepare": "source", "features": "settings", "train": "method", "quality": "samples", "check": "methods"}
-    wanted |= {"table1": "overrides", "table4": "draws"}
+    wanted |= {"table1": "overrides", "table4": "draws", "join": "kind"}
     if spec["stage"] != stage or wanted.get(command, "stage") not in spec:
         raise ConfigError(
             f"--spec is not one of `fmbench {command}`: its stage is {spec['stage']!r}. Print one with `fmbench spec`"
@@ -246,6 +246,15 @@ def collect(
 
 
 @app.command()
+def join(spec: Spec, results: Folder, log: Log = None, mode: Mode = "auto") -> None:
+    """Join one file of every model into one of the results folder: nfe, along, budget, budget_previews or states."""
+    from fmbench.stages.join import run
+
+    values = _spec(spec, "join")
+    run(values, results, _console(values, mode, log))
+
+
+@app.command()
 def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
     """Write Table 1 as CSV (--out), Markdown and LaTeX (beside it)."""
     from fmbench.report.tables import write_table1
@@ -291,8 +300,8 @@ def figure(
 
 @app.command()
 def spec(
-    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, likelihood, draws, sweep, ...")],
-    dataset: Annotated[str | None, typer.Argument()] = None,
+    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, ..., join")],
+    dataset: Annotated[str | None, typer.Argument(help="a data set; of join, what is joined")] = None,
     method: Annotated[str | None, typer.Argument()] = None,
     seed: Annotated[int, typer.Argument()] = 0,
     configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
@@ -310,11 +319,15 @@ def spec(
         "table4": specs.table4,
     }
     by_data: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
-    by_model = ("train", "sample", "likelihood", "draws", "sweep", "quality")
-    if stage not in (*whole, *by_data, *by_model):
-        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model))}")
+    by_model = ("train", *MODEL_STAGES)
+    if stage not in (*whole, *by_data, *by_model, "join"):
+        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model, 'join'))}")
     if stage in whole:
         values = whole[stage](config)
+    elif stage == "join":
+        if dataset not in JOINED:
+            raise ConfigError(f"stage 'join' needs what to join in place of a data set: {', '.join(JOINED)}")
+        values = specs.join(dataset, config)
     elif dataset is None:
         raise ConfigError(f"stage {stage!r} needs a data set; this config has {', '.join(config.datasets)}")
     elif stage in by_data:
