@@ -35,6 +35,8 @@ MAYBE_UNLABELLED = ("folder", "array", "hf_parquet")
 """Those whose samples may have no labels: it is known once they are prepared."""
 DECODED = ("imagenet", "folder", "hf_parquet")
 """Those that decode image files, which is worth several processes."""
+EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
+"""Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {
     "fig02": ("theory/fields.parquet",),
     "fig03": ("theory/trajectories.parquet",),

@@ -27,7 +27,7 @@ def features(config: Config, dataset: str) -> Spec:
         "data": settings_hash(prepare(config, dataset)),
         "seed": config.seeds[0],
         "device": config.device,
-        "settings": config.dataset(dataset).evaluation.features.model_dump(),
+        "settings": config.dataset(dataset).evaluation.features.used(),
     }
 
 
@@ -75,7 +75,11 @@ def check(config: Config) -> Spec:
         "stage": "check",
         "methods": [method_values(m.resolve()) for m in config.methods],
         "datasets": {
-            d: {"data": config.dataset(d).data.model_dump(), "network": config.dataset(d).network.model_dump()}
+            d: {
+                "data": config.dataset(d).data.model_dump(),
+                "network": config.dataset(d).network.model_dump(),
+                "extractors": [part.model_dump() for part in config.dataset(d).evaluation.features.extractors()],
+            }
             for d in config.datasets
         },
         "grids": _grids(config),
@@ -140,6 +144,16 @@ def images(config: Config) -> list[str]:
 def theory(config: Config) -> Spec:
     """What is drawn and tabulated from the methods' definitions alone."""
     return {"stage": "theory", "methods": [method_values(m.resolve()) for m in config.methods]}
+
+
+JUDGED = ("quality",)
+"""Stages of a model that run the feature extractor, whose code is part of theirs."""
+
+
+def code_specs(stage: str, config: Config, dataset: str, method: str, seed: int) -> list[Spec]:
+    """The specs whose plug-ins a stage of one model runs."""
+    model = train(config, dataset, method, seed)
+    return [model, features(config, dataset)] if stage in JUDGED else [model]
 
 
 def code_stage(spec: Spec) -> str:

@@ -168,7 +168,7 @@ def test_an_edit_of_the_training_reruns_no_oracle(copy):
     before = copy.hashes()
     copy.edit("training/loop.py", '"""How a training ended.', 'SOMETHING_NEW = 1\n    """How a training ended.')
     copy.edit("stages/train.py", "images_seen", "images_shown")
-    assert changed(before, copy.hashes()) == {"train", "features", "quality"}  # the classifier has the same loop
+    assert changed(before, copy.hashes()) == {"train", "features"}  # the classifier has the same sampler
 
 
 def test_a_table_reruns_no_measurement(copy):
@@ -220,8 +220,8 @@ def test_a_new_import_is_followed(copy):
         ),
         (
             "quality",
-            {"metrics.frechet", "metrics.points", "stages.features"},
-            {"solvers.fixed", "solvers.adaptive", "oracle", "stages.models"},
+            {"metrics.frechet", "metrics.kid", "metrics.points", "stages.judge", "stages.classifier", "extractors", "inception"},
+            {"solvers.fixed", "solvers.adaptive", "oracle", "stages.models", "stages.features", "training.loop"},
         ),
         ("theory", {"oracle", "weighting", "solvers.ddim", "networks.mlp"}, {"training.loop", "data.prepared", "report.theory"}),
         ("collect", {"records"}, {"report.tables", "objectives"}),

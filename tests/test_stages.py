@@ -38,8 +38,8 @@ from fmbench.solvers.fixed import integrate
 from fmbench.solvers.grids import GRIDS, uniform_grid
 from fmbench.solvers.tableaux import FIXED
 from fmbench.stages import check
+from fmbench.stages.classifier import Classifier, to_images
 from fmbench.stages.common import new_network
-from fmbench.stages.features import load_extractor, to_images
 from fmbench.stages.models import Model, load_model
 from fmbench.workflow import preflight
 
@@ -218,9 +218,13 @@ METRICS: dict[str, set[str]] = {
 }
 
 
+OF_POINTS = {"energy_distance", "sliced_wasserstein", "mmd"}
+OF_IMAGES = {"frechet", "kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"}
+
+
 def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:
     if stage == "quality":
-        return {"energy_distance", "off_support"} if dataset == "board" else {"frechet", "frechet_at_floor_n"}
+        return OF_POINTS | {"off_support"} if dataset == "board" else OF_IMAGES | {"frechet_at_floor_n"}
     more: set[str] = set()
     if method in ORACLES:
         more = {"train": {"bandwidth"}, "likelihood": {"nll_own", "nll_own_closed_form"}}.get(stage, more)
@@ -1071,11 +1075,19 @@ def test_the_quality_of_points(bench):
     assert (distance["features"], distance["reference"]) == ("coordinates", "test, n = 50")
 
 
+def tall_classifier(bench):
+    """The classifier from its weights alone."""
+    folder = bench.results / "features" / "tall"
+    width, classes = (read_json(folder / "extractor.json")["extractors"][0][k] for k in ("width", "classes"))
+    classifier = Classifier(bench.data("tall").shape, classes, width)
+    load_weights(folder / "classifier.safetensors", classifier)
+    return classifier.eval()
+
+
 def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
     data = bench.data("tall")
-    extractor, classifier = load_extractor(bench.results / "features" / "tall", data, CPU)
+    extractor, classifier = read_json(bench.results / "features" / "tall" / "extractor.json"), tall_classifier(bench)
     samples = data.to_data(np.load(bench.folder("sample", "tall", "fm_ot") / "samples.npy"))
-    assert classifier is not None
     with torch.no_grad():
         features, reference = (classifier.features(to_images(data, v)).numpy() for v in (samples, data.train))
     whole, at_floor = (bench.row("quality", "tall", "fm_ot", m) for m in ("frechet", "frechet_at_floor_n"))
@@ -1093,11 +1105,10 @@ def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
 
 def test_the_floor_of_images(bench):
     rows = {r["metric"]: r for r in bench.rows("features", "tall")}
-    assert set(rows) == {"data_std", "classifier_accuracy", "frechet_floor"}
+    assert set(rows) == {"data_std", "classifier_accuracy", *(f"{m}_floor" for m in OF_IMAGES)}
     assert 0.7 < rows["classifier_accuracy"]["value"] <= 1
     data = bench.data("tall")
-    _, classifier = load_extractor(bench.results / "features" / "tall", data, CPU)
-    assert classifier is not None
+    classifier = tall_classifier(bench)
     with torch.no_grad():
         test, train = (feature_statistics(classifier.features(to_images(data, v)).numpy()) for v in (data.test, data.train))
     assert rows["frechet_floor"]["value"] == pytest.approx(frechet_distance(test, train), rel=1e-4)

@@ -9,7 +9,7 @@ from fmbench.data.prepared import read
 from fmbench.files import read_json
 from fmbench.records import write_rows
 from fmbench.stages.common import Job
-from fmbench.stages.features import load_judge
+from fmbench.stages.judge import load_judge
 from fmbench.stages.models import load_model, load_snapshots
 from fmbench.stages.solves import adaptive
 
@@ -23,7 +23,7 @@ def run(job: Job, data: Path, model_folder: Path, features_folder: Path, out: Pa
     dataset = read(data)
     settings = AlongSettings.model_validate(job.spec["settings"])
     final = load_model(model_folder, dataset, job.device, job.spec["model"])
-    judge = load_judge(features_folder, dataset, job.device)
+    judge = load_judge(features_folder, dataset, job.device, job.console)
     (main,) = judge.metrics(only=(judge.primary,))
     judged = {"features": main.features, "reference": main.reference}
     columns = {"n": settings.n, "batch": min(settings.batch, settings.n), "solver": "dopri5"}

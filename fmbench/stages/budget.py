@@ -13,7 +13,7 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.provenance import versions
 from fmbench.records import BUDGET_PREVIEWS, DIVERGED, PREVIEW_POINTS, previews, read_rows, read_table, write_rows, write_table
 from fmbench.stages.common import Job
-from fmbench.stages.features import Judge, load_judge
+from fmbench.stages.judge import Judge, load_judge
 from fmbench.stages.models import load_model
 from fmbench.stages.quality import load_samples
 from fmbench.stages.solves import fixed
@@ -34,7 +34,7 @@ def run(
     dataset = read(data)
     settings = BudgetSettings.model_validate(job.spec["settings"])
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
-    judge = load_judge(features_folder, dataset, job.device)
+    judge = load_judge(features_folder, dataset, job.device, job.console)
     (main,) = judge.metrics(only=(judge.primary,))
     judged = {"features": main.features, "reference": main.reference}
     cells, n = settings.cells(), settings.n

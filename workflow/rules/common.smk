@@ -68,8 +68,8 @@ def model_spec(stage):
 
 
 def model_code(stage):
-    """The stage's code, with that of the method's and network's plug-ins, which it runs too."""
-    return lambda w: code(stage, specs.train(settings, w.dataset, w.method, int(w.seed)))
+    """The stage's code, with that of the method's, network's and extractor's plug-ins, which it runs too."""
+    return lambda w: code(stage, specs.code_specs(stage, settings, w.dataset, w.method, int(w.seed)))
 
 
 def of_models(pattern, models=MODELS):
