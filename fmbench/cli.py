@@ -403,6 +403,28 @@ def plan(
 
 
 @app.command()
+def prune(
+    results: Annotated[Path, typer.Option(help="a results folder")] = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only listed")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="also those of finished models and of trainings that could go on; all but those in use")
+    ] = False,
+) -> None:
+    """List the checkpoints of a results folder, and with --yes remove those that no model of it was trained from."""
+    from fmbench.stages.prune import find, remove, text
+
+    found = find(results)
+    going = [one for one in found if one.left_over or (everything and not one.in_use)]
+    if found:
+        typer.echo(text(found, going))
+    size = f"{sum(one.size for one in going) / 2**20:.1f} MiB"
+    if not yes:
+        typer.echo(f"{len(going)} of {len(found)} folders, {size}, can go; nothing was removed, --yes does it")
+        return
+    typer.echo(f"{remove(going) / 2**20:.1f} MiB of {size} removed")
+
+
+@app.command()
 def schema() -> None:
     """Print the config's JSON schema (workflow/schemas/config.schema.json is this, for editors)."""
     from fmbench.config import Config
