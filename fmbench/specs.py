@@ -146,7 +146,7 @@ def theory(config: Config) -> Spec:
     return {"stage": "theory", "methods": [method_values(m.resolve()) for m in config.methods]}
 
 
-JUDGED = ("quality",)
+JUDGED = ("quality", "along", "budget")
 """Stages of a model that run the feature extractor, whose code is part of theirs."""
 
 

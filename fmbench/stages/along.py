@@ -11,7 +11,7 @@ from fmbench.records import write_rows
 from fmbench.stages.common import Job
 from fmbench.stages.judge import load_judge
 from fmbench.stages.models import load_model, load_snapshots
-from fmbench.stages.solves import adaptive
+from fmbench.stages.stops import adaptive
 
 
 def run(job: Job, data: Path, model_folder: Path, features_folder: Path, out: Path) -> None:

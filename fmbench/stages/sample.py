@@ -15,7 +15,7 @@ from fmbench.records import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews, write
 from fmbench.solvers.adaptive import dopri5
 from fmbench.stages.common import Job, base_noise, batches
 from fmbench.stages.models import load_model
-from fmbench.stages.solves import Stopwatch
+from fmbench.stages.timing import Stopwatch
 
 BLOCK = 2**22
 """Values in memory at a time, where all samples are gone through."""

@@ -10,7 +10,7 @@ from fmbench.data.prepared import read
 from fmbench.records import PREVIEW_POINTS, STATES, previews, write_table
 from fmbench.stages.common import Job
 from fmbench.stages.models import load_model
-from fmbench.stages.solves import stops
+from fmbench.stages.stops import stops
 
 IMAGES = 8
 
