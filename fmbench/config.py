@@ -44,6 +44,7 @@ Several = Annotated[int, Field(ge=2), BeforeValidator(_number)]
 """A number of samples: one has no spread."""
 Natural = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 def _known(what: str, known: tuple[str, ...]) -> BeforeValidator:
@@ -109,15 +110,49 @@ class TrainingSettings(Settings):
     betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     adam_epsilon: Positive = 1e-8
     ema_decay: Decay = 0.999
+    more_ema_decays: list[Decay] = Field(
+        [], description="further averages kept at once, written to averages.safetensors; evaluated is that of ema_decay"
+    )
     clip_norm: Positive | None = Field(None, description="clip the gradient's norm; null for the paper's none")
+    precision: Precision = Field(
+        "fp32",
+        description="of the network's products and convolutions in training: fp32; tf32 (NVIDIA GPUs); bf16 or fp16 by autocast, "
+        "with float32 weights, loss and optimiser, fp16 with a loss scaler. On a CPU 16 bits are for trials: the same "
+        "rounding, no speed",
+    )
+    compile: bool = Field(False, description="torch.compile of the network; its time is the row compile_seconds")
+    accumulation: Count = Field(
+        1, description="micro-batches that a batch is cut into, for less memory: the same gradient to rounding"
+    )
+    flips: bool = Field(False, description="mirror each training image left to right with probability 1/2; images only")
+    resident_mib: Natural = Field(
+        4096, description="a training split of at most so many MiB is held on the device, a larger one streamed: the same batches"
+    )
+    snapshots: Natural = Field(5, description="averaged weights are kept at so many evenly spaced iterations, the last included")
     checkpoint_every: Count = 500
     log_every: Count = 50
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
+    def _possible(self) -> Self:
         if self.warmup_iterations >= self.iterations:
             raise ValueError(f"warmup_iterations ({self.warmup_iterations}) must be less than iterations ({self.iterations})")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation}): its micro-batches "
+                "weigh the same"
+            )
+        decays = [self.ema_decay, *self.more_ema_decays]
+        twice = sorted({d for d in decays if decays.count(d) > 1})
+        if twice:
+            raise ValueError(f"more_ema_decays: {twice[0]} is there already, as ema_decay or twice")
         return self
+
+    def snapshot_steps(self) -> list[int]:
+        """The iterations whose averaged weights are kept: k iterations / snapshots, rounded down, for k = 1, 2, ...
+
+        As many as there are iterations, if more are asked for.
+        """
+        return sorted({k * self.iterations // self.snapshots for k in range(1, self.snapshots + 1)} - {0})
 
 
 class TrainingOverrides(Settings):
@@ -130,6 +165,8 @@ class TrainingOverrides(Settings):
     warmup_iterations: Natural | None = None
     ema_decay: Decay | None = None
     clip_norm: Positive | None = None
+    precision: Precision | None = None
+    accumulation: Count | None = None
 
 
 class OracleSettings(Settings):
@@ -547,6 +584,11 @@ class Config(Settings):
     results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$")] = "results"
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_number)]], Field(min_length=1)] = [0, 1]
     device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
+    processes: Count = Field(
+        1,
+        description="processes of one training, each with its share of every batch, on its own GPU if the device is cuda; part "
+        "of every trained model, as sums are rounded in another order",
+    )
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[
         list[Annotated[MethodSettings, BeforeValidator(_by_name, json_schema_input_type=str | MethodSettings)]],
@@ -578,7 +620,23 @@ class Config(Settings):
                 except ValidationError as error:
                     message = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
                     raise ValueError(f"training of {method.name} on {dataset}: {message}") from None
+                self._trainable(dataset, method.name)
         return self
+
+    def _trainable(self, dataset: str, method: str) -> None:
+        training, source = self.training(dataset, method), self.settings[dataset].data
+        where = f"training of {method} on {dataset}"
+        pieces = self.processes * training.accumulation
+        if training.batch_size % pieces:
+            raise ValueError(
+                f"{where}: batch_size ({training.batch_size}) must be a multiple of processes x accumulation "
+                f"({self.processes} x {training.accumulation})"
+            )
+        if training.precision == "tf32" and self.device == "cpu":
+            raise ValueError(f"{where}: precision tf32 is one of NVIDIA GPUs; on device cpu choose fp32")
+        shape = names.sample_shape(source.source, source.parameters)
+        if training.flips and shape is not None and len(shape) != 3:
+            raise ValueError(f"{where}: flips are of images, and {source.source} has points; set flips to false")
 
     def method(self, name: str) -> MethodSettings:
         """The settings of one method."""

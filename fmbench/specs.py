@@ -45,6 +45,7 @@ def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
     if resolved.oracle is None:
         spec["network"] = config.dataset(dataset).network.model_dump()
         spec["training"] = config.training(dataset, method).model_dump()
+        spec["processes"] = config.processes
     return spec
 
 

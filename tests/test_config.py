@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from fmbench.config import (
     OracleSettings,
     SolverSettings,
     SweepSettings,
+    TrainingSettings,
     canonical,
     load,
     method_from_values,
@@ -778,7 +780,7 @@ def test_an_oracles_spec_has_neither_network_nor_training():
     config = parse(WITH_ORACLES)
     assert specs.oracles(config) == ["oracle_vp", "far"]
     network, oracle = (specs.train(config, "board", method, 1) for method in ("ddpm", "far"))
-    assert set(network) - set(oracle) == {"network", "training"} and set(oracle) <= set(network)
+    assert set(network) - set(oracle) == {"network", "training", "processes"} and set(oracle) <= set(network)
     assert (specs.code_stage(network), specs.code_stage(oracle)) == ("train", "oracles")
     evaluation = specs.evaluate("sample", config, "board", "far", 1)
     assert specs.code_stage(evaluation) == "sample" and evaluation["model"] == settings_hash(oracle)
@@ -885,3 +887,52 @@ def test_plugins_finds_dotted_names_at_any_depth():
     assert specs.plugins(specs.prepare(config, "board")) == ("outsider:two_points",)
     assert specs.plugins(specs.prepare(config, "digits")) == ()
     assert set(specs.plugins({"a": [{"b": ["x:y"]}, ("z", "p.q:R")], "n": 1})) == {"x:y", "p.q:R"}
+
+
+# How a training is run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 10, "accumulation": 4}, r"batch_size \(10\) must be a multiple of accumulation \(4\)"),
+        ({"more_ema_decays": [0.5, 0.999]}, "more_ema_decays: 0.999 is there already, as ema_decay or twice"),
+        ({"more_ema_decays": [0.5, 0.5]}, "more_ema_decays: 0.5 is there already, as ema_decay or twice"),
+        ({"precision": "fp64"}, "precision: .*'fp32', 'tf32', 'bf16' or 'fp16'"),
+        ({"precision": "tf32"}, "training of ddpm on board: precision tf32 is one of NVIDIA GPUs; on device cpu choose fp32"),
+        ({"flips": True}, "training of ddpm on board: flips are of images, and checkerboard has points"),
+    ],
+)
+def test_trainings_that_cannot_be_run(changes, message):
+    found = complaint(changed(*((f"settings.board.training.{key}", value) for key, value in changes.items())))
+    assert re.search(message, found), found
+
+
+def test_the_batch_is_shared_by_processes_and_micro_batches():
+    shared = [("processes", 4), ("settings.board.training.batch_size", 24)]
+    message = complaint(changed(*shared, ("settings.board.training.accumulation", 4)))
+    assert "training of ddpm on board: batch_size (24) must be a multiple of processes x accumulation (4 x 4)" in message
+    message = complaint(changed(*shared, ("methods.2.training", {"accumulation": 12})))
+    assert "training of mine on board: batch_size (24) must be a multiple of processes x accumulation (4 x 12)" in message
+    assert parse(changed(*shared, ("settings.board.training.accumulation", 3))).processes == 4
+
+
+def test_a_gpu_has_tf32_and_images_have_flips():
+    config = parse(changed(("device", "cuda"), ("methods.2.training", {"precision": "tf32"})))
+    assert [config.training("board", m).precision for m in ("fm_ot", "mine")] == ["fp32", "tf32"]
+    assert parse(changed(("settings.digits.training", {"flips": True}))).training("digits", "ddpm").flips
+
+
+@pytest.mark.parametrize(
+    ("iterations", "snapshots", "steps"),
+    [(100, 5, [20, 40, 60, 80, 100]), (30, 4, [7, 15, 22, 30]), (3, 5, [1, 2, 3]), (7, 1, [7]), (7, 0, [])],
+)
+def test_snapshots_are_evenly_spaced_and_the_last_is_the_end(iterations, snapshots, steps):
+    assert TrainingSettings(iterations=iterations, snapshots=snapshots).snapshot_steps() == steps
+
+
+def test_the_number_of_processes_is_part_of_a_training_alone():
+    one, two = (parse(changed(("processes", n))) for n in (1, 2))
+    a, b = (specs.train(config, "board", "ddpm", 0) for config in (one, two))
+    assert a["processes"] == 1 and a | {"processes": 2} == b
+    assert specs.features(one, "digits") == specs.features(two, "digits")

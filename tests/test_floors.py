@@ -27,6 +27,7 @@ FLOORS = [
         "progress",
         "codehash",
         "weights",
+        "distributed",
         "inception",
         "extractors",
     },

@@ -48,6 +48,7 @@ from fmbench.workflow import preflight
 
 SEED = 3
 CPU = torch.device("cpu")
+MODEL_FILES = ("model.safetensors", "snapshots.safetensors", "averages.safetensors", "curve.parquet", "config.json")
 TRAINED = ["fm_ot", "ddpm", "mine"]
 ORACLES = ["oracle_ot", "near"]
 METHODS = [*TRAINED, *ORACLES]
@@ -108,18 +109,6 @@ VALUES: dict[str, Any] = {
 }
 
 
-def write_snapshots(folder: Path) -> None:
-    import safetensors.torch
-
-    if (folder / "snapshots.safetensors").exists():
-        return
-    config = read_json(folder / "config.json")
-    weights = safetensors.torch.load_file(folder / "model.safetensors") if "network" in config["spec"] else {}
-    steps = [] if not weights else [1, *([config["step"]] if not config["reason"] else [])]
-    tensors = {f"{s:08d}/{k}": v * (1 if s > 1 else 0.5) for s in steps for k, v in weights.items()}
-    safetensors.torch.save_file(tensors, folder / "snapshots.safetensors", metadata={"fmbench": json.dumps({"steps": steps})})
-
-
 class Bench:
     """A results folder, and the stages that fill it, laid out as the Snakefile does it."""
 
@@ -168,7 +157,6 @@ class Bench:
         for dataset in self.config.datasets:
             for method in self.config.methods:
                 said += [self.run(stage, dataset, method.name) for stage in ("train", *STAGES)]
-                write_snapshots(self.folder("train", dataset, method.name))
                 said += [self.run(stage, dataset, method.name) for stage in FOR_FIGURES]
                 if dataset == "tall" and method.name in specs.table4(self.config)["methods"]:
                     said.append(self.run("draws", dataset, method.name))
@@ -337,7 +325,7 @@ def test_checkpoints_are_kept_by_settings_code_data_and_versions(bench):
 
 def test_training_again_gives_the_same_bytes(spoilable, bench):
     folder = spoilable.folder("train", "board", "fm_ot")
-    before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "curve.parquet", "config.json")}
+    before = {name: (folder / name).read_bytes() for name in MODEL_FILES}
     shutil.rmtree(folder)
     shutil.rmtree(spoilable.results / "checkpoints")
     assert spoilable.run("train", "board", "fm_ot").code == 0
@@ -350,7 +338,7 @@ def test_a_killed_training_run_again_gives_the_same_bytes(spoilable, monkeypatch
     from fmbench.training import loop
 
     folder = spoilable.folder("train", "board", "fm_ot")
-    before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "curve.parquet", "config.json")}
+    before = {name: (folder / name).read_bytes() for name in MODEL_FILES}
     shutil.rmtree(folder)
     shutil.rmtree(spoilable.results / "checkpoints")
 
@@ -908,7 +896,7 @@ def test_an_oracle_trained_again_is_the_same_bytes(bench, tmp_path):
     said = command("train", "--spec", canonical(bench.spec("train", "tall", "near")), "--progress", "lines", *folders)
     assert said.code == 0
     assert "no training: 20 points, bandwidth 0.3, least loss" in said.err and not (tmp_path / "none").exists()
-    for name in ("model.safetensors", "curve.parquet", "config.json"):
+    for name in MODEL_FILES:
         assert (tmp_path / "again" / name).read_bytes() == (bench.folder("train", "tall", "near") / name).read_bytes()
 
 

@@ -42,7 +42,7 @@ from fmbench.stages.judge import (
     reference_name,
     write_reference,
 )
-from fmbench.training.loop import BatchSampler
+from fmbench.training.batches import BatchSampler
 
 __all__ = ["UNITS", "Judge", "Measurement", "Metric", "load_judge", "run"]
 

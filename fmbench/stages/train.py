@@ -12,10 +12,11 @@ from fmbench.provenance import versions
 from fmbench.stages.common import Job, check_data, new_network, write_model
 from fmbench.tracking import Tracker
 from fmbench.training.loop import train
+from fmbench.training.snapshots import Snapshots
 
 
 def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
-    """Train and write ``model.safetensors``, ``config.json``, ``curve.parquet`` and ``rows.parquet`` into ``out``.
+    """Train and write the model (:func:`fmbench.stages.common.write_model`) into ``out``.
 
     A training whose loss stops being finite writes them too, from its last good checkpoint, with status and reason.
 
@@ -71,8 +72,14 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     job.add("parameters", parameters, "parameters", **columns)
     job.add("images_seen", outcome.step * settings.batch_size, "samples", **columns)
     job.add("train_seconds", outcome.seconds, "s", **columns)
+    if outcome.compile_seconds is not None:
+        job.add("compile_seconds", outcome.compile_seconds, "s", **columns)
+    if settings.precision == "fp16":
+        job.add("skipped_steps", outcome.skipped, "iterations", **columns)
 
-    write_model(job, dataset, out, network, outcome.step, outcome.curve, parameters, outcome.reason)
+    kept = Snapshots(folder.folder, key).load(outcome.snapshots)
+    curve, reason = outcome.curve, outcome.reason
+    write_model(job, dataset, out, network, outcome.step, curve, parameters, reason, kept, outcome.averages)
     tracker.close(failed=bool(outcome.reason), tags={"fmbench.reason": outcome.reason})
     if outcome.reason:
         job.console.say(f"DIVERGED: {outcome.reason}; weights of iteration {outcome.step} -> {out}")
