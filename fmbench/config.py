@@ -5,6 +5,7 @@ Imports nothing heavy: the Snakefile reads the config through here on every star
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -341,26 +342,18 @@ class Cell(NamedTuple):
         return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
 
 
-class SweepSettings(Settings):
-    """Fixed-step solvers against a fine reference."""
+class FixedStepSettings(Settings):
+    """Fixed-step solvers at several NFE."""
 
-    n: Count = 256
-    batch: Count = 256
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
     solvers: Annotated[
         list[Annotated[SolverSettings, BeforeValidator(_by_name, json_schema_input_type=str | SolverSettings)]],
         Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
     ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
-    reference_solver: str = Field(
-        "midpoint",
-        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
-    )
-    reference_nfe: Count = 1000
-    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:
-        for solver, _, nfe in [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]:
+        for solver, _, nfe in self.solves():
             if solver not in names.STEP_COSTS:
                 raise ValueError(f"unknown solver {solver!r}; known: {', '.join(names.STEP_COSTS)}")
             stages = names.STEP_COSTS[solver]
@@ -375,6 +368,71 @@ class SweepSettings(Settings):
         """Every solver on its grid at every NFE."""
         pairs = [Cell(entry.name, entry.grid, nfe) for entry in self.solvers for nfe in entry.nfe or self.nfe]
         return list(dict.fromkeys(pairs))
+
+    def solves(self) -> list[Cell]:
+        """Everything that is solved, the cells and what they are compared with."""
+        return self.cells()
+
+
+class SweepSettings(FixedStepSettings):
+    """Fixed-step solvers against a fine reference."""
+
+    n: Count = 256
+    batch: Count = 256
+    reference_solver: str = Field(
+        "midpoint",
+        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
+    )
+    reference_nfe: Count = 1000
+    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
+
+    def solves(self) -> list[Cell]:
+        """The cells and their reference."""
+        return [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]
+
+
+class AlongSettings(Settings):
+    """NFE and quality along training: at each snapshot of the averaged weights (Fig. 5 and 10 of Lipman et al. 2023)."""
+
+    n: Several = Field(256, description="samples for each snapshot, by the adaptive solver; distances depend on their number")
+    batch: Count = 1000
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    max_nfe: Count = 5000
+
+
+class BudgetSettings(FixedStepSettings):
+    """Samples made with few evaluations (Fig. 4 right, 7 right, 16 and 17 of Lipman et al. 2023)."""
+
+    n: Several = Field(256, description="samples of each cell; distances depend on their number")
+    batch: Count = 1000
+    nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 100]
+    solvers: Annotated[
+        list[Annotated[SolverSettings, BeforeValidator(_by_name, json_schema_input_type=str | SolverSettings)]],
+        Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
+    ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
+    shown: Natural | None = Field(
+        None, description="the first so many samples of a cell are kept as pictures; null for 16 images, or for all n points"
+    )
+
+
+class StatesSettings(Settings):
+    """States on the way from noise to data (Fig. 4 left, 6 and 9 of Lipman et al. 2023), by the adaptive solver."""
+
+    n: Count | None = Field(None, description="null for 8 images, or 4000 points: enough for a density")
+    batch: Count = 4000
+    times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]], Field(min_length=1)] = Field(
+        [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0], description="0 is noise, 1 data; a path that ends sooner is shown at its end"
+    )
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    max_nfe: Count = 5000
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if any(later <= sooner for sooner, later in itertools.pairwise(self.times)):
+            raise ValueError(f"times must increase, not {self.times}")
+        return self
 
 
 class DrawsSettings(Settings):
@@ -485,6 +543,9 @@ class EvaluationSettings(Settings):
     likelihood: LikelihoodSettings = LikelihoodSettings()
     sweep: SweepSettings = SweepSettings()
     draws: DrawsSettings = DrawsSettings()
+    along: AlongSettings = AlongSettings()
+    budget: BudgetSettings = BudgetSettings()
+    states: StatesSettings = StatesSettings()
     features: FeatureSettings = FeatureSettings()
 
 

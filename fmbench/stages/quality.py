@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fmbench.data.prepared import read
+from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.records import write_rows
 from fmbench.stages.common import Job, batches
@@ -14,13 +15,7 @@ from fmbench.stages.judge import load_judge
 def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: Path) -> None:
     """Write ``rows.parquet`` into ``out``: distances between the samples and the data, a row for each metric and extractor."""
     dataset = read(data)
-    path = samples_folder / "samples.npy"
-    try:
-        samples = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it and rerun the sampling") from None
-    if samples.shape[1:] != dataset.shape:
-        raise DataError(f"{path} holds samples of {samples.shape[1:]}, the data set has {dataset.shape}; rerun the sampling")
+    samples = load_samples(samples_folder, dataset)
 
     judge = load_judge(features_folder, dataset, job.device, job.console)
     n = len(samples)
@@ -40,3 +35,19 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
             job.skip(metric, unit, reason, n=n, features=features, reference=reference)
         job.console.say(f"skipped, {reason}")
     write_rows(out / "rows.parquet", job.rows)
+
+
+def load_samples(folder: Path, dataset: DataSet) -> NDArray:
+    """The samples (n, *), in model space, that the stage ``sample`` wrote; NaN where its solve failed.
+
+    Raises:
+        DataError: the file is missing or truncated, or holds samples of another shape.
+    """
+    path = folder / "samples.npy"
+    try:
+        samples: NDArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it and rerun the sampling") from None
+    if samples.shape[1:] != dataset.shape:
+        raise DataError(f"{path} holds samples of {samples.shape[1:]}, the data set has {dataset.shape}; rerun the sampling")
+    return samples
