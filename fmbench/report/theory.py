@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from fmbench.errors import DataError
 from fmbench.records import read_table
+from fmbench.report.layout import Drawing
 from fmbench.report.style import COLUMN, colours, label
 
 PATHS = {"ot": "OT path", "vp": "VP diffusion path", "cosine_vp": "cosine VP path", "ve": "VE diffusion path"}
@@ -231,13 +232,13 @@ def _differences(axis: Axes, rows: pd.DataFrame) -> None:
     axis.axvspan(1e-17, 1e-9, color=EXPECTED["rounding"][1], alpha=0.07, linewidth=0)
 
 
-FIGURES: dict[str, tuple[Callable[[Path], pd.DataFrame], Callable[[pd.DataFrame], Figure]]] = {
-    "fig02": (fields_data("fig02"), fields),
-    "fig03": (lambda results: _read(results, "trajectories"), trajectories),
-    "fig08": (fields_data("fig08"), fields),
-    "densities": (lambda results: _read(results, "densities"), densities),
-    "noise_levels": (lambda results: _read(results, "noise_levels", some=False), noise_levels),
-    "equivalence": (lambda results: _read(results, "equivalence"), equivalence),
-    "samplers": (lambda results: _read(results, "samplers"), samplers),
+FIGURES: dict[str, Drawing] = {
+    "fig02": Drawing(fields_data("fig02"), fields),
+    "fig03": Drawing(lambda results: _read(results, "trajectories"), trajectories),
+    "fig08": Drawing(fields_data("fig08"), fields),
+    "densities": Drawing(lambda results: _read(results, "densities"), densities),
+    "noise_levels": Drawing(lambda results: _read(results, "noise_levels", some=False), noise_levels),
+    "equivalence": Drawing(lambda results: _read(results, "equivalence"), equivalence),
+    "samplers": Drawing(lambda results: _read(results, "samplers"), samplers),
 }
-"""Figures by name: from a results folder to the data shown, and from that data to the drawing."""
+"""Figures by name."""
