@@ -17,7 +17,9 @@ from fmbench.report.layout import (
     curve,
     empty,
     legend_below,
+    limits,
     log_or_signed,
+    log_x,
     looks,
     lost,
     method_legend,
@@ -59,7 +61,7 @@ def fig10_data(results: Path) -> pd.DataFrame:
 
 def fig10(data: pd.DataFrame) -> Figure:
     """A panel per data set: NFE of a sample over iterations, mean and range over seeds."""
-    return _along(data, "NFE of a sample, dopri5")
+    return _along(data, "NFE (dopri5)")
 
 
 def _along(data: pd.DataFrame, name: str | None) -> Figure:
@@ -139,7 +141,7 @@ def cost(data: pd.DataFrame) -> Figure:
             if known.empty:
                 empty(axis, f"no {name} in the records")
             else:
-                axis.set_xscale("log")
+                log_x(axis, known[column], large=column == "images")
                 log_or_signed(axis, known.value)
             axis.set(title=dataset, xlabel=name)
             axis.grid(True)
@@ -251,31 +253,21 @@ def fig07_quality(data: pd.DataFrame) -> Figure:
             log_or_signed(axis, good.value)
             if not good.empty:
                 ticks_at(axis, list(good[good.solver != ADAPTIVE].nfe.unique()))
-                axis.set_ylim(*_limits(block, good.value))
-            axis.set_title(f"{dataset}: {label(method)}" if len(datasets) > 1 else label(method), fontsize=7)
+                axis.set_ylim(*limits(good.value))
+            axis.set_title(label(method), fontsize=7)
             axis.grid(True)
             axis.label_outer(remove_inner_ticks=False)
             axis.tick_params(labelbottom=True)
             note(axis, [line.partition(": ")[2] for line in lost(here, [method])])
         for row in block:
-            row[0].set_ylabel(_distance(here))
-        for axis in [a for a in block.flat if a.figure is not None][-across:]:
-            axis.set_xlabel("NFE")
+            row[0].set_ylabel(f"{dataset}\n{_distance(here)}", fontsize=7)
+    for axis in axes[-1]:
+        axis.set_xlabel("NFE")
     entries = [(solver_label(s), styles[s]) for s in solvers]
     if (data.solver == ADAPTIVE).any():
         entries.append(("adaptive (dopri5), a cross a seed", {"color": "black", "marker": "x", "linestyle": "", "markersize": 4}))
     legend_below(figure, entries)
     return figure
-
-
-def _limits(axes: np.ndarray, values: pd.Series) -> tuple[float, float]:
-    """The same limits for every panel of a data set, a little beyond the values."""
-    low, high = float(values.min()), float(values.max())
-    if low <= 0:
-        reach = high - low
-        return low - 0.05 * reach, high + 0.5 * reach
-    margin = (high / low) ** 0.06 * 1.02
-    return low / margin, high * margin
 
 
 def _solver_looks(solvers: list[str]) -> dict[str, dict[str, object]]:
@@ -324,9 +316,11 @@ def work_precision(data: pd.DataFrame) -> Figure:
                         table.index = pd.Index(np.exp(np.log(cells.seconds).groupby(cells.nfe).mean()))
                     curve(axis, table, **styles[solver])
                 axis.set(xscale="log", yscale="log")
+                if cost == "seconds" and good.seconds.notna().any():
+                    log_x(axis, good.seconds)
                 axis.grid(True)
                 if not good.empty:
-                    axis.set_ylim(*_limits(axes, good.mse))
+                    axis.set_ylim(*limits(good.mse))
                 if known.empty:
                     empty(axis, "no seconds\nmeasured" if cost == "seconds" and not mine.empty else "no errors")
                 if i == 0:

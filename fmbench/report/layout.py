@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogFormatter, LogLocator, NullFormatter
 
 from fmbench.report.style import SMALL, WIDTH, colours, label, markers
 
@@ -45,9 +46,10 @@ def curve(axis: Axes, table: pd.DataFrame, **look: Any) -> None:
         axis.fill_between(table.index, table.low, table.high, color=look.get("color"), alpha=0.18, linewidth=0)
 
 
-def panels(rows: int, columns: int, height: float, width: float = WIDTH, **options: Any) -> tuple[Figure, Any]:
-    """A figure ``width`` inches wide with panels ``height`` inches high, and its axes as an array (rows, columns)."""
-    size = (width, height * rows)
+def panels(rows: int, columns: int, height: float, width: float = WIDTH, more: float = 0, **options: Any) -> tuple[Figure, Any]:
+    """A figure ``width`` inches wide with panels ``height`` inches high and ``more`` inches for titles, and its axes as an
+    array (rows, columns)."""
+    size = (width, height * rows + more)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
     return figure, axes
 
@@ -99,20 +101,47 @@ def log_or_signed(axis: Axes, values: pd.Series) -> None:
     if negative.empty:
         axis.set_yscale("log")
         if values.max() < 10 * values.min():  # within a decade the powers of ten alone leave the axis bare
-            axis.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(2, 0.5)))
+            axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
             axis.tick_params(which="minor", labelsize=SMALL)
     else:
-        small = max(float(-negative.min()), float(values.abs().max()) * 1e-6)
+        high = float(values.abs().max())
+        small = max(float(-negative.min()), high * 1e-6)
         axis.set_yscale("symlog", linthresh=small, linscale=0.3)
         axis.axhline(0, color="0.7", linewidth=0.6)
+        # Powers of ten that do not touch the zero.
+        powers = np.arange(np.ceil(np.log10(3 * small)), np.floor(np.log10(high)) + 1)
+        axis.set_yticks([0, *10.0**powers], ["0", *(f"$10^{{{power:.0f}}}$" for power in powers)])
         axis.minorticks_off()
+
+
+def limits(values: pd.Series) -> tuple[float, float]:
+    """Limits a little beyond the values of a logarithmic axis, the same for panels that are compared."""
+    low, high = float(values.min()), float(values.max())
+    if low <= 0:
+        return 2 * low - 1e-3 * high, 2 * high
+    margin = (high / low) ** 0.06 * 1.02
+    return low / margin, high * margin
+
+
+def log_x(axis: Axes, values: pd.Series, large: bool = False) -> None:
+    """A logarithmic x axis with few plain ticks: 1, 2 and 5 within a decade, 1 and 3 within two, else powers of ten.
+
+    Args:
+        large: label with k and M for thousands and millions.
+    """
+    axis.set_xscale("log")
+    spread = values.max() / values.min()
+    subs = (1.0, 2.0, 5.0) if spread < 12 else (1.0, 3.0) if spread < 100 else (1.0,)
+    axis.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.xaxis.set_major_formatter(EngFormatter(sep="") if large else FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def ticks_at(axis: Axes, values: Sequence[float]) -> None:
     """Ticks of a logarithmic x axis at the values there are, leaving out those that would touch."""
     kept: list[float] = []
     for value in sorted(values, reverse=True):
-        if not kept or kept[-1] / value > 1.6:
+        if not kept or kept[-1] / value > 1.9:
             kept.append(value)
     axis.set_xticks(kept, [f"{v:g}" for v in kept])
     axis.minorticks_off()
@@ -124,8 +153,9 @@ def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {m: {"color": colour[m], "marker": marker[m]} for m in methods}
 
 
-def legend_below(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]], columns: int = 4) -> None:
-    """One legend for all panels, under them: text and look of each line."""
+def legend_below(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]], columns: int = 0) -> None:
+    """One legend for all panels, under them: text and look of each line, in ``columns`` (0: as many as fit)."""
+    columns = columns or (5 if len(entries) <= 5 else 4)
     handles = [plt.Line2D([], [], **look) for _, look in entries]
     figure.legend(handles, [text for text, _ in entries], loc="outside lower center", ncols=columns, fontsize=7)
 

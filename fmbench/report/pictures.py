@@ -15,6 +15,9 @@ from fmbench.report.layout import Drawing, empty, nothing, panels
 from fmbench.report.style import SMALL, WIDTH, label, solver_label, wrap
 from fmbench.report.tables import records_frame
 
+Draw = Callable[[Axes, pd.DataFrame, pd.DataFrame], None]
+"""Draws the samples of a cell, given the real ones of its data set."""
+
 DENSE = 1000
 """From so many points on a density is drawn, for fewer the points themselves."""
 
@@ -41,9 +44,10 @@ def _with_lost(results: Path, data: pd.DataFrame) -> pd.DataFrame:
     """
     data = data.assign(reason="")
     records = records_frame(results / "records.parquet")
-    trained = records[(records.metric == "final_loss") & records.dataset.isin(data.dataset)]
+    trained = records[(records.metric == "final_loss") & records.dataset.isin(list(data.dataset.unique()))]
     bad = trained[trained.status != "ok"].drop_duplicates(["dataset", "method"])
-    there = set(zip(data.dataset, data.method, strict=True))
+    known = data[["dataset", "method"]].drop_duplicates()
+    there = set(zip(known.dataset, known.method, strict=True))
     bad = bad[[pair not in there for pair in zip(bad.dataset, bad.method, strict=True)]]
     if bad.empty:
         return data
@@ -58,7 +62,7 @@ def _with_lost(results: Path, data: pd.DataFrame) -> pd.DataFrame:
 def _with_data(results: Path, data: pd.DataFrame, kind: Callable[[Any], bool]) -> pd.DataFrame:
     """With the real samples of the same data sets, for scale."""
     real = _shown(results, "previews.parquet", kind)
-    real = real[(real.method == "data") & real.dataset.isin(data.dataset)]
+    real = real[(real.method == "data") & real.dataset.isin(list(data.dataset.unique()))]
     return pd.concat([data[data.method != "data"], real], ignore_index=True) if len(real) else data
 
 
@@ -87,14 +91,14 @@ def fig11(data: pd.DataFrame) -> Figure:
     return _sheets(data, lambda axis, mine, real: sheet(axis, mine, real, 6, 6))
 
 
-def _sheets(data: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame, pd.DataFrame], None]) -> Figure:
+def _sheets(data: pd.DataFrame, draw: Draw) -> Figure:
     datasets = list(data.dataset.unique())
     if not datasets:
         return nothing("no samples")
     methods = ["data", *(m for m in data.method.unique() if m != "data")]
     rows = [(dataset, {"dataset": dataset}) for dataset in datasets]
-    columns = [(wrap(label(m)), {"method": m}) for m in methods]
-    return _grid(data, rows, columns, draw, "no samples")
+    columns = [(wrap(label(m), 11), {"method": m}) for m in methods]
+    return _grid(data, rows, columns, draw)
 
 
 # Along t
@@ -113,7 +117,7 @@ def along_t(data: pd.DataFrame) -> Figure:
 
 def fig06(data: pd.DataFrame) -> Figure:
     """A row per data set and method, a column per t: states of the same two noises."""
-    return _over(data, "t", lambda t: f"t = {t:.3g}", lambda axis, mine, real: sheet(axis, mine, real, 2, 1))
+    return _over(data, "t", lambda t: f"t = {t:.3g}", lambda axis, mine, real: sheet(axis, mine, real, 2, 1), tall=2)
 
 
 # Few evaluations
@@ -161,7 +165,8 @@ def _over(
     data: pd.DataFrame,
     along: str,
     name: Callable[[float], str],
-    draw: Callable[[Axes, pd.DataFrame, pd.DataFrame], None],
+    draw: Draw,
+    tall: float = 1,
 ) -> Figure:
     """A row per data set and method, a column for each value of ``along`` (0 as NFE, for the adaptive solver, last)."""
     if data.empty:
@@ -175,7 +180,7 @@ def _over(
             rows.append((f"{dataset}\n{text}" if len(datasets) > 1 else text, {"dataset": dataset, "method": method}))
     values = sorted(data[along].dropna().unique(), key=lambda v: np.inf if along == "nfe" and v == 0 else v)
     columns = [(name(v), {along: v}) for v in values]
-    figure = _grid(data, rows, columns, draw, "no samples")
+    figure = _grid(data, rows, columns, draw, tall)
     if len(datasets) == 1:
         figure.suptitle(datasets[0], fontsize=8)
     return figure
@@ -185,28 +190,30 @@ def _grid(
     data: pd.DataFrame,
     rows: Sequence[tuple[str, dict[str, Any]]],
     columns: Sequence[tuple[str, dict[str, Any]]],
-    draw: Callable[[Axes, pd.DataFrame, pd.DataFrame], None],
-    missing: str,
+    draw: Draw,
+    tall: float = 1,
 ) -> Figure:
-    """A cell for each row and column, which are texts and the values that pick the samples."""
-    size = min(WIDTH / max(4, len(columns)), 1.2)
-    figure, axes = panels(len(rows), len(columns), size, size * len(columns) + 0.25)
+    """A cell for each row and column, which are texts and the values that pick the samples; ``tall``: height over width."""
+    size = min((WIDTH - 0.25) / max(4, len(columns)), 1.2)
+    # What the titles take must not be taken from the cells, which keep their shape.
+    lines = max(title.count("\n") + 1 for title, _ in columns)
+    figure, axes = panels(len(rows), len(columns), size * tall, size * len(columns) + 0.25, more=0.3 + 0.11 * lines)
     for i, (row, (text, of_row)) in enumerate(zip(axes, rows, strict=True)):
         here = _pick(data, {"dataset": of_row["dataset"]})
         real = here[here.method == "data"]
         for axis, (title, of_column) in zip(row, columns, strict=True):
-            axis.set(xticks=[], yticks=[], box_aspect=None)
+            axis.set(xticks=[], yticks=[])
             mine = _pick(here, of_row | of_column)
             mine = mine[mine["values"].notna()]
             if mine.empty:
                 reasons = _pick(here, {k: v for k, v in (of_row | of_column).items() if k == "method"})
                 gone = "reason" in reasons and (reasons.reason.fillna("") != "").any()
-                empty(axis, "diverged" if gone else missing)
+                empty(axis, "diverged" if gone else "no samples")
                 axis.set_aspect("equal", adjustable="box")
             else:
                 draw(axis, mine, real)
             if i == 0:
-                axis.set_title(title, fontsize=7)
+                axis.set_title(title, fontsize=SMALL if len(columns) > 6 and "\n" in title else 7)
         row[0].set_ylabel(text, fontsize=SMALL if "\n" in text else 7)
     return figure
 

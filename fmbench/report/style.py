@@ -1,5 +1,7 @@
 """What is the same in every table and figure: names, order, one colour per method, sizes of type and lines."""
 
+import re
+import textwrap
 from typing import Any
 from zlib import crc32
 
@@ -68,9 +70,11 @@ def label(method: str) -> str:
     return LABELS.get(method, method)
 
 
-def wrap(text: str) -> str:
-    """A method's name on two lines, at its comma."""
-    return text.replace(", ", ",\n")
+def wrap(text: str, width: int = 14) -> str:
+    """A method's name on lines of at most so many characters, first at its commas."""
+    if len(text) <= width:
+        return text
+    return "\n".join(line for part in re.split(r"(?<=,) ", text) for line in textwrap.wrap(part, width))
 
 
 def solver_label(solver: str) -> str:
