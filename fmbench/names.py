@@ -44,7 +44,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "fig05": ("along.parquet",),
     "fig06": ("states.parquet", "previews.parquet", "records.parquet"),
     "fig07": ("records.parquet",),
-    "fig07_quality": ("budget.parquet", "records.parquet"),
+    "fig07_quality": ("budget.parquet",),
     "fig08": ("theory/fields.parquet",),
     "fig09": ("states.parquet", "previews.parquet", "records.parquet"),
     "fig10": ("along.parquet",),

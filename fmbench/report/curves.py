@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from fmbench.errors import DataError
 from fmbench.records import read_table
-from fmbench.report.layout import (
+from fmbench.report.panels import (
     Drawing,
     band,
     curve,
@@ -112,7 +112,7 @@ def cost_data(results: Path) -> pd.DataFrame:
     cost = whole.pivot(index=MODEL, columns="metric", values="value").reindex(columns=["images_seen", "train_seconds"])
     # The step of the last row is where the training ended, also where it diverged and has no number of iterations.
     cost["end"] = whole[whole.metric == "images_seen"].set_index(MODEL).step
-    joined = rows.join(cost, on=MODEL)
+    joined = rows.merge(cost.reset_index(), on=MODEL, how="left")
     share = joined.step / joined.end
     joined["images"], joined["seconds"] = joined.images_seen * share, joined.train_seconds * share
     return joined.drop(columns=["images_seen", "train_seconds", "end"])
@@ -138,9 +138,9 @@ def cost(data: pd.DataFrame) -> Figure:
                 table = band(mine.step, mine.value)
                 table.index = pd.Index(mine[column].groupby(mine.step).mean())
                 curve(axis, table, **look[method])
-            if known.empty:
+            if known.empty and not good.empty:
                 empty(axis, f"no {name} in the records")
-            else:
+            elif not known.empty:
                 log_x(axis, known[column], large=column == "images")
                 log_or_signed(axis, known.value)
             axis.set(title=dataset, xlabel=name)
@@ -214,19 +214,10 @@ def fig07(data: pd.DataFrame) -> Figure:
 
 
 def fig07_quality_data(results: Path) -> pd.DataFrame:
-    """The primary distance against NFE (Fig. 7 right): the budget's rows, and the adaptive solve's with its mean NFE where it
-    was judged by the same features on as many samples (distances depend on their number)."""
-    columns = [*MODEL, "metric", "solver", "nfe", "value", "unit", "status", "reason", "n", "features"]
+    """The primary distance against NFE (Fig. 7 right), with that of as many samples of the adaptive solver at its mean NFE."""
     budget = records_frame(results / "budget.parquet")
-    budget = budget[budget.metric.isin(DISTANCES)][columns]
-    records = records_frame(results / "records.parquet")
-    nfe = records[(records.stage == "sample") & (records.metric == "nfe")].set_index(MODEL).value.rename("spent")
-    judged = records[(records.stage == "quality") & records.metric.isin(DISTANCES) & (records.status == "ok")]
-    judged = judged.join(nfe, on=MODEL).assign(solver=ADAPTIVE, nfe=lambda frame: frame.spent)[columns]
-    same = budget[["dataset", "metric", "n", "features"]].drop_duplicates()
-    if ADAPTIVE in set(budget.solver):
-        return budget
-    return pd.concat([budget, judged.merge(same)], ignore_index=True)
+    columns = [*MODEL, "metric", "solver", "nfe", "value", "unit", "status", "reason", "n", "features"]
+    return budget[budget.metric.isin(DISTANCES)][columns]
 
 
 def fig07_quality(data: pd.DataFrame) -> Figure:
@@ -286,9 +277,9 @@ def work_precision_data(results: Path) -> pd.DataFrame:
     records = records_frame(results / "records.parquet")
     sweep = records[records.stage == "sweep"]
     mse = sweep[sweep.metric == "mse"][[*MODEL, "solver", "nfe", "value", "status", "reason", "n", "batch", "device"]]
-    timed = sweep[(sweep.metric == "solve_seconds") & (sweep.status == "ok")].drop_duplicates([*MODEL, "solver", "nfe"])
-    seconds = timed.set_index([*MODEL, "solver", "nfe"]).value.rename("seconds")
-    return mse.rename(columns={"value": "mse"}).join(seconds, on=[*MODEL, "solver", "nfe"])
+    timed = sweep[(sweep.metric == "seconds") & (sweep.status == "ok")].drop_duplicates([*MODEL, "solver", "nfe"])
+    seconds = timed[[*MODEL, "solver", "nfe", "value"]].rename(columns={"value": "seconds"})
+    return mse.rename(columns={"value": "mse"}).merge(seconds, on=[*MODEL, "solver", "nfe"], how="left")
 
 
 def work_precision(data: pd.DataFrame) -> Figure:
@@ -315,12 +306,11 @@ def work_precision(data: pd.DataFrame) -> Figure:
                     if cost == "seconds":
                         table.index = pd.Index(np.exp(np.log(cells.seconds).groupby(cells.nfe).mean()))
                     curve(axis, table, **styles[solver])
-                axis.set(xscale="log", yscale="log")
-                if cost == "seconds" and good.seconds.notna().any():
-                    log_x(axis, good.seconds)
                 axis.grid(True)
+                if (good[cost] > 0).any():
+                    log_x(axis, good[cost][good[cost] > 0])
                 if not good.empty:
-                    axis.set_ylim(*limits(good.mse))
+                    axis.set(yscale="log", ylim=limits(good.mse))
                 if known.empty:
                     empty(axis, "no seconds\nmeasured" if cost == "seconds" and not mine.empty else "no errors")
                 if i == 0:

@@ -22,7 +22,7 @@ from fmbench.errors import DataError
 from fmbench.files import atomic
 from fmbench.records import write_table
 from fmbench.report import curves, pictures, theory
-from fmbench.report.layout import Drawing
+from fmbench.report.panels import Drawing
 from fmbench.report.style import SETTINGS
 
 FIGURES: dict[str, Drawing] = {**theory.FIGURES, **pictures.FIGURES, **curves.FIGURES}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fmbench.records import read_table
-from fmbench.report.layout import Drawing, empty, nothing, panels
+from fmbench.report.panels import Drawing, empty, nothing, panels
 from fmbench.report.style import SMALL, WIDTH, label, solver_label, wrap
 from fmbench.report.tables import records_frame
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from fmbench.errors import DataError
 from fmbench.records import read_table
-from fmbench.report.layout import Drawing
+from fmbench.report.panels import Drawing
 from fmbench.report.style import COLUMN, SMALL, colours, label
 
 PATHS = {"ot": "OT path", "vp": "VP diffusion path", "cosine_vp": "cosine VP path", "ve": "VE diffusion path"}
