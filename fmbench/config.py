@@ -5,6 +5,7 @@ Imports nothing heavy: the Snakefile reads the config through here on every star
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ Several = Annotated[int, Field(ge=2), BeforeValidator(_number)]
 """A number of samples: one has no spread."""
 Natural = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 def _known(what: str, known: tuple[str, ...]) -> BeforeValidator:
@@ -108,15 +110,49 @@ class TrainingSettings(Settings):
     betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     adam_epsilon: Positive = 1e-8
     ema_decay: Decay = 0.999
+    more_ema_decays: list[Decay] = Field(
+        [], description="further averages kept at once, written to averages.safetensors; evaluated is that of ema_decay"
+    )
     clip_norm: Positive | None = Field(None, description="clip the gradient's norm; null for the paper's none")
+    precision: Precision = Field(
+        "fp32",
+        description="of the network's products and convolutions in training: fp32; tf32 (NVIDIA GPUs); bf16 or fp16 by autocast, "
+        "with float32 weights, loss and optimiser, fp16 with a loss scaler. On a CPU 16 bits are for trials: the same "
+        "rounding, no speed",
+    )
+    compile: bool = Field(False, description="torch.compile of the network; its time is the row compile_seconds")
+    accumulation: Count = Field(
+        1, description="micro-batches that a batch is cut into, for less memory: the same gradient to rounding"
+    )
+    flips: bool = Field(False, description="mirror each training image left to right with probability 1/2; images only")
+    resident_mib: Natural = Field(
+        4096, description="a training split of at most so many MiB is held on the device, a larger one streamed: the same batches"
+    )
+    snapshots: Natural = Field(5, description="averaged weights are kept at so many evenly spaced iterations, the last included")
     checkpoint_every: Count = 500
     log_every: Count = 50
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
+    def _possible(self) -> Self:
         if self.warmup_iterations >= self.iterations:
             raise ValueError(f"warmup_iterations ({self.warmup_iterations}) must be less than iterations ({self.iterations})")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation}): its micro-batches "
+                "weigh the same"
+            )
+        decays = [self.ema_decay, *self.more_ema_decays]
+        twice = sorted({d for d in decays if decays.count(d) > 1})
+        if twice:
+            raise ValueError(f"more_ema_decays: {twice[0]} is there already, as ema_decay or twice")
         return self
+
+    def snapshot_steps(self) -> list[int]:
+        """The iterations whose averaged weights are kept: k iterations / snapshots, rounded down, for k = 1, 2, ...
+
+        As many as there are iterations, if more are asked for.
+        """
+        return sorted({k * self.iterations // self.snapshots for k in range(1, self.snapshots + 1)} - {0})
 
 
 class TrainingOverrides(Settings):
@@ -129,6 +165,8 @@ class TrainingOverrides(Settings):
     warmup_iterations: Natural | None = None
     ema_decay: Decay | None = None
     clip_norm: Positive | None = None
+    precision: Precision | None = None
+    accumulation: Count | None = None
 
 
 class OracleSettings(Settings):
@@ -304,26 +342,18 @@ class Cell(NamedTuple):
         return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
 
 
-class SweepSettings(Settings):
-    """Fixed-step solvers against a fine reference."""
+class FixedStepSettings(Settings):
+    """Fixed-step solvers at several NFE."""
 
-    n: Count = 256
-    batch: Count = 256
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
     solvers: Annotated[
         list[Annotated[SolverSettings, BeforeValidator(_by_name, json_schema_input_type=str | SolverSettings)]],
         Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
     ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
-    reference_solver: str = Field(
-        "midpoint",
-        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
-    )
-    reference_nfe: Count = 1000
-    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:
-        for solver, _, nfe in [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]:
+        for solver, _, nfe in self.solves():
             if solver not in names.STEP_COSTS:
                 raise ValueError(f"unknown solver {solver!r}; known: {', '.join(names.STEP_COSTS)}")
             stages = names.STEP_COSTS[solver]
@@ -338,6 +368,71 @@ class SweepSettings(Settings):
         """Every solver on its grid at every NFE."""
         pairs = [Cell(entry.name, entry.grid, nfe) for entry in self.solvers for nfe in entry.nfe or self.nfe]
         return list(dict.fromkeys(pairs))
+
+    def solves(self) -> list[Cell]:
+        """Everything that is solved, the cells and what they are compared with."""
+        return self.cells()
+
+
+class SweepSettings(FixedStepSettings):
+    """Fixed-step solvers against a fine reference."""
+
+    n: Count = 256
+    batch: Count = 256
+    reference_solver: str = Field(
+        "midpoint",
+        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
+    )
+    reference_nfe: Count = 1000
+    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
+
+    def solves(self) -> list[Cell]:
+        """The cells and their reference."""
+        return [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]
+
+
+class AlongSettings(Settings):
+    """NFE and quality along training: at each snapshot of the averaged weights (Fig. 5 and 10 of Lipman et al. 2023)."""
+
+    n: Several = Field(256, description="samples for each snapshot, by the adaptive solver; distances depend on their number")
+    batch: Count = 1000
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    max_nfe: Count = 5000
+
+
+class BudgetSettings(FixedStepSettings):
+    """Samples made with few evaluations (Fig. 4 right, 7 right, 16 and 17 of Lipman et al. 2023)."""
+
+    n: Several = Field(256, description="samples of each cell; distances depend on their number")
+    batch: Count = 1000
+    nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 100]
+    solvers: Annotated[
+        list[Annotated[SolverSettings, BeforeValidator(_by_name, json_schema_input_type=str | SolverSettings)]],
+        Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
+    ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
+    shown: Natural | None = Field(
+        None, description="the first so many samples of a cell are kept as pictures; null for 16 images, or for all n points"
+    )
+
+
+class StatesSettings(Settings):
+    """States on the way from noise to data (Fig. 4 left, 6 and 9 of Lipman et al. 2023), by the adaptive solver."""
+
+    n: Count | None = Field(None, description="null for 8 images, or 4000 points: enough for a density")
+    batch: Count = 4000
+    times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]], Field(min_length=1)] = Field(
+        [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0], description="0 is noise, 1 data; a path that ends sooner is shown at its end"
+    )
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    max_nfe: Count = 5000
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if any(later <= sooner for sooner, later in itertools.pairwise(self.times)):
+            raise ValueError(f"times must increase, not {self.times}")
+        return self
 
 
 class DrawsSettings(Settings):
@@ -363,13 +458,82 @@ class DrawsSettings(Settings):
         return self
 
 
-class FeatureSettings(Settings):
-    """The in-DAG classifier whose features the Frechet distance uses; images only."""
+class ExtractorSettings(Settings):
+    """A feature extractor of images and its options."""
 
-    epochs: Count = 20
+    extractor: Annotated[str, _known("extractor", tuple(names.EXTRACTORS))]
+    options: Parameters = Field({}, description="inception: weights (a path); efficientnet_lite0: size; a dotted name: its own")
+
+    @model_validator(mode="after")
+    def _takes_its_options(self) -> Self:
+        known = names.EXTRACTORS.get(self.extractor)
+        unknown = [] if known is None else sorted(set(self.options) - set(known))
+        if unknown:
+            takes = "takes none; its settings stand beside it: epochs, width, ..." if not known else f"takes {', '.join(known)}"
+            raise ValueError(f"the extractor {self.extractor} has no option {', '.join(unknown)}: it {takes}")
+        return self
+
+
+class KidSettings(Settings):
+    """The subsets of the kernel distance."""
+
+    subsets: Several = 100
+    size: Several = Field(1000, description="features of one subset; half of those there are, where they are fewer than twice it")
+
+
+class FeatureSettings(Settings):
+    """What judges the samples: of images, distances on an extractor's features; of points, distances in the plane."""
+
+    extractor: Annotated[str, _known("extractor", tuple(names.EXTRACTORS))] = Field(
+        "classifier",
+        description="whose features the tables' distance is of: classifier (trained in the DAG on the data set's labels), "
+        "inception (the FID's), efficientnet_lite0, or a dotted name 'package.module:FACTORY'",
+    )
+    options: Parameters = Field({}, description="inception: weights (a path); efficientnet_lite0: size; a dotted name: its own")
+    also: list[
+        Annotated[
+            ExtractorSettings,
+            BeforeValidator(
+                lambda v: {"extractor": v} if isinstance(v, str) else v, json_schema_input_type=str | ExtractorSettings
+            ),
+        ]
+    ] = Field([], description="further extractors, whose rows have their name behind the metric's: frechet/efficientnet_lite0")
+    epochs: Count = Field(20, description="epochs, batch_size, learning_rate and width are the classifier's")
     batch_size: Count = 64
     learning_rate: Positive = 2e-3
     width: Count = 16
+    batch: Count = Field(50, description="images at a time through an extractor that is not the classifier")
+    reference_n: Several | None = Field(None, description="so many training images, drawn at random; null for every one")
+    most: Several = Field(
+        10000, description="at most so many features or points on each side, where time goes with their square (not Frechet)"
+    )
+    kid: KidSettings = KidSettings()
+    nearest: Count = Field(3, description="k of precision and recall: a ball reaches to the k-th nearest feature")
+    splits: Count = Field(10, description="of the Inception Score")
+    infinity: Annotated[int, Field(ge=3), BeforeValidator(_number)] | None = Field(
+        None, description="sizes that the distance is taken at and extrapolated from to infinitely many samples; null for none"
+    )
+    projections: Count = Field(128, description="directions of the sliced Wasserstein distance of points")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        chosen = [part.extractor for part in self.extractors()]
+        twice = sorted({name for name in chosen if chosen.count(name) > 1})
+        if twice:
+            raise ValueError(f"the extractor {', '.join(twice)} is listed more than once")
+        return self
+
+    def extractors(self) -> list[ExtractorSettings]:
+        """Every extractor, the tables' first."""
+        return [ExtractorSettings(extractor=self.extractor, options=self.options), *self.also]
+
+    def used(self) -> dict[str, Any]:
+        """The settings without the classifier's, where there is none."""
+        values = self.model_dump()
+        if "classifier" not in [part.extractor for part in self.extractors()]:
+            for name in ("epochs", "batch_size", "learning_rate", "width"):
+                del values[name]
+        return values
 
 
 class EvaluationSettings(Settings):
@@ -379,6 +543,9 @@ class EvaluationSettings(Settings):
     likelihood: LikelihoodSettings = LikelihoodSettings()
     sweep: SweepSettings = SweepSettings()
     draws: DrawsSettings = DrawsSettings()
+    along: AlongSettings = AlongSettings()
+    budget: BudgetSettings = BudgetSettings()
+    states: StatesSettings = StatesSettings()
     features: FeatureSettings = FeatureSettings()
 
 
@@ -417,6 +584,11 @@ class Config(Settings):
     results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$")] = "results"
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_number)]], Field(min_length=1)] = [0, 1]
     device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
+    processes: Count = Field(
+        1,
+        description="processes of one training, each with its share of every batch, on its own GPU if the device is cuda; part "
+        "of every trained model, as sums are rounded in another order",
+    )
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[
         list[Annotated[MethodSettings, BeforeValidator(_by_name, json_schema_input_type=str | MethodSettings)]],
@@ -448,7 +620,23 @@ class Config(Settings):
                 except ValidationError as error:
                     message = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
                     raise ValueError(f"training of {method.name} on {dataset}: {message}") from None
+                self._trainable(dataset, method.name)
         return self
+
+    def _trainable(self, dataset: str, method: str) -> None:
+        training, source = self.training(dataset, method), self.settings[dataset].data
+        where = f"training of {method} on {dataset}"
+        pieces = self.processes * training.accumulation
+        if training.batch_size % pieces:
+            raise ValueError(
+                f"{where}: batch_size ({training.batch_size}) must be a multiple of processes x accumulation "
+                f"({self.processes} x {training.accumulation})"
+            )
+        if training.precision == "tf32" and self.device == "cpu":
+            raise ValueError(f"{where}: precision tf32 is one of NVIDIA GPUs; on device cpu choose fp32")
+        shape = names.sample_shape(source.source, source.parameters)
+        if training.flips and shape is not None and len(shape) != 3:
+            raise ValueError(f"{where}: flips are of images, and {source.source} has points; set flips to false")
 
     def method(self, name: str) -> MethodSettings:
         """The settings of one method."""

@@ -26,6 +26,8 @@ FLOORS = [
         "provenance",
         "progress",
         "codehash",
+        "weights",
+        "distributed",
         "inception",
         "extractors",
     },

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,10 @@ from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
 from fmbench.objectives import Objective, build
 from fmbench.stages.common import new_network
-from fmbench.training.loop import BatchSampler, Outcome, train
+from fmbench.training.batches import BatchSampler
+from fmbench.training.loop import Outcome, train
 from fmbench.training.schedule import FLOOR, learning_rate
+from fmbench.training.snapshots import Snapshots
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(
@@ -354,6 +357,165 @@ def test_a_finished_training_run_again_does_nothing(board, tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
+# Snapshots
+
+
+def snapshots(folder: Path, key: str = "key") -> Snapshots:
+    return Snapshots(folder, key)
+
+
+def flat(tensors: dict[str, Tensor]) -> bytes:
+    return b"".join(value.numpy().tobytes() for value in tensors.values())
+
+
+def test_a_snapshot_is_the_model_of_a_training_that_ends_there(board, tmp_path):
+    """With a constant rate nothing in an iteration knows how many follow."""
+    settings = SETTINGS.model_copy(update={"schedule": "constant", "snapshots": 4})
+    outcome, net = run(board, tmp_path / "whole", settings)
+    assert outcome.snapshots == settings.snapshot_steps() == [7, 15, 22, 30]
+    for step, tensors in snapshots(tmp_path / "whole").load(outcome.snapshots):
+        _, shorter = run(board, tmp_path / str(step), settings.model_copy(update={"iterations": step, "snapshots": 0}))
+        assert list(tensors) == sorted(shorter.state_dict())
+        assert all(torch.equal(tensors[name], value) for name, value in shorter.state_dict().items())
+    assert all(torch.equal(tensors[name], value) for name, value in net.state_dict().items())  # the last is the model
+
+
+def test_without_snapshots_there_are_none(board, tmp_path):
+    outcome, _ = run(board, tmp_path, SETTINGS.model_copy(update={"snapshots": 0}))
+    assert outcome.snapshots == [] and not list(tmp_path.glob("snapshot*"))
+
+
+@pytest.mark.parametrize("at", [5, 6, 11, 12, 23, 29])
+def test_snapshots_survive_a_kill(board, tmp_path, at):
+    """They fall at 6, 12, ..., the checkpoints at 10 and 20."""
+    whole = tmp_path / "whole"
+    run(board, whole)
+    with pytest.raises(Interrupted):
+        run(board, tmp_path / "killed", objective=Spoiled(build(METHODS["fm_ot"]), at))
+    outcome, _ = run(board, tmp_path / "killed")
+    expected = {p.name: p.read_bytes() for p in whole.glob("snapshot-*")}
+    assert {p.name: p.read_bytes() for p in (tmp_path / "killed").glob("snapshot-*")} == expected
+    assert outcome.snapshots == [6, 12, 18, 24, 30] and len(expected) == 5
+
+
+def test_what_a_kill_left_half_written_is_removed(board, tmp_path):
+    leftover = tmp_path / ".snapshot-00000006.safetensors.x.safetensors"
+    leftover.write_bytes(b"half")
+    run(board, tmp_path)
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "of another training"])
+def test_a_checkpoint_whose_snapshots_are_lost_is_not_gone_on_from(board, tmp_path, damage):
+    """Else the training would end without them."""
+    _, expected = run(board, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(board, tmp_path / "killed", objective=Spoiled(build(METHODS["fm_ot"]), 25))
+    path = tmp_path / "killed" / "snapshot-00000012.safetensors"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:50])
+    else:
+        snapshots(tmp_path / "killed", "other").save(12, {"a": torch.zeros(1)})
+    outcome, net = run(board, tmp_path / "killed")
+    assert outcome.resumed_from == 0
+    assert len(outcome.complaints) == 1 and "snapshot-00000012.safetensors cannot be used" in outcome.complaints[0]
+    assert weights(net) == weights(expected)
+    assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+
+
+def test_a_diverged_training_has_the_snapshots_up_to_where_it_got(board, tmp_path):
+    outcome, _ = run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 21, value=float("nan")))
+    assert (outcome.step, outcome.snapshots) == (20, [6, 12, 18])
+    assert all(torch.isfinite(t).all() for _, s in snapshots(tmp_path).load(outcome.snapshots) for t in s.values())
+
+
+def test_a_snapshot_that_cannot_be_written_says_so(board, tmp_path, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fmbench.training.snapshots.save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot write a snapshot to .*No space left.*Make room or fix the folder"):
+        run(board, tmp_path)
+
+
+# Precision, micro-batches and averages in the loop
+
+
+def test_further_averages_are_those_of_trainings_of_their_own(board, tmp_path):
+    outcome, _ = run(board, tmp_path / "a", SETTINGS.model_copy(update={"more_ema_decays": [0.5, 0.0]}))
+    assert list(outcome.averages) == [0.5, 0.0]
+    for decay, tensors in outcome.averages.items():
+        _, alone = run(board, tmp_path / str(decay), SETTINGS.model_copy(update={"ema_decay": decay}))
+        assert list(tensors) == list(alone.state_dict()) and flat(tensors) == weights(alone)
+
+
+@pytest.mark.parametrize("kind", ["board", "tall"])
+def test_micro_batches_train_as_the_batch_does(kind, request, tmp_path):
+    dataset = request.getfixturevalue(kind)
+    settings = SETTINGS.model_copy(update={"iterations": 12, "learning_rate": 1e-4})
+    (whole, one), (cut, other) = (
+        run(dataset, tmp_path / str(n), settings.model_copy(update={"accumulation": n})) for n in (1, 4)
+    )
+    for (_, a, _), (_, b, _) in zip(whole.curve, cut.curve, strict=True):
+        assert b == pytest.approx(a, rel=1e-5)
+    start = nn.utils.parameters_to_vector(network(dataset).parameters())
+    ends = [nn.utils.parameters_to_vector(net.parameters()) for net in (one, other)]
+    assert (ends[1] - ends[0]).norm() < 1e-2 * (ends[0] - start).norm()
+
+
+class Loud(Spoiled):
+    """So loud that fp16's first steps overflow."""
+
+    def loss(self, *arguments: Any) -> Tensor:
+        return super().loss(*arguments) * 100
+
+
+@pytest.mark.parametrize("at", [3, 17])
+def test_an_fp16_training_goes_on_to_the_bit_with_its_loss_scale(board, tmp_path, at):
+    settings = SETTINGS.model_copy(update={"precision": "fp16", "checkpoint_every": 2})
+    objective = build(METHODS["fm_ot"])
+    whole, expected = run(board, tmp_path / "whole", settings, Loud(objective, -1))
+    assert whole.reason == "" and whole.skipped > 0
+    with pytest.raises(Interrupted):
+        run(board, tmp_path / "killed", settings, Loud(objective, at))
+    outcome, net = run(board, tmp_path / "killed", settings, Loud(objective, -1))
+    assert outcome.resumed_from == at // 2 * 2
+    assert (weights(net), outcome.curve, outcome.skipped) == (weights(expected), whole.curve, whole.skipped)
+
+
+def test_an_fp16_loss_gone_bad_is_a_divergence_all_the_same(board, tmp_path):
+    settings = SETTINGS.model_copy(update={"precision": "fp16"})
+    outcome, _ = run(board, tmp_path, settings, Spoiled(build(METHODS["fm_ot"]), 17, value=float("nan")))
+    assert "the loss became nan at iteration 17 " in outcome.reason and outcome.step == 10
+
+
+def test_a_bf16_training_learns_the_same_to_its_rounding(board, tmp_path):
+    (full, _), (low, _) = (run(board, tmp_path / p, SETTINGS.model_copy(update={"precision": p})) for p in ("fp32", "bf16"))
+    losses = [np.array([loss for _, loss, _ in outcome.curve]) for outcome in (full, low)]
+    assert 0 < np.abs(losses[1] / losses[0] - 1).max() < 0.02
+
+
+def test_a_compiled_training_says_how_long_that_took(board, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain, expected = run(board, tmp_path / "a")
+    compiled, net = run(board, tmp_path / "b", SETTINGS.model_copy(update={"compile": True}))
+    assert plain.compile_seconds is None and compiled.compile_seconds is not None and compiled.compile_seconds > 0
+    assert (weights(net), compiled.curve) == (weights(expected), plain.curve)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_streamed_training_is_the_resident_one_and_resumes(tall, tmp_path, room):
+    settings = TrainingSettings(iterations=8, batch_size=5, checkpoint_every=3, log_every=2, flips=True)
+    _, expected = run(tall, tmp_path / "whole", settings)
+    settings = settings.model_copy(update={"resident_mib": room})
+    with pytest.raises(Interrupted):
+        run(tall, tmp_path / "killed", settings, Spoiled(build(METHODS["fm_ot"]), 5))
+    outcome, net = run(tall, tmp_path / "killed", settings)
+    assert (weights(net), outcome.resumed_from) == (weights(expected), 3)
+
+
 # Divergence
 
 
@@ -466,7 +628,7 @@ def test_a_checkpoint_of_another_training_is_refused(board, tmp_path):
 def test_a_checkpoint_holds_no_classes(board, tmp_path):
     run(board, tmp_path)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert set(state) == {"key", "step", "network", "optimiser", "ema", "losses", "curve", "seconds"}
+    assert set(state) == {"key", "step", "network", "optimiser", "ema", "more_emas", "scaler", "losses", "curve", "seconds"}
     assert state["ema"]["updates"] == state["step"] == 30
 
 

@@ -1,13 +1,14 @@
 """What all stages share: the job they do, the rows and the models they write."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fmbench.checkpoint import save_weights
 from fmbench.config import settings_hash
@@ -19,6 +20,7 @@ from fmbench.progress import Console
 from fmbench.provenance import commit, device_name, versions
 from fmbench.records import DIVERGED, OK, SKIPPED, Row, table, write_rows, write_table
 from fmbench.rng import generator, indexed_normal
+from fmbench.training.snapshots import write_tensors
 
 
 @dataclass
@@ -121,12 +123,28 @@ def write_model(
     curve: list[tuple[int, float, float]],
     parameters: int,
     reason: str,
+    snapshots: Iterable[tuple[int, Mapping[str, Tensor]]] = (),
+    averages: Mapping[float, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> None:
-    """Write ``model.safetensors``, ``config.json``, ``curve.parquet`` and ``rows.parquet`` into ``out``."""
+    """Write a model into ``out``: ``config.json``, ``curve.parquet``, ``rows.parquet`` and weights as safetensors.
+
+    ``model.safetensors`` has the averaged weights at the end; ``snapshots.safetensors`` those along the training, as
+    ``{iteration:08d}/{name}``; ``averages.safetensors`` the further averages at the end, as ``{decay}/{name}``. The headers of
+    the last two list their ``steps`` and ``decays``; either may have no tensors.
+    """
     key = settings_hash(job.spec)
     # An oracle's field is in its data: files that differ must have another hash.
     content = [entry["sha256"] for entry in dataset.manifest["splits"].values()]
-    save_weights(out / "model.safetensors", network, {"spec": key, "step": step, "data": settings_hash(content)})
+    about = {"spec": key, "data": settings_hash(content)}
+    save_weights(out / "model.safetensors", network, about | {"step": step})
+    steps: list[int] = []
+    kept: dict[str, Tensor] = {}
+    for iteration, tensors in snapshots:
+        steps.append(iteration)
+        kept |= {f"{iteration:08d}/{name}": tensor for name, tensor in tensors.items()}
+    write_tensors(out / "snapshots.safetensors", kept, about | {"steps": steps})
+    others = {f"{decay}/{name}": tensor for decay, tensors in averages.items() for name, tensor in tensors.items()}
+    write_tensors(out / "averages.safetensors", others, about | {"step": step, "decays": list(averages)})
     write_table(out / "curve.parquet", table([dict(zip(CURVE.names, entry, strict=True)) for entry in curve], CURVE))
     write_rows(out / "rows.parquet", job.rows)
     write_json(

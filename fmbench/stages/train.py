@@ -1,9 +1,10 @@
 """Stage ``train``: one method on one data set with one seed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from fmbench.checkpoint import CheckpointFolder
+from fmbench.checkpoint import CheckpointFolder, described, differences
 from fmbench.config import TrainingSettings, method_from_values, settings_hash
 from fmbench.data.prepared import read
 from fmbench.objectives import build
@@ -11,10 +12,11 @@ from fmbench.provenance import versions
 from fmbench.stages.common import Job, check_data, new_network, write_model
 from fmbench.tracking import Tracker
 from fmbench.training.loop import train
+from fmbench.training.snapshots import Snapshots
 
 
 def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
-    """Train and write ``model.safetensors``, ``config.json``, ``curve.parquet`` and ``rows.parquet`` into ``out``.
+    """Train and write the model (:func:`fmbench.stages.common.write_model`) into ``out``.
 
     A training whose loss stops being finite writes them too, from its last good checkpoint, with status and reason.
 
@@ -30,9 +32,13 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     # Other data, other code or another torch must not go on from this checkpoint.
     content = [entry["sha256"] for entry in dataset.manifest["splits"].values()]
     key = f"{settings_hash(spec)}-{settings_hash([job.code_hash, content, versions()])}"
+    about = {"spec": spec, "code": job.code_hash, "data": content, "versions": json.loads(versions())}
     parameters = sum(p.numel() for p in network.parameters())
 
-    with CheckpointFolder(checkpoints / key) as folder:
+    with CheckpointFolder(checkpoints / key, about) as folder:
+        if not folder.latest.exists():
+            for line in not_gone_on_from(folder.folder, about):
+                job.console.say(line)
         tracker.open(parameters=parameters)
         progress = job.console.progress(settings.iterations, "it")
 
@@ -66,11 +72,31 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     job.add("parameters", parameters, "parameters", **columns)
     job.add("images_seen", outcome.step * settings.batch_size, "samples", **columns)
     job.add("train_seconds", outcome.seconds, "s", **columns)
+    if outcome.compile_seconds is not None:
+        job.add("compile_seconds", outcome.compile_seconds, "s", **columns)
+    if settings.precision == "fp16":
+        job.add("skipped_steps", outcome.skipped, "iterations", **columns)
 
-    write_model(job, dataset, out, network, outcome.step, outcome.curve, parameters, outcome.reason)
+    kept = Snapshots(folder.folder, key).load(outcome.snapshots)
+    curve, reason = outcome.curve, outcome.reason
+    write_model(job, dataset, out, network, outcome.step, curve, parameters, reason, kept, outcome.averages)
     tracker.close(failed=bool(outcome.reason), tags={"fmbench.reason": outcome.reason})
     if outcome.reason:
         job.console.say(f"DIVERGED: {outcome.reason}; weights of iteration {outcome.step} -> {out}")
     else:
         loss = outcome.curve[-1][1]
         job.console.say(f"{outcome.step} iterations in {outcome.seconds:.0f} s, loss {loss:.4g} -> {out}")
+
+
+def not_gone_on_from(own: Path, about: dict[str, Any]) -> list[str]:
+    """A line for each folder beside ``own`` with checkpoints of the same model: which settings, code, data or versions differ."""
+
+    def model(spec: Any) -> tuple[Any, ...]:
+        return spec["dataset"], spec["method"]["name"], spec["seed"]
+
+    lines = []
+    for folder in sorted(p for p in own.parent.iterdir() if p.is_dir() and p != own):
+        theirs = described(folder)
+        if theirs is not None and model(theirs["spec"]) == model(about["spec"]) and any(folder.glob("checkpoint*.pt")):
+            lines.append(f"starts afresh: not from the checkpoints in {folder}, where {differences(theirs, about)}")
+    return lines

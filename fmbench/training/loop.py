@@ -1,9 +1,10 @@
 """The training loop: one for every method, resumable to the bit.
 
 Every random number of iteration i comes from generators seeded by (seed, name, i), and the batch of iteration i is a
-function of (seed, i), so nothing but weights, optimiser, average and counters has to be in a checkpoint.
+function of (seed, i), so nothing but weights, optimiser, averages and counters has to be in a checkpoint.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,12 +14,16 @@ from torch import Tensor, nn
 
 from fmbench.checkpoint import CheckpointFolder
 from fmbench.config import TrainingSettings
-from fmbench.data.prepared import DataSet, resident
+from fmbench.data.prepared import DataSet
+from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError
-from fmbench.networks.ema import EMA
 from fmbench.objectives import Objective
-from fmbench.rng import generator, named_seed
+from fmbench.rng import named_seed
+from fmbench.training.batches import Batches
+from fmbench.training.precision import matrix_precision
 from fmbench.training.schedule import learning_rate
+from fmbench.training.snapshots import Snapshots
+from fmbench.training.step import Step
 
 
 @dataclass
@@ -29,7 +34,11 @@ class Outcome:
         step: iterations done; on divergence those of the last good checkpoint, whose weights are returned.
         curve: (iteration, mean loss since the last entry, learning rate).
         reason: why it stopped early; empty when it did not.
-        seconds: spent in the loop up to the last checkpoint that led here, by all processes together.
+        seconds: spent in the loop up to the last checkpoint that led here, by all attempts together.
+        compile_seconds: of this attempt's compilation; None without one.
+        skipped: steps that fp16 skipped for an overflow.
+        snapshots: the iterations up to ``step`` whose averaged weights were kept.
+        averages: the state dict of every further average, by its decay.
     """
 
     step: int
@@ -38,32 +47,10 @@ class Outcome:
     seconds: float = 0.0
     resumed_from: int = 0
     complaints: list[str] = field(default_factory=list)
-
-
-class BatchSampler:
-    """Which samples iteration i sees: consecutive pieces of one random order per epoch, as a function of (seed, i)."""
-
-    def __init__(self, size: int, batch: int, seed: int) -> None:
-        self.size, self.batch, self.seed = size, batch, seed
-        self._orders: dict[int, Tensor] = {}
-
-    def indices(self, step: int) -> Tensor:
-        """int64 of shape (batch,). A batch may run over the end of an epoch into the next."""
-        first, last = step * self.batch, (step + 1) * self.batch
-        pieces, position = [], first
-        while position < last:
-            epoch, offset = divmod(position, self.size)
-            piece = self._order(epoch)[offset : offset + last - position]
-            pieces.append(piece)
-            position += len(piece)
-        return torch.cat(pieces)
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            if len(self._orders) > 1:
-                self._orders.pop(min(self._orders))
-            self._orders[epoch] = torch.randperm(self.size, generator=generator(self.seed, f"train/epoch/{epoch}"))
-        return self._orders[epoch]
+    compile_seconds: float | None = None
+    skipped: int = 0
+    snapshots: list[int] = field(default_factory=list)
+    averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def train(
@@ -78,6 +65,7 @@ def train(
     on_log: Callable[[int, float, float], None],
     on_checkpoint: Callable[[], None],
     on_resume: Callable[[int, list[tuple[int, float, float]]], None] = lambda step, curve: None,
+    group: Group = ALONE,
 ) -> Outcome:
     """Train ``network`` in place and leave its averaged weights in it.
 
@@ -86,116 +74,114 @@ def train(
         on_log: called with (iteration, mean loss, learning rate) every ``log_every`` iterations.
         on_checkpoint: called before each checkpoint is written (flush what must not be lost).
         on_resume: called with the iteration and the curve of the checkpoint that the training goes on from.
+        group: the processes that train together, each in a call of its own; the first alone writes, and holds the lock.
 
     Returns:
         The outcome. A loss that is not finite ends the training with the weights of the last good checkpoint.
+
+    Raises:
+        ConfigError: the device cannot do what the settings ask for.
+        CheckpointError: a checkpoint or a snapshot cannot be written.
     """
-    network.to(device).train()
-    parameters = list(network.parameters())
-    optimiser = torch.optim.Adam(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(settings.betas[0], settings.betas[1]),
-        eps=settings.adam_epsilon,
-        fused=True,
-    )
-    ema = EMA(parameters, settings.ema_decay)
-    data = resident(dataset, device)
-    sampler = BatchSampler(len(data), settings.batch_size, seed)
-    noise = torch.Generator(device)
+    with contextlib.ExitStack() as ending, matrix_precision(settings.precision, device):
+        update = Step(objective, network, settings, device, group)
+        batches = Batches(dataset, settings, seed, device, group)
+        ending.callback(batches.close)
+        snapshots = Snapshots(checkpoints.folder, key)
+        kept = settings.snapshot_steps()
 
-    def rate_of(step: int) -> float:
-        peak, warmup = settings.learning_rate, settings.warmup_iterations
-        return learning_rate(step, settings.iterations, peak, warmup, settings.schedule)
+        def rate_of(step: int) -> float:
+            peak, warmup = settings.learning_rate, settings.warmup_iterations
+            return learning_rate(step, settings.iterations, peak, warmup, settings.schedule)
 
-    has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
+        has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
 
-    state, complaints = checkpoints.load(key)
-    outcome = Outcome(step=0, curve=[], complaints=complaints)
-    if state is not None:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        ema.load_state_dict(state["ema"])
-        outcome.step = outcome.resumed_from = state["step"]
-        outcome.curve = [tuple(entry) for entry in state["curve"]]
-        outcome.seconds = state["seconds"]
-        on_resume(outcome.step, outcome.curve)
-    losses: list[Tensor] = [] if state is None else list(state["losses"].to(device))
+        state, complaints = checkpoints.load(key)
+        if state is not None:
+            missing = snapshots.complaint([step for step in kept if step <= state["step"]])
+            if missing:
+                state, complaints = None, [*complaints, missing]
+        outcome = Outcome(step=0, curve=[], complaints=complaints)
+        losses: list[Tensor] = []  # since the last entry of the curve, of all processes
+        if state is not None:
+            update.load_state_dict(state)
+            outcome.step = outcome.resumed_from = state["step"]
+            outcome.curve = [tuple(entry) for entry in state["curve"]]
+            outcome.seconds = state["seconds"]
+            losses = list(state["losses"].to(device))
+            on_resume(outcome.step, outcome.curve)
+        group.wait()  # all have read what only the first will write
 
-    before, began = outcome.seconds, time.monotonic()
+        before, began = outcome.seconds, time.monotonic()
 
-    def save(done: int) -> None:
-        outcome.seconds = before + time.monotonic() - began
-        on_checkpoint()
-        checkpoints.save(
-            {
+        def save(done: int) -> None:
+            outcome.seconds = before + time.monotonic() - began
+            if not group.main:
+                return
+            on_checkpoint()
+            values = {
                 "key": key,
                 "step": done,
-                "network": network.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "ema": ema.state_dict(),
                 "losses": torch.stack(losses) if losses else torch.empty(0),
                 "curve": outcome.curve,
                 "seconds": outcome.seconds,
             }
-        )
+            checkpoints.save(values | update.state_dict())
 
-    if state is None:
-        save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
+        if state is None:
+            if group.main:
+                snapshots.tidy()
+            save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
+        if settings.compile and outcome.step < settings.iterations:
+            outcome.compile_seconds = update.compile(*batches.example())
 
-    for step in range(outcome.step, settings.iterations):
-        rate = rate_of(step)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        unseen: list[Tensor] = []  # losses not looked at yet, of this process
+        for step in range(outcome.step, settings.iterations):
+            rate = rate_of(step)
+            update.set_rate(rate)
+            if has_dropout:  # dropout layers can draw from the global generator only
+                torch.manual_seed(named_seed(seed, f"train/dropout/{step}" + (f"/{group.rank}" if group.rank else "")))
+            unseen.append(update(*batches(step)))
 
-        noise.manual_seed(named_seed(seed, f"train/noise/{step}"))
-        if has_dropout:  # dropout layers can draw from the global generator only
-            torch.manual_seed(named_seed(seed, f"train/dropout/{step}"))
-        x = data[sampler.indices(step).to(device)]
-        u = torch.rand(x.shape, generator=noise, device=device) if dataset.is_images else torch.zeros((), device=device)
-        x1 = dataset.to_model(x, u)
-        x0 = torch.randn(x1.shape, generator=noise, device=device)
-        times = torch.rand(x1.shape[0], generator=noise, device=device)
+            done = step + 1
+            last = done == settings.iterations
+            if done % settings.log_every == 0 or done % settings.checkpoint_every == 0 or last:
+                # Losses are looked at here only: one at each step would make a GPU wait for the CPU.
+                losses, unseen = [*losses, *group.mean(torch.stack(unseen))], []
+                values = torch.stack(losses)
+                bad = (~torch.isfinite(values)).nonzero()
+                if len(bad):
+                    at = done - len(losses) + int(bad[0])
+                    outcome.reason = (
+                        f"the loss became {values[bad[0]].item()} at iteration {at} (learning rate {rate_of(at):.3g})"
+                    )
+                    break
+            if done % settings.log_every == 0 or last:
+                entry = (done, float(values.mean()), rate)
+                outcome.curve.append(entry)
+                on_log(*entry)
+                losses = []
+            if done in kept and group.main:
+                snapshots.save(done, update.averaged(update.ema))
+            if done % settings.checkpoint_every == 0 or last:
+                if not all(bool(torch.isfinite(a).all()) for a in update.ema.averages):
+                    outcome.reason = f"a weight stopped being finite by iteration {done} (learning rate {rate:.3g})"
+                    break
+                outcome.step = done
+                save(done)
 
-        loss = objective.loss(network, x0, x1, times).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-        optimiser.step()
-        ema.update()
-        losses.append(loss.detach())
-
-        done = step + 1
-        last = done == settings.iterations
-        if done % settings.log_every == 0 or done % settings.checkpoint_every == 0 or last:
-            # Losses are looked at here only: one at each step would make a GPU wait for the CPU.
-            values = torch.stack(losses)
-            bad = (~torch.isfinite(values)).nonzero()
-            if len(bad):
-                at = done - len(losses) + int(bad[0])
-                outcome.reason = f"the loss became {values[bad[0]].item()} at iteration {at} (learning rate {rate_of(at):.3g})"
-                break
-        if done % settings.log_every == 0 or last:
-            entry = (done, float(values.mean()), rate)
-            outcome.curve.append(entry)
-            on_log(*entry)
-            losses = []
-        if done % settings.checkpoint_every == 0 or last:
-            if not all(bool(torch.isfinite(a).all()) for a in ema.averages):
-                outcome.reason = f"a weight stopped being finite by iteration {done} (learning rate {rate:.3g})"
-                break
-            outcome.step = done
-            save(done)
-
-    if outcome.reason:
-        outcome.curve = [entry for entry in outcome.curve if entry[0] <= outcome.step]
-        good, more = checkpoints.load(key)
-        outcome.complaints += more
-        if good is None:
-            raise CheckpointError(f"{outcome.reason}, and no checkpoint to go back to can be read: {'; '.join(more)}")
-        ema.load_state_dict(good["ema"])
-        outcome.step = good["step"]
-    ema.copy_to(parameters)
-    network.eval()
-    return outcome
+        if outcome.reason:
+            outcome.curve = [entry for entry in outcome.curve if entry[0] <= outcome.step]
+            good, more = checkpoints.load(key)
+            outcome.complaints += more
+            if good is None:
+                raise CheckpointError(f"{outcome.reason}, and no checkpoint to go back to can be read: {'; '.join(more)}")
+            update.load_state_dict(good)
+            outcome.step = good["step"]
+        outcome.skipped = update.skipped()
+        outcome.snapshots = [step for step in kept if step <= outcome.step]
+        for ema, decay in zip(update.averages[1:], settings.more_ema_decays, strict=True):
+            outcome.averages[decay] = {name: value.clone() for name, value in update.averaged(ema).items()}
+        update.ema.copy_to(update.parameters)
+        network.eval()
+        return outcome

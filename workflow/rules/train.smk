@@ -9,6 +9,8 @@ rule train:
         weights=results(f"models/{MODEL}/model.safetensors"),
         config=results(f"models/{MODEL}/config.json"),
         curve=results(f"models/{MODEL}/curve.parquet"),
+        snapshots=results(f"models/{MODEL}/snapshots.safetensors"),
+        averages=results(f"models/{MODEL}/averages.safetensors"),
         rows=results(f"models/{MODEL}/rows.parquet"),
     log:
         results(f"logs/train/{MODEL}.log"),

@@ -1,0 +1,186 @@
+"""What each iteration of a training sees: data, noise and times, all functions of (seed, iteration).
+
+Neither where the data lies, nor the number of processes, nor a kill in between changes any of it.
+"""
+
+import queue
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmbench.config import TrainingSettings
+from fmbench.data.prepared import DataSet, resident
+from fmbench.distributed import ALONE, Group
+from fmbench.errors import ConfigError
+from fmbench.rng import generator, named_seed
+
+AHEAD = 4
+"""Batches that a stream reads ahead."""
+
+
+class BatchSampler:
+    """Which samples iteration i sees: consecutive pieces of one random order per epoch, as a function of (seed, i)."""
+
+    def __init__(self, size: int, batch: int, seed: int) -> None:
+        self.size, self.batch, self.seed = size, batch, seed
+        self._orders: dict[int, Tensor] = {}
+
+    def indices(self, step: int) -> Tensor:
+        """int64 of shape (batch,). A batch may run over the end of an epoch into the next."""
+        first, last = step * self.batch, (step + 1) * self.batch
+        pieces, position = [], first
+        while position < last:
+            epoch, offset = divmod(position, self.size)
+            piece = self._order(epoch)[offset : offset + last - position]
+            pieces.append(piece)
+            position += len(piece)
+        return torch.cat(pieces)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            if len(self._orders) > 1:
+                self._orders.pop(min(self._orders))
+            self._orders[epoch] = torch.randperm(self.size, generator=generator(self.seed, f"train/epoch/{epoch}"))
+        return self._orders[epoch]
+
+
+class Resident:
+    """A training split held on the device, in its own type; with flips a mirrored copy follows it, if there is room."""
+
+    def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, mirrored: bool) -> None:
+        self.data, self.size, self.mirrored = resident(dataset, device), len(dataset.train), mirrored
+        if mirrored:
+            self.data = torch.cat([self.data, self.data.flip(-1)])
+        self.sampler, self.part, self.device = sampler, part, device
+
+    def read(self, step: int, coins: Tensor | None) -> Tensor:
+        """This process's part of the batch of iteration ``step``, each sample mirrored where its coin is true."""
+        indices = self.sampler.indices(step)[self.part].to(self.device)
+        if coins is None:
+            return self.data[indices]
+        if self.mirrored:
+            return self.data[indices + coins * self.size]
+        return _mirror(self.data[indices], coins)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class Streamed:
+    """A training split read from its file as it goes, a few batches ahead, by a thread; into pinned memory for a GPU."""
+
+    def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, iterations: int) -> None:
+        self.array: NDArray[Any] = dataset.train
+        self.sampler, self.part, self.device, self.iterations = sampler, part, device, iterations
+        self._queue: queue.Queue[tuple[int, Tensor | Exception]] = queue.Queue(AHEAD)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def read(self, step: int, coins: Tensor | None) -> Tensor:
+        """As :meth:`Resident.read`; iterations must be asked for one after the other.
+
+        Raises:
+            DataError, OSError: what the reading thread met.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._read_ahead, args=(step,), name="fmbench-batches", daemon=True)
+            self._thread.start()
+        found, batch = self._queue.get()
+        if isinstance(batch, Exception):
+            raise batch
+        if found != step:
+            raise ValueError(f"a stream goes forward: iteration {found} is next, not {step}")
+        x = batch.to(self.device, non_blocking=True)
+        return x if coins is None else _mirror(x, coins)
+
+    def _read_ahead(self, first: int) -> None:
+        try:
+            for step in range(first, self.iterations):
+                # In the order of the file, which is kinder to a disk, and back in the batch's.
+                indices = self.sampler.indices(step)[self.part].numpy()
+                order = np.argsort(indices)
+                rows = np.empty((len(indices), *self.array.shape[1:]), self.array.dtype)
+                rows[order] = self.array[indices[order]]
+                batch = torch.from_numpy(rows)
+                if not self._put(step, batch.pin_memory() if self.device.type == "cuda" else batch):
+                    return
+        except Exception as error:
+            self._put(-1, error)
+
+    def _put(self, step: int, batch: Tensor | Exception) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put((step, batch), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
+def _mirror(images: Tensor, coins: Tensor) -> Tensor:
+    return torch.where(coins.reshape(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
+
+
+class Batches:
+    """``batches(i)`` is (x0, x1, u) of iteration i on the device: noise and data (B, *) in model space, uniforms (B,) for times.
+
+    All numbers are drawn for the whole batch, whichever part of it is this process's.
+
+    Raises:
+        ConfigError: flips are wanted of points.
+    """
+
+    def __init__(
+        self, dataset: DataSet, settings: TrainingSettings, seed: int, device: torch.device, group: Group = ALONE
+    ) -> None:
+        if settings.flips and not dataset.is_images:
+            raise ConfigError(f"flips are of images, and {dataset.manifest['dataset']} has points; set flips to false")
+        self.dataset, self.settings, self.seed, self.device = dataset, settings, seed, device
+        self.part = group.part(settings.batch_size)
+        self._draws, self._coins = torch.Generator(device), torch.Generator(device)
+        sampler = BatchSampler(len(dataset.train), settings.batch_size, seed)
+        room, size = settings.resident_mib * 2**20, dataset.train.nbytes
+        self.source: Resident | Streamed
+        if size <= room:
+            mirrored = settings.flips and 2 * size <= room
+            self.source = Resident(dataset, sampler, self.part, device, mirrored)
+        else:
+            self.source = Streamed(dataset, sampler, self.part, device, settings.iterations)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        coins = None
+        batch = (self.settings.batch_size,)
+        if self.settings.flips:
+            self._coins.manual_seed(named_seed(self.seed, f"train/flips/{step}"))
+            coins = (torch.rand(batch, generator=self._coins, device=self.device) < 0.5)[self.part]
+        x = self.source.read(step, coins)
+        draws, device = self._draws, self.device
+        draws.manual_seed(named_seed(self.seed, f"train/noise/{step}"))
+        shape = (*batch, *x.shape[1:])
+        if self.dataset.is_images:
+            offsets = torch.rand(shape, generator=draws, device=device)[self.part]
+        else:
+            offsets = torch.zeros((), device=device)
+        x1 = self.dataset.to_model(x, offsets)
+        x0 = torch.randn(shape, generator=draws, device=device)[self.part]
+        return x0, x1, torch.rand(batch, generator=draws, device=device)[self.part]
+
+    def example(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers of the shape of this process's part of a batch."""
+        n = self.part.stop - self.part.start
+        x = torch.ones(n, *self.dataset.shape, device=self.device)
+        return x.clone(), x, torch.full((n,), 0.5, device=self.device)
+
+    def close(self) -> None:
+        """End what reads ahead."""
+        self.source.close()

@@ -1,0 +1,58 @@
+"""The number formats of a training: how products are rounded. Weights, loss, optimiser and averages are float32 in all."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from fmbench.errors import ConfigError
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check(precision: str, device: torch.device) -> None:
+    """Find out before the first step whether a device can do it.
+
+    ``fp32``: float32 throughout. ``tf32``: products and convolutions of float32 numbers rounded to 10 bits, an NVIDIA GPU's only.
+    ``bf16``, ``fp16``: the network under autocast. On the CPU these two are for trials: the same rounding, no speed.
+
+    Raises:
+        ConfigError: the device or this torch cannot do it.
+    """
+    if precision == "tf32":
+        if device.type != "cuda":
+            raise ConfigError(f"precision tf32 is one of NVIDIA GPUs, not of the device {str(device)!r}; choose fp32")
+        major, minor = torch.cuda.get_device_capability(device)
+        if major < 8:
+            raise ConfigError(f"precision tf32 needs a GPU of compute capability 8.0, this one has {major}.{minor}; choose fp32")
+    if precision in AUTOCAST:
+        layer = nn.Linear(2, 2, device=device)
+        try:
+            with torch.autocast(device.type, AUTOCAST[precision]):
+                out = layer(torch.ones(2, 2, device=device))
+            out.float().sum().backward()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"precision {precision} cannot be had on the device {str(device)!r}: {error}; choose fp32"
+            ) from None
+
+
+@contextlib.contextmanager
+def matrix_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Within it a GPU's products and convolutions of float32 numbers are rounded as ``precision`` says; restored after.
+
+    By itself torch lets convolutions use TF32, so fp32 must be said, too. A CPU's are left as they are.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value

@@ -1,0 +1,153 @@
+"""One optimiser step: forward, backward, clipping, Adam, averages."""
+
+import contextlib
+import time
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fmbench.config import TrainingSettings
+from fmbench.distributed import ALONE, Group
+from fmbench.errors import ConfigError
+from fmbench.networks.ema import EMA
+from fmbench.training import precision
+
+
+class Loss(Protocol):
+    """The part of an objective that training needs (:meth:`fmbench.objectives.Objective.loss`)."""
+
+    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor: ...
+
+
+class Step:
+    """``step(x0, x1, u)`` trains a network in place by one batch, and gives the mean loss of it.
+
+    The network runs under autocast where ``precision`` is bf16 or fp16; the loss is float32 always. A batch is cut into
+    ``accumulation`` micro-batches whose gradients are added; with several processes each has its share of the batch, and the
+    gradients are averaged over them. With fp16 a step whose scaled gradients overflow is skipped, and the scale is halved.
+
+    Args:
+        network: moved to the device, left in training mode.
+        group: the processes that train together; each makes its own Step.
+
+    Raises:
+        ConfigError: the precision is not to be had on this device.
+    """
+
+    def __init__(
+        self, objective: Loss, network: nn.Module, settings: TrainingSettings, device: torch.device, group: Group = ALONE
+    ) -> None:
+        precision.check(settings.precision, device)
+        self.objective, self.network, self.settings, self.device = objective, network.to(device).train(), settings, device
+        self.parameters = list(network.parameters())
+        self.optimiser = torch.optim.Adam(
+            self.parameters,
+            lr=settings.learning_rate,
+            betas=(settings.betas[0], settings.betas[1]),
+            eps=settings.adam_epsilon,
+            fused=True,
+        )
+        self.averages = [EMA(self.parameters, decay) for decay in (settings.ema_decay, *settings.more_ema_decays)]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        # The plain network keeps the weights and their names; these wrappers only run it.
+        self._runner: Any = torch.compile(network, dynamic=False) if settings.compile else network
+        if group.size > 1:
+            ids = [device] if device.type == "cuda" else None
+            self._runner = DistributedDataParallel(self._runner, device_ids=ids, broadcast_buffers=False)
+        self._autocast = precision.AUTOCAST.get(settings.precision)
+
+    @property
+    def ema(self) -> EMA:
+        """The average that becomes the model."""
+        return self.averages[0]
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def __call__(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+        """One step on a batch: noise and data (B, *), uniforms (B,) that become times. The mean loss, a detached scalar."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._gradients(x0, x1, u)
+        if self.settings.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        for average in self.averages:
+            average.update()
+        return loss
+
+    def _gradients(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+        pieces = self.settings.accumulation
+        if len(x1) % pieces:
+            raise ValueError(f"a batch of {len(x1)} cannot be cut into accumulation = {pieces} equal micro-batches")
+        losses = []
+        for number, piece in enumerate(zip(x0.chunk(pieces), x1.chunk(pieces), u.chunk(pieces), strict=True), start=1):
+            with self._apart(last=number == pieces):
+                loss = self.objective.loss(self._run, *piece).mean() / pieces
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        return sum(losses[1:], losses[0])
+
+    def _run(self, t: Tensor, x: Tensor) -> Tensor:
+        if self._autocast is None:
+            out: Tensor = self._runner(t, x)
+            return out
+        with torch.autocast(self.device.type, self._autocast):
+            out = self._runner(t, x)
+        return out.float()
+
+    def _apart(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes exchange gradients once a step, with the last micro-batch."""
+        if last or not isinstance(self._runner, DistributedDataParallel):
+            return contextlib.nullcontext()
+        apart: contextlib.AbstractContextManager[None] = self._runner.no_sync()
+        return apart
+
+    def compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
+        """Seconds of the first forward and backward pass, which compiles; no weight is changed.
+
+        Raises:
+            ConfigError: the network cannot be compiled here.
+        """
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.exc import InductorError
+
+        began = time.monotonic()
+        try:
+            float(self._gradients(x0, x1, u))
+        except (TorchDynamoException, InductorError) as error:
+            reason = " ".join(str(error).strip().split("\n\n")[0].split())
+            raise ConfigError(f"compile: the network cannot be compiled here ({reason}); set it to false") from error
+        self.optimiser.zero_grad(set_to_none=True)
+        return time.monotonic() - began
+
+    def skipped(self) -> int:
+        """Steps skipped for an overflow of fp16 so far: those that the averages saw and Adam did not."""
+        counts = [int(state["step"]) for state in self.optimiser.state.values()]
+        return self.ema.updates - min(counts, default=self.ema.updates)
+
+    def averaged(self, ema: EMA) -> dict[str, Tensor]:
+        """The network's state dict with an average in the place of its parameters."""
+        of = {id(p): average for p, average in zip(self.parameters, ema.averages, strict=True)}
+        return {name: of.get(id(value), value.detach()) for name, value in self.network.state_dict(keep_vars=True).items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on: weights, optimiser, averages with their counters, loss scale."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.state_dict(),
+            "more_emas": [ema.state_dict() for ema in self.averages[1:]],
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for ema, values in zip(self.averages, [state["ema"], *state["more_emas"]], strict=True):
+            ema.load_state_dict(values)
+        self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,189 @@
+"""What each iteration sees: the same numbers wherever the data lies and whoever shares the batch."""
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from outsider import tall_images
+from torch import Tensor
+
+from fmbench.config import TrainingSettings
+from fmbench.data.prepared import DataSet, read
+from fmbench.data.sources import checkerboard
+from fmbench.data.writer import write
+from fmbench.distributed import ALONE, Group
+from fmbench.errors import ConfigError
+from fmbench.training.batches import AHEAD, Batches, Resident, Streamed
+
+CPU = torch.device("cpu")
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory) -> DataSet:
+    folder = tmp_path_factory.mktemp("board")
+    write(checkerboard(train=50, test=20), folder, {"dataset": "board"})
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory) -> DataSet:
+    folder = tmp_path_factory.mktemp("tall")
+    write(tall_images(train=24, test=6), folder, {"dataset": "tall"})
+    return read(folder)
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{"batch_size": 10, "iterations": STEPS} | changes)
+
+
+def walk(dataset: DataSet, first: int = 0, group: Group = ALONE, **changes: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
+    batches = Batches(dataset, settings(**changes), 5, CPU, group)
+    try:
+        return [batches(step) for step in range(first, STEPS)]
+    finally:
+        batches.close()
+
+
+def same(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor, ...]]) -> bool:
+    return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.fixture
+def mirroring(monkeypatch) -> list[bool]:
+    """Whether each resident copy made had a mirrored one beside it."""
+    seen: list[bool] = []
+    original = Resident.__init__
+
+    def noting(self: Resident, *arguments: Any) -> None:
+        original(self, *arguments)
+        seen.append(self.mirrored)
+
+    monkeypatch.setattr(Resident, "__init__", noting)
+    return seen
+
+
+# Where the data lies
+
+
+@pytest.mark.parametrize(("kind", "flips"), [("board", False), ("tall", False), ("tall", True)])
+def test_streaming_gives_the_same_batches_to_the_bit(kind, flips, request):
+    dataset = request.getfixturevalue(kind)
+    held, streamed = (Batches(dataset, settings(flips=flips, resident_mib=room), 5, CPU) for room in (1, 0))
+    assert (type(held.source), type(streamed.source)) == (Resident, Streamed)
+    expected = [held(step) for step in range(STEPS)]
+    assert same([streamed(step) for step in range(STEPS)], expected)
+    streamed.close()
+    # A resumed training begins in the middle.
+    assert same(walk(dataset, first=7, flips=flips, resident_mib=0), expected[7:])
+
+
+def test_a_mirrored_copy_gives_the_same_batches_as_mirroring_each(tall, mirroring):
+    expected = walk(tall, flips=True)
+    batches = Batches(tall, settings(flips=True), 5, CPU)
+    assert isinstance(batches.source, Resident)
+    batches.source = Resident(tall, batches.source.sampler, batches.part, CPU, False)
+    assert same([batches(step) for step in range(STEPS)], expected)
+    walk(tall, flips=False)
+    assert mirroring == [True, True, False, False]
+
+
+def test_a_split_that_fits_once_and_not_twice_has_no_mirrored_copy(tmp_path, mirroring):
+    write(tall_images(train=2400, test=6, height=16, width=16), tmp_path, {"dataset": "large"})
+    large = read(tmp_path)
+    assert 1 < large.train.nbytes / 2**20 < 2
+    walk(large, flips=True, resident_mib=2)
+    walk(large, flips=True, resident_mib=4)
+    assert mirroring == [False, True]
+
+
+def test_a_stream_reads_ahead_and_ends(tall):
+    def streams() -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name == "fmbench-batches"]
+
+    batches = Batches(tall, settings(resident_mib=0, iterations=1000), 5, CPU)
+    assert not streams()
+    batches(0)
+    (thread,) = streams()
+    assert isinstance(batches.source, Streamed)
+    for _ in range(200):
+        if batches.source._queue.full():
+            break
+        thread.join(0.02)
+    assert batches.source._queue.qsize() == AHEAD and thread.is_alive()
+    batches.close()
+    assert not streams()
+    whole = Batches(tall, settings(resident_mib=0), 5, CPU)
+    for step in range(STEPS):
+        whole(step)
+    whole.close()
+    assert not streams()
+
+
+def test_a_stream_goes_forward(tall):
+    batches = Batches(tall, settings(resident_mib=0), 5, CPU)
+    batches(3)
+    with pytest.raises(ValueError, match="a stream goes forward: iteration 4 is next, not 9"):
+        batches(9)
+    batches.close()
+
+
+def test_what_the_reading_thread_meets_is_raised_where_it_is_read(tall, monkeypatch):
+    class Broken:
+        shape, dtype, nbytes = tall.train.shape, tall.train.dtype, tall.train.nbytes
+
+        def __len__(self) -> int:
+            return len(tall.train)
+
+        def __getitem__(self, indices: Any) -> Any:
+            raise OSError(5, "Input/output error", "train.npy")
+
+    monkeypatch.setattr(DataSet, "train", Broken())
+    batches = Batches(read(tall.folder), settings(resident_mib=0), 5, CPU)
+    with pytest.raises(OSError, match="Input/output error"):
+        batches(0)
+    batches.close()
+
+
+# Flips
+
+
+def test_flips_mirror_half_of_the_images_left_to_right_and_touch_nothing_else(tall):
+    """The images are not square, so any other flip would show."""
+    plain, flipped = (walk(tall, flips=flips, batch_size=200) for flips in (False, True))
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[2], b[2]) for a, b in zip(plain, flipped, strict=True))
+    coins = []
+    for (_, x, _), (_, y, _) in zip(plain, flipped, strict=True):
+        # Levels only: the dequantisation within a level is drawn for the place, not for the pixel.
+        levels, found = (((v + 1) * tall.levels / 2).floor() for v in (x, y))
+        kept, turned = ((found == form).flatten(1).all(1) for form in (levels, levels.flip(-1)))
+        assert (kept | turned).all() and not (kept & turned).any()
+        coins.append(turned)
+    n = len(torch.cat(coins))
+    assert abs(torch.cat(coins).double().mean() - 0.5) < 5 * 0.5 / n**0.5
+    assert len({tuple(c.tolist()) for c in coins}) == STEPS
+
+
+def test_points_have_no_flips(board):
+    with pytest.raises(ConfigError, match="flips are of images, and board has points; set flips to false"):
+        walk(board, flips=True)
+
+
+# Several processes
+
+
+@pytest.mark.parametrize(("kind", "room"), [("board", 1), ("tall", 1), ("tall", 0)])
+def test_the_parts_of_all_processes_are_the_batch_of_one(kind, room, request):
+    dataset = request.getfixturevalue(kind)
+    flips = dataset.is_images
+    whole = walk(dataset, flips=flips, resident_mib=room)
+    parts = [walk(dataset, group=Group(rank, 5), flips=flips, resident_mib=room) for rank in range(5)]
+    joined = [tuple(torch.cat(pieces) for pieces in zip(*step, strict=True)) for step in zip(*parts, strict=True)]
+    assert all(len(x1) == 2 for part in parts for _, x1, _ in part)
+    assert same(joined, whole)
+
+
+def test_a_batch_that_cannot_be_shared(board):
+    with pytest.raises(ValueError, match="10 cannot be shared by 3 processes evenly"):
+        walk(board, group=Group(0, 3))

@@ -1,0 +1,243 @@
+"""One optimiser step: precision, accumulation, clipping, the loss scaler, several averages, compilation."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fmbench.config import TrainingSettings
+from fmbench.errors import ConfigError
+from fmbench.methods import METHODS
+from fmbench.networks.mlp import MLP
+from fmbench.objectives import Objective, build
+from fmbench.training import precision
+from fmbench.training.step import Step
+
+CPU = torch.device("cpu")
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{"batch_size": 12, "learning_rate": 1e-2, "ema_decay": 0.5} | changes)
+
+
+class Loud:
+    """An objective whose loss is a multiple of another's."""
+
+    def __init__(self, objective: Objective, factor: float) -> None:
+        self.objective, self.factor = objective, factor
+
+    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+        return self.objective.loss(network, x0, x1, u) * self.factor
+
+
+def made(factor: float | None = None, **changes: Any) -> Step:
+    torch.manual_seed(3)
+    objective = build(METHODS["fm_ot"])
+    return Step(objective if factor is None else Loud(objective, factor), MLP((2,), width=16, depth=2), settings(**changes), CPU)
+
+
+def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(12, 2, generator=g), torch.randn(12, 2, generator=g) * 3 + 1, torch.rand(12, generator=g)
+
+
+def gradient(step: Step) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in step.parameters if p.grad is not None])
+
+
+def weights(step: Step) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in step.parameters])
+
+
+def test_a_step_is_adam_on_the_mean_loss():
+    """Against the textbook, in float64, with a loss of its own."""
+    step = made()
+    before, plain = weights(step).double(), made()
+    x0, x1, u = batch()
+    loss = step(x0, x1, u)
+    t = u.double()[:, None]
+    x_t, target = t * x1 + (1 - (1 - 1e-4) * t) * x0, x1 - (1 - 1e-4) * x0
+    by_hand = (plain.network.double()(u.double(), x_t) - target).square().mean()
+    by_hand.backward()
+    assert float(loss) == pytest.approx(float(by_hand.detach()), rel=1e-5)
+    g = gradient(plain)
+    # The first step of Adam: the corrected moments are the gradient and its square.
+    expected = before - 1e-2 * g / (g.abs() + 1e-8)
+    assert (weights(step) - expected).abs().max() < 1e-5
+    (average,) = step.averages
+    warm = (1 + 0) / (10 + 0)
+    kept = torch.cat([a.flatten() for a in average.averages])
+    assert torch.allclose(kept.double(), warm * before + (1 - warm) * expected, atol=1e-5)
+
+
+# Accumulation
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 12])
+def test_micro_batches_have_the_gradient_of_the_batch(pieces):
+    whole, cut = made(), made(accumulation=pieces)
+    losses = [float(step(*batch())) for step in (whole, cut)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    error = (gradient(cut) - gradient(whole)).norm() / gradient(whole).norm()
+    assert error < 1e-6
+    first = made()
+    first(*(piece[: 12 // pieces] for piece in batch()))
+    assert (gradient(first) - gradient(whole)).norm() / gradient(whole).norm() > 0.05  # one piece alone is another gradient
+
+
+def test_a_batch_that_cannot_be_cut():
+    with pytest.raises(ValueError, match="a batch of 10 cannot be cut into accumulation = 3 equal micro-batches"):
+        made(accumulation=3)(*(piece[:10] for piece in batch()))
+
+
+# Precision
+
+
+@pytest.mark.parametrize(("name", "bits"), [("bf16", 8), ("fp16", 11)])
+def test_the_network_alone_runs_in_16_bits(name, bits):
+    seen = []
+    low, full = made(factor=1e-3, precision=name), made(factor=1e-3)
+    for module in low.network.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    losses = [step(*batch()) for step in (low, full)]
+    assert set(seen) == {precision.AUTOCAST[name]}
+    assert losses[0].dtype == torch.float32 and {p.dtype for p in low.parameters} == {gradient(low).dtype} == {torch.float32}
+    error = float((gradient(low) - gradient(full)).norm() / gradient(full).norm())
+    assert 0 < error < 8 * 2.0**-bits
+
+
+def test_fp32_takes_no_detour():
+    step = made()
+    assert not step.scaler.is_enabled() and step.scaler.state_dict() == {}
+
+
+def test_a_step_that_overflows_is_skipped_and_the_scale_halved():
+    """The scale starts at 2^16; fp16 ends at 65504."""
+    step = made(factor=100.0, precision="fp16")
+    before, scales, moved = weights(step), [], []
+    for number in range(12):
+        assert torch.isfinite(step(*batch(number)))
+        moved.append(not torch.equal(weights(step), before))
+        before, _ = weights(step), scales.append(step.scaler.get_scale())
+    skipped = moved.index(True)
+    assert skipped > 0 and all(moved[skipped:]) and torch.isfinite(before).all()
+    assert scales == [2.0 ** (15 - min(k, skipped - 1)) for k in range(12)]
+    assert step.skipped() == skipped and step.ema.updates == 12
+    assert made().skipped() == 0
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_clipping_is_of_the_gradient_and_not_of_its_scaled_one(name):
+    free, clipped, loose = (
+        made(1e-3, **c) for c in ({}, {"precision": name, "clip_norm": 1e-5}, {"precision": name, "clip_norm": 1})
+    )
+    for step in (free, clipped, loose):
+        step(*batch())
+        assert step.skipped() == 0
+    assert float(gradient(clipped).norm()) == pytest.approx(1e-5, rel=1e-2)
+    assert 1e-4 < float(gradient(free).norm()) < 1
+    assert (gradient(loose) - gradient(free)).norm() < 0.01 * gradient(free).norm()
+
+
+def test_tf32_is_not_a_cpus():
+    with pytest.raises(ConfigError, match="precision tf32 is one of NVIDIA GPUs, not of the device 'cpu'; choose fp32"):
+        made(precision="tf32")
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_a_precision_that_torch_cannot_do_is_found_before_the_first_step(name, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("not implemented for this device")
+
+    monkeypatch.setattr(torch, "autocast", refuse)
+    with pytest.raises(ConfigError, match=f"precision {name} cannot be had on the device 'cpu': not implemented"):
+        made(precision=name)
+
+
+@pytest.mark.parametrize(("name", "inside"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
+def test_a_gpus_products_are_rounded_as_asked_and_only_meanwhile(name, inside):
+    """The switches can be read without a GPU."""
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [switch.fp32_precision for switch in switches]
+    with precision.matrix_precision(name, torch.device("cuda")):
+        assert [switch.fp32_precision for switch in switches] == [inside] * 2
+    assert [switch.fp32_precision for switch in switches] == before
+    with precision.matrix_precision(name, CPU):
+        assert [switch.fp32_precision for switch in switches] == before
+    with pytest.raises(KeyError), precision.matrix_precision("tf32", torch.device("cuda")):
+        raise KeyError
+    assert [switch.fp32_precision for switch in switches] == before
+
+
+# Averages
+
+
+def test_several_averages_are_those_of_one_each():
+    together = made(ema_decay=0.9, more_ema_decays=[0.0, 0.15])
+    apart = [made(ema_decay=decay) for decay in (0.9, 0.0, 0.15)]
+    for number in range(5):
+        for step in (together, *apart):
+            step(*batch(number))
+    for average, alone in zip(together.averages, apart, strict=True):
+        assert average.updates == 5
+        assert all(torch.equal(a, b) for a, b in zip(average.averages, alone.ema.averages, strict=True))
+    kept = [torch.cat([a.flatten() for a in average.averages]) for average in together.averages]
+    assert torch.equal(kept[1], weights(together))  # decay 0 is the weights
+    assert not torch.equal(kept[0], kept[2])
+    for average, values in zip(together.averages, kept, strict=True):
+        state = together.averaged(average)
+        assert list(state) == list(together.network.state_dict())
+        assert torch.equal(torch.cat([value.flatten() for value in state.values()]), values)
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_a_step_goes_on_from_its_state(name):
+    changes = {"precision": name, "more_ema_decays": [0.2], "clip_norm": 0.5}
+    whole, first, second = (made(factor=100.0, **changes) for _ in range(3))
+    for number in range(9):
+        whole(*batch(number))
+        (first if number < 3 else second)(*batch(number))
+        if number == 2:
+            second.load_state_dict(first.state_dict())
+    assert torch.equal(weights(whole), weights(second))
+    for one, other in zip(whole.averages, second.averages, strict=True):
+        assert one.updates == other.updates == 9
+        assert all(torch.equal(a, b) for a, b in zip(one.averages, other.averages, strict=True))
+    assert whole.scaler.state_dict() == second.scaler.state_dict()
+
+
+# Compilation
+
+
+def test_a_compiled_network_keeps_its_names_and_weights(monkeypatch):
+    calls = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        calls.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    compiled, plain = made(compile=True, accumulation=2), made(accumulation=2)
+    before = weights(compiled)
+    assert compiled.compile(*batch()) > 0
+    assert calls and torch.equal(weights(compiled), before) and compiled.ema.updates == 0
+    compilations = len(calls)
+    for number in range(3):
+        assert torch.equal(compiled(*batch(number)), plain(*batch(number)))
+    assert len(calls) == compilations  # and none of it was paid again
+    assert list(compiled.state_dict()["network"]) == list(plain.state_dict()["network"])
+    assert torch.equal(weights(compiled), weights(plain)) and not torch.equal(weights(compiled), before)
+
+
+def test_a_network_that_cannot_be_compiled(monkeypatch):
+    def backend(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    with pytest.raises(ConfigError, match=r"compile: the network cannot be compiled here \(.*no compiler here.*set it to false"):
+        made(compile=True).compile(*batch())
