@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from matplotlib.axes import Axes
+from outsider import command
 
 from fmbench import names
 from fmbench.errors import DataError
@@ -348,6 +349,16 @@ def test_methods_that_are_asked_for_are_shown_alone(whole, tmp_path):
     assert set(data.method) == {"ddpm", "data"} and "DDPM" in text and "mine" not in text
     text, data = drawn("fig05", whole, tmp_path, methods=["mine", "fm_ot"])
     assert set(data.method) == {"mine", "fm_ot"} and "DDPM" not in text
+
+
+def test_the_command_line_asks_for_methods_too(whole, tmp_path):
+    where = ["--results", whole, "--out", tmp_path / "f.pdf", "--data", tmp_path / "f.parquet"]
+    said = command("figure", "fig10", *where, "--method", "ddpm", "--method", "mine", "--progress", "lines")
+    assert said.code == 0 and "f.pdf" in said.err
+    assert (tmp_path / "f.pdf").read_bytes().startswith(MAGIC["pdf"])
+    assert set(read_table(tmp_path / "f.parquet").column("method").to_pylist()) == {"ddpm", "mine"}
+    said = command("figure", "fig10", *where, "--method", "ot")
+    assert said.code == 3 and "has nothing of ot" in said.err
 
 
 def test_a_method_that_is_not_there_cannot_be_asked_for(whole, tmp_path, theory):
