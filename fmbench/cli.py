@@ -305,6 +305,7 @@ def figure(
     results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
     out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf; may be given several times")] = None,
     data: Annotated[Path | None, typer.Option(help="also write the data shown, as parquet")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="show these methods only; may be given several times")] = None,
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
@@ -312,7 +313,7 @@ def figure(
     from fmbench.report.figures import write_figure
 
     outputs = out or [Path(f"{name}.png")]
-    write_figure(name, results, outputs, data)
+    write_figure(name, results, outputs, data, method or ())
     Console(f"figure {name}", mode, log).say(f"-> {', '.join(map(str, outputs))}")  # type: ignore[arg-type]
 
 

@@ -201,8 +201,17 @@ def test_every_figure_has_a_rule_and_a_caption():
     assert used == {"{figure}", "table1", "table4", "equivalence"}
 
 
+def test_a_figure_is_written_in_every_format_with_its_data():
+    outputs = re.findall(r'results\("figures/\{figure\}\.(\w+)"\)', RULES["figure"].split("log:", 1)[0])
+    assert outputs == ["png", "svg", "pdf", "parquet"]
+    for kind in ("png", "svg", "pdf"):
+        assert f"--out {{output.{kind}:q}}" in RULES["figure"]
+
+
 def test_every_file_that_a_figure_is_drawn_from_is_made_by_a_rule():
     outputs = {name for text in RULES.values() for name in re.findall(r'results\("([^"{}]+)"\)', text.split("log:", 1)[0])}
+    if 'results("{joined}.parquet")' in RULES["join"].split("log:", 1)[0]:
+        outputs |= {f"{kind}.parquet" for kind in names.JOINED}
     assert {file for files in names.FIGURES.values() for file in files} <= outputs
 
 

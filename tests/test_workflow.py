@@ -145,13 +145,13 @@ def test_editing_the_loss_reruns_the_trainings(finished):
 
 
 def test_editing_a_figure_trains_nothing(finished):
-    old, new = '"savefig.dpi": 300', '"savefig.dpi": 200'
+    old, new = "alpha=0.18", "alpha=0.2"
     finished.run("results/figures/fig07.png")
-    finished.edit("fmbench/report/figures.py", old, new)
+    finished.edit("fmbench/report/panels.py", old, new)
     try:
         assert finished.planned("results/figures/fig07.png") == Counter({"figure": 1})
     finally:
-        finished.edit("fmbench/report/figures.py", new, old)
+        finished.edit("fmbench/report/panels.py", new, old)
 
 
 def test_the_order_of_keys_and_where_results_are_mirrored_rerun_nothing(finished):

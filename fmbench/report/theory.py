@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from fmbench.errors import DataError
 from fmbench.records import read_table
-from fmbench.report.style import COLUMN, colours, label
+from fmbench.report.panels import Drawing
+from fmbench.report.style import COLUMN, SMALL, colours, label
 
 PATHS = {"ot": "OT path", "vp": "VP diffusion path", "cosine_vp": "cosine VP path", "ve": "VE diffusion path"}
 
@@ -43,7 +44,7 @@ def fields(data: pd.DataFrame) -> Figure:
     """A row per panel, a column per time: arrows of equal length for direction, colour for magnitude on a log scale."""
     panels, times = list(data.panel.unique()), list(data.t.unique())
     figure, axes = plt.subplots(
-        len(panels), len(times), figsize=(2 * COLUMN, 1.95 * len(panels)), squeeze=False, layout="constrained"
+        len(panels), len(times), figsize=(2 * COLUMN, 1.75 * len(panels)), squeeze=False, layout="constrained"
     )
     for row, panel in zip(axes, panels, strict=True):
         here = data[data.panel == panel]
@@ -64,15 +65,15 @@ def fields(data: pd.DataFrame) -> Figure:
             axis.set_title(f"t = {t:.2g}", fontsize=7)
         row[0].set_ylabel(panel.replace(": ", ":\n"), fontsize=7)
         bar = figure.colorbar(arrows, ax=list(row), fraction=0.03, pad=0.01, extend="max")
-        bar.set_label("magnitude", fontsize=6)
-        bar.ax.tick_params(labelsize=6, which="both")
+        bar.set_label("magnitude", fontsize=SMALL)
+        bar.ax.tick_params(labelsize=SMALL, which="both")
     return figure
 
 
 def trajectories(data: pd.DataFrame) -> Figure:
     """A panel per path: lines from noise (dots) to data (crosses), marks at ten equal times."""
     names = list(data.path.unique())
-    figure, axes = plt.subplots(1, len(names), figsize=(2 * COLUMN, COLUMN), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(names), figsize=(2 * COLUMN, 2.95), sharex=True, sharey=True, squeeze=False)
     figure.set_layout_engine("constrained")
     palette = sns.color_palette("colorblind", 3)
     for axis, name in zip(axes[0], names, strict=True):
@@ -140,13 +141,13 @@ def noise_levels(data: pd.DataFrame) -> Figure:
     for axis in axes:
         axis.grid(True, linewidth=0.4, alpha=0.5)
         axis.tick_params(labelsize=7)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=6, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=SMALL, frameon=False)
     return figure
 
 
 def equivalence(data: pd.DataFrame) -> Figure:
     """Left: largest differences that should be rounding or not. Right: error of each form over steps, orders 1 and 2."""
-    figure, axes = plt.subplots(1, 3, figsize=(2 * COLUMN, 2.6), layout="constrained", width_ratios=[1.7, 1, 1])
+    figure, axes = plt.subplots(1, 3, figsize=(2 * COLUMN, 4.0), layout="constrained", width_ratios=[1.7, 1, 1])
     _differences(axes[0], data[data.check != "error"])
     errors = data[data.check == "error"]
     forms = list(errors.form.unique())
@@ -168,7 +169,7 @@ def equivalence(data: pd.DataFrame) -> Figure:
     handles += [plt.Line2D([], [], marker=m, color=c, linestyle="", markersize=3) for m, c in EXPECTED.values()]
     texts = [*(names.get(f, f"DDIM, form {f}") for f in forms), "order 1", "order 2"]
     texts += ["expected: rounding", "expected: different"]
-    figure.legend(handles, texts, loc="outside lower center", ncols=4, fontsize=6, frameon=False)
+    figure.legend(handles, texts, loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
     return figure
 
 
@@ -200,7 +201,7 @@ def samplers(data: pd.DataFrame) -> Figure:
     ]
     handles += [plt.Line2D([], [], marker="x", color="black", linestyle=""), plt.Rectangle((0, 0), 1, 1, color="0.5", alpha=0.12)]
     texts = [*fixed, "adaptive, 1e-5", "below the distance of exact draws"]
-    figure.legend(handles, texts, loc="outside lower center", ncols=3, fontsize=6, frameon=False)
+    figure.legend(handles, texts, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
     return figure
 
 
@@ -213,7 +214,7 @@ def _differences(axis: Axes, rows: pd.DataFrame) -> None:
     ticks, names = [], []
     y = 0.0
     for check in rows.check.unique():
-        axis.text(3e-9, y + 0.15, check, fontsize=4.5, color="0.35", va="center")
+        axis.text(3e-9, y + 0.15, check, fontsize=SMALL, color="0.35", va="center")
         y -= 0.5
         for schedule in rows[rows.check == check].schedule.unique():
             mine = rows[(rows.check == check) & (rows.schedule == schedule)]
@@ -227,17 +228,17 @@ def _differences(axis: Axes, rows: pd.DataFrame) -> None:
         axis.axhline(y + 0.6, color="0.8", linewidth=0.5)
         y -= 0.3
     axis.set(xscale="log", xlim=(1e-17, 30), ylim=(y + 0.8, 0.9), xlabel="largest difference / scale")
-    axis.set_yticks(ticks, names, fontsize=4.5)
+    axis.set_yticks(ticks, names, fontsize=SMALL)
     axis.axvspan(1e-17, 1e-9, color=EXPECTED["rounding"][1], alpha=0.07, linewidth=0)
 
 
-FIGURES: dict[str, tuple[Callable[[Path], pd.DataFrame], Callable[[pd.DataFrame], Figure]]] = {
-    "fig02": (fields_data("fig02"), fields),
-    "fig03": (lambda results: _read(results, "trajectories"), trajectories),
-    "fig08": (fields_data("fig08"), fields),
-    "densities": (lambda results: _read(results, "densities"), densities),
-    "noise_levels": (lambda results: _read(results, "noise_levels", some=False), noise_levels),
-    "equivalence": (lambda results: _read(results, "equivalence"), equivalence),
-    "samplers": (lambda results: _read(results, "samplers"), samplers),
+FIGURES: dict[str, Drawing] = {
+    "fig02": Drawing(fields_data("fig02"), fields),
+    "fig03": Drawing(lambda results: _read(results, "trajectories"), trajectories),
+    "fig08": Drawing(fields_data("fig08"), fields),
+    "densities": Drawing(lambda results: _read(results, "densities"), densities),
+    "noise_levels": Drawing(lambda results: _read(results, "noise_levels", some=False), noise_levels),
+    "equivalence": Drawing(lambda results: _read(results, "equivalence"), equivalence),
+    "samplers": Drawing(lambda results: _read(results, "samplers"), samplers),
 }
-"""Figures by name: from a results folder to the data shown, and from that data to the drawing."""
+"""Figures by name."""

@@ -12,6 +12,7 @@ rule figure:
             labels={"figure": "{figure}"},
         ),
         svg=results("figures/{figure}.svg"),
+        pdf=results("figures/{figure}.pdf"),
         data=results("figures/{figure}.parquet"),
     log:
         results("logs/figures/{figure}.log"),
@@ -22,4 +23,4 @@ rule figure:
         "../../environment.yml"
     shell:
         "python -m fmbench figure {wildcards.figure} --results {params.results:q} --out {output.png:q} --out {output.svg:q}"
-        " --data {output.data:q} --log {log:q} --progress lines"
+        " --out {output.pdf:q} --data {output.data:q} --log {log:q} --progress lines"
