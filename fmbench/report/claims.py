@@ -10,6 +10,7 @@ answer what depends on the path alone, and do not enter a claim's overall verdic
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -355,8 +356,8 @@ def _at_budgets(dataset: str, about: str, ours: str, others: Sequence[str], solv
     for nfe, cell in table.groupby(level="nfe"):
         means = cell.mean()
         rival = min(there, key=lambda m: means[m])
-        difference = pd.Series(relative_difference(cell[ours].to_numpy(), cell[rival].to_numpy()), cell.index.droplevel("nfe"))
-        differences.append(difference)
+        seeds = cell.index.get_level_values("seed")
+        differences.append(pd.Series(relative_difference(cell[ours].to_numpy(), cell[rival].to_numpy()), seeds))
         best.append(means[ours] < means[rival])
         if judge((cell[ours] - cell[rival]).tolist(), 0.0).verdict == FAILS:
             lost.append(f"{nfe:g}")
@@ -380,7 +381,8 @@ def _at_budgets(dataset: str, about: str, ours: str, others: Sequence[str], solv
 def _curves(rows: pd.DataFrame, method: str, metric: str) -> dict[int, pd.Series]:
     """Value over training iteration for each seed, the good rows."""
     found = _has(rows, method=method, metric=metric, status="ok").sort_values("step")
-    return {int(seed): part.drop_duplicates("step").set_index("step").value for seed, part in found.groupby("seed")}
+    seeds = sorted(int(s) for s in found.seed.unique())
+    return {seed: found[found.seed == seed].drop_duplicates("step").set_index("step").value for seed in seeds}
 
 
 def faster_and_further(sources: Sources) -> Lines:
@@ -484,8 +486,9 @@ def stable_training(sources: Sources) -> Lines:
             chance = float(stats.fisher_exact(table).pvalue)
             verdict = INCONCLUSIVE if chance > 1 - LEVEL else (HOLDS if lost[ours] < lost[other] else FAILS)
             why = f"{lost[ours]} against {lost[other]} diverged; Fisher's exact test p = {chance:.2g}"
-            columns = {"statistic": "difference in diverged trainings", "unit": "trainings", "value": lost[ours] - lost[other]}
-            lines.append(Finding(part="trainings lost", verdict=verdict, why=why, seeds=trainings, **columns, **common))
+            columns: dict[str, Any] = {"statistic": "difference in diverged trainings", "unit": "trainings", "seeds": trainings}
+            difference = lost[ours] - lost[other]
+            lines.append(Finding(part="trainings lost", verdict=verdict, why=why, value=difference, **columns, **common))
         lines.append(_steps_back(along, dataset, ours, other, common))
         lines.append(_spread_over_seeds(here, ours, other, common))
     return lines
@@ -574,13 +577,13 @@ def _half_there(dataset: str, about: str, ours: str, others: Sequence[str], want
         why += f". Not compared with {_list(absent)}"
         verdict = INCONCLUSIVE if verdict == HOLDS else verdict
     low, high = (float(v) for v in bounds[closest])
-    numbers = {"value": float(compared[closest][0]), "low": low, "high": high}
+    columns |= {"value": float(compared[closest][0]), "low": low, "high": high}
     columns |= {"interval": "samples", "seeds": 1, "coverage": LEVEL, "against": closest}
-    return Finding(verdict=verdict, why=why, **columns, **numbers)
+    return Finding(verdict=verdict, why=why, **columns)
 
 
 def _shared_with_the_end(rows: pd.DataFrame) -> tuple[NDArray, NDArray, NDArray, NDArray] | None:
-    """Times (T,), and for each sample the sums over coordinates of state times end (n, T), state squared (n, T), end squared (n,)."""
+    """Times (T,), and sums over each sample's coordinates: state times end (n, T), state squared (n, T), end squared (n,)."""
     times = np.sort(rows.t.unique())
     if len(times) < 3:
         return None
@@ -700,8 +703,8 @@ def _steps_of_k(dataset: str, metric: str, name: str, rows: pd.DataFrame, here: 
             probes = float(_has(here, metric="nll_probe_bias").probes.iloc[0])
             k = max(bias.columns)
             note += f": by about {-probes * float(bias[k].mean()):.2g} at K = {k:g}, which is no likelihood"
-    ks = sorted(table.columns)
-    steps = {(a, b): table[b] - table[a] for a, b in zip(ks, ks[1:], strict=False)}
+    ks = sorted(float(k) for k in table.columns)
+    steps = {(a, b): table[b] - table[a] for a, b in pairwise(ks)}
     judged = {pair: judge(step.groupby("seed").mean().tolist(), 0.0) for pair, step in steps.items()}
     least = max(judged, key=lambda pair: judged[pair].value)
     falls = sum(int((step.groupby("method").mean() < 0).sum()) for step in steps.values())
@@ -795,12 +798,12 @@ CLAIMS = (
     Claim(
         7,
         "The OT path shows structure earlier",
-        "On the way from noise to data, the OT path shows the structure of the data early, while diffusion paths stay noise until "
-        "near the end.",
+        "On the way from noise to data, the OT path shows the structure of the data early, while diffusion paths stay noise "
+        "until near the end.",
         "Fig. 4 and 6",
-        "The time t at which half of the variance of the final samples is explained by the state (squared correlation, states of "
-        f"images as they are drawn, clamped); FM-OT must be more than {EARLIER:g} earlier than each diffusion method. It is about t "
-        "as the paths define it: another clock on the same path moves it." + _PATH_ALONE,
+        "The time t at which half of the variance of the final samples is explained by the state (squared correlation, states "
+        f"of images as they are drawn, clamped); FM-OT must be more than {EARLIER:g} earlier than each diffusion method. It is "
+        "about t as the paths define it: another clock on the same path moves it." + _PATH_ALONE,
         ("states",),
         structure_earlier,
     ),
@@ -954,8 +957,8 @@ def markdown(lines: Lines) -> str:
         worth = coverage(few) or 0.0
         text.append(
             f"* With {few} seeds the interval is {'their range' if few < 4 else 'hardly more than their range'}, which holds the "
-            f"true median with at most {worth:.0%}. A verdict then needs Student's interval to agree; where that is what lacks, the "
-            f"line is inconclusive and says where its interval leans. {ENOUGH_SEEDS} seeds need no such help."
+            f"true median with at most {worth:.0%}. A verdict then needs Student's interval to agree; where that is what lacks, "
+            f"the line is inconclusive and says where its interval leans. {ENOUGH_SEEDS} seeds need no such help."
             if worth < LEVEL
             else f"* The fewest seeds behind an interval are {few}."
         )
@@ -995,11 +998,9 @@ def _said_by_the_paper(claim: int) -> str:
         return "about 0.6"
     if claim == 10:
         printed, parts = paper("table4"), []
-        for dataset, rows in printed.groupby("dataset", sort=False):
-            ks = sorted(rows.k.unique())
-            falls = [
-                f"{_number(_printed_fall(str(dataset), a, b))} from K = {a} to {b}" for a, b in zip(ks, ks[1:], strict=False)
-            ]
+        for dataset in printed.dataset.unique():
+            ks = sorted(float(k) for k in printed[printed.dataset == dataset].k.unique())
+            falls = [f"{_number(_printed_fall(dataset, a, b))} from K = {a:g} to {b:g}" for a, b in pairwise(ks)]
             parts.append(f"{dataset} {', '.join(falls)}")
         return "mean difference over methods (bits/dim): " + "; ".join(parts)
     return ""

@@ -46,7 +46,7 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
         # Resamples that differ in order are equal: one for each multiset, with its multinomial count.
         picks = list(itertools.combinations_with_replacement(range(n), n))
         counts = np.array([np.bincount(pick, minlength=n) for pick in picks])
-        weights = np.array([math.factorial(n) / math.prod(map(math.factorial, map(int, row))) for row in counts])
+        weights = np.array([math.factorial(n) / math.prod(math.factorial(int(k)) for k in row) for row in counts])
         means = counts @ x / n
     else:
         means = np.random.default_rng(0).choice(x, (RESAMPLES, n)).mean(1)
@@ -58,9 +58,9 @@ def _percentiles(means: NDArray, weights: NDArray) -> tuple[float, float]:
     order = np.argsort(means, kind="stable")
     cumulated = np.cumsum(weights[order]) / weights.sum()
     tail = (1 - LEVEL) / 2
-    low = means[order][np.searchsorted(cumulated, tail, side="right")]
-    high = means[order][min(np.searchsorted(cumulated, 1 - tail, side="left"), len(means) - 1)]
-    return float(low), float(high)
+    low = int(np.searchsorted(cumulated, tail, side="right"))
+    high = min(int(np.searchsorted(cumulated, 1 - tail, side="left")), len(means) - 1)
+    return float(means[order[low]]), float(means[order[high]])
 
 
 def student(values: Sequence[float]) -> tuple[float, float]:

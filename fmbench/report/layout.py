@@ -96,17 +96,17 @@ def tex(text: str) -> str:
 def latex_table(
     columns: str, header: Sequence[str], rows: Iterable[Sequence[str] | None], footnotes: Iterable[str] = ()
 ) -> list[str]:
-    """The lines of a booktabs table. Cells and footnotes are LaTeX already; a row that is None is a rule.
+    """The lines of a booktabs table, footnotes as small paragraphs below. Cells and footnotes are LaTeX already.
 
     Args:
         columns: such as ``lrr``.
         header: the lines between the top and the middle rule, as written.
+        rows: a row that is None is a rule.
     """
-    width = len(columns)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *header, r"\midrule"]
     lines += [r"\midrule" if row is None else " & ".join(row) + r" \\" for row in rows]
-    lines += [r"\bottomrule", *(rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {text}}} \\" for text in footnotes)]
-    return [*lines, r"\end{tabular}", ""]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return [*lines, *(rf"\par{{\footnotesize {text}\par}}" for text in footnotes), ""]
 
 
 def write_all(out: Path, csv: str, markdown: str, latex: str) -> None:

@@ -94,18 +94,18 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
 def _rows(table: pd.DataFrame, dataset: str, draws: list[int], style: Style) -> list[list[str]]:
     """Rows of text: method, estimator, NLL at each K, probe bias. Bold is each estimator's lowest mean at a K."""
     part = table[table.dataset == dataset]
-    lowest = part.groupby(["estimator", "k"]).nll_mean.min()
+    lowest = part.groupby(["estimator", "k"]).nll_mean.min().to_dict()
     lines = []
     for (method, estimator), cells in part.groupby(["method", "estimator"], sort=False):
         line = [label(str(method)), ESTIMATORS[f"nll_{estimator}"]]
-        by_k = cells.set_index("k")
+        by_k = {row["k"]: row for row in cells.to_dict("records")}
         for k in draws:
-            if k not in by_k.index:
+            if k not in by_k:
                 line.append(NONE)
                 continue
-            row = by_k.loc[k]
-            best = bool(pd.notna(row.nll_mean) and row.nll_mean == lowest[estimator, k])
-            line.append(beside(spread(row.nll_mean, row.nll_std, 3, style, best), row.paper_nll))
+            row = by_k[k]
+            best = bool(pd.notna(row["nll_mean"]) and row["nll_mean"] == lowest[estimator, k])
+            line.append(beside(spread(row["nll_mean"], row["nll_std"], 3, style, best), row["paper_nll"]))
         bias = cells.probe_bias.iloc[-1]
         line.append("" if pd.isna(bias) else f"{bias:.4f}")
         lines.append(line)

@@ -164,7 +164,7 @@ def _not_run(spec: dict[str, Any]) -> str:
     printed = paper("table1")
     datasets = [d for d in printed.dataset.unique() if d not in spec["datasets"]]
     five = printed[printed.dataset == "cifar10"].method
-    return ", ".join([*datasets, *(label(m) for m in five if m not in spec["methods"])])
+    return ", ".join([*datasets, *(label(str(m)) for m in five if m not in spec["methods"])])
 
 
 def _tolerance(row: Any) -> str:
@@ -268,7 +268,7 @@ def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
         cells = [c for d in datasets for c in bodies[d][i][1:4]]
         rows.append([tex(label(method)), *cells])
     bad = table[table.status != "ok"]
-    footnotes = [tex(f"{row.dataset}, {label(row.method)}: {row.status}") for row in bad.itertuples()]
+    footnotes = [tex(f"{row.dataset}, {label(str(row.method))}: {row.status}") for row in bad.itertuples()]
     units = ", ".join(f"{d}: {_only(table[table.dataset == d].nll_unit)}" for d in datasets)
     features = ", ".join(f"{d}: {_only(table[table.dataset == d].fid_features) or 'none'}" for d in datasets)
     own = "".join(f"% {label(m)} does not train under the common settings: {v}.\n" for m, v in spec["overrides"].items())
