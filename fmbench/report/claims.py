@@ -167,7 +167,9 @@ def _against(
     absent = [m for m in others if m not in judged]
     reasons = missing or {}
     lacking = "; ".join(f"{label(m)}: {reasons.get(m, 'no rows')}" for m in absent)
+    partly = "; ".join(f"{label(m)}: {reason}" for m, reason in reasons.items() if m not in absent)
     if not judged:
+        lacking = partly or lacking  # ours
         tried = any("diverged" in r for r in reasons.values())
         return Finding(verdict=INCONCLUSIVE if tried else NOT_TESTED, why=f"nothing to compare with ({lacking})", **columns)
     closest = max(judged, key=lambda m: judged[m].value)
@@ -182,6 +184,8 @@ def _against(
                 reasons_why.setdefault(j.why, []).append(method)
         outcome = "higher than" if verdict == FAILS else "not told apart from"
         why = "; ".join(f"{outcome} {_list(methods)}: {because}" for because, methods in reasons_why.items())
+    if partly:
+        why += f". Over the seeds that went well: {partly}"
     if absent:
         why += f". Not compared with {lacking}"
         verdict, leans = (INCONCLUSIVE if verdict == HOLDS else verdict), ("" if leans == HOLDS else leans)
@@ -407,7 +411,7 @@ def faster_and_further(sources: Sources) -> Lines:
                 steps = pair.index.to_numpy(dtype=float)
                 faster.setdefault(other, []).append(float(np.trapezoid(difference, steps) / (steps[-1] - steps[0])))
                 further.setdefault(other, []).append(float(difference[-1]))
-        name, missing = _name(here, metric), _missing(here, DIFFUSION, metric)
+        name, missing = _name(here, metric), _missing(here, (OURS, *DIFFUSION), metric)
         for part, values, statistic in (
             (f"faster, {name}", faster, "relative difference to the closest other, mean over iterations"),
             (f"further, {name}", further, "relative difference to the closest other, last snapshot"),
