@@ -319,8 +319,8 @@ def _equal_error(dataset: str, about: str, ours: str, other: str, curves: pd.Dat
         logs.append(np.log(spent[0] / spent[1]))
     judged = judge([float(np.mean(v)) for v in logs], math.log(ABOUT_SIXTY))
     by_level = np.exp(np.mean(logs, 0))
-    why = f"{judged.why} of {ABOUT_SIXTY:.2f}; at errors from {levels[0]:.1g} to {levels[-1]:.1g} the ratio goes from "
-    why += f"{by_level[0]:.2f} to {by_level[-1]:.2f}"
+    why = f"at errors from {levels[0]:.1g} to {levels[-1]:.1g} the ratio is {by_level.min():.2f} to {by_level.max():.2f}; "
+    why += f"against {ABOUT_SIXTY:.2f}, {judged.why}"
     return Finding(verdict=judged.verdict, why=why, **columns, **_from(judged, math.exp))
 
 
@@ -443,7 +443,7 @@ def steady_cost(sources: Sources) -> Lines:
                     "trained",
                     f"{label(method)} {'constant' if below else 'changes drastically'}",
                     judged.verdict,
-                    f"{judged.why} of {threshold:g}" if judged.seeds else "no training has NFE at two snapshots or more",
+                    f"against {threshold:g}, {judged.why}" if judged.seeds else "no training has NFE at two snapshots or more",
                     statistic="largest over smallest NFE along training",
                     unit="ratio",
                     **_from(judged, math.exp),
@@ -888,8 +888,8 @@ def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
     if missing and verdict == HOLDS:
         verdict = INCONCLUSIVE
     tally = [(v, sum(line.verdict == v for line in counted)) for v in (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)]
-    why = ", ".join(f"{v} {n}" for v, n in tally if n) or "there are no rows to test it on"
-    why = f"of {len(counted)} lines: {why}" if counted else why
+    why = ", ".join(f"{n} {v}" for v, n in tally if n) or "there are no rows to test it on"
+    why = f"{len(counted)} line{'s' if len(counted) > 1 else ''}: {why}" if counted else why
     leans = "" if missing else combine_leaning((line.verdict, line.leans) for line in counted)
     return Finding(claim.number, "all", "overall", "", verdict, "; ".join([why, *map(_lacking, missing)]), leans=leans)
 

@@ -106,12 +106,12 @@ def judge(values: Iterable[float], threshold: float, below: bool = True) -> Judg
         return Judged(mean, math.nan, math.nan, 1, INCONCLUSIVE, f"{side}, but one seed has no interval")
     low, high = bootstrap(x.tolist())
     verdict, leans = _side(low, high, threshold, below), ""
-    why = f"the interval is {side}" if verdict != INCONCLUSIVE else f"the mean is {side}, the interval on both"
+    why = f"the interval is {side}" if verdict != INCONCLUSIVE else f"the mean is {side}, the interval on both sides"
     if n < ENOUGH_SEEDS and verdict != INCONCLUSIVE:
         if _side(*student(x.tolist()), threshold, below) == verdict:
             why = f"the interval is {side}, and so is Student's"
         else:
-            why, leans, verdict = f"the interval is {side}, but with {n} seeds Student's is on both", verdict, INCONCLUSIVE
+            why, leans, verdict = f"the interval is {side}, but with {n} seeds Student's is on both sides", verdict, INCONCLUSIVE
     return Judged(mean, low, high, n, verdict, why, leans)
 
 

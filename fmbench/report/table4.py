@@ -94,7 +94,8 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
 def _rows(table: pd.DataFrame, dataset: str, draws: list[int], style: Style) -> list[list[str]]:
     """Rows of text: method, estimator, NLL at each K, probe bias. Bold is each estimator's lowest mean at a K."""
     part = table[table.dataset == dataset]
-    lowest = part.groupby(["estimator", "k"]).nll_mean.min().to_dict()
+    competing = part.dropna(subset="nll_mean").groupby(["estimator", "k"]).nll_mean
+    lowest = competing.min()[competing.count() > 1].to_dict()
     lines = []
     for (method, estimator), cells in part.groupby(["method", "estimator"], sort=False):
         line = [label(str(method)), ESTIMATORS[f"nll_{estimator}"]]
@@ -104,7 +105,7 @@ def _rows(table: pd.DataFrame, dataset: str, draws: list[int], style: Style) -> 
                 line.append(NONE)
                 continue
             row = by_k[k]
-            best = bool(pd.notna(row["nll_mean"]) and row["nll_mean"] == lowest[estimator, k])
+            best = bool(pd.notna(row["nll_mean"]) and row["nll_mean"] == lowest.get((estimator, k)))
             line.append(beside(spread(row["nll_mean"], row["nll_std"], 3, style, best), row["paper_nll"]))
         bias = cells.probe_bias.iloc[-1]
         line.append("" if pd.isna(bias) else f"{bias:.4f}")
