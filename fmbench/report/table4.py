@@ -128,8 +128,8 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
         error = part.nll_stderr.mean()
         notes = [
             f"Over the first {part.n.iloc[0]} test images{'' if pd.isna(error) else f' (standard error {error:.3f})'}, "
-            f"mean ± standard deviation over {len(spec['seeds'])} seed{'s' if len(spec['seeds']) > 1 else ''}; "
-            "bold is an estimator's lowest mean at a K.",
+            f"mean ± standard deviation over {len(spec['seeds'])} seed{'s' if len(spec['seeds']) > 1 else ''}. "
+            "Bold is an estimator's lowest mean at a K.",
             "The paper's estimator has one Hutchinson probe in each draw's log p. Its noise does not average out under the "
             "logarithm of a mean of exponentials, so that part of what it gains with K is no likelihood.",
         ]
