@@ -327,6 +327,20 @@ def test_best_at_every_budget():
     assert line.verdict == INCONCLUSIVE and "Not compared with Score matching" in line.why
 
 
+def test_a_budget_at_which_samples_diverge_is_lost_and_a_rival_that_diverges_is_none():
+    rows = budget_rows(dict.fromkeys((4.0, 8.0), 0.5))
+
+    def without(method: str) -> pd.DataFrame:
+        return as_frame(
+            [replace(r, value=None, status="diverged", reason="x") if (r.method, r.nfe) == (method, 4.0) else r for r in rows]
+        )
+
+    (line,) = of_claim(claims.best_at_every_budget, budget=without("fm_ot"))
+    assert line.verdict == FAILS and "decidedly lost at NFE 4" in line.why
+    (line,) = of_claim(claims.best_at_every_budget, budget=without("ddpm"))
+    assert line.verdict == HOLDS and "lowest mean at 2 of 2" in line.why
+
+
 def test_every_solver_is_a_line_and_the_adaptive_one_is_none():
     rows = budget_rows({4.0: 0.5}) + budget_rows({4.0: 0.5}, solver="midpoint/karras")
     lines = of_claim(

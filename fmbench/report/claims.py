@@ -355,18 +355,26 @@ def _at_budgets(dataset: str, about: str, ours: str, others: Sequence[str], solv
     there = [m for m in others if m in table.columns]
     if ours not in table.columns or not there:
         return Finding(verdict=NOT_TESTED, why="one side of the comparison has no rows", **columns)
-    table = table[[ours, *there]].dropna()
     differences, best, lost = [], [], []
-    for nfe, cell in table.groupby(level="nfe"):
+    for nfe, every in table[[ours, *there]].groupby(level="nfe"):
+        # Where ours has no number and another has, that budget is lost; where another has none, it is no rival.
+        if every[ours].isna().any():
+            best.append(False)
+            lost.append(f"{nfe:g}")
+            continue
+        cell = every.dropna(axis=1)
         means = cell.mean()
-        rival = min(there, key=lambda m: means[m])
+        rival = min((m for m in there if m in cell.columns), key=lambda m: means[m], default=None)
+        if rival is None:
+            best.append(True)
+            continue
         seeds = cell.index.get_level_values("seed")
         differences.append(pd.Series(relative_difference(cell[ours].to_numpy(), cell[rival].to_numpy()), seeds))
         best.append(means[ours] < means[rival])
         if judge((cell[ours] - cell[rival]).tolist(), 0.0).verdict == FAILS:
             lost.append(f"{nfe:g}")
     if not differences:
-        return Finding(verdict=NOT_TESTED, why="no seed has every method at one budget", **columns)
+        return Finding(verdict=NOT_TESTED, why="at no budget do both sides have numbers of every seed", **columns)
     judged = judge(pd.concat(differences, axis=1).mean(axis=1).tolist(), 0.0)
     share, kept = float(np.mean(best)), 1 - len(lost) / len(best)
     why = f"lowest mean at {sum(best)} of {len(best)} budgets; over all of them {judged.why}"
