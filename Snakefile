@@ -21,7 +21,10 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
+        results("claims.csv"),
         results("table1.csv"),
+        results("table2.csv"),
+        results("table3.csv"),
         results("table4.csv") if DEQUANTISED else [],
         results("equivalence.csv"),
         expand(results("{joined}.parquet"), joined=JOINED),

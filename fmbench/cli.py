@@ -284,10 +284,46 @@ def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode
 
 
 @app.command()
+def table2(records: Folder, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
+    """Write Table 2, super-resolution, as CSV (--out), Markdown and LaTeX (beside it); from anybody's records.parquet."""
+    from fmbench.report.table2 import missing, write_table2
+
+    table = write_table2(records, out)
+    ours = (table.source == "ours").sum()
+    said = f"{ours} rows of ours, {len(table) - ours} of the paper -> {out}, {out.with_suffix('.md').name}, .tex"
+    _console({"stage": "table2"}, mode, log).say(f"{missing(table)} {said}".strip())
+
+
+@app.command()
+def table3(settings: Folder, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
+    """Write Table 3, the settings used, as CSV (--out), Markdown and LaTeX (beside it); from anybody's settings.parquet."""
+    from fmbench.report.table3 import write_table3
+
+    table = write_table3(settings, out)
+    _console({"stage": "table3"}, mode, log).say(f"{len(table)} rows -> {out}, {out.with_suffix('.md').name}, .tex")
+
+
+@app.command()
+def claims(
+    results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="the CSV; the page (.md) and the overview (.tex) go beside it")] = Path("claims.csv"),
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Test what the paper claims on the parquet files of a results folder; what is not there is not tested."""
+    from fmbench.report.claims import write_claims
+
+    whole = [line for line in write_claims(results, out) if line.about == "overall"]
+    said = ", ".join(f"{line.claim} {line.verdict}" for line in whole)
+    _console({"stage": "claims"}, mode, log).say(f"{said} -> {out}, {out.with_suffix('.md').name}, .tex")
+
+
+@app.command()
 def table4(
     spec: Spec,
     out: Folder,
     rows: Annotated[list[Path] | None, typer.Option(help="rows of the stage draws; give it once for each file")] = None,
+    joined: Annotated[Path | None, typer.Option(help="also write these rows as one parquet file")] = None,
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
@@ -295,7 +331,7 @@ def table4(
     from fmbench.report.table4 import write_table4
 
     values = _spec(spec, "table4")
-    table = write_table4(rows or [], values, out)
+    table = write_table4(rows or [], values, out, joined)
     _console(values, mode, log).say(f"{len(table)} rows -> {out}, {out.with_suffix('.md').name}, .tex")
 
 

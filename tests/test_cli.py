@@ -232,7 +232,10 @@ def test_help_names_every_command_and_the_exit_codes():
         "join",
         "collect",
         "table1",
+        "table2",
+        "table3",
         "table4",
+        "claims",
         "theory",
         "figure",
         "spec",
@@ -301,7 +304,7 @@ def test_configs_are_read_without_the_heavy_imports():
     code = (
         "import sys; from fmbench import specs; from fmbench.config import load; from fmbench.codehash import stage_hash;"
         "config = load('config.yaml'); specs.train(config, config.datasets[0], config.methods[0].name, 0); stage_hash('train');"
-        "specs.table4(config), specs.theory(config), stage_hash('theory'), stage_hash('table4');"
+        "specs.table4(config), specs.theory(config), stage_hash('theory'), stage_hash('table4'), stage_hash('claims');"
         "print(sorted({'torch', 'pandas', 'mlflow', 'matplotlib', 'scipy', 'sklearn', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

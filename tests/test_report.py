@@ -501,9 +501,9 @@ def test_table_4_for_reading(cifar10_rows, tmp_path):
     write_table4(cifar10_rows, SPEC4, tmp_path / "table4.csv")
     text = (tmp_path / "table4.md").read_text()
     assert "| Method | Estimator | K = 1 | K = 20 | K = 50 | Probe bias at K = 50 |" in text
-    averaged = "3.300 ± 0.071 (3.11) | 3.270 ± 0.071 (3.01) | 3.261 ± 0.071 (2.99) | -0.0024"
+    averaged = "**3.300 ± 0.071** (3.11) | **3.270 ± 0.071** (3.01) | **3.261 ± 0.071** (2.99) | -0.0024"
     assert f"| FM, OT path | probes averaged first | {averaged} |" in text
-    papers = "3.300 ± 0.071 (3.11) | 3.240 ± 0.071 (3.01) | 3.222 ± 0.071 (2.99) | "
+    papers = "**3.300 ± 0.071** (3.11) | **3.240 ± 0.071** (3.01) | **3.222 ± 0.071** (2.99) | "
     assert f"| FM, OT path | the paper's estimator | {papers} |" in text
     assert {row.count("|") for row in text.splitlines() if row.startswith("|")} == {7}
     for fragment in (
@@ -517,7 +517,7 @@ def test_table_4_for_reading(cifar10_rows, tmp_path):
     lines = (tmp_path / "table4.tex").read_text().splitlines()
     assert lines[0] == "% cifar10, bits/dim; in brackets: the paper" and lines[1] == r"\begin{tabular}{llrrr}"
     assert {line.count("&") for line in lines if line.endswith(r"\\")} == {4}
-    assert r"FM, OT path & the paper's estimator & 3.300 $\pm$ 0.071 (3.11)" in "\n".join(lines)
+    assert r"FM, OT path & the paper's estimator & \textbf{3.300 $\pm$ 0.071} (3.11)" in "\n".join(lines)
 
 
 def test_table_4_of_an_exact_divergence_and_of_other_data(tmp_path):

@@ -151,7 +151,10 @@ def test_the_rules_are_found():
         "theory",
         "collect",
         "table1",
+        "table2",
+        "table3",
         "table4",
+        "claims",
         "figure",
     }
 
@@ -193,12 +196,12 @@ def test_every_figure_has_a_rule_and_a_caption():
     common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
     assert re.search(r"from fmbench.names import .*\bFIGURES\b", common) and set(names.FIGURES) == set(FIGURES)
     reports = ROOT / "workflow" / "report"
-    captions = {*FIGURES, "table1", "table4", "equivalence", "workflow"}
+    captions = {*FIGURES, "table1", "table2", "table3", "table4", "claims", "equivalence", "workflow"}
     assert {path.stem for path in reports.glob("*.rst")} == captions
     for name in captions:
         assert (reports / f"{name}.rst").read_text(encoding="utf-8").strip()
     used = set(re.findall(r'"../report/([^"]+)\.rst"', "".join(RULES.values())))
-    assert used == {"{figure}", "table1", "table4", "equivalence"}
+    assert used == {"{figure}", "table1", "table2", "table3", "table4", "claims", "equivalence"}
 
 
 def test_a_figure_is_written_in_every_format_with_its_data():
@@ -226,7 +229,8 @@ def test_the_rules_of_the_stages_give_the_code_and_the_spec_of_their_own_stage()
     for rule in ("sample", "likelihood", "draws", "sweep", "quality"):
         assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
     assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
-    for rule, stage in (("table1", "tables"), ("table4", "table4"), ("theory", "theory"), ("figure", "figures")):
+    own = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory")}
+    for rule, stage in (own | {"table1": "tables", "figure": "figures"}).items():
         assert f'code("{stage}"' in RULES[rule]
 
 

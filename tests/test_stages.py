@@ -1033,8 +1033,11 @@ def test_draws_of_a_diverged_training_are_skipped(bench, tmp_path, changes, metr
 def test_table_4_of_these_results(bench, tmp_path):
     """Through the command line: the diverged method has its rows and its reason, oracles and points have none."""
     files = [bench.folder("draws", "tall", method) / "rows.parquet" for method in TRAINED]
-    said = bench.whole("table4", *(x for file in files for x in ("--rows", file)), "--out", tmp_path / "table4.csv")
+    joined = tmp_path / "draws.parquet"
+    options = ["--out", tmp_path / "table4.csv", "--joined", joined]
+    said = bench.whole("table4", *(x for file in files for x in ("--rows", file)), *options)
     assert said.code == 0, said.err
+    assert read_rows([joined]).equals(read_rows(files))
     table = list(csv.DictReader((tmp_path / "table4.csv").read_text().splitlines()))
     assert [(r["method"], r["estimator"], r["k"]) for r in table] == [
         (method, estimator, k) for method in TRAINED for estimator in ("averaged", "paper") for k in ("1", "3")
@@ -1049,6 +1052,41 @@ def test_table_4_of_these_results(bench, tmp_path):
     text = (tmp_path / "table4.md").read_text()
     assert "## tall" in text and " nan" not in text.replace("became nan", "")
     assert (tmp_path / "table4.tex").read_text().count(r"\toprule") == 1
+
+
+def test_settings_and_table_3_are_of_what_was_trained(bench, tmp_path):
+    """Through the command line: every model's own config.json is in settings.parquet, and the table is made from that alone."""
+    settings = read_table(bench.results / "settings.parquet").to_pandas()
+    for dataset in bench.config.datasets:
+        n = len(bench.data(dataset).train)
+        for method in bench.config.methods:
+            mine = settings[(settings.dataset == dataset) & (settings.method == method.name) & (settings.seed == SEED)]
+            values = {key: json.loads(value) for key, value in zip(mine.key, mine.value, strict=True)}
+            config = read_json(bench.folder("train", dataset, method.name) / "config.json")
+            assert (values["parameters"], values["step"], values["data.train"]) == (config["parameters"], config["step"], n)
+            training = {key: value for key, value in values.items() if key.startswith("training.")}
+            assert training == {f"training.{k}": v for k, v in config["spec"].get("training", {}).items()}
+    said = command("table3", "--settings", bench.results / "settings.parquet", "--out", tmp_path / "table3.csv")
+    assert said.code == 0, said.err
+    rows = {(r["dataset"], r["setting"]): r for r in csv.DictReader((tmp_path / "table3.csv").read_text().splitlines())}
+    for dataset in bench.config.datasets:
+        training = bench.config.dataset(dataset).training
+        epochs = training.iterations * training.batch_size / len(bench.data(dataset).train)
+        if not rows[dataset, "epochs"]["by_method"]:
+            assert float(rows[dataset, "epochs"]["ours"]) == pytest.approx(epochs, rel=1e-3)
+        assert str(training.batch_size) in rows[dataset, "effective_batch_size"]["ours"]
+
+
+def test_claims_on_these_results(bench, tmp_path):
+    """One seed and a diverged method: nothing is beyond doubt, and every verdict has its reason."""
+    said = command("claims", "--results", bench.results, "--out", tmp_path / "claims.csv", "--progress", "lines")
+    assert said.code == 0, said.err
+    rows = list(csv.DictReader((tmp_path / "claims.csv").read_text().splitlines()))
+    whole = {row["claim"]: row for row in rows if row["about"] == "overall"}
+    assert [*whole] == [str(k) for k in range(1, 11)] and all(row["why"] for row in rows)
+    assert whole["1"]["verdict"] == "inconclusive" and whole["4"]["verdict"] == "not tested here"
+    nfe = [row for row in rows if row["claim"] == "1" and row["part"] == "NFE" and row["about"] == "trained"]
+    assert nfe and all(row["seeds"] in ("0", "1") for row in nfe)
 
 
 # How the probes are applied

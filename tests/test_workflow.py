@@ -227,8 +227,11 @@ def test_table_4_is_drawn_from_trained_methods_on_images_and_table_1_without_it(
     assert {rule for rule in whole if rule.startswith("draws")} == {"draws ddpm", "draws fm_ot"}
     assert whole["theory"] == whole["table4"] == whole["table1"] == 1 and whole["train oracle_ot"] == 2
     assert whole["figure"] == len(FIGURES)
+    assert whole["claims"] == whole["table2"] == whole["table3"] == 1
+    assert {"table4", "theory", "collect"} <= set(project.planned("results/claims.csv"))
     project.configure()
     assert not {"table4", "draws ddpm"} & set(project.planned("all"))  # there are no images
+    assert {"theory", "collect", "claims"} <= set(project.planned("results/claims.csv"))
     assert project.planned("results/equivalence.csv") == Counter({"theory": 1})
 
 

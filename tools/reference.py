@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from fmbench.records import read_rows, write_table
-
 ROOT = Path(__file__).parent.parent
 KEPT = [
-    *(f"table{number}.{kind}" for number in (1, 4) for kind in ("csv", "md", "tex")),
+    *(f"{name}.{kind}" for name in ("table1", "table2", "table3", "table4", "claims") for kind in ("csv", "md", "tex")),
     "equivalence.csv",
     "records.parquet",
+    "draws.parquet",
+    "settings.parquet",
     "previews.parquet",
 ]
 BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
@@ -33,8 +33,6 @@ def keep(results: Path, out: Path) -> None:
     for figure in sorted((results / "figures").iterdir()):
         if figure.suffix in (".png", ".svg"):
             shutil.copy(figure, out / figure.name)
-    draws = sorted((results / "draws").glob("*/*/*/rows.parquet"))
-    write_table(out / "draws.parquet", read_rows(draws))
     shutil.copytree(results / "theory", out / "theory", dirs_exist_ok=True)
     rows = pq.read_table(results / "records.parquet").to_pylist()
     train = [row["value"] for row in rows if row["metric"] == "train_seconds"]

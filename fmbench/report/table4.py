@@ -5,10 +5,23 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.files import write_text
-from fmbench.records import read_rows
+from fmbench.records import read_rows, write_table
+from fmbench.report.layout import (
+    LATEX,
+    MARKDOWN,
+    NONE,
+    Style,
+    beside,
+    latex_table,
+    markdown_table,
+    paper,
+    spread,
+    tex,
+    to_csv,
+    write_all,
+)
+from fmbench.report.layout import notes as note_lines
 from fmbench.report.style import label
-from fmbench.report.tables import paper, tex, to_csv
 
 ESTIMATORS = {
     "nll_exact": "exact divergence",
@@ -78,22 +91,22 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("nll_mean", "probe_bias", "probe_std"), float))
 
 
-def _rows(table: pd.DataFrame, dataset: str, draws: list[int], plus_minus: str) -> list[list[str]]:
+def _rows(table: pd.DataFrame, dataset: str, draws: list[int], style: Style) -> list[list[str]]:
+    """Rows of text: method, estimator, NLL at each K, probe bias. Bold is each estimator's lowest mean at a K."""
     part = table[table.dataset == dataset]
+    competing = part.dropna(subset="nll_mean").groupby(["estimator", "k"]).nll_mean
+    lowest = competing.min()[competing.count() > 1].to_dict()
     lines = []
     for (method, estimator), cells in part.groupby(["method", "estimator"], sort=False):
         line = [label(str(method)), ESTIMATORS[f"nll_{estimator}"]]
+        by_k = {row["k"]: row for row in cells.to_dict("records")}
         for k in draws:
-            if not (cells.k == k).any():
-                line.append("-")
+            if k not in by_k:
+                line.append(NONE)
                 continue
-            row = cells[cells.k == k].iloc[0]
-            text = "-" if pd.isna(row.nll_mean) else f"{row.nll_mean:.3f}"
-            if pd.notna(row.nll_std):
-                text += f" {plus_minus} {row.nll_std:.3f}"
-            if pd.notna(row.paper_nll):
-                text += f" ({row.paper_nll:g})"
-            line.append(text)
+            row = by_k[k]
+            best = bool(pd.notna(row["nll_mean"]) and row["nll_mean"] == lowest.get((estimator, k)))
+            line.append(beside(spread(row["nll_mean"], row["nll_std"], 3, style, best), row["paper_nll"]))
         bias = cells.probe_bias.iloc[-1]
         line.append("" if pd.isna(bias) else f"{bias:.4f}")
         lines.append(line)
@@ -110,13 +123,13 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
         if part.empty:
             continue
         header = ["Method", "Estimator", *(f"K = {k}" for k in draws), f"Probe bias at K = {draws[-1]}"]
-        lines += [f"## {dataset}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        lines += ["| " + " | ".join(row) + " |" for row in _rows(table, dataset, draws, "±")]
+        lines += [f"## {dataset}", "", *markdown_table(header, _rows(table, dataset, draws, MARKDOWN))]
         averaged = part[part.estimator == "averaged"]
         error = part.nll_stderr.mean()
         notes = [
             f"Over the first {part.n.iloc[0]} test images{'' if pd.isna(error) else f' (standard error {error:.3f})'}, "
-            f"mean ± standard deviation over {len(spec['seeds'])} seed{'s' if len(spec['seeds']) > 1 else ''}.",
+            f"mean ± standard deviation over {len(spec['seeds'])} seed{'s' if len(spec['seeds']) > 1 else ''}. "
+            "Bold is an estimator's lowest mean at a K.",
             "The paper's estimator has one Hutchinson probe in each draw's log p. Its noise does not average out under the "
             "logarithm of a mean of exponentials, so that part of what it gains with K is no likelihood.",
         ]
@@ -129,7 +142,7 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
             )
             if pd.notna(spread):
                 notes[-1] += f" The spread they leave in the number of one draw of one image is {spread:.3f}."
-        lines += ["", *(f"* {note}" for note in notes), ""]
+        lines += note_lines(notes)
         bad = part[part.status != "ok"]
         failures = dict.fromkeys(f"* {label(r.method)}: {r.status}" for r in bad.itertuples())
         lines += [*failures, ""] if failures else []
@@ -137,23 +150,26 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
 
 
 def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
-    """A booktabs table for each data set."""
+    """A booktabs table for each data set; what diverged is said below it."""
     lines = []
     for dataset in spec["datasets"]:
-        draws = spec["draws"][dataset]
-        if table[table.dataset == dataset].empty:
+        draws, part = spec["draws"][dataset], table[table.dataset == dataset]
+        if part.empty:
             continue
-        lines += [rf"% {dataset}, bits/dim; in brackets: the paper", r"\begin{tabular}{ll" + "r" * len(draws) + "}", r"\toprule"]
-        lines += [" & ".join(["Method", "Estimator", *(f"$K = {k}$" for k in draws)]) + r" \\", r"\midrule"]
-        lines += [" & ".join(map(tex, row[:-1])) + r" \\" for row in _rows(table, dataset, draws, r"±")]
-        lines += [r"\bottomrule", r"\end{tabular}", ""]
+        header = " & ".join(["Method", "Estimator", *(f"$K = {k}$" for k in draws)]) + r" \\"
+        rows = [[*map(tex, row[:2]), *row[2:-1]] for row in _rows(table, dataset, draws, LATEX)]
+        bad = part[part.status != "ok"]
+        footnotes = list(dict.fromkeys(tex(f"{label(r.method)}: {r.status}") for r in bad.itertuples()))
+        lines.append(f"% {dataset}, bits/dim; in brackets: the paper")
+        lines += latex_table("ll" + "r" * len(draws), [header], rows, footnotes)
     return "\n".join(lines)
 
 
-def write_table4(rows: list[Path], spec: dict[str, Any], out: Path) -> pd.DataFrame:
-    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``."""
-    table = table4(read_rows(rows).to_pandas(), spec)
-    write_text(out.with_suffix(".md"), markdown(table, spec))
-    write_text(out.with_suffix(".tex"), latex(table, spec))
-    write_text(out, to_csv(table))
+def write_table4(rows: list[Path], spec: dict[str, Any], out: Path, joined: Path | None = None) -> pd.DataFrame:
+    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; the rows it was made from, as one file, into ``joined``."""
+    records = read_rows(rows)
+    if joined is not None:
+        write_table(joined, records)
+    table = table4(records.to_pandas(), spec)
+    write_all(out, to_csv(table), markdown(table, spec), latex(table, spec))
     return table

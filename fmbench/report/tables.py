@@ -1,14 +1,25 @@
 """Table 1 from the records: tidy CSV, and the paper's layout in Markdown and LaTeX."""
 
-import io
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fmbench.files import write_text
 from fmbench.records import read_rows
+from fmbench.report.layout import (
+    LATEX,
+    MARKDOWN,
+    Style,
+    beside,
+    latex_table,
+    markdown_table,
+    paper,
+    spread,
+    tex,
+    to_csv,
+    write_all,
+)
+from fmbench.report.layout import notes as note_lines
 from fmbench.report.style import label
 
 COLUMNS = [
@@ -30,12 +41,6 @@ COLUMNS = [
     "paper_nfe",
     "status",
 ]
-
-
-def paper(table: str) -> pd.DataFrame:
-    """The numbers printed in the paper's ``table`` (``table1`` .. ``table4``)."""
-    text = resources.files("fmbench.report").joinpath("paper", f"{table}.csv").read_text(encoding="utf-8")
-    return pd.read_csv(io.StringIO(text))
 
 
 def records_frame(path: Path) -> pd.DataFrame:
@@ -107,19 +112,7 @@ def _status(records: pd.DataFrame) -> str:
     return "; ".join(causes)
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """CSV with six significant digits, the same bytes for the same numbers."""
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-
-
-def _cell(mean: float, std: float, digits: int, best: bool, bold: tuple[str, str], plus_minus: str) -> str:
-    if pd.isna(mean):
-        return "-"
-    text = f"{mean:.{digits}f}" + ("" if pd.isna(std) else f" {plus_minus} {std:.{digits}f}")
-    return f"{bold[0]}{text}{bold[1]}" if best else text
-
-
-def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], bold: tuple[str, str], plus_minus: str) -> list[list[str]]:
+def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], style: Style) -> list[list[str]]:
     """Rows of text: method, NLL, distance, NFE, sample std, each with the paper's value where it has one.
 
     Oracles have learnt nothing, so they do not compete for the lowest mean.
@@ -132,10 +125,7 @@ def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], bold: tuple[s
         for name, digits in (("nll", 3), ("fid", 2), ("nfe", 1)):
             mean = row[f"{name}_mean"]
             best = row.method not in oracles and bool(pd.notna(mean) and mean == trained[f"{name}_mean"].min())
-            cell = _cell(mean, row[f"{name}_std"], digits, best, bold, plus_minus)
-            if pd.notna(row[f"paper_{name}"]):
-                cell += f" ({row[f'paper_{name}']:g})"
-            cells.append(cell)
+            cells.append(beside(spread(mean, row[f"{name}_std"], digits, style, best), row[f"paper_{name}"]))
         cells.append("-" if pd.isna(row.sample_std) else f"{row.sample_std:.3f}")
         cells.append(row.status)
         rows.append(cells)
@@ -155,17 +145,26 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
         unit, distance = _only(part.nll_unit) or "nats", _distance_name(table, dataset)
         points = _metric(records[records.dataset == dataset], "energy_distance")
         header = ["Method", f"NLL ({unit})", distance, "NFE", "Sample std", "Status"]
-        rows = _layout(table, dataset, spec["oracles"], ("**", "**"), "±")
+        rows = _layout(table, dataset, spec["oracles"], MARKDOWN)
         if len(points):
             # Points have no Frechet column; energy distance and support take its place.
             header[2:3] = ["Energy distance (1e-4)", "Off support"]
             rows = [
                 [*r[:2], *_points_cells(records, dataset, method), *r[3:]] for r, method in zip(rows, part.method, strict=True)
             ]
-        lines += [f"## {dataset}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        lines += ["| " + " | ".join(r) + " |" for r in rows]
-        lines += ["", *(f"* {note}" for note in _notes(table, records, dataset, spec)), ""]
+        lines += [f"## {dataset}", "", *markdown_table(header, rows)]
+        lines += note_lines(_notes(table, records, dataset, spec))
+    if absent := _not_run(spec):
+        lines += [f"Of the paper's Table 1 these are not in this run: {absent}.", ""]
     return "\n".join(lines)
+
+
+def _not_run(spec: dict[str, Any]) -> str:
+    """What the paper's table has and this run does not: data sets, and methods of its five."""
+    printed = paper("table1")
+    datasets = [d for d in printed.dataset.unique() if d not in spec["datasets"]]
+    five = printed[printed.dataset == "cifar10"].method
+    return ", ".join([*datasets, *(label(str(m)) for m in five if m not in spec["methods"])])
 
 
 def _tolerance(row: Any) -> str:
@@ -180,12 +179,12 @@ def _by_method(rows: pd.DataFrame, digits: int) -> str:
 _ENERGY_SCALE = 1e4
 
 
-def _points_cells(records: pd.DataFrame, dataset: str, method: str) -> list[str]:
+def _points_cells(records: pd.DataFrame, dataset: str, method: str, style: Style = MARKDOWN) -> list[str]:
     mine = records[(records.dataset == dataset) & (records.method == method)]
     cells = []
     for metric, digits, scale in (("energy_distance", 2, _ENERGY_SCALE), ("off_support", 3, 1)):
         values = _metric(mine, metric).value * scale
-        cells.append(_cell(values.mean(), values.std(), digits, False, ("", ""), "±"))
+        cells.append(spread(values.mean(), values.std(), digits, style))
     return cells
 
 
@@ -252,47 +251,34 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
     return notes
 
 
-def tex(text: str) -> str:
-    """Text with LaTeX's own characters escaped."""
-    for character, escaped in (
-        ("\\", r"\textbackslash{}"),
-        ("±", r"$\pm$"),
-        ("_", r"\_"),
-        ("%", r"\%"),
-        ("&", r"\&"),
-        ("#", r"\#"),
-    ):
-        text = text.replace(character, escaped)
-    return text
-
-
 def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
-    """Table 1 in the paper's layout: a row per method, three columns per data set; needs booktabs."""
+    """Table 1 in the paper's layout: a row per method, three columns per data set; needs booktabs.
+
+    What is missing is said below, a line for each training that went wrong.
+    """
     datasets = spec["datasets"]
-    bodies = {d: _layout(table, d, spec["oracles"], (r"\textbf{", "}"), r"$\pm$") for d in datasets}
-    lines = [
-        r"\begin{tabular}{l" + "rrr" * len(datasets) + "}",
-        r"\toprule",
+    bodies = {d: _layout(table, d, spec["oracles"], LATEX) for d in datasets}
+    header = [
         " & ".join(["", *(rf"\multicolumn{{3}}{{c}}{{{tex(d)}}}" for d in datasets)]) + r" \\",
         "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(datasets))),
         " & ".join(["Method", *(f"NLL & {_distance_name(table, d)} & NFE" for d in datasets)]) + r" \\",
-        r"\midrule",
     ]
+    rows = []
     for i, method in enumerate(spec["methods"]):
         cells = [c for d in datasets for c in bodies[d][i][1:4]]
-        lines.append(" & ".join([tex(label(method)), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", ""]
+        rows.append([tex(label(method)), *cells])
+    bad = table[table.status != "ok"]
+    footnotes = [tex(f"{row.dataset}, {label(str(row.method))}: {row.status}") for row in bad.itertuples()]
     units = ", ".join(f"{d}: {_only(table[table.dataset == d].nll_unit)}" for d in datasets)
     features = ", ".join(f"{d}: {_only(table[table.dataset == d].fid_features) or 'none'}" for d in datasets)
     own = "".join(f"% {label(m)} does not train under the common settings: {v}.\n" for m, v in spec["overrides"].items())
-    return f"% NLL in {units}. Features of the distance: {features}. In brackets: the paper.\n{own}" + "\n".join(lines)
+    remarks = f"% NLL in {units}. Features of the distance: {features}. In brackets: the paper.\n{own}"
+    return remarks + "\n".join(latex_table("l" + "rrr" * len(datasets), header, rows, footnotes))
 
 
 def write_table1(records_path: Path, spec: dict[str, Any], out: Path) -> pd.DataFrame:
     """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``."""
     records = records_frame(records_path)
     table = table1(records, spec)
-    write_text(out.with_suffix(".md"), markdown(table, records, spec))
-    write_text(out.with_suffix(".tex"), latex(table, spec))
-    write_text(out, to_csv(table))
+    write_all(out, to_csv(table), markdown(table, records, spec), latex(table, spec))
     return table

@@ -19,13 +19,15 @@ from fmbench.records import (
     write_table,
 )
 from fmbench.specs import model_folder
+from fmbench.stages.settings import used_settings
 from fmbench.tracking import OFF, Mirror, experiment_name, flatten, run_key, run_name
 
 EVALUATIONS = ("sample", "likelihood", "sweep", "quality")
 
 
 def run(spec: dict[str, Any], results: Path, console: Console) -> None:
-    """Write ``records.parquet`` (every row) and ``previews.parquet`` (the first samples of every model, and of the data).
+    """Write ``records.parquet`` (every row), ``previews.parquet`` (the first samples of every model, and of the data) and
+    ``settings.parquet`` (what every model was made with).
 
     Args:
         spec: data sets, methods and seeds, which name the files to join.
@@ -41,6 +43,7 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
     shown = [read_table(results / model_folder("sample", *model) / "preview.parquet").cast(PREVIEW) for model in models]
     shown += [_data_preview(results / "data" / d) for d in spec["datasets"]]
     write_table(results / "previews.parquet", pa.concat_tables(shown))
+    write_table(results / "settings.parquet", used_settings(results, models))
     console.say(f"{records.num_rows} rows from {len(files)} files -> {results / 'records.parquet'}")
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -69,6 +70,10 @@ SAMPLERS = pa.schema(
     ]
 )
 
+IDENTITIES = pa.schema(
+    [("identity", TEXT), ("path", TEXT), ("t", NUMBER), ("max_difference", NUMBER), ("scale", NUMBER), ("n", WHOLE)]
+)
+
 PATHS: dict[str, AffinePath] = {
     "ot": OptimalTransport(),
     "vp": VariancePreserving(),
@@ -80,8 +85,8 @@ ROUNDING, DIFFERENT = 1e-9, 1e-6
 
 
 def run(spec: dict[str, Any], out: Path, summary: Path, console: Console) -> None:
-    """Write ``noise_levels``, ``fields``, ``trajectories``, ``densities``, ``samplers`` and ``equivalence`` as parquet into
-    ``out``, and the last as CSV into ``summary`` too."""
+    """Write ``noise_levels``, ``fields``, ``trajectories``, ``densities``, ``samplers``, ``identities`` and ``equivalence`` as
+    parquet into ``out``, and the last as CSV into ``summary`` too."""
     equivalence = [*ddim_against_euler(), *forms_of_ddim(), *rescaling(), *second_order()]
     tables = {
         "noise_levels": (emphasis_of(spec["methods"]), NOISE_LEVELS),
@@ -90,6 +95,7 @@ def run(spec: dict[str, Any], out: Path, summary: Path, console: Console) -> Non
         "densities": ([*densities()], DENSITIES),
         "samplers": ([*samplers()], SAMPLERS),
         "equivalence": (equivalence, EQUIVALENCE),
+        "identities": ([*identities()], IDENTITIES),
     }
     for name, (rows, schema) in tables.items():
         write_table(out / f"{name}.parquet", table(rows, schema))
@@ -150,6 +156,54 @@ def trajectories() -> Iterator[dict[str, Any]]:
             x_t, _ = path.interpolate(x0, x1, t.expand(len(x1)))
             for particle, (x, y) in enumerate(x_t.tolist()):
                 yield {"path": name, "particle": particle, "t": float(t), "x": x, "y": y}
+
+
+def identities() -> Iterator[dict[str, Any]]:
+    """Appendix D: the field of the VP path is the drift of the probability-flow ODE of the VP diffusion.
+
+    The path's side is Theorem 3's field (eq. 15), and its marginal (eq. 8) for a mixture. The diffusion's side is
+    dx/dr = -beta(r) (x + grad log p_r) / 2 in its own time r = 1 - t, written out from beta and the density alone: the Gaussian
+    of mean exp(-B/2) x1 and variance 1 - exp(-B), B the integral of beta by Gauss-Legendre quadrature, and its gradient by
+    automatic differentiation. Differences are to be read against ``scale``, the largest component of the field.
+    """
+    path = VariancePreserving()
+    g = generator(0, "theory/identities")
+    oracle = two_dimensional()
+    n = 256
+    one = torch.tensor([0.75, 0.75], dtype=torch.float64)
+    covariances = oracle.vectors @ torch.diag_embed(oracle.eigenvalues) @ oracle.vectors.mT
+    data = {
+        "conditional field of one point": (one[None], torch.zeros(1, 2, 2, dtype=torch.float64), torch.ones(1).double()),
+        "marginal field of a mixture": (oracle.means, covariances, oracle.log_weights.exp()),
+    }
+    for identity, mixture in data.items():
+        for t in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999):
+            time = torch.tensor(t, dtype=torch.float64)
+            conditional = len(mixture[0]) == 1
+            x1 = one.expand(n, 2) if conditional else oracle.sample(n, g)
+            x, _ = path.interpolate(torch.randn(n, 2, generator=g, dtype=torch.float64), x1, time.expand(n))
+            ours = convert(x1, x, time, path, X, VELOCITY) if conditional else oracle.velocity(path, time, x)
+            theirs = -_probability_flow(path.beta_min, path.beta_max, 1 - t, x, *mixture)  # dx/dt = -dx/dr
+            scale, difference = ours.abs().max().item(), (ours - theirs).abs().max().item()
+            yield {"identity": identity, "path": "vp", "t": t, "max_difference": difference, "scale": scale, "n": n}
+
+
+def _probability_flow(
+    beta_min: float, beta_max: float, r: float, x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor
+) -> Tensor:
+    """dx/dr = -beta(r) (x + grad log p_r(x)) / 2, data being a mixture of Gaussians: by the diffusion's definitions alone."""
+
+    def beta(r: Tensor) -> Tensor:
+        return beta_min + (beta_max - beta_min) * r
+
+    nodes, shares = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(8))
+    integral = r / 2 * (shares * beta(r * (nodes + 1) / 2)).sum()
+    kept, spread = torch.exp(-integral / 2), -torch.expm1(-integral) * torch.eye(x.shape[1], dtype=torch.float64)
+    parts = torch.distributions.MultivariateNormal(kept * means, kept**2 * covariances + spread)
+    point = x.clone().requires_grad_()
+    log_density = torch.logsumexp(weights.log() + parts.log_prob(point[:, None]), 1)
+    (gradient,) = torch.autograd.grad(log_density.sum(), point)
+    return -beta(torch.tensor(r, dtype=torch.float64)) * (x + gradient) / 2
 
 
 def densities() -> Iterator[dict[str, Any]]:

@@ -1,4 +1,13 @@
-# All rows in one file, and the tables made from it.
+# All rows in one file, and the tables and claims made from it.
+
+# What the claims are tested on, of what this config makes.
+EVIDENCE = [
+    "records.parquet",
+    *(["draws.parquet"] if DEQUANTISED else []),
+    "theory/fields.parquet",
+    "theory/trajectories.parquet",
+    "theory/identities.parquet",
+]
 
 
 rule collect:
@@ -14,6 +23,7 @@ rule collect:
     output:
         records=results("records.parquet"),
         previews=results("previews.parquet"),
+        settings=results("settings.parquet"),
     log:
         results("logs/collect.log"),
     params:
@@ -69,6 +79,50 @@ rule table1:
         "python -m fmbench table1 --spec {params.spec:q} --records {input.records:q} --out {output.csv:q} --log {log:q} --progress lines"
 
 
+rule table2:
+    input:
+        records=results("records.parquet"),
+    output:
+        csv=report(
+            results("table2.csv"),
+            caption="../report/table2.rst",
+            category="Tables",
+            labels={"table": "Table 2"},
+        ),
+        md=results("table2.md"),
+        tex=results("table2.tex"),
+    log:
+        results("logs/table2.log"),
+    params:
+        code=code("table2", {}),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench table2 --records {input.records:q} --out {output.csv:q} --log {log:q} --progress lines"
+
+
+rule table3:
+    input:
+        settings=results("settings.parquet"),
+    output:
+        csv=report(
+            results("table3.csv"),
+            caption="../report/table3.rst",
+            category="Tables",
+            labels={"table": "Table 3"},
+        ),
+        md=results("table3.md"),
+        tex=results("table3.tex"),
+    log:
+        results("logs/table3.log"),
+    params:
+        code=code("table3", {}),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench table3 --settings {input.settings:q} --out {output.csv:q} --log {log:q} --progress lines"
+
+
 rule table4:
     input:
         of_models(results(f"draws/{MODEL}/rows.parquet"), DEQUANTISED),
@@ -81,6 +135,7 @@ rule table4:
         ),
         md=results("table4.md"),
         tex=results("table4.tex"),
+        rows=results("draws.parquet"),
     log:
         results("logs/table4.log"),
     params:
@@ -90,4 +145,33 @@ rule table4:
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench table4 --spec {params.spec:q} {params.rows:q} --out {output.csv:q} --log {log:q} --progress lines"
+        "python -m fmbench table4 --spec {params.spec:q} {params.rows:q} --out {output.csv:q} --joined {output.rows:q}"
+        " --log {log:q} --progress lines"
+
+
+rule claims:
+    input:
+        [results(name) for name in EVIDENCE],
+    output:
+        csv=report(
+            results("claims.csv"),
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"claims": "every line of evidence"},
+        ),
+        md=report(
+            results("claims.md"),
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"claims": "the page"},
+        ),
+        tex=results("claims.tex"),
+    log:
+        results("logs/claims.log"),
+    params:
+        results=subpath(output.csv, parent=True),
+        code=code("claims", {}),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench claims --results {params.results:q} --out {output.csv:q} --log {log:q} --progress lines"

@@ -9,6 +9,7 @@ rule theory:
         densities=results("theory/densities.parquet"),
         equivalence=results("theory/equivalence.parquet"),
         samplers=results("theory/samplers.parquet"),
+        identities=results("theory/identities.parquet"),
         summary=report(
             results("equivalence.csv"),
             caption="../report/equivalence.rst",

@@ -1,0 +1,170 @@
+"""Table 3: the settings that were used, beside the paper's; from ``settings.parquet`` alone."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fmbench.records import read_table
+from fmbench.report.layout import NONE, latex_table, markdown_table, notes, paper, tex, to_csv, write_all
+from fmbench.report.style import label
+
+Used = dict[str, Any]
+"""The settings of one training, by their keys."""
+COLUMNS = ["dataset", "setting", "ours", "paper", "by_method"]
+
+
+def _batch(used: Used) -> Any:
+    """What one step of the optimiser sees: the batch, into however many pieces or processes it is cut."""
+    return used.get("training.batch_size")
+
+
+def _epochs(used: Used) -> Any:
+    n = used.get("data.train")
+    return _batch(used) * used["training.iterations"] / n if n and _batch(used) else None
+
+
+def _gpus(used: Used) -> Any:
+    device = used.get("device")
+    return None if device is None else used.get("processes", 1) if str(device).startswith("cuda") else 0
+
+
+PAPERS: dict[str, str | Callable[[Used], Any]] = {
+    "channels": "network.channels",
+    "depth": "network.depth",
+    "channels_multiple": "network.channels_multiple",
+    "heads": "network.heads",
+    "heads_channels": "network.head_channels",
+    "attention_resolution": "network.attention_resolutions",
+    "dropout": "network.dropout",
+    "effective_batch_size": _batch,
+    "gpus": _gpus,
+    "epochs": _epochs,
+    "iterations": "training.iterations",
+    "learning_rate": "training.learning_rate",
+    "learning_rate_scheduler": "training.schedule",
+    "warmup_steps": "training.warmup_iterations",
+    "precision": "training.precision",
+}
+"""The rows of the paper's table, and where ours are. Further settings follow by their own keys."""
+PARTS = ("path", "prediction", "weighting", "time")
+_SHOWN_ABOVE = {key for key in PAPERS.values() if isinstance(key, str)} | {"training.batch_size"}
+_NO_SETTINGS = ("dataset", "data", "seed", "stage", "spec_hash", "code_hash", "reason", "step")
+
+
+def table3(settings: pd.DataFrame) -> pd.DataFrame:
+    """A row for each data set and setting: what its trained methods used, and the paper's for the data set of that name.
+
+    Where methods differ, ``ours`` names each value with its methods and ``by_method`` has them as JSON. An oracle, which has no
+    training, has no settings.
+    """
+    printed = paper("table3").set_index("setting")
+    rows = []
+    for dataset in settings.dataset.unique():
+        used = _used(settings[settings.dataset == dataset])
+        if not used:
+            continue
+        others = sorted({key for values in used.values() for key in values} - _SHOWN_ABOVE)
+        others = [k for k in others if k not in _NO_SETTINGS and not k.startswith("method.")]
+        entries: dict[str, dict[str, Any]] = {}
+        for name, key in PAPERS.items():
+            entries[name] = {m: key(values) if callable(key) else values.get(key) for m, values in used.items()}
+        for key in others:
+            entries[key] = {m: values.get(key) for m, values in used.items()}
+        for part in PARTS:
+            entries[part] = {m: _part(values, part) for m, values in used.items()}
+        for name, by_method in entries.items():
+            values = {m: show(v) for m, v in by_method.items()}
+            theirs = printed[dataset].to_dict().get(name) if dataset in printed.columns else None
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "setting": name,
+                    "ours": _together(values, str),
+                    "paper": NONE if theirs is None or pd.isna(theirs) else str(theirs),
+                    "by_method": json.dumps(values) if len(set(values.values())) > 1 else "",
+                }
+            )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _used(settings: pd.DataFrame) -> dict[str, Used]:
+    """Each trained method's settings, of its first seed: a seed is no setting, so the others have the same."""
+    found: dict[str, Used] = {}
+    for method, key, value in zip(settings.method, settings.key, settings.value, strict=True):
+        found.setdefault(method, {}).setdefault(key, json.loads(value))
+    return {method: values for method, values in found.items() if "training.iterations" in values}
+
+
+def _part(used: Used, part: str) -> str:
+    """A part of a method, such as its path, with its parameters."""
+    start = f"method.{part}.parameters."
+    parameters = ", ".join(f"{k.removeprefix(start)} {show(v)}" for k, v in used.items() if k.startswith(start))
+    return str(used.get(f"method.{part}.name", NONE)) + (f" ({parameters})" if parameters else "")
+
+
+def show(value: Any) -> str:
+    """A value in print: lists without brackets, as the paper has them."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ",".join(map(show, value)) or "none"
+    return str(value)
+
+
+def _together(by_method: Mapping[str, str], name: Callable[[str], str]) -> str:
+    """One value, or each value with the methods that have it."""
+    distinct = list(dict.fromkeys(by_method.values()))
+    if len(distinct) == 1:
+        return distinct[0]
+    return "; ".join(f"{v}: {', '.join(name(m) for m in by_method if by_method[m] == v)}" for v in distinct)
+
+
+def _cells(part: pd.DataFrame) -> list[list[str]]:
+    """Setting, ours with methods by their names in print, the paper's."""
+    rows = []
+    for setting, ours, by_method, theirs in zip(part.setting, part.ours, part.by_method, part.paper, strict=True):
+        name = setting if "." in setting else setting.replace("_", " ")
+        rows.append([name, _together(json.loads(by_method), label) if by_method else ours, theirs])
+    return rows
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A section for each data set: the paper's rows first, then every further setting that was used."""
+    lines = ["# Table 3: settings", ""]
+    if table.empty:
+        lines += ["Nothing was trained.", ""]
+    for dataset in table.dataset.unique():
+        part = table[table.dataset == dataset]
+        lines += [f"## {dataset}", "", *markdown_table(["Setting", "Used", "Paper"], _cells(part))]
+        said = [
+            "Used: read from the trained models' own configuration, the same for every seed.",
+            f"{NONE}: not a setting of this network, not recorded, or not printed in the paper.",
+        ]
+        if (part.paper == NONE).all():
+            said.append("The paper has no data set of this name.")
+        lines += notes(said)
+    return "\n".join(lines)
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A booktabs table for each data set, a rule below the paper's rows."""
+    lines = []
+    for dataset in table.dataset.unique():
+        rows: list[list[str] | None] = [[tex(cell) for cell in row] for row in _cells(table[table.dataset == dataset])]
+        rows.insert(len(PAPERS), None)
+        lines += [f"% {dataset}", *latex_table("lll", [r"Setting & Used & Paper \\"], rows)]
+    return "\n".join(lines)
+
+
+def write_table3(settings: Path, out: Path) -> pd.DataFrame:
+    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``."""
+    table = table3(read_table(settings).to_pandas())
+    write_all(out, to_csv(table), markdown(table), latex(table))
+    return table

@@ -1,0 +1,32 @@
+"""The settings that every model was made with, as one tidy table: ``settings.parquet``."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fmbench.config import canonical
+from fmbench.files import read_json
+from fmbench.records import table
+from fmbench.specs import model_folder
+from fmbench.tracking import flatten
+
+SETTINGS = pa.schema(
+    [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64()), ("key", pa.string()), ("value", pa.string())]
+)
+"""One setting of one model: ``key`` such as ``training.learning_rate``, ``value`` as JSON."""
+
+
+def used_settings(results: Path, models: list[tuple[str, str, int]]) -> pa.Table:
+    """What the models' own ``config.json`` say, with the number of samples in each split of their data."""
+    splits = {}
+    for dataset in {d for d, _, _ in models}:
+        manifest = read_json(results / "data" / dataset / "manifest.json")
+        splits[dataset] = {f"data.{name}": entry["n"] for name, entry in manifest["splits"].items()}
+    rows: list[dict[str, Any]] = []
+    for dataset, method, seed in models:
+        config = read_json(results / model_folder("models", dataset, method, seed) / "config.json")
+        flat = flatten(config.pop("spec")) | flatten(config) | splits[dataset]
+        model = {"dataset": dataset, "method": method, "seed": seed}
+        rows += [model | {"key": key, "value": canonical(flat[key])} for key in sorted(flat)]
+    return table(rows, SETTINGS)

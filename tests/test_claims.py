@@ -1,0 +1,687 @@
+"""Claims on hand-made rows where the answer is known, and the statistics behind them in closed form."""
+
+import csv
+import itertools
+import math
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from outsider import command
+from scipy import stats
+
+from fmbench.errors import DataError
+from fmbench.records import PREVIEW, Row, table, write_rows, write_table
+from fmbench.report import claims
+from fmbench.report.claims import CLAIMS, FILES, frame, latex, markdown, overall, read_sources, test_claims
+from fmbench.report.evidence import (
+    ENOUGH_SEEDS,
+    FAILS,
+    HOLDS,
+    INCONCLUSIVE,
+    LEVEL,
+    NOT_TESTED,
+    Finding,
+    bootstrap,
+    combine,
+    combine_leaning,
+    coverage,
+    evaluations_at,
+    half_time,
+    judge,
+    relative_difference,
+    student,
+)
+from fmbench.report.layout import paper
+
+REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "default"
+FIVE = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot")
+SEEDS = range(6)
+
+
+def as_frame(rows: list[Row]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(r) for r in rows])
+
+
+def row(method: str, seed: int, metric: str, value: float | None, dataset: str = "d", **columns: Any) -> Row:
+    bad = {} if value is not None else {"status": "diverged", "reason": "the loss became nan"}
+    return Row(dataset, method, seed, columns.pop("stage", "s"), metric, value, columns.pop("unit", "u"), **columns, **bad)
+
+
+def wobble(seed: int, method: str) -> float:
+    """A spread over seeds that is never the same for two methods."""
+    return math.sin(7.3 * seed + 1.9 * sum(map(ord, method)))
+
+
+# Statistics
+
+
+@pytest.mark.parametrize("values", [(3.0, 1.0), (0.2, -1.0, 4.0), (0.0, 1.0, 10.0, 100.0), (1.0, 2.0, 4.0, 8.0, 16.0)])
+def test_the_bootstrap_of_few_values_is_that_of_all_resamples(values):
+    means = np.sort([np.mean(pick) for pick in itertools.product(values, repeat=len(values))])
+    share = np.arange(1, len(means) + 1) / len(means)
+    low = means[np.argmax(share > 0.025 + 1e-12)]
+    high = means[np.argmax(share >= 0.975 - 1e-12)]
+    assert bootstrap(values) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_of_two_and_three_values_the_interval_is_the_range_and_of_four_it_is_less():
+    assert bootstrap([5.0, 2.0]) == (2.0, 5.0)
+    assert bootstrap([5.0, 2.0, 3.0]) == (2.0, 5.0)
+    low, high = bootstrap([0.0, 1.0, 2.0, 3.0])
+    assert 0 < low < high < 3
+
+
+def test_one_value_has_no_interval():
+    assert all(math.isnan(v) for v in (*bootstrap([1.0]), *student([1.0])))
+    assert coverage(1) is None
+
+
+def test_many_values_have_the_interval_of_normal_theory_and_the_same_one_each_time():
+    values = stats.norm.ppf((np.arange(400) + 0.5) / 400).tolist()
+    low, high = bootstrap(values)
+    assert (low, high) == bootstrap(values)
+    half = 1.96 * np.std(values) / 20
+    assert low == pytest.approx(-half, abs=0.004) and high == pytest.approx(half, abs=0.004)
+
+
+def test_the_coverage_is_that_of_the_range_for_the_median():
+    """Of two draws both lie on one side of the median half of the time, whatever they are drawn from."""
+    draws = np.random.default_rng(0).exponential(size=(20000, 3))
+    median = math.log(2)
+    for n in (2, 3):
+        inside = (draws[:, :n].min(1) < median) & (median < draws[:, :n].max(1))
+        assert coverage(n) == pytest.approx(inside.mean(), abs=0.015)
+    assert coverage(ENOUGH_SEEDS - 1) < LEVEL == coverage(ENOUGH_SEEDS)
+
+
+def test_students_interval_is_scipys():
+    values = [1.0, 2.5, 2.0]
+    assert student(values) == pytest.approx(stats.t.interval(0.95, 2, np.mean(values), stats.sem(values)))
+
+
+@pytest.mark.parametrize(
+    ("values", "below", "verdict", "leans"),
+    [
+        ([-1.0, -1.1, -0.9, -1.2, -0.8, -1.0], True, HOLDS, ""),
+        ([-1.0, -1.1, -0.9, -1.2, -0.8, -1.0], False, FAILS, ""),
+        ([1.0, 1.1, 0.9, 1.2, 0.8, 1.0], True, FAILS, ""),
+        ([-1.0, 1.1, -0.9, 1.2, -0.8, 1.0], True, INCONCLUSIVE, ""),
+        # Two seeds: 12.7 standard errors must lie between the mean and the threshold.
+        ([-1.00, -1.01], True, HOLDS, ""),
+        ([-1.0, -2.0], True, INCONCLUSIVE, HOLDS),
+        ([1.0, 2.0], True, INCONCLUSIVE, FAILS),
+        ([1.0, -2.0], True, INCONCLUSIVE, ""),
+        ([-1000.0], True, INCONCLUSIVE, ""),
+        ([], True, NOT_TESTED, ""),
+        ([math.nan, math.inf], True, NOT_TESTED, ""),
+    ],
+)
+def test_a_verdict_by_the_values_of_the_seeds(values, below, verdict, leans):
+    judged = judge(values, 0.0, below)
+    assert (judged.verdict, judged.leans) == (verdict, leans) and judged.why
+    if len(values) == 1:
+        assert math.isnan(judged.low) and judged.value == values[0]
+
+
+def test_five_seeds_that_the_bootstrap_alone_would_pass_need_student_too():
+    values = [-0.1, -0.1, -0.1, -0.1, -3.0]
+    assert bootstrap(values)[1] < 0 < student(values)[1]
+    assert (judge(values, 0.0).verdict, judge(values, 0.0).leans) == (INCONCLUSIVE, HOLDS)
+    assert judge([*values, -0.1], 0.0).verdict == HOLDS
+
+
+def test_verdicts_together():
+    assert combine([HOLDS, HOLDS, NOT_TESTED]) == HOLDS
+    assert combine([HOLDS, INCONCLUSIVE]) == INCONCLUSIVE
+    assert combine([HOLDS, INCONCLUSIVE, FAILS]) == FAILS
+    assert combine([NOT_TESTED]) == combine([]) == NOT_TESTED
+    assert combine_leaning([(HOLDS, ""), (INCONCLUSIVE, HOLDS)]) == HOLDS
+    assert combine_leaning([(HOLDS, ""), (INCONCLUSIVE, FAILS)]) == FAILS
+    assert combine_leaning([(INCONCLUSIVE, ""), (INCONCLUSIVE, HOLDS)]) == ""
+    assert combine_leaning([(FAILS, ""), (INCONCLUSIVE, HOLDS)]) == ""
+
+
+def test_a_finding_has_a_known_verdict_and_a_reason():
+    with pytest.raises(ValueError, match="a verdict is one of holds, fails"):
+        Finding(1, "d", "trained", "", "true", "because")
+    with pytest.raises(ValueError, match="needs a reason"):
+        Finding(1, "d", "trained", "", HOLDS, "")
+
+
+def test_the_relative_difference():
+    found = relative_difference(np.array([1.0, 2.0, 0.0, -1.0, 1.0]), np.array([2.0, 1.0, 0.0, 1.0, 1.0]))
+    assert found == pytest.approx([-2 / 3, 2 / 3, 0, -2, 0])
+
+
+def test_evaluations_at_equal_error_are_those_of_a_power_law():
+    nfe = np.array([100.0, 4.0, 8.0, 20.0])  # in no order
+    found = evaluations_at(5 * nfe**-4, nfe, 5 * np.array([10.0, 50.0]) ** -4)
+    assert found == pytest.approx([10, 50])
+    outside = evaluations_at(5 * nfe**-4, nfe, 5 * np.array([3.0, 101.0]) ** -4)
+    assert np.isnan(outside).all()
+
+
+def test_a_point_worse_than_a_cheaper_one_is_passed_over():
+    nfe, errors = np.array([4.0, 8.0, 16.0, 32.0]), np.array([1.0, 0.1, 0.5, 0.001])
+    assert evaluations_at(errors, nfe, np.array([0.1, 0.5]))[0] == pytest.approx(8)
+    assert evaluations_at(errors, nfe, np.array([0.5]))[0] < 8
+
+
+def test_the_half_time():
+    times = np.array([0.0, 0.5, 1.0])
+    assert half_time(times, np.array([[0.0, 0.4, 0.8], [0.6, 0.7, 1.0], [0.0, 0.5, 1.0]])) == pytest.approx([0.625, 0.0, 0.5])
+    assert np.isnan(half_time(times, np.array([0.0, 0.1, 0.2]))).all()
+
+
+# 1: the lowest
+
+
+def table1_rows(ours: float = -1.0, seeds: Any = SEEDS, lost: str = "", dataset: str = "d") -> list[Row]:
+    rows = []
+    for method, seed in itertools.product(FIVE, seeds):
+        shift = ours if method == "fm_ot" else 0.1 * FIVE.index(method)
+        for metric in ("nll", "frechet", "nfe"):
+            value = None if method == lost else 10 + shift + 0.05 * seed + 0.01 * wobble(seed, method)
+            rows.append(row(method, seed, metric, value, dataset, features="classifier"))
+    return rows
+
+
+def of_claim(test: Any, about: str = "trained", **sources: pd.DataFrame) -> list[Finding]:
+    return [line for line in test(sources) if line.about == about]
+
+
+def test_the_lowest_of_all_holds_and_the_closest_is_shown():
+    lines = of_claim(claims.lowest, records=as_frame(table1_rows()))
+    assert [line.part for line in lines] == ["NLL", "Frechet distance", "NFE"]
+    for line in lines:
+        assert (line.verdict, line.against, line.seeds) == (HOLDS, "ddpm", 6)
+        # Paired by seed, the part that seeds share is gone: the interval is as narrow as the wobble.
+        assert line.value == pytest.approx(-1, abs=0.02) and line.high - line.low < 0.03
+
+
+def test_one_other_that_is_lower_makes_it_fail():
+    lines = of_claim(claims.lowest, records=as_frame(table1_rows(ours=0.05)))
+    assert {line.verdict for line in lines} == {FAILS} and {line.against for line in lines} == {"ddpm"}
+    assert all("higher than DDPM" in line.why for line in lines)
+
+
+def test_one_seed_and_two_far_seeds():
+    one = of_claim(claims.lowest, records=as_frame(table1_rows(seeds=[0])))
+    assert {line.verdict for line in one} == {INCONCLUSIVE} and all("one seed has no interval" in line.why for line in one)
+    two = of_claim(claims.lowest, records=as_frame(table1_rows(seeds=[0, 1])))
+    assert {line.verdict for line in two} == {HOLDS} and {line.coverage for line in two} == {0.5}
+
+
+def test_a_method_that_is_missing_or_diverged_leaves_it_open():
+    lines = of_claim(claims.lowest, records=as_frame(table1_rows(lost="scoreflow")))
+    assert {line.verdict for line in lines} == {INCONCLUSIVE}
+    assert all("Not compared with ScoreFlow: diverged: the loss became nan" in line.why for line in lines)
+    some = as_frame([r for r in table1_rows() if r.method in ("ddpm", "fm_ot")])
+    assert {line.verdict for line in of_claim(claims.lowest, records=some)} == {INCONCLUSIVE}
+    # One that is lower settles it, whoever is missing.
+    some = as_frame([r for r in table1_rows(ours=1.0) if r.method in ("ddpm", "fm_ot")])
+    assert {line.verdict for line in of_claim(claims.lowest, records=some)} == {FAILS}
+    alone = as_frame([r for r in table1_rows() if r.method == "fm_ot"])
+    assert {line.verdict for line in of_claim(claims.lowest, records=alone)} == {NOT_TESTED}
+    none = as_frame([r for r in table1_rows() if r.method == "ddpm"])
+    assert {line.verdict for line in of_claim(claims.lowest, records=none)} == {NOT_TESTED}
+    lost = of_claim(claims.lowest, records=as_frame(table1_rows(lost="fm_ot")))
+    assert {line.verdict for line in lost} == {INCONCLUSIVE} and "FM, OT path: diverged" in lost[0].why
+    rows = [row(r.method, 0, r.metric, None) if (r.method, r.seed) == ("ddpm", 0) else r for r in table1_rows()]
+    partly = of_claim(claims.lowest, records=as_frame(rows))
+    assert {(line.verdict, line.against, line.seeds) for line in partly} == {(HOLDS, "ddpm", 5)}
+    assert all("Over the seeds that went well: DDPM: diverged" in line.why for line in partly)
+
+
+def test_the_papers_differences_stand_beside_ours():
+    lines = of_claim(claims.lowest, records=as_frame(table1_rows(dataset="cifar10")))
+    assert [line.paper for line in lines] == [pytest.approx(v) for v in (2.99 - 3.09, 6.35 - 7.48, 142 - 183)]
+    assert {line.paper for line in of_claim(claims.lowest, records=as_frame(table1_rows()))} == {None}
+
+
+@pytest.mark.parametrize(("features", "name"), [("pytorch-fid InceptionV3(2048)", "FID"), ("inception-like", "Frechet distance")])
+def test_only_inceptions_distance_is_called_fid(features, name):
+    rows = as_frame(table1_rows()).assign(features=features)
+    assert [line.part for line in of_claim(claims.lowest, records=rows)][1] == name
+
+
+# 2: fewer evaluations
+
+
+def sweep_rows(ratio: float, seeds: Any = SEEDS, floor: float = 1e-12, others: tuple[str, ...] = FIVE[:4]) -> list[Row]:
+    """Second order: an error of (c / NFE)^4, so that c is the ratio of NFE at equal error."""
+    rows = []
+    for method, seed in itertools.product((*others, "fm_ot"), seeds):
+        c = (ratio if method == "fm_ot" else 1.0) * 10 * math.exp(0.02 * wobble(seed, method))
+        for nfe in (4, 8, 20, 40, 100):
+            rows.append(row(method, seed, "mse", (c / nfe) ** 4, solver="midpoint", nfe=float(nfe), stage="sweep"))
+            rows.append(row(method, seed, "mse", 1.0, solver="euler", nfe=float(nfe), stage="sweep"))
+        rows.append(row(method, seed, "reference_mse", floor, solver="midpoint at 1000 NFE", stage="sweep"))
+    return rows
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.6, HOLDS), (0.4, HOLDS), (0.9, FAILS), (1.2, FAILS), (0.775, INCONCLUSIVE)])
+def test_the_ratio_of_evaluations_at_equal_error(ratio, verdict):
+    lines = of_claim(claims.fewer_evaluations, records=as_frame(sweep_rows(ratio)))
+    assert [line.against for line in lines] == list(FIVE[:4]) and {line.paper for line in lines} == {0.6}
+    for line in lines:
+        assert line.value == pytest.approx(ratio, rel=0.03) and line.low < line.value < line.high
+    assert combine(line.verdict for line in lines) == verdict
+
+
+def test_errors_near_the_references_own_are_left_out():
+    """With a floor of the reference, only errors above 100 times it are compared."""
+    (line,) = of_claim(claims.fewer_evaluations, records=as_frame(sweep_rows(0.5, others=("ddpm",), floor=1e-5)))
+    assert line.verdict == HOLDS and "at errors from 0.001 to" in line.why
+    (line,) = of_claim(claims.fewer_evaluations, records=as_frame(sweep_rows(0.5, others=("ddpm",), floor=0.1)))
+    assert line.verdict == NOT_TESTED and "no range of errors is common" in line.why
+
+
+def test_a_sweep_without_the_midpoint_rule():
+    rows = as_frame([r for r in sweep_rows(0.6) if r.solver == "euler"])
+    (line,) = of_claim(claims.fewer_evaluations, records=rows)
+    assert line.verdict == NOT_TESTED and "midpoint" in line.why
+
+
+def test_oracles_have_lines_of_their_own_that_do_not_count():
+    rows = sweep_rows(0.6)
+    for seed in SEEDS:
+        for nfe in (4, 8, 20, 40, 100):
+            for method, c in (("oracle_ot", 20.0), ("oracle_vp", 10.0)):
+                noisy = c * math.exp(0.02 * wobble(seed, method))
+                rows.append(row(method, seed, "mse", (noisy / nfe) ** 4, solver="midpoint", nfe=float(nfe)))
+    sources = {"records": as_frame(rows)}
+    (oracle,) = of_claim(claims.fewer_evaluations, "oracle", **sources)
+    assert (oracle.verdict, oracle.against, oracle.paper) == (FAILS, "oracle_vp", None)
+    assert overall(CLAIMS[1], claims.fewer_evaluations(sources)).verdict == HOLDS
+
+
+# 3: every budget
+
+
+def budget_rows(factor: dict[float, float], others: tuple[str, ...] = FIVE[:4], solver: str = "euler") -> list[Row]:
+    """FM-OT's distance is so many times the others' at each NFE."""
+    rows = []
+    for method, seed, (nfe, ours) in itertools.product((*others, "fm_ot"), SEEDS, factor.items()):
+        value = (ours if method == "fm_ot" else 1.0) * 100 / nfe * (1 + 0.02 * wobble(seed, method))
+        rows.append(row(method, seed, "frechet", value, solver=solver, nfe=nfe, features="c"))
+    return rows
+
+
+def test_best_at_every_budget():
+    everywhere = dict.fromkeys(map(float, range(4, 44, 4)), 0.5)
+    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere)))
+    assert line.verdict == HOLDS and line.value == pytest.approx(-2 / 3, abs=0.05) and "lowest mean at 10 of 10" in line.why
+    # Two of ten decidedly lost: not at every budget, however good the rest.
+    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere | {4.0: 2.0, 8.0: 2.0})))
+    assert line.verdict == FAILS and "decidedly lost at NFE 4, 8" in line.why and line.value < 0
+    # Two of ten in the others' midst: neither won nor lost.
+    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere | {4.0: 1.0, 8.0: 1.0})))
+    assert line.verdict in (INCONCLUSIVE, FAILS) and "lowest mean at 8 of 10" in line.why
+    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere, others=("ddpm",))))
+    assert line.verdict == INCONCLUSIVE and "Not compared with Score matching" in line.why
+
+
+def test_a_budget_at_which_samples_diverge_is_lost_and_a_rival_that_diverges_is_none():
+    rows = budget_rows(dict.fromkeys((4.0, 8.0), 0.5))
+
+    def without(method: str) -> pd.DataFrame:
+        return as_frame(
+            [replace(r, value=None, status="diverged", reason="x") if (r.method, r.nfe) == (method, 4.0) else r for r in rows]
+        )
+
+    (line,) = of_claim(claims.best_at_every_budget, budget=without("fm_ot"))
+    assert line.verdict == FAILS and "decidedly lost at NFE 4" in line.why
+    (line,) = of_claim(claims.best_at_every_budget, budget=without("ddpm"))
+    assert line.verdict == HOLDS and "lowest mean at 2 of 2" in line.why
+
+
+def test_every_solver_is_a_line_and_the_adaptive_one_is_none():
+    rows = budget_rows({4.0: 0.5}) + budget_rows({4.0: 0.5}, solver="midpoint/karras")
+    lines = of_claim(
+        claims.best_at_every_budget, budget=as_frame(rows + [replace(r, solver="dopri5", nfe=0.0, value=9.0) for r in rows])
+    )
+    assert [line.part for line in lines] == ["euler, Frechet distance", "midpoint/karras, Frechet distance"]
+    adaptive = as_frame(budget_rows({8.0: 1.0}, solver="dopri5"))
+    assert [line.verdict for line in claims.best_at_every_budget({"budget": adaptive})] == [NOT_TESTED]
+
+
+# 4, 5: along training
+
+
+def along_rows(metric: str, curve: Any, seeds: Any = SEEDS, methods: tuple[str, ...] = FIVE) -> list[Row]:
+    """``curve(method, k)`` at snapshots k = 1 .. 5, with a per cent of spread over seeds."""
+    return [
+        row(m, s, metric, curve(m, k) * (1 + 0.01 * wobble(s, m)), step=1000 * k, features="c", stage="along")
+        for m, s, k in itertools.product(methods, seeds, range(1, 6))
+    ]
+
+
+def test_faster_and_further():
+    def halved(method: str, k: int) -> float:
+        return (0.5 if method == "fm_ot" else 1.0) * 10 / k
+
+    lines = of_claim(claims.faster_and_further, along=as_frame(along_rows("frechet", halved)))
+    assert [line.verdict for line in lines] == [HOLDS, HOLDS]
+    assert [line.value for line in lines] == [pytest.approx(-2 / 3, abs=0.03)] * 2
+
+    def slower_but_further(method: str, k: int) -> float:
+        return 1.0 / k if method != "fm_ot" else 2.0 if k < 5 else 0.1
+
+    faster, further = of_claim(claims.faster_and_further, along=as_frame(along_rows("frechet", slower_but_further)))
+    assert (faster.verdict, further.verdict) == (FAILS, HOLDS)
+    assert further.value == pytest.approx(-2 * (0.2 - 0.1) / (0.2 + 0.1), abs=0.03)
+
+
+def test_the_mean_over_iterations_is_weighted_by_iterations():
+    rows = [
+        row(m, s, "frechet", v * (1 + 1e-3 * wobble(s, m)), step=step)
+        for s in SEEDS
+        for m in ("ddpm", "fm_ot")
+        for step, v in ((0, 1.0), (10, 3.0 if m == "fm_ot" else 1.0), (100, 1.0))
+    ]
+    faster, _ = of_claim(claims.faster_and_further, along=as_frame(rows))
+    assert faster.value == pytest.approx(0.5, abs=0.01)  # a triangle of height 1 over the whole
+
+
+@pytest.mark.parametrize(
+    ("fm", "score", "verdicts"),
+    [
+        (1.05, 3.0, [HOLDS, HOLDS, HOLDS, HOLDS, HOLDS]),
+        (2.0, 1.05, [FAILS, FAILS, FAILS, FAILS, FAILS]),
+        (1.05, 1.4, [HOLDS, HOLDS, FAILS, HOLDS, HOLDS]),
+    ],
+)
+def test_the_cost_along_training(fm, score, verdicts):
+    def nfe(method: str, k: int) -> float:
+        return 100 * (score if method == "score_matching" else fm) ** ((k - 1) / 4)
+
+    rows = [
+        row(m, s, "nfe", nfe(m, k) * (1 + 0.002 * wobble(s + k, m)), step=k)
+        for m, s, k in itertools.product(FIVE, SEEDS, range(1, 6))
+    ]
+    lines = of_claim(claims.steady_cost, along=as_frame(rows))
+    assert [line.verdict for line in lines] == verdicts
+    assert lines[0].value == pytest.approx(fm, rel=0.01) and lines[2].value == pytest.approx(score, rel=0.01)
+    assert lines[3].value == pytest.approx(fm / score, rel=0.02)
+
+
+def test_one_snapshot_says_nothing_of_a_change():
+    rows = [row(m, s, "nfe", 100.0, step=1) for m, s in itertools.product(FIVE, SEEDS)]
+    assert {line.verdict for line in claims.steady_cost({"along": as_frame(rows)})} == {NOT_TESTED}
+
+
+# 6: stability
+
+
+def final_rows(spread: dict[str, float], lost: dict[str, int] | None = None, seeds: int = 8) -> list[Row]:
+    rows = []
+    for method, seed in itertools.product(("fm_diffusion", "score_matching"), range(seeds)):
+        bad = seed < (lost or {}).get(method, 0)
+        rows.append(row(method, seed, "final_loss", None if bad else 0.1))
+        rows.append(row(method, seed, "frechet", None if bad else 10 + spread[method] * (-1) ** seed * (1 + seed / 10)))
+    return rows
+
+
+def test_the_spread_over_seeds_is_judged_by_normal_theory():
+    rows = as_frame(final_rows({"fm_diffusion": 0.1, "score_matching": 2.0}))
+    spread = of_claim(claims.stable_training, records=rows)[-1]
+    assert (spread.verdict, spread.value) == (HOLDS, pytest.approx(0.05))
+    bound = math.sqrt(stats.f.ppf(0.975, 7, 7))
+    assert (spread.low, spread.high) == (pytest.approx(0.05 / bound), pytest.approx(0.05 * bound))
+    rows = as_frame(final_rows({"fm_diffusion": 2.0, "score_matching": 0.1}))
+    assert of_claim(claims.stable_training, records=rows)[-1].verdict == FAILS
+    rows = as_frame(final_rows({"fm_diffusion": 0.1, "score_matching": 0.3}, seeds=2))
+    assert of_claim(claims.stable_training, records=rows)[-1].verdict == INCONCLUSIVE
+
+
+def test_trainings_lost_count_where_they_differ():
+    same = {"fm_diffusion": 1.0, "score_matching": 1.0}
+    lines = of_claim(claims.stable_training, records=as_frame(final_rows(same, {"score_matching": 8})))
+    assert (lines[0].part, lines[0].verdict, lines[0].value) == ("trainings lost", HOLDS, -8)
+    lines = of_claim(claims.stable_training, records=as_frame(final_rows(same, {"fm_diffusion": 8})))
+    assert (lines[0].verdict, lines[0].value) == (FAILS, 8)
+    lines = of_claim(claims.stable_training, records=as_frame(final_rows(same, {"score_matching": 1})))
+    assert lines[0].verdict == INCONCLUSIVE  # one of eight may be chance
+    lines = of_claim(claims.stable_training, records=as_frame(final_rows(same, {"score_matching": 1, "fm_diffusion": 1})))
+    assert "trainings lost" not in [line.part for line in lines]
+
+
+def test_steps_back_along_training():
+    def jumpy(method: str, k: int) -> float:
+        return 10 / k + (5 if method == "score_matching" and k == 4 else 0) + (0.1 if k == 5 and method == "fm_diffusion" else 0)
+
+    sources = {"records": as_frame(final_rows({"fm_diffusion": 1.0, "score_matching": 1.0}))}
+    jumps = as_frame(along_rows("frechet", jumpy))
+    back = of_claim(claims.stable_training, along=jumps, **sources)[0]
+    assert (back.part, back.verdict) == ("steps back along training", HOLDS)
+    mean = np.mean([jumpy("score_matching", k) for k in range(1, 6)])
+    rise = jumpy("score_matching", 4) - jumpy("score_matching", 3)
+    assert back.value == pytest.approx(-rise / mean, rel=0.01)
+    smooth = as_frame(along_rows("frechet", lambda m, k: 10 / k))
+    back = of_claim(claims.stable_training, along=smooth, **sources)[0]
+    assert (back.verdict, back.why) == (INCONCLUSIVE, "neither ever rises")
+    missing = of_claim(claims.stable_training, **sources)[0]
+    assert missing.verdict == NOT_TESTED and "along.parquet" in missing.why
+
+
+# 7: structure
+
+
+def states(half: dict[str, float], n: int = 400) -> pd.DataFrame:
+    """x_t = w x1 + sqrt(1 - w^2) x0 with w^2 rising along t, one half at the time given: that is the squared correlation."""
+    rng = np.random.default_rng(0)
+    x0, x1 = rng.standard_normal((2, n, 2))
+    rows = []
+    for method, middle in half.items():
+        for t in np.linspace(0, 1, 11):
+            share = min(1.0, t ** (math.log(0.5) / math.log(middle)))
+            for i, value in enumerate(math.sqrt(share) * x1 + math.sqrt(1 - share) * x0):
+                rows.append({"dataset": "d", "method": method, "seed": 0, "index": i, "values": value, "shape": [2], "t": t})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(0.4, HOLDS), (0.9, FAILS), (0.75, FAILS), (0.65, INCONCLUSIVE)])
+def test_when_half_of_the_end_is_there(ours, verdict):
+    later = dict.fromkeys(FIVE[:4], 0.8) | {"score_matching": 0.7}
+    (line,) = of_claim(claims.structure_earlier, states=states(later | {"fm_ot": ours}))
+    assert (line.verdict, line.against, line.interval) == (verdict, "score_matching", "samples")
+    assert line.value == pytest.approx(ours - 0.7, abs=0.03) and line.low < line.value < line.high
+    said = re.search(r"FM, OT path at t = ([\d.]+)", line.why)
+    assert said is not None and float(said[1]) == pytest.approx(ours, abs=0.03)
+
+
+def test_states_of_one_path_or_of_too_few_times():
+    (line,) = of_claim(claims.structure_earlier, states=states({"fm_ot": 0.5}, n=20))
+    assert line.verdict == NOT_TESTED
+    few = states({"fm_ot": 0.5, "ddpm": 0.8}, n=20)
+    (line,) = of_claim(claims.structure_earlier, states=few[few.t > 0.85])
+    assert line.verdict == NOT_TESTED
+    oracle = states({"oracle_ot": 0.4, "oracle_vp": 0.8}, n=200)
+    lines = claims.structure_earlier({"states": oracle})
+    assert [(line.about, line.verdict) for line in lines] == [("trained", NOT_TESTED), ("oracle", HOLDS)]
+
+
+# 8, 9: from the definitions
+
+
+def test_a_straight_line_at_even_speed_and_one_that_bends_or_hurries():
+    t = np.linspace(0, 1, 21)
+
+    def moves(x: Any, y: Any) -> pd.DataFrame:
+        return pd.DataFrame({"path": "ot", "particle": 0, "t": t, "x": x, "y": y})
+
+    straight, even = claims.straight_paths({"trajectories": moves(t, 2 * t)})
+    assert (straight.verdict, even.verdict) == (HOLDS, HOLDS)
+    straight, even = claims.straight_paths({"trajectories": moves(t, 4 * t * (1 - t))})
+    assert (straight.verdict, even.verdict) == (FAILS, FAILS) and straight.value == pytest.approx(1)
+    straight, even = claims.straight_paths({"trajectories": moves(t**2, t**2)})
+    assert (straight.verdict, even.verdict) == (HOLDS, FAILS) and even.value == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(("angle", "verdict"), [(0.0, HOLDS), (90.0, FAILS), (180.0, FAILS)])
+def test_the_turn_of_an_arrow(angle, verdict):
+    rows = [
+        {"figure": "fig02", "panel": "OT path: conditional field", "t": k, "x": 0.0, "y": 0.0, "u": (1 + k) * u, "v": (1 + k) * v}
+        for k, (u, v) in enumerate([(1.0, 0.0), (math.cos(math.radians(angle)), math.sin(math.radians(angle)))])
+    ]
+    (line,) = claims.straight_paths({"fields": pd.DataFrame(rows)})
+    assert line.verdict == verdict and line.value == pytest.approx(angle)
+
+
+@pytest.mark.parametrize(("difference", "verdict"), [(1e-14, HOLDS), (1e-6, FAILS)])
+def test_the_probability_flow_to_rounding(difference, verdict):
+    rows = [
+        {"identity": "one point", "path": "vp", "t": t, "max_difference": d, "scale": 10.0, "n": 8}
+        for t, d in ((0.1, 1e-15), (0.9, difference * 10))
+    ]
+    (line,) = claims.probability_flow({"identities": pd.DataFrame(rows)})
+    assert line.verdict == verdict and line.value == pytest.approx(difference)
+
+
+def test_what_the_theory_writes_bears_both_claims_out(theory):
+    sources = read_sources(theory)
+    lines = {line.claim: line for line in test_claims(sources) if line.about == "overall"}
+    assert lines[8].verdict == lines[9].verdict == HOLDS
+    assert {lines[k].verdict for k in (1, 2, 3, 4, 5, 6, 7, 10)} == {NOT_TESTED}
+    assert {line.part for line in claims.probability_flow(sources)} == {
+        "conditional field of one point",
+        "marginal field of a mixture",
+    }
+
+
+# 10: draws
+
+
+def draws_rows(fall: float, bias: float = 0.0, metric: str = "nll_averaged", dataset: str = "d") -> list[Row]:
+    rows = []
+    for method, seed, (i, k) in itertools.product(("ddpm", "fm_ot"), SEEDS, enumerate((1, 20, 50))):
+        value = 3.0 - fall * i - bias * i + 0.001 * wobble(seed + i, method)
+        rows.append(row(method, seed, metric, value, dataset, draws=k, probes=4, unit="bits/dim"))
+        if metric == "nll_averaged":
+            rows.append(row(method, seed, "nll_probe_bias", -bias * i, dataset, draws=k, probes=4))
+    return rows
+
+
+def test_nll_over_draws():
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.1)))
+    assert line.verdict == HOLDS and line.value == pytest.approx(-0.1, abs=0.002) and "4 of 4 steps" in line.why
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(-0.1)))
+    assert line.verdict == FAILS
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.0)))
+    assert line.verdict == INCONCLUSIVE
+
+
+def test_a_fall_that_is_only_the_probes_noise_is_none():
+    """All of the fall is bias: the averaged estimator, corrected, does not fall; the paper's, as it is, does, and it is said."""
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.0, bias=0.1)))
+    assert line.verdict == INCONCLUSIVE and abs(line.value) < 0.002
+    rows = draws_rows(0.0, bias=0.1) + draws_rows(0.4, metric="nll_paper")
+    averaged, papers = of_claim(claims.falls_with_draws, draws=as_frame(rows))
+    assert papers.verdict == HOLDS and "by about 0.8 at K = 50, which is no likelihood" in papers.why
+    assert averaged.verdict == INCONCLUSIVE
+
+
+def test_the_papers_falls_stand_beside_ours():
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.1, dataset="cifar10")))
+    printed = paper("table4").pivot_table(index=["dataset", "method"], columns="k", values="nll_bpd").loc["cifar10"]
+    steps = {"K = 1 to 20": (printed[20] - printed[1]).mean(), "K = 20 to 50": (printed[50] - printed[20]).mean()}
+    assert line.paper == pytest.approx(next(v for k, v in steps.items() if k in line.statistic))
+
+
+# The whole
+
+
+def test_the_ten_claims_are_numbered_documented_and_tested():
+    assert [claim.number for claim in CLAIMS] == list(range(1, 11))
+    for claim in CLAIMS:
+        assert claim.title and claim.statement and claim.where and claim.how and claim.test.__doc__
+        assert set(claim.needs) <= set(FILES)
+
+
+def test_a_claim_whose_file_is_missing_is_not_tested_and_says_what_makes_it():
+    lines = {line.claim: line for line in test_claims({"records": as_frame(table1_rows())}) if line.about == "overall"}
+    assert lines[1].verdict == HOLDS
+    for number, file in ((3, "budget"), (4, "along"), (5, "along"), (7, "states"), (9, "theory/identities"), (10, "draws")):
+        assert lines[number].verdict == NOT_TESTED
+        assert f"`snakemake --cores all results/{file}.parquet` makes it" in lines[number].why
+
+
+def test_half_of_what_a_claim_needs_is_not_enough_to_hold():
+    t = np.linspace(0, 1, 5)
+    rows = pd.DataFrame({"path": "ot", "particle": 0, "t": t, "x": t, "y": t})
+    whole = next(line for line in test_claims({"trajectories": rows}) if line.claim == 8 and line.about == "overall")
+    assert whole.verdict == INCONCLUSIVE and "theory/fields.parquet is not in these results" in whole.why
+
+
+def test_a_failing_claim_is_shown_as_failing():
+    lines = test_claims({"records": as_frame(table1_rows(ours=1.0))})
+    text = markdown(lines)
+    assert "| 1 | FM-OT has the lowest NLL, FID and NFE | Table 1 | **fails** | **fails** |" in text
+    assert "## 1. FM-OT has the lowest NLL, FID and NFE: fails" in text
+    assert r"\textbf{fails}" in latex(lines)
+
+
+def test_the_table_is_tidy_and_the_page_and_the_latex_are_whole():
+    lines = test_claims({"records": as_frame(table1_rows(seeds=[0, 1], dataset="a_b"))})
+    tidy = frame(lines)
+    assert list(tidy.claim.unique()) == list(range(1, 11)) and tidy.verdict.notna().all() and (tidy.why != "").all()
+    assert (tidy[tidy.about == "overall"].claim.to_numpy() == np.arange(1, 11)).all()
+    text = markdown(lines)
+    for block in text.split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({len(line.replace(r"\|", "").split("|")) for line in rows}) <= 1
+    assert "With 2 seeds the interval is their range, which holds the true median with at most 50%" in text
+    body = [line for line in latex(lines).splitlines() if line.endswith(r"\\")]
+    assert len(body) == 11 and len({line.count("&") for line in body}) == 1
+    assert r"a\_b" in latex(lines) and "60 \\%" in latex(lines)
+
+
+def test_the_command_on_a_results_folder_gives_the_same_bytes_again(tmp_path):
+    write_rows(tmp_path / "records.parquet", table1_rows() + sweep_rows(0.6))
+    write_rows(tmp_path / "along.parquet", along_rows("frechet", lambda m, k: 1.0 / k))
+    write_rows(tmp_path / "budget.parquet", budget_rows({4.0: 0.5, 8.0: 0.5}))
+    write_rows(tmp_path / "draws.parquet", draws_rows(0.1))
+    shown = states({"fm_ot": 0.4, "ddpm": 0.8}, n=30)
+    plain = [{**r, "values": r["values"].tolist()} for r in shown.to_dict("records")]
+    import pyarrow as pa
+
+    write_table(tmp_path / "states.parquet", table(plain, pa.schema([*PREVIEW, ("t", pa.float64())])))
+    texts = []
+    for name in ("one", "two"):
+        out = tmp_path / name / "claims.csv"
+        said = command("claims", "--results", tmp_path, "--out", out, "--progress", "lines")
+        assert said.code == 0 and f"-> {out}, claims.md, .tex" in said.err
+        texts.append([out.with_suffix(kind).read_bytes() for kind in (".csv", ".md", ".tex")])
+    assert texts[0] == texts[1]
+    with open(tmp_path / "one" / "claims.csv") as stream:
+        whole = {r["claim"]: r["verdict"] for r in csv.DictReader(stream) if r["about"] == "overall"}
+    assert whole["1"] == whole["2"] == whole["3"] == whole["10"] == HOLDS
+    assert whole["4"] == INCONCLUSIVE and whole["8"] == whole["9"] == NOT_TESTED
+    # Without DDPM's companions, the earlier structure is not shown against all.
+    assert whole["7"] == INCONCLUSIVE
+
+
+def test_no_results_at_all(tmp_path):
+    with pytest.raises(DataError, match="has none of records"):
+        read_sources(tmp_path)
+    (tmp_path / "along.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        read_sources(tmp_path)
+
+
+def test_the_reference_run_is_judged_with_care():
+    """Two seeds: what is far apart holds, what is not is inconclusive, and nothing fails that the table shows in favour."""
+    lines = test_claims(read_sources(REFERENCE))
+    nfe = next(line for line in lines if line.claim == 1 and line.dataset == "checkerboard" and line.part == "NFE")
+    assert nfe.verdict == HOLDS and nfe.against == "scoreflow" and nfe.coverage == 0.5
+    whole = {line.claim: line for line in lines if line.about == "overall"}
+    assert whole[8].verdict == HOLDS
+    assert whole[10].leans == HOLDS
+    path = [line for line in lines if line.claim == 2 and line.about == "oracle"]
+    assert all(0.4 < line.value < 0.8 for line in path)
