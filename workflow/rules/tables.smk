@@ -6,6 +6,8 @@ rule collect:
         expand(results("data/{dataset}/manifest.json"), dataset=settings.datasets),
         expand(results("features/{dataset}/rows.parquet"), dataset=settings.datasets),
         of_models(results(f"models/{MODEL}/rows.parquet")),
+        of_models(results(f"models/{MODEL}/config.json")),
+        of_models(results(f"models/{MODEL}/curve.parquet")),
         of_models(results(f"sample/{MODEL}/rows.parquet")),
         of_models(results(f"sample/{MODEL}/preview.parquet")),
         of_models(results(f"likelihood/{MODEL}/rows.parquet")),
@@ -14,18 +16,22 @@ rule collect:
     output:
         records=results("records.parquet"),
         previews=results("previews.parquet"),
+        models=results("models.parquet"),
+        curves=results("curves.parquet"),
+        benchmark=results("benchmark.json"),
     log:
         results("logs/collect.log"),
     params:
         spec=canonical(specs.collect(settings)),
         code=code("collect", {}),
+        config=canonical(specs.describe(settings)),
         results=subpath(output.records, parent=True),
         tracking=MLFLOW,
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench collect --spec {params.spec:q} --results {params.results:q} --tracking {params.tracking:q}"
-        " --log {log:q} --progress lines"
+        "python -m fmbench collect --spec {params.spec:q} --results {params.results:q} --config {params.config:q}"
+        " --tracking {params.tracking:q} --log {log:q} --progress lines"
 
 
 rule table1:
