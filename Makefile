@@ -7,7 +7,7 @@ CORES ?= all
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: table1 all unlock reference test test-fast lint schema smoke mlflow clean help
+.PHONY: table1 all unlock reference test test-fast lint schema smoke mlflow mlflow-rebuild clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -48,6 +48,9 @@ schema: $(SET_UP)     ## write the config's JSON schema from the config models
 
 mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000
+
+mlflow-rebuild: $(SET_UP)  ## make that store anew from the results' parquet and JSON
+	$(BIN)/fmbench mlflow-rebuild --results results
 
 reference: all        ## keep the default run under results/reference/default and show it in the README
 	$(BIN)/python tools/reference.py results default

@@ -16,6 +16,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/mlflow.smk"
 
 
 rule all:
@@ -29,3 +30,4 @@ rule all:
         results("equivalence.csv"),
         expand(results("{joined}.parquet"), joined=JOINED),
         expand(results("figures/{figure}.png"), figure=FIGURES),
+        results("summary.json") if settings.tracking.enabled else [],

@@ -35,14 +35,15 @@ TrackingUri = Annotated[
 ConfigFiles = Annotated[list[Path], typer.Option("--configfile", help="config files, later ones laid over earlier ones")]
 
 
-def _spec(text: str, command: str) -> dict[str, Any]:
-    source = text
+def _json(text: str, option: str) -> Any:
     try:
-        if text.startswith("@"):
-            source = Path(text[1:]).read_text(encoding="utf-8")
-        spec = json.loads(source)
+        return json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
     except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"--spec is not JSON and not a file with JSON: {error}. Print one with `fmbench spec`") from None
+        raise ConfigError(f"{option} is not JSON and not a file with JSON: {error}. Print one with `fmbench spec`") from None
+
+
+def _spec(text: str, command: str) -> dict[str, Any]:
+    spec = _json(text, "--spec")
     if not isinstance(spec, dict) or "stage" not in spec:
         raise ConfigError("--spec must be an object with a stage. Print one with `fmbench spec`")
     stage = {"table1": "tables"}.get(command, command)
@@ -248,6 +249,10 @@ def theory(
 def collect(
     spec: Spec,
     results: Folder,
+    config: Annotated[
+        str,
+        typer.Option(help="the whole config as JSON, for benchmark.json (`fmbench spec benchmark`); without it there is none"),
+    ] = "",
     tracking: Annotated[Path | None, typer.Option(help="folder of the MLflow store; without it there is none")] = None,
     tracking_uri: TrackingUri = None,
     log: Log = None,
@@ -258,7 +263,7 @@ def collect(
 
     values = _spec(spec, "collect")
     console = _console(values, mode, log)
-    run(values, results, console)
+    run(values, results, console, _json(config, "--config") if config else None)
     if tracking is not None:
         mirror(results, tracking, tracking_uri, console)
 
@@ -338,7 +343,7 @@ def table4(
 @app.command()
 def figure(
     name: Annotated[str, typer.Argument(help=f"one of {', '.join(FIGURES)}")],
-    results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="a results folder or archive, yours or somebody else's")] = Path("results"),
     out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf; may be given several times")] = None,
     data: Annotated[Path | None, typer.Option(help="also write the data shown, as parquet")] = None,
     method: Annotated[list[str] | None, typer.Option(help="show these methods only; may be given several times")] = None,
@@ -347,26 +352,175 @@ def figure(
 ) -> None:
     """Draw a figure from parquet alone."""
     from fmbench.report.figures import write_figure
+    from fmbench.share import opened
 
     outputs = out or [Path(f"{name}.png")]
-    write_figure(name, results, outputs, data, method or ())
+    with opened(results) as folder:
+        write_figure(name, folder, outputs, data, method or ())
     Console(f"figure {name}", mode, log).say(f"-> {', '.join(map(str, outputs))}")  # type: ignore[arg-type]
 
 
+Results = Annotated[Path, typer.Option(help="a results folder, or an archive of `fmbench export`")]
+
+
 @app.command()
-def summary(
+def export(
+    out: Annotated[Path, typer.Option(help="the archive: .zip, .tar.gz or .tgz")],
+    results: Annotated[Path, typer.Option(help="a results folder")] = Path("results"),
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Pack a run's parquet files, config, manifests, provenance and tables into one archive; the same bytes for the same run."""
+    from fmbench.share import export
+
+    count = export(results, out)
+    Console("export", mode, log).say(f"{count} files, {out.stat().st_size / 1e6:.1f} MB -> {out}")  # type: ignore[arg-type]
+
+
+@app.command()
+def unpack(
+    archive: Annotated[Path, typer.Argument(help="an archive of `fmbench export`")],
+    out: Annotated[Path, typer.Option(help="a folder that is new or empty")],
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Unpack an archive of results, every file held to its hash."""
+    from fmbench.share import unpack
+
+    Console("unpack", mode, log).say(f"{unpack(archive, out)} files -> {out}")  # type: ignore[arg-type]
+
+
+@app.command()
+def merge(
+    sets: Annotated[list[Path], typer.Argument(help="results folders or archives, two or more")],
+    out: Annotated[Path, typer.Option(help="a folder that is new or empty")],
+    allow: Annotated[
+        list[str] | None, typer.Option(help="let sets differ in code, device, judge or rows; may be given several times")
+    ] = None,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Join results of several machines: other seeds, methods or data sets of one benchmark. Refuses what does not agree."""
+    from contextlib import ExitStack
+
+    from fmbench.share import merge, opened, read_set
+
+    console = Console("merge", mode, log)  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        found = [read_set(str(path), stack.enter_context(opened(path))) for path in sets]
+        merged = merge(found, out, allow or [])
+    for note in merged["notes"]:
+        console.say(note)
+    config = merged["config"]
+    parts = (config["methods"], config["datasets"], config["seeds"])
+    methods, datasets, seeds = map(len, parts)
+    console.say(f"{merged['rows']} rows: {datasets} data sets, {methods} methods, {seeds} seeds -> {out}")
+    console.say(f"tables and figures: fmbench render --results {out} --out {out}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="a results folder or archive")],
+    b: Annotated[Path, typer.Argument(help="another")],
+    out: Annotated[Path | None, typer.Option(help="also write the table there: .csv or .md")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, not Markdown")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="exit code 1 if a difference exceeds the seeds' spread")] = False,
+) -> None:
+    """Print every number of two result sets, the difference, and whether it exceeds the spread over seeds."""
+    from fmbench.files import write_text
+    from fmbench.report.compare import compare_sets, markdown
+    from fmbench.report.tables import to_csv
+    from fmbench.share import opened
+
+    if out is not None and out.suffix not in (".csv", ".md"):
+        raise ConfigError(f"--out must end in .csv or .md, not {str(out)!r}")
+    with opened(a) as one, opened(b) as other:
+        table, different = compare_sets(one, other)
+    texts = {".csv": to_csv(table), ".md": markdown(table, different, (str(a), str(b)))}
+    if out is not None:
+        write_text(out, texts[out.suffix])
+    typer.echo(texts[".csv" if as_csv else ".md"], nl=False)
+    if fail and (table.exceeds == "yes").any():
+        raise typer.Exit(1)
+
+
+@app.command()
+def render(
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="folder for tables, and figures/ in it")] = Path("rendered"),
+    configfile: Annotated[
+        list[Path] | None, typer.Option(help="config files whose tables these are; by default the results say themselves")
+    ] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="of figures: png, svg, pdf; all by default")] = None,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Make every table and figure that the parquet files of a result set allow, and say which are missing and why."""
+    from fmbench.config import load
+    from fmbench.report.render import render
+    from fmbench.share import opened
+
+    kinds = formats or ["png", "svg", "pdf"]
+    for kind in kinds:
+        if kind not in ("png", "svg", "pdf"):
+            raise ConfigError(f"--format must be png, svg or pdf, not {kind!r}")
+    config = load(*map(str, configfile)) if configfile else None
+    console = Console("render", mode, log)  # type: ignore[arg-type]
+    with opened(results) as folder:
+        done = render(folder, out, config, kinds)
+    for item in done:
+        if item.reason:
+            console.say(f"not made: {item.file}: {item.reason}")
+    console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables and figures -> {out}")
+
+
+@app.command("mlflow-summary")
+def mlflow_summary(
+    results: Folder,
+    tracking: Annotated[Path, typer.Option(help="folder of the MLflow store")],
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the list of what is attached")] = None,
+    tracking_uri: TrackingUri = None,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Attach tables, figures and claims to the config's summary run in MLflow."""
+    from fmbench.stages.summary import run
+
+    run(results, tracking, tracking_uri, out, Console("mlflow-summary", mode, log))  # type: ignore[arg-type]
+
+
+@app.command("mlflow-rebuild")
+def mlflow_rebuild(
+    results: Results = Path("results"),
+    tracking: Annotated[Path | None, typer.Option(help="folder of the store; mlflow in the results folder if not given")] = None,
+    tracking_uri: TrackingUri = None,
+    log: Log = None,
+    mode: Mode = "auto",
+) -> None:
+    """Make the whole MLflow store anew, or complete it, from the parquet and JSON files of a result set alone."""
+    from fmbench.share import opened
+    from fmbench.stages.summary import rebuild
+
+    if tracking is None and not results.is_dir():
+        raise ConfigError(f"{results} is not a folder: say with --tracking where the MLflow store shall be")
+    with opened(results) as folder:
+        rebuild(folder, tracking or results / "mlflow", tracking_uri, Console("mlflow-rebuild", mode, log))  # type: ignore[arg-type]
+
+
+@app.command()
+def page(
     results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
-    out: Annotated[Path, typer.Option(help="the page, .html")] = Path("summary.html"),
+    out: Annotated[Path, typer.Option(help="the page, .html")] = Path("index.html"),
     fragment: Annotated[Path | None, typer.Option(help="also write its head, claims and Table 1, for Snakemake's report")] = None,
     captions: Annotated[Path | None, typer.Option(help="folder with a caption (.rst) for each figure")] = None,
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
     """Write one page for a browser from the tables and figures of a results folder."""
-    from fmbench.report.summary import write_summary
+    from fmbench.report.page import write_page
 
-    write_summary(results, out, fragment, captions)
-    Console("summary", mode, log).say(f"-> {out}")  # type: ignore[arg-type]
+    write_page(results, out, fragment, captions)
+    Console("page", mode, log).say(f"-> {out}")  # type: ignore[arg-type]
 
 
 @app.command()
@@ -376,15 +530,24 @@ def spec(
     method: Annotated[str | None, typer.Argument()] = None,
     seed: Annotated[int, typer.Argument()] = 0,
     configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
+    results: Annotated[Path | None, typer.Option(help="take the config of this results folder or archive instead")] = None,
 ) -> None:
     """Print the spec of a job, to run its stage by hand."""
     from fmbench import specs
     from fmbench.config import canonical, load
 
-    config = load(*map(str, configfile))
+    if results is None:
+        config = load(*map(str, configfile))
+    else:
+        from fmbench.benchmark import config_of
+        from fmbench.share import opened
+
+        with opened(results) as folder:
+            config = config_of(folder)
     whole: dict[str, Callable[..., Any]] = {
         "check": specs.check,
         "theory": specs.theory,
+        "benchmark": specs.describe,
         "collect": specs.collect,
         "table1": specs.table1,
         "table4": specs.table4,

@@ -7,7 +7,7 @@ a model has that model's spec hash in its own spec, so the hash in every row cov
 
 from typing import Any
 
-from fmbench.config import Config, method_values, settings_hash
+from fmbench.config import Config, MethodSettings, method_values, settings_hash
 from fmbench.names import FIRST_SEED, JOINED, STEP_COSTS, sample_shape
 from fmbench.plugins import is_dotted
 
@@ -20,12 +20,15 @@ def prepare(config: Config, dataset: str) -> Spec:
 
 
 def features(config: Config, dataset: str) -> Spec:
-    """The feature extractor and the floor of a data set; always from the first seed."""
+    """The feature extractor and the floor of a data set.
+
+    Its seed is not of the config's list: samples of other seeds, drawn elsewhere, are to be judged by the same extractor.
+    """
     return {
         "stage": "features",
         "dataset": dataset,
         "data": settings_hash(prepare(config, dataset)),
-        "seed": config.seeds[0],
+        "seed": 0,
         "device": config.device,
         "settings": config.dataset(dataset).evaluation.features.used(),
     }
@@ -208,6 +211,29 @@ def join(kind: str, config: Config) -> Spec:
             if method.name not in untrained
         ],
     }
+
+
+def describe(config: Config) -> Spec:
+    """The whole config, less what says only where things stand, in a form that needs no module of somebody's own to be read.
+
+    A method from ``package.module:MY_METHOD`` is written out.
+    """
+    values = config.model_dump(exclude={"results_dir", "tracking"})
+    values["settings"] = {name: values["settings"][name] for name in config.datasets}
+    values["methods"] = [_written_out(m) for m in config.methods]
+    return values
+
+
+def _written_out(settings: MethodSettings) -> Spec:
+    values = settings.model_dump()
+    if settings.use is None or not is_dotted(settings.use):
+        return values
+    method = settings.resolve()
+    parts = ("path",) if method.oracle is not None else ("path", "prediction", "weighting", "time")
+    for name in parts:
+        part = getattr(method, name)
+        values[name] = {"name": part.name, **(part.parameters if name in ("path", "time") else {})}
+    return values | {"use": None, "t_min": method.t_min, "t_max": method.t_max, "oracle": method.oracle}
 
 
 def model_folder(stage: str, dataset: str, method: str, seed: int | str) -> str:

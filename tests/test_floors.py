@@ -17,6 +17,8 @@ FLOORS = [
     {
         "config",
         "specs",
+        "benchmark",
+        "share",
         "data",
         "files",
         "cache",

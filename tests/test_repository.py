@@ -156,19 +156,22 @@ def test_the_rules_are_found():
         "table4",
         "claims",
         "figure",
+        "mlflow_summary",
+        "mlflow_rebuild",
     }
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_calls_the_command_of_its_name_with_options_that_it_has(rule):
     line = shell(rule)
-    match = re.match(r"python -m fmbench (\w+) ", line)
-    assert match is not None and match[1] == rule
-    known = {option: parameter for parameter in commands()[rule].params for option in parameter.opts}
+    match = re.match(r"python -m fmbench ([\w-]+) ", line)
+    assert match is not None and match[1] == rule.replace("_", "-")
+    parameters = commands()[match[1]].params
+    known = {option: parameter for parameter in parameters for option in parameter.opts}
     used = re.findall(r"(--[\w-]+)", line)
     used += re.findall(r'"(--\w+)=', RULES[rule].split("params:", 1)[1])  # where an option is given once for each input
     assert used and set(used) <= set(known)
-    demanded = {p.opts[0] for p in commands()[rule].params if p.required and p.opts[0].startswith("--")}
+    demanded = {p.opts[0] for p in parameters if p.required and p.opts[0].startswith("--")}
     assert demanded <= set(used)
 
 

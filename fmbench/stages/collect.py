@@ -1,13 +1,22 @@
-"""Stage ``collect``: join the rows of all jobs into ``records.parquet``, and mirror them to MLflow."""
+"""Stage ``collect``: join the rows of all jobs into ``records.parquet``, and mirror them to MLflow.
 
+Beside the records stand ``benchmark.json`` (what they belong to), ``models.parquet`` and ``curves.parquet`` (what each model was
+trained with, and its loss): with them a set of results can be shared, and MLflow rebuilt, without the models themselves.
+"""
+
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from fmbench.benchmark import FILE, describe
+from fmbench.config import canonical
 from fmbench.data.prepared import read
-from fmbench.files import read_json
+from fmbench.errors import DataError
+from fmbench.files import read_json, write_json
 from fmbench.progress import Console
 from fmbench.records import (
     PREVIEW,
@@ -16,6 +25,7 @@ from fmbench.records import (
     previews,
     read_rows,
     read_table,
+    table,
     write_table,
 )
 from fmbench.specs import model_folder
@@ -24,14 +34,19 @@ from fmbench.tracking import OFF, Mirror, experiment_name, flatten, run_key, run
 
 EVALUATIONS = ("sample", "likelihood", "sweep", "quality")
 
+OWNER = [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64())]
+CURVES = pa.schema([*OWNER, ("step", pa.int64()), ("loss", pa.float64()), ("learning_rate", pa.float64())])
+MODELS = pa.schema([*OWNER, ("config", pa.string())])
+"""``config`` is a model's config.json, as canonical JSON."""
 
-def run(spec: dict[str, Any], results: Path, console: Console) -> None:
-    """Write ``records.parquet`` (every row), ``previews.parquet`` (the first samples of every model, and of the data) and
-    ``settings.parquet`` (what every model was made with).
+def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str, Any] | None = None) -> None:
+    """Write ``records.parquet`` (every row), ``previews.parquet`` (the first samples of every model, and of the data),
+    ``settings.parquet`` (what every model was made with), ``curves.parquet`` and ``models.parquet``.
 
     Args:
         spec: data sets, methods and seeds, which name the files to join.
         results: the results folder.
+        config: the whole config (:func:`fmbench.specs.describe`), for ``benchmark.json``; without it there is none.
     """
     models = [(d, m, s) for d in spec["datasets"] for m in spec["methods"] for s in spec["seeds"]]
     files = [results / "features" / d / "rows.parquet" for d in spec["datasets"]]
@@ -44,7 +59,24 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
     shown += [_data_preview(results / "data" / d) for d in spec["datasets"]]
     write_table(results / "previews.parquet", pa.concat_tables(shown))
     write_table(results / "settings.parquet", used_settings(results, models))
+
+    configs = [(model, read_json(results / model_folder("models", *model) / "config.json")) for model in models]
+    lines = [dict(zip(MODELS.names, (*model, canonical(values)), strict=True)) for model, values in configs]
+    write_table(results / "models.parquet", table(lines, MODELS))
+    write_table(results / "curves.parquet", pa.concat_tables([CURVES.empty_table(), *(_curve(results, m) for m in models)]))
+
+    # The description comes last: what it describes is there.
+    if config is not None:
+        manifests = {d: read_json(results / "data" / d / "manifest.json") for d in spec["datasets"]}
+        write_json(results / FILE, describe(config, records.to_pylist(), manifests))
     console.say(f"{records.num_rows} rows from {len(files)} files -> {results / 'records.parquet'}")
+
+
+def _curve(results: Path, model: tuple[str, str, int]) -> pa.Table:
+    curve = read_table(results / model_folder("models", *model) / "curve.parquet")
+    owner = [pa.array([value] * curve.num_rows, kind) for value, (_, kind) in zip(model, OWNER, strict=True)]
+    columns = [curve[name] for name in CURVES.names[len(OWNER) :]]
+    return pa.table([*owner, *columns], names=CURVES.names).cast(CURVES)
 
 
 def _data_preview(folder: Path) -> pa.Table:
@@ -62,13 +94,41 @@ def mirror(results: Path, folder: Path, uri: str | None, console: Console) -> No
     if uri == OFF:
         return
     try:
-        runs = _mirror(results, Mirror(folder, uri))
+        runs = mirror_trainings(results, Mirror(folder, uri))
         console.say(f"{runs} MLflow runs are up to date -> {folder if uri is None else uri}")
     except Exception as error:  # a dead MLflow server never costs a result
         console.say(f"warning: MLflow is not available ({error}); the records are complete without it")
 
 
-def _mirror(results: Path, store: Mirror) -> int:
+def _trainings(results: Path) -> Callable[[tuple[str, str, int]], tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """A model's config.json and its curve: from the joined files, or from the models' folders where those are not there."""
+    if not (results / "models.parquet").exists():
+
+        def single(model: tuple[str, str, int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+            folder = results / model_folder("models", *model)
+            return read_json(folder / "config.json"), read_table(folder / "curve.parquet").to_pylist()
+
+        return single
+    configs = {_owner(row): json.loads(row["config"]) for row in read_table(results / "models.parquet").to_pylist()}
+    curves: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in read_table(results / "curves.parquet").to_pylist():
+        curves.setdefault(_owner(row), []).append(row)
+
+    def joined(model: tuple[str, str, int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if model not in configs:
+            raise DataError(f"{results / 'models.parquet'} does not have {'/'.join(map(str, model))}, which has records")
+        return configs[model], curves.get(model, [])
+
+    return joined
+
+
+def _owner(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["dataset"], row["method"], row["seed"]
+
+
+def mirror_trainings(results: Path, store: Mirror) -> int:
+    """Bring the runs of all trainings up to the records, and return how many there are."""
+    trainings = _trainings(results)
     records = read_table(results / "records.parquet").to_pylist()
     by_model: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for row in records:
@@ -76,13 +136,12 @@ def _mirror(results: Path, store: Mirror) -> int:
             by_model.setdefault((row["dataset"], row["method"], row["seed"]), []).append(row)
     experiments = {d: store.experiment(experiment_name(d)) for d in sorted({d for d, _, _ in by_model})}
     for model, rows in by_model.items():
-        folder = results / model_folder("models", *model)
-        config = read_json(folder / "config.json")
+        config, curve = trainings(model)
         key = run_key(config["spec"], config["spec_hash"], config["code_hash"])
         tags = run_tags(rows[0]["commit"], config["spec"])
         run, start = store.run(experiments[model[0]], key, run_name(config["spec"]), tags)
         points: list[tuple[str, float, int]] = []
-        for entry in read_table(folder / "curve.parquet").to_pylist():
+        for entry in curve:
             points += [(name, entry[name], entry["step"]) for name in ("loss", "learning_rate")]
         reasons = sorted({r["reason"] for r in rows if r["reason"]})
         evaluation: list[tuple[str, float, int]] = []

@@ -15,6 +15,8 @@ rule collect:
         expand(results("data/{dataset}/manifest.json"), dataset=settings.datasets),
         expand(results("features/{dataset}/rows.parquet"), dataset=settings.datasets),
         of_models(results(f"models/{MODEL}/rows.parquet")),
+        of_models(results(f"models/{MODEL}/config.json")),
+        of_models(results(f"models/{MODEL}/curve.parquet")),
         of_models(results(f"sample/{MODEL}/rows.parquet")),
         of_models(results(f"sample/{MODEL}/preview.parquet")),
         of_models(results(f"likelihood/{MODEL}/rows.parquet")),
@@ -24,18 +26,22 @@ rule collect:
         records=results("records.parquet"),
         previews=results("previews.parquet"),
         settings=results("settings.parquet"),
+        models=results("models.parquet"),
+        curves=results("curves.parquet"),
+        benchmark=results("benchmark.json"),
     log:
         results("logs/collect.log"),
     params:
         spec=canonical(specs.collect(settings)),
         code=code("collect", {}),
+        config=canonical(specs.describe(settings)),
         results=subpath(output.records, parent=True),
         tracking=MLFLOW,
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench collect --spec {params.spec:q} --results {params.results:q} --tracking {params.tracking:q}"
-        " --log {log:q} --progress lines"
+        "python -m fmbench collect --spec {params.spec:q} --results {params.results:q} --config {params.config:q}"
+        " --tracking {params.tracking:q} --log {log:q} --progress lines"
 
 
 # One file of every model in one: nfe, along, budget, budget_previews or states.

@@ -101,7 +101,7 @@ def page(results: Path, captions: Path | None) -> str:
     )
 
 
-def write_summary(results: Path, out: Path, fragment: Path | None = None, captions: Path | None = None) -> None:
+def write_page(results: Path, out: Path, fragment: Path | None = None, captions: Path | None = None) -> None:
     """Write the page to ``out`` and its head to ``fragment``.
 
     Args:

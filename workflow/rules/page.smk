@@ -3,7 +3,7 @@
 from os.path import relpath
 
 
-rule summary:
+rule page:
     input:
         tables=results("table1.md"),
         claims=results("claims.md"),
@@ -11,20 +11,20 @@ rule summary:
         figures=expand(results("figures/{figure}.png"), figure=FIGURES),
     output:
         page=report(
-            results("summary.html"),
-            caption="../report/summary.rst",
+            results("index.html"),
+            caption="../report/page.rst",
             category="Summary",
             labels={"page": "Claims, tables and figures"},
         ),
-        head=results("summary.head.html"),
+        head=results("index.head.html"),
     log:
-        results("logs/summary.log"),
+        results("logs/page.log"),
     params:
         results=subpath(output.page, parent=True),
         captions=relpath(Path(workflow.basedir) / "workflow" / "report"),
-        code=code("summary", {}),
+        code=code("page", {}),
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench summary --results {params.results:q} --out {output.page:q} --fragment {output.head:q}"
+        "python -m fmbench page --results {params.results:q} --out {output.page:q} --fragment {output.head:q}"
         " --captions {params.captions:q} --log {log:q} --progress lines"

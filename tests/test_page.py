@@ -8,7 +8,7 @@ from outsider import command
 from PIL import Image
 
 from fmbench.errors import DataError
-from fmbench.report.summary import lead, to_html, write_summary
+from fmbench.report.page import lead, to_html, write_page
 
 CLAIMS = "# Claims\n\n| claim | verdict |\n|---|---|\n| 1 lowest NLL | holds |\n"
 TABLE1 = "# Table 1\n\n## digits\n\n| Method | NFE |\n|---|---|\n| FM, OT path | **83.9 ± 2.3** |\n\n* a note\n"
@@ -36,8 +36,8 @@ def test_tables_become_tables_and_headings_move_down():
 
 
 def test_the_page_leads_with_the_claims_and_table_1(results):
-    out, fragment = results / "summary.html", results / "summary.head.html"
-    write_summary(results, out, fragment, results.parent / "captions")
+    out, fragment = results / "index.html", results / "index.head.html"
+    write_page(results, out, fragment, results.parent / "captions")
     page = out.read_text()
     order = [
         page.index(mark)
@@ -49,7 +49,7 @@ def test_the_page_leads_with_the_claims_and_table_1(results):
     head = fragment.read_text()
     assert lead(results) in head and lead(results) in page and "<img" not in head
     before = out.read_bytes()
-    write_summary(results, out, fragment, results.parent / "captions")
+    write_page(results, out, fragment, results.parent / "captions")
     assert out.read_bytes() == before
 
 
@@ -64,15 +64,15 @@ def test_what_is_missing_is_said(results):
 
 def test_the_command_writes_it_and_names_what_it_lacks(results, tmp_path):
     out = tmp_path / "page.html"
-    assert command("summary", "--results", str(results), "--out", str(out), "--progress", "none").code == 0
+    assert command("page", "--results", str(results), "--out", str(out), "--progress", "none").code == 0
     assert "<h2>Claims</h2>" in out.read_text()
-    said = command("summary", "--results", str(tmp_path / "nowhere"), "--out", str(out))
+    said = command("page", "--results", str(tmp_path / "nowhere"), "--out", str(out))
     assert said.code == 3 and "nothing to show" in said.err
 
 
 def test_a_browser_shows_the_tables_and_the_pictures(results):
-    out = results / "summary.html"
-    write_summary(results, out)
+    out = results / "index.html"
+    write_page(results, out)
     with opened(out) as page:
         assert page.locator("#table1 td").all_inner_texts() == ["FM, OT path", "83.9 ± 2.3"]
         assert page.locator("#claims td").all_inner_texts() == ["1 lowest NLL", "holds"]

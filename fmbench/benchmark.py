@@ -1,0 +1,115 @@
+"""What a results folder says of itself: ``benchmark.json``, from which somebody else can render, compare and merge it.
+
+It holds the whole config with its defaults (less where results and MLflow stand), the config's hash, the code, commits,
+versions and devices of the rows, and the hashes of the prepared data. Nothing in it depends on time or place.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fmbench import specs
+from fmbench.config import Config, parse, settings_hash
+from fmbench.errors import ConfigError, DataError
+from fmbench.files import read_json
+
+FILE = "benchmark.json"
+FORMAT = 1
+KEYS = {"format", "config", "hash", "code", "commits", "versions", "devices", "threads", "rows", "data", "merged", "notes"}
+
+
+def describe(
+    config: dict[str, Any],
+    rows: list[dict[str, Any]],
+    manifests: dict[str, dict[str, Any]],
+    merged: Iterable[str] = (),
+    notes: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The content of ``benchmark.json``.
+
+    Args:
+        config: as :func:`fmbench.specs.describe` gives it.
+        rows: all records.
+        manifests: of each data set's preparation.
+        merged: hashes of the sets this one was merged from; ``notes``: what was allowed to differ between them.
+    """
+    return {
+        "format": FORMAT,
+        "config": config,
+        "hash": settings_hash(config),
+        "code": codes(parse(config), rows),
+        "commits": sorted({row["commit"] for row in rows}),
+        "versions": [json.loads(text) for text in sorted({row["versions"] for row in rows}) if text],
+        "devices": sorted({row["device"] for row in rows}),
+        "threads": sorted({row["threads"] for row in rows if row["threads"] is not None}),
+        "rows": len(rows),
+        "data": {name: splits(manifest) for name, manifest in sorted(manifests.items())},
+        "merged": list(merged),
+        "notes": list(notes),
+    }
+
+
+def splits(manifest: dict[str, Any]) -> dict[str, str]:
+    """The hashes of a data set's splits and of their labels."""
+    found: dict[str, str] = {}
+    for split, entry in sorted(manifest["splits"].items()):
+        found |= {f"{split}.{key}": value for key, value in sorted(entry.items()) if key.endswith("sha256")}
+    return found
+
+
+def codes(config: Config, rows: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """Code hashes by what must have the same: a stage, apart for oracles, and for methods or networks of one's own."""
+    found: dict[str, set[str]] = {}
+    groups: dict[tuple[str, str, str], str] = {}
+    known = {m.name for m in config.methods}
+    for row in rows:
+        owner = (row["stage"], row["dataset"], row["method"])
+        if owner not in groups:
+            name = row["stage"]
+            if row["method"] in known and row["dataset"] in config.datasets:
+                spec = specs.train(config, row["dataset"], row["method"], 0)
+                if name == "train":
+                    name = specs.code_stage(spec)
+                name = " ".join([name, *sorted(set(specs.plugins(spec)))])
+            groups[owner] = name
+        found.setdefault(groups[owner], set()).add(row["code_hash"])
+    return {name: sorted(hashes) for name, hashes in sorted(found.items())}
+
+
+def read_benchmark(results: Path) -> dict[str, Any]:
+    """Read and check a results folder's ``benchmark.json``.
+
+    Raises:
+        DataError: it is missing, damaged, or of another version.
+    """
+    path = results / FILE
+    if not path.exists():
+        raise DataError(
+            f"{path} is missing, so nothing says which config these results belong to; it is written with the records: run "
+            "snakemake once more in the place they were made (nothing is trained again)"
+        )
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT or set(found) != KEYS:
+        version = found.get("format") if isinstance(found, dict) else None
+        raise DataError(f"{path} is not a description of this version of fmbench (format {version!r}, here {FORMAT})")
+    if settings_hash(found["config"]) != found["hash"]:
+        raise DataError(f"{path} was changed by hand: its config has hash {settings_hash(found['config'])}, not {found['hash']}")
+    return found
+
+
+def config_of(results: Path) -> Config:
+    """The config that a results folder was made with; paths of results and MLflow are the defaults."""
+    return parse_config(read_benchmark(results)["config"], results / FILE)
+
+
+def parse_config(values: dict[str, Any], where: Path) -> Config:
+    """The config of a description.
+
+    Raises:
+        DataError: this version of fmbench does not know some of its settings.
+    """
+    try:
+        return parse(values)
+    except ConfigError as error:
+        raise DataError(f"{where} has a config that this version of fmbench does not take; {error}") from None

@@ -1,0 +1,92 @@
+"""Every table and figure that a results folder's parquet files allow, drawn for somebody who trained none of it."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fmbench import specs
+from fmbench.benchmark import config_of
+from fmbench.config import Config
+from fmbench.errors import DataError
+from fmbench.names import FIGURES
+from fmbench.report.figures import write_figure
+from fmbench.report.table4 import write_table4
+from fmbench.report.tables import write_table1
+from fmbench.share import draws_files
+
+
+class Rendered(NamedTuple):
+    """One item: its file below the output folder, and why it is not there, or nothing."""
+
+    file: str
+    reason: str
+
+
+def _table1(results: Path, config: Config, out: Path) -> None:
+    write_table1(results / "records.parquet", specs.table1(config), out)
+
+
+def _table4(results: Path, config: Config, out: Path) -> None:
+    files = draws_files(results, config)
+    if not files:
+        raise DataError("draws.parquet is missing")
+    write_table4(files, specs.table4(config), out)
+
+
+def _equivalence(results: Path, config: Config, out: Path) -> None:
+    if not (results / "equivalence.csv").exists():
+        raise DataError("equivalence.csv is missing")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if (results / "equivalence.csv").resolve() != out.resolve():
+        shutil.copyfile(results / "equivalence.csv", out)
+
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], None]]] = {
+    "table1": (("records.parquet",), _table1),
+    "table4": ((), _table4),
+    "equivalence": ((), _equivalence),
+}
+"""Tables: the files below the results folder that each is made from, and what writes it from (results, config, CSV to write)."""
+
+
+def render(
+    results: Path, out: Path, config: Config | None = None, formats: Sequence[str] = ("png", "svg", "pdf")
+) -> list[Rendered]:
+    """Write tables into ``out`` and figures, each with the data it shows, into ``out/figures``.
+
+    Args:
+        results: a results folder, whoever made it.
+        config: whose tables these are; by default that of the folder's ``benchmark.json``.
+        formats: of the figures.
+
+    Returns:
+        Every table and figure there is, with the reason for each that could not be made.
+    """
+    done = []
+    for name, (needed, write) in TABLES.items():
+        reason = _lacking(results, needed)
+        if not reason:
+            try:
+                write(results, config or config_of(results), out / f"{name}.csv")
+            except DataError as error:
+                reason = str(error)
+        done.append(Rendered(f"{name}.csv", reason))
+    for name, needed in FIGURES.items():
+        reason = _lacking(results, needed)
+        if not reason:
+            try:
+                outputs = [out / "figures" / f"{name}.{kind}" for kind in formats]
+                write_figure(name, results, outputs, out / "figures" / f"{name}.parquet")
+            except DataError as error:
+                reason = str(error)
+        done.append(Rendered(f"figures/{name}.{formats[0]}", reason))
+    if all(item.reason for item in done):
+        reasons = "; ".join(f"{item.file}: {item.reason}" for item in done)
+        raise DataError(f"nothing can be rendered from {results}: {reasons}")
+    return done
+
+
+def _lacking(results: Path, needed: Sequence[str]) -> str:
+    absent = [name for name in needed if not (results / name).exists()]
+    return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing" if absent else ""
