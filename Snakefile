@@ -16,12 +16,14 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/page.smk"
 include: "workflow/rules/mlflow.smk"
 
 
 rule all:
     default_target: True
     input:
+        results("index.html"),
         results("claims.csv"),
         results("table1.csv"),
         results("table2.csv"),

@@ -429,7 +429,7 @@ def compare(
     """Print every number of two result sets, the difference, and whether it exceeds the spread over seeds."""
     from fmbench.files import write_text
     from fmbench.report.compare import compare_sets, markdown
-    from fmbench.report.tables import to_csv
+    from fmbench.report.layout import to_csv
     from fmbench.share import opened
 
     if out is not None and out.suffix not in (".csv", ".md"):

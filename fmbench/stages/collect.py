@@ -39,6 +39,7 @@ CURVES = pa.schema([*OWNER, ("step", pa.int64()), ("loss", pa.float64()), ("lear
 MODELS = pa.schema([*OWNER, ("config", pa.string())])
 """``config`` is a model's config.json, as canonical JSON."""
 
+
 def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str, Any] | None = None) -> None:
     """Write ``records.parquet`` (every row), ``previews.parquet`` (the first samples of every model, and of the data),
     ``settings.parquet`` (what every model was made with), ``curves.parquet`` and ``models.parquet``.

@@ -5,7 +5,8 @@
 rule mlflow_summary:
     input:
         results("benchmark.json"),
-        results("table1.csv"),
+        results("claims.csv"),
+        expand(results("{table}.csv"), table=["table1", "table2", "table3"]),
         results("table4.csv") if DEQUANTISED else [],
         results("equivalence.csv"),
         expand(results("figures/{figure}.png"), figure=FIGURES),
