@@ -485,6 +485,17 @@ def test_many_points_are_drawn_as_a_density_and_few_as_points(monkeypatch):
     assert used == [("points", pictures.DENSE - 1), ("density", 60)]
 
 
+def test_points_outside_of_the_frame_are_counted_in_it():
+    real = pd.DataFrame({"values": list(np.ones((5, 2))), "shape": [[2]] * 5})  # a frame of 1.25
+    figure, (few, more) = plt.subplots(1, 2)
+    for axis, n in ((few, 5), (more, 6)):
+        points = np.zeros((100, 2))
+        points[:n, n % 2] = -1.3
+        pictures.plane(axis, pd.DataFrame({"values": list(points), "shape": [[2]] * 100}), real)
+    assert [t.get_text() for t in few.texts] == [] and [t.get_text() for t in more.texts] == ["6% outside"]
+    plt.close(figure)
+
+
 def test_a_sheet_is_in_the_order_of_the_noise_row_by_row():
     images = np.arange(4).reshape(4, 1, 1, 1) * np.ones((4, 3, 2, 1))
     sheet = pictures.tiled(images, 2, 2, brightest=4.0)

@@ -233,13 +233,20 @@ def plane(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame) -> None:
     """Points on the plane: their density, or the points themselves where they are few.
 
     The frame and the shades are the real data's, so that all cells of a data set compare; where there are none, the cell's own.
+    How many points lie outside of the frame is said where it is more than a twentieth.
     """
     points = stacked(mine)
     truth = stacked(real) if len(real) else points
     reach = 1.25 * float(np.abs(truth).max())
     axis.set_aspect("equal")
-    if len(points) < DENSE:
-        axis.scatter(points[:, 0], points[:, 1], s=0.7, color="#1b4965", linewidths=0)
+    dense = len(points) >= DENSE
+    outside = float((np.abs(points).max(axis=1) > reach).mean())
+    if outside > 0.05:
+        colour = "white" if dense else "0.35"
+        axis.text(0.03, 0.03, f"{outside:.0%} outside", fontsize=SMALL, color=colour, transform=axis.transAxes)
+    if not dense:
+        size = min(max(400 / len(points), 0.7), 4.0)
+        axis.scatter(points[:, 0], points[:, 1], s=size, color="#1b4965", linewidths=0)
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
         return
     shades, true = density(points, reach), density(truth, reach)
