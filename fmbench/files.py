@@ -7,9 +7,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fmbench.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @contextlib.contextmanager
@@ -30,6 +33,26 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_array(path: Path, shape: tuple[int, ...]) -> Iterator["NDArray"]:
+    """A float32 array to fill piece by piece, memory-mapped, which is at ``path`` as .npy when the block ends well.
+
+    The space is taken at once: a disk found full by a write to mapped memory would kill the process without a word.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    import numpy as np
+
+    with atomic(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+        yield array
+        array.flush()
 
 
 def sha256(path: Path) -> str:

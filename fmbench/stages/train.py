@@ -1,10 +1,11 @@
 """Stage ``train``: one method on one data set with one seed."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
-from fmbench.checkpoint import CheckpointFolder
+from fmbench.checkpoint import CheckpointFolder, described, differences
 from fmbench.config import TrainingSettings, method_from_values, settings_hash
 from fmbench.data.prepared import read
 from fmbench.objectives import build
@@ -32,11 +33,15 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     # Other data, other code or another torch must not go on from this checkpoint.
     content = [entry["sha256"] for entry in dataset.manifest["splits"].values()]
     key = f"{settings_hash(spec)}-{settings_hash([job.code_hash, content, versions()])}"
+    about = {"spec": spec, "code": job.code_hash, "data": content, "versions": json.loads(versions())}
     parameters = sum(p.numel() for p in network.parameters())
 
-    folder = CheckpointFolder(checkpoints / key)
+    folder = CheckpointFolder(checkpoints / key, about)
     with folder if job.group.main else contextlib.nullcontext():
         job.group.wait()  # nobody reads a checkpoint before the lock is held
+        if not folder.latest.exists():
+            for line in not_gone_on_from(folder.folder, about):
+                job.console.say(line)
         tracker.open(parameters=parameters)
         progress = job.console.progress(settings.iterations, "it")
 
@@ -97,3 +102,17 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     else:
         loss = outcome.curve[-1][1]
         job.console.say(f"{outcome.step} iterations in {outcome.seconds:.0f} s, loss {loss:.4g} -> {out}")
+
+
+def not_gone_on_from(own: Path, about: dict[str, Any]) -> list[str]:
+    """A line for each folder beside ``own`` with checkpoints of the same model: which settings, code, data or versions differ."""
+
+    def model(spec: Any) -> tuple[Any, ...]:
+        return spec["dataset"], spec["method"]["name"], spec["seed"]
+
+    lines = []
+    for folder in sorted(p for p in own.parent.iterdir() if p.is_dir() and p != own):
+        theirs = described(folder)
+        if theirs is not None and model(theirs["spec"]) == model(about["spec"]) and any(folder.glob("checkpoint*.pt")):
+            lines.append(f"starts afresh: not from the checkpoints in {folder}, where {differences(theirs, about)}")
+    return lines

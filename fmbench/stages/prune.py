@@ -1,0 +1,90 @@
+"""Which checkpoints of a results folder are left over, and removing them.
+
+A training whose settings, code, data or versions changed has its checkpoints in a folder of its own, and the old one stays. It
+is left over once the results hold a model of the same data set, method and seed that was trained from another one.
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fmbench.checkpoint import described, differences
+from fmbench.config import settings_hash
+from fmbench.errors import DataError
+from fmbench.files import read_json
+from fmbench.specs import model_folder
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder of checkpoints, its bytes, and why it can go or not."""
+
+    folder: Path
+    size: int
+    left_over: bool
+    in_use: bool
+    reason: str
+
+
+def find(results: Path) -> list[Found]:
+    """Every folder of checkpoints below a results folder.
+
+    Raises:
+        DataError: there are none at all, so it is hardly a results folder.
+    """
+    checkpoints = results / "checkpoints"
+    if not checkpoints.is_dir():
+        raise DataError(f"{results} has no folder checkpoints; give the results folder of a run (--results)")
+    return [_look(folder, results) for folder in sorted(checkpoints.iterdir()) if folder.is_dir()]
+
+
+def _look(folder: Path, results: Path) -> Found:
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    lock = FileLock(folder / "lock")
+    try:
+        with lock.acquire(timeout=0):
+            return Found(folder, size, *_why(folder, results))
+    except Timeout:
+        return Found(folder, size, False, True, "a training is under way in it")
+
+
+def _why(folder: Path, results: Path) -> tuple[bool, bool, str]:
+    about = described(folder)
+    if about is None:
+        return False, False, "does not say what it belongs to"
+    spec = about["spec"]
+    name = f"{spec['dataset']}/{spec['method']['name']}/{spec['seed']}"
+    try:
+        model = read_json(results / model_folder("models", spec["dataset"], spec["method"]["name"], spec["seed"]) / "config.json")
+    except DataError:
+        return False, False, f"{name}, whose training has not ended"
+    if (model["spec_hash"], model["code_hash"]) == (settings_hash(spec), about["code"]):
+        return False, False, f"{name}, the model that the results hold"
+    theirs = {"spec": spec, "code": about["code"]}
+    differs = differences(theirs, {"spec": model["spec"], "code": model["code_hash"]})
+    return True, False, f"{name}, trained anew since: {differs}"
+
+
+def remove(found: Iterable[Found]) -> int:
+    """Remove folders and return their bytes; one that a trainer has taken meanwhile stays."""
+    freed = 0
+    for one in found:
+        try:
+            with FileLock(one.folder / "lock").acquire(timeout=0):
+                shutil.rmtree(one.folder)
+        except Timeout:
+            continue
+        freed += one.size
+    return freed
+
+
+def text(found: Iterable[Found], going: Iterable[Found]) -> str:
+    """A line for each folder: whether it goes, its size and why."""
+    gone = {one.folder for one in going}
+    return "\n".join(
+        f"{'remove' if one.folder in gone else 'keep  '} {one.size / 2**20:9.1f} MiB  {one.folder.name}  {one.reason}"
+        for one in found
+    )

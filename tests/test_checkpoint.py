@@ -1,0 +1,202 @@
+"""Checkpoints against damage, full disks, other settings and kill -9."""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from outsider import command
+
+from fmbench import specs
+from fmbench.checkpoint import CheckpointFolder, check_seal, differences, seal
+from fmbench.config import canonical, parse
+from fmbench.errors import CheckpointError
+
+
+def state_of(number: int, key: str = "key") -> dict[str, Any]:
+    return {"key": key, "number": number, "weights": torch.full((30,), float(number))}
+
+
+def filled(folder: Path, numbers: int = 3, about: dict[str, Any] | None = None) -> None:
+    with CheckpointFolder(folder, about) as checkpoints:
+        for number in range(numbers):
+            checkpoints.save(state_of(number))
+
+
+def loaded(folder: Path, key: str = "key", about: dict[str, Any] | None = None) -> tuple[int | None, list[str]]:
+    with CheckpointFolder(folder, about) as checkpoints:
+        state, complaints = checkpoints.load(key)
+    return None if state is None else state["number"], complaints
+
+
+# Damage
+
+
+def test_the_last_two_are_kept_and_torch_reads_them(tmp_path):
+    filled(tmp_path, 5)
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["checkpoint.previous.pt", "checkpoint.pt"]
+    numbers = [torch.load(tmp_path / n, weights_only=True)["number"] for n in ("checkpoint.pt", "checkpoint.previous.pt")]
+    assert numbers == [4, 3]
+
+
+def test_any_flipped_bit_is_found_and_the_one_before_is_used(tmp_path):
+    """Most of a checkpoint is numbers, of which torch.load believes any; the seal does not."""
+    filled(tmp_path)
+    newest = tmp_path / "checkpoint.pt"
+    good = newest.read_bytes()
+    torch_believes = 0
+    for position in [*range(0, len(good), 7), *range(len(good) - 80, len(good))]:
+        newest.write_bytes(good[:position] + bytes([good[position] ^ (1 << position % 8)]) + good[position + 1 :])
+        with pytest.raises(ValueError, match=r"it has no checksum|its content is not what its checksum says"):
+            check_seal(newest)
+        if position % 70 == 0:
+            number, (complaint,) = loaded(tmp_path)
+            assert number == 1 and complaint.startswith(f"{newest} cannot be used (it")
+            with contextlib.suppress(Exception):
+                torch_believes += torch.load(newest, weights_only=True) is not None
+    assert torch_believes > 5
+
+
+def test_any_truncation_is_found(tmp_path):
+    filled(tmp_path)
+    newest = tmp_path / "checkpoint.pt"
+    good = newest.read_bytes()
+    for kept in [*range(0, len(good), 7), *range(len(good) - 80, len(good))]:
+        newest.write_bytes(good[:kept])
+        with pytest.raises(ValueError, match="it has no checksum at its end: it was cut short"):
+            check_seal(newest)
+    assert loaded(tmp_path) == (1, [f"{newest} cannot be used (it has no checksum at its end: it was cut short, or written by an "
+                                    "earlier version)"])  # fmt: skip
+    newest.write_bytes(good + b"\0")
+    assert loaded(tmp_path)[0] == 1
+
+
+def test_only_a_file_of_torch_is_sealed(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match="not a file of torch"):
+        seal(tmp_path / "a")
+
+
+# Other settings
+
+
+ABOUT = {"spec": {"training": {"learning_rate": 0.1, "iterations": 5}, "seed": 0}, "versions": {"torch": "1"}}
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(tmp_path):
+    filled(tmp_path, about=ABOUT)
+    other = {"spec": {"training": {"learning_rate": 0.2, "iterations": 5, "clip_norm": 1.0}, "seed": 0}, "versions": {}}
+    number, complaints = loaded(tmp_path, "new", other)
+    assert number is None and len(complaints) == 2
+    assert complaints[0] == (
+        f"{tmp_path / 'checkpoint.pt'} cannot be used (it belongs to the training key, not new: spec.training.clip_norm was "
+        "nothing there and is 1.0 here, spec.training.learning_rate was 0.1 there and is 0.2 here, versions.torch was 1 there "
+        "and is nothing here)"
+    )
+    assert loaded(tmp_path, "key", other) == (2, [])
+
+
+def test_many_differences_are_counted():
+    ours = {str(i): i for i in range(9)}
+    assert differences(ours, dict.fromkeys(ours, -1)).endswith("4 was 4 there and is -1 here, and 4 more")
+    assert differences(ours, ours) == "nothing that is written down"
+
+
+# Full disks
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 40_000, 300_000])
+def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, limit):
+    """A limit on the size of files stands for the disk's: torch and Python then fail in write as they would there."""
+    filled(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("*.pt")}
+    large = state_of(3) | {"weights": torch.zeros(200_000)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with CheckpointFolder(tmp_path) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(CheckpointError, match=r"cannot write a checkpoint to .*Make room or fix the folder, then rerun"):
+                checkpoints.save(large)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {p.name: p.read_bytes() for p in tmp_path.glob("*.pt")} == before
+        assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+        checkpoints.save(large)  # room was made
+    assert loaded(tmp_path) == (3, [])
+
+
+def test_a_full_disk_found_when_it_is_flushed(tmp_path, monkeypatch):
+    filled(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("*.pt")}
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with CheckpointFolder(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="No space left on device"):
+        checkpoints.save(state_of(3))
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.pt")} == before
+
+
+def test_no_links_are_needed(tmp_path, monkeypatch):
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    for name in ("link", "symlink"):
+        monkeypatch.setattr(os, name, refused)
+    filled(tmp_path)
+    assert loaded(tmp_path) == (2, [])
+
+
+# Kill -9
+
+
+def killer(*arguments: Any) -> Any:
+    script = Path(__file__).parent / "killer.py"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_kill_at_any_point_of_a_save_costs_that_checkpoint_at_most(tmp_path):
+    """Before each thing that the save asks of the file system, and with half a file written."""
+    seen = killer("points", tmp_path)
+    assert [sum(point["killed"] for point in seen if point["before"] == before) >= 5 for before in range(4)] == [True] * 4
+    newest = set()
+    for point in seen:
+        one_before = point["before"] - 1 if point["before"] else None
+        assert point["found"] in (one_before, point["before"]) and point["complaints"] == [], point
+        assert point["after"] == 99
+        assert set(point["files"]) <= {"lock", "checkpoint.pt", "checkpoint.previous.pt"}, point  # nothing half written stays
+        newest.add((point["killed"], tuple(point["files"]), point["found"] == point["before"]))
+    # Among the points are: before anything, between the two renames, and after it all.
+    assert (True, ("checkpoint.previous.pt", "checkpoint.pt", "lock"), False) in newest
+    assert (True, ("checkpoint.previous.pt", "lock"), False) in newest
+    assert (False, ("checkpoint.previous.pt", "checkpoint.pt", "lock"), True) in newest
+
+
+def test_kill_9_at_twenty_random_times_and_the_weights_are_the_same_bytes(tmp_path):
+    training = {"iterations": 300, "batch_size": 64, "checkpoint_every": 9, "log_every": 5, "warmup_iterations": 20}
+    board = {
+        "data": {"source": "checkerboard", "parameters": {"train": 500, "test": 50}},
+        "network": {"kind": "mlp", "width": 32, "depth": 2},
+        "training": training,
+    }
+    config = parse({"datasets": ["board"], "methods": ["fm_ot"], "settings": {"board": board}})
+    said = command(
+        "prepare", "--spec", canonical(specs.prepare(config, "board")), "--out", tmp_path / "data", "--progress", "none"
+    )
+    assert said.code == 0, said.err
+    found = killer("training", tmp_path, canonical(specs.train(config, "board", "fm_ot", 0)), tmp_path / "data", 20, 0)
+    assert found["killed"] >= 20 and found["inside"] >= 3
+    for run in found["ended"]:
+        assert run["same"] and run["complaints"] == 0, run
+    assert sum(run["resumed"] for run in found["ended"]) >= 10

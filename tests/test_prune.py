@@ -1,0 +1,99 @@
+"""Which checkpoints are left over, and removing no others."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outsider import Said, command
+
+from fmbench import specs
+from fmbench.checkpoint import CheckpointFolder
+from fmbench.config import Config, canonical, parse
+
+
+def config(iterations: int, seed: int = 0) -> Config:
+    board = {
+        "data": {"source": "checkerboard", "parameters": {"train": 30, "test": 10}},
+        "network": {"kind": "mlp", "width": 4, "depth": 1},
+        "training": {"iterations": iterations, "batch_size": 8},
+    }
+    return parse({"datasets": ["board"], "methods": ["fm_ot"], "seeds": [seed], "settings": {"board": board}})
+
+
+def train(results: Path, iterations: int, seed: int = 0) -> Said:
+    spec = canonical(specs.train(config(iterations, seed), "board", "fm_ot", seed))
+    folders: dict[str, Any] = {
+        "--data": results / "data/board",
+        "--out": results / specs.model_folder("models", "board", "fm_ot", seed),
+        "--checkpoints": results / "checkpoints",
+    }
+    arguments = [x for pair in folders.items() for x in pair]
+    said = command("train", "--spec", spec, *arguments, "--code", "0", "--tracking-uri", "off", "--progress", "lines")
+    assert said.code == 0, said.err
+    return said
+
+
+def folders(results: Path) -> set[Path]:
+    return set((results / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """A model trained anew after its iterations changed, and a training of another seed that left no model."""
+    spec = canonical(specs.prepare(config(1), "board"))
+    assert command("prepare", "--spec", spec, "--out", tmp_path / "data/board", "--progress", "none").code == 0
+    return tmp_path
+
+
+def test_what_changed_is_said_when_a_training_starts_afresh(results):
+    assert "starts afresh" not in train(results, 3).err
+    assert "starts afresh" not in train(results, 3).err  # it goes on
+    (old,) = folders(results)
+    said = train(results, 4).err
+    assert f"starts afresh: not from the checkpoints in {old}, where spec.training.iterations was 3 there and is 4 here" in said
+    assert "starts afresh" not in train(results, 3, seed=1).err  # nothing of another seed's
+
+
+def test_only_what_no_model_was_trained_from_is_removed(results):
+    train(results, 3)
+    (old,) = folders(results)
+    train(results, 4)
+    (new,) = folders(results) - {old}
+    train(results, 3, seed=1)
+    (killed,) = folders(results) - {old, new}
+    shutil.rmtree(results / "models/board/fm_ot/1")
+    unknown = results / "checkpoints/unknown"
+    unknown.mkdir()
+    everything = {old, new, killed, unknown}
+
+    said = command("prune", "--results", results)
+    lines = {line.split()[3]: line for line in said.out.splitlines()[:-1]}
+    assert lines[old.name].startswith("remove ")
+    assert "board/fm_ot/0, trained anew since: spec.training.iterations was 3 there and is 4 here" in lines[old.name]
+    for folder, reason in ((new, "the model that"), (killed, "whose training has not ended"), (unknown, "does not say")):
+        assert lines[folder.name].startswith("keep ") and reason in lines[folder.name]
+    assert "1 of 4 folders" in said.out and "nothing was removed" in said.out
+    assert folders(results) == everything
+
+    with CheckpointFolder(old):
+        said = command("prune", "--results", results, "--yes", "--all")
+    assert "a training is under way in it" in said.out
+    assert folders(results) == {old}
+
+
+def test_a_left_over_folder_goes_and_the_rest_stays(results):
+    train(results, 3)
+    (old,) = folders(results)
+    train(results, 4)
+    size = sum(p.stat().st_size for p in old.iterdir()) / 2**20
+    said = command("prune", "--results", results, "--yes")
+    assert f"{size:.1f} MiB of {size:.1f} MiB removed" in said.out and size > 0
+    assert old not in folders(results) and len(folders(results)) == 1
+    assert "0 of 1 folders" in command("prune", "--results", results).out
+    assert "resumed from the checkpoint at iteration 4" in train(results, 4).err
+
+
+def test_a_folder_without_checkpoints_is_no_results_folder(tmp_path):
+    said = command("prune", "--results", tmp_path)
+    assert said.code == 3 and "has no folder checkpoints; give the results folder" in said.err
