@@ -195,6 +195,8 @@ MODEL_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "states": ("Keep states on the way from noise to data.", ("data", "model", "out")),
 }
 """Stages of one model: what they do, and the folders that their ``run`` takes behind the job, in its order."""
+SHARED_STAGES = ("sample", "quality")
+"""Those of them that torchrun may start by any number of processes: the same results."""
 
 
 def _model_command(stage: str, summary: str, folders: tuple[str, ...]) -> Callable[..., None]:
@@ -203,7 +205,9 @@ def _model_command(stage: str, summary: str, folders: tuple[str, ...]) -> Callab
     def command(**options: Any) -> None:
         run = importlib.import_module(f"fmbench.stages.{stage}").run
         common = {name: options[name] for name in ("code", "mode", "log", "device", "threads")}
-        run(_job(_spec(options["spec"], stage), **common), *(options[name] for name in folders))
+        job = _job(_spec(options["spec"], stage), **common, processes=None if stage in SHARED_STAGES else 1)
+        run(job, *(options[name] for name in folders))
+        job.group.close()
 
     required = {"spec": Spec} | dict.fromkeys(folders, Folder)
     optional: dict[str, tuple[Any, Any]] = {

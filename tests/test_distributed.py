@@ -1,5 +1,6 @@
 """Several processes at one training: the numbers of one, to rounding; one writes; one that fails ends all."""
 
+import json
 import os
 import subprocess
 import sys
@@ -33,10 +34,39 @@ def launch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def stages(folder: Path) -> None:
+    """An oracle of the digits, and what one process makes of it: of three batches each, the last of them short."""
+    settings = {
+        "data": "digits",
+        "network": {"kind": "unet", "channels": 8},
+        "evaluation": {
+            "sample": {"n": 50, "batch": 20, "rtol": 1e-2, "atol": 1e-2, "shared_batch": 4},
+            "features": {"epochs": 1, "batch": 20, "reference_n": 100, "infinity": None},
+        },
+    }
+    method = {"name": "near", "path": "ot", "oracle": {"points": 20, "bandwidth": 0.3}}
+    config = parse({"datasets": ["digits"], "methods": [method], "settings": {"digits": settings}})
+    model = ("digits", "near", 0)
+
+    def run(stage: str, spec: Any, *folders: str) -> None:
+        (folder / f"{stage}.json").write_text(json.dumps(spec))
+        said = command(stage, "--spec", canonical(spec), *(a if i % 2 == 0 else folder / a for i, a in enumerate(folders)))
+        assert said.code == 0, said.err
+
+    run("prepare", specs.prepare(config, "digits"), "--out", "digits")
+    run("train", specs.train(config, *model), "--data", "digits", "--out", "model", "--checkpoints", "none")
+    run("features", specs.features(config, "digits"), "--data", "digits", "--out", "features")
+    run("sample", specs.evaluate("sample", config, *model), "--data", "digits", "--model", "model", "--out", "sample-1")
+    quality = specs.evaluate("quality", config, *model)
+    folders = ("--data", "digits", "--samples", "sample-1", "--features", "features", "--out", "quality-1")
+    run("quality", quality, *folders)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     write(tall_images(train=24, test=6), folder / "tall", {"dataset": "tall"})
+    stages(folder)
     said = launch(TESTS / "together.py", folder)
     assert said.returncode == 0, said.stderr
     return folder
@@ -103,6 +133,21 @@ def test_a_loss_gone_bad_in_one_process_ends_all(seen):
         reason, step, state = s["diverged"]
         assert "the loss became nan at iteration 7 " in reason and step == 4
         assert torch.equal(flat(state), flat(seen[0]["diverged"][2]))
+
+
+@pytest.mark.parametrize("stage", ["sample", "quality"])
+def test_two_processes_measure_what_one_does(stage, seen, folder):
+    one, two = (sorted(p.name for p in (folder / f"{stage}-{n}").iterdir()) for n in (1, 2))
+    assert one == two
+    for name in one:
+        if name != "rows.parquet":
+            assert (folder / f"{stage}-1" / name).read_bytes() == (folder / f"{stage}-2" / name).read_bytes()
+    mine, theirs = (read_table(folder / f"{stage}-{n}" / "rows.parquet").to_pylist() for n in (1, 2))
+    assert [row["metric"] for row in mine] == [row["metric"] for row in theirs] and len(mine) > 3
+    for a, b in zip(mine, theirs, strict=True):
+        if a["metric"] != "sample_seconds":
+            assert a | {"code_hash": ""} == b | {"code_hash": ""}
+            assert a["status"] == "ok", a
 
 
 # The command

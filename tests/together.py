@@ -3,6 +3,7 @@
 ``together.py FOLDER``: FOLDER has a prepared data set ``tall``; each process leaves ``{rank}.pt`` there.
 """
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from fmbench.checkpoint import CheckpointFolder
 from fmbench.config import TrainingSettings
 from fmbench.data.prepared import read
 from fmbench.distributed import ALONE, Group, join
+from fmbench.files import read_json
 from fmbench.methods import METHODS
 from fmbench.networks.unet import UNet
 from fmbench.objectives import Objective, build
+from fmbench.progress import Console
+from fmbench.stages.common import Job
 from fmbench.training.loop import Outcome, train
 
 SETTINGS = TrainingSettings(
@@ -35,6 +39,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "micro": {"accumulation": 3, "clip_norm": 0.5, "resident_mib": 0},
     "fp16": {"precision": "fp16", "accumulation": 2},
 }
+
+
+STAGES = {"sample": ("digits", "model"), "quality": ("digits", "sample-1", "features")}
+"""Stages shared by the processes, and the folders they read."""
 
 
 class Interrupted(Exception):
@@ -103,6 +111,13 @@ def main(folder: Path) -> None:
     spoiled = Spoiled(build(METHODS["fm_ot"]), 7, float("nan") if group.rank else 1.0)
     outcome, net = run(folder, "diverged", group, spoiled)
     seen["diverged"] = (outcome.reason, outcome.step, net.state_dict())
+
+    # Stages, of a model that the test has made.
+    for stage, folders in STAGES.items():
+        spec = read_json(folder / f"{stage}.json")
+        job = Job(spec, Console(stage, "none"), torch.device("cpu"), "code", group=group)
+        importlib.import_module(f"fmbench.stages.{stage}").run(job, *(folder / name for name in folders), folder / f"{stage}-2")
+        seen[stage] = len(job.rows)
 
     torch.save(seen, folder / f"{group.rank}.pt")
     group.close()
