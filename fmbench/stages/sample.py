@@ -53,7 +53,8 @@ def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Pat
     else:
         solve = {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
         field = model.field()
-        nfe, failed = [], []
+        # In one piece: small tensors kept between the batches' large ones would hold the heap's pages, and memory would grow.
+        nfe, failed = torch.zeros(settings.n, dtype=torch.int64), torch.zeros(settings.n, dtype=torch.bool)
         progress = job.console.progress(settings.n, "samples")
         with torch.no_grad():
             for indices in batches(settings.n, settings.batch):
@@ -62,11 +63,11 @@ def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Pat
                 # A sample whose solve failed is no sample: it stays NaN, and no distance is taken over the rest.
                 ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
                 samples[indices.start : indices.stop] = ended.cpu().numpy()
-                nfe.append(solution.nfe.cpu())
-                failed.append(solution.failed.cpu())
+                nfe[indices.start : indices.stop] = solution.nfe.cpu()
+                failed[indices.start : indices.stop] = solution.failed.cpu()
                 progress.update(indices.stop)
             progress.close()
-            spent, lost = torch.cat(nfe).double(), int(torch.cat(failed).sum())
+            spent, lost = nfe.double(), int(failed.sum())
             # The counting field is the judge; the solver's own bookkeeping must agree with it.
             if int(spent.sum()) != field.evaluations:
                 raise AssertionError(f"the solver reports {int(spent.sum())} evaluations, the field saw {field.evaluations}")
