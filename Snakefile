@@ -24,4 +24,5 @@ rule all:
         results("table1.csv"),
         results("table4.csv") if DEQUANTISED else [],
         results("equivalence.csv"),
+        expand(results("{joined}.parquet"), joined=JOINED),
         expand(results("figures/{figure}.png"), figure=FIGURES),

@@ -4,6 +4,8 @@ Exit codes: 0 done (a diverged training is a result, so it is 0 too); 2 the conf
 3 a file is missing, truncated or does not fit; 4 another process is at the same work.
 """
 
+import importlib
+import inspect
 import json
 import os
 import sys
@@ -14,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
-from fmbench.names import FIGURES
+from fmbench.names import FIGURES, JOINED
 from fmbench.progress import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -45,7 +47,7 @@ def _spec(text: str, command: str) -> dict[str, Any]:
         raise ConfigError("--spec must be an object with a stage. Print one with `fmbench spec`")
     stage = {"table1": "tables"}.get(command, command)
     wanted = {"prepare": "source", "features": "settings", "train": "method", "quality": "samples", "check": "methods"}
-    wanted |= {"table1": "overrides", "table4": "draws"}
+    wanted |= {"table1": "overrides", "table4": "draws", "join": "kind"}
     if spec["stage"] != stage or wanted.get(command, "stage") not in spec:
         raise ConfigError(
             f"--spec is not one of `fmbench {command}`: its stage is {spec['stage']!r}. Print one with `fmbench spec`"
@@ -77,7 +79,7 @@ def _job(
     started = launched()
     if processes is not None and processes != started:
         raise ConfigError(
-            f"this job is of {processes} process{'es' if processes != 1 else ''}, not the {started} that were started; start it by "
+            f"the number of processes of this job is {processes}, not {started}; start it by "
             f"{launcher(processes)} fmbench {spec['stage']} ..."
         )
     torch.set_num_threads(max(1, threads // started))
@@ -178,58 +180,53 @@ def train(
     job.group.close()
 
 
-@app.command()
-def sample(
-    spec: Spec,
-    data: Folder,
-    model: Folder,
-    out: Folder,
-    log: Log = None,
-    mode: Mode = "auto",
-    device: Device = "",
-    threads: Threads = 1,
-    code: Code = "",
-) -> None:
-    """Sample a model by the adaptive solver and count its evaluations."""
-    from fmbench.stages.sample import run
-
-    run(_job(_spec(spec, "sample"), code, mode, log, device, threads), data, model, out)
-
-
-@app.command()
-def likelihood(
-    spec: Spec,
-    data: Folder,
-    model: Folder,
-    out: Folder,
-    log: Log = None,
-    mode: Mode = "auto",
-    device: Device = "",
-    threads: Threads = 1,
-    code: Code = "",
-) -> None:
-    """Measure a model's NLL on the test split."""
-    from fmbench.stages.likelihood import run
-
-    run(_job(_spec(spec, "likelihood"), code, mode, log, device, threads), data, model, out)
+MODEL_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sample": ("Sample a model by the adaptive solver and count its evaluations.", ("data", "model", "out")),
+    "likelihood": ("Measure a model's NLL on the test split.", ("data", "model", "out")),
+    "draws": ("Measure a model's NLL over the number of dequantisation draws (images only).", ("data", "model", "out")),
+    "sweep": ("Run every fixed-step solver at every NFE against the reference.", ("data", "model", "out", "cache")),
+    "quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
+    "along": ("Measure NFE and distance along training, at each snapshot.", ("data", "model", "features", "out")),
+    "budget": (
+        "Measure the distance of samples made with few evaluations, and keep pictures of them.",
+        ("data", "model", "samples", "features", "out", "cache"),
+    ),
+    "states": ("Keep states on the way from noise to data.", ("data", "model", "out")),
+}
+"""Stages of one model: what they do, and the folders that their ``run`` takes behind the job, in its order."""
+SHARED_STAGES = ("sample", "quality")
+"""Those of them that torchrun may start by any number of processes: the same results."""
 
 
-@app.command()
-def draws(
-    spec: Spec,
-    data: Folder,
-    model: Folder,
-    out: Folder,
-    log: Log = None,
-    mode: Mode = "auto",
-    device: Device = "",
-    threads: Threads = 1,
-    code: Code = "",
-) -> None:
-    """Measure a model's NLL over the number of dequantisation draws (images only)."""
-    from fmbench.stages.draws import run
+def _model_command(stage: str, summary: str, folders: tuple[str, ...]) -> Callable[..., None]:
+    """The command of a stage of one model: its spec, a folder option for each folder, and what all such stages take."""
 
-    run(_job(_spec(spec, "draws"), code, mode, log, device, threads), data, model, out)
+    def command(**options: Any) -> None:
+        run = importlib.import_module(f"fmbench.stages.{stage}").run
+        common = {name: options[name] for name in ("code", "mode", "log", "device", "threads")}
+        job = _job(_spec(options["spec"], stage), **common, processes=None if stage in SHARED_STAGES else 1)
+        run(job, *(options[name] for name in folders))
+        job.group.close()
+
+    required = {"spec": Spec} | dict.fromkeys(folders, Folder)
+    optional: dict[str, tuple[Any, Any]] = {
+        "log": (Log, None),
+        "mode": (Mode, "auto"),
+        "device": (Device, ""),
+        "threads": (Threads, 1),
+        "code": (Code, ""),
+    }
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(name, keyword, annotation=kind) for name, kind in required.items()]
+    parameters += [inspect.Parameter(n, keyword, annotation=kind, default=value) for n, (kind, value) in optional.items()]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__name__, command.__doc__ = stage, summary
+    return command
+
+
+for _stage, (_summary, _folders) in MODEL_STAGES.items():
+    app.command(_stage)(_model_command(_stage, _summary, _folders))
 
 
 @app.command()
@@ -252,44 +249,6 @@ def theory(
 
 
 @app.command()
-def sweep(
-    spec: Spec,
-    data: Folder,
-    model: Folder,
-    out: Folder,
-    cache: Folder,
-    log: Log = None,
-    mode: Mode = "auto",
-    device: Device = "",
-    threads: Threads = 1,
-    code: Code = "",
-) -> None:
-    """Run every fixed-step solver at every NFE against the reference."""
-    from fmbench.stages.sweep import run
-
-    run(_job(_spec(spec, "sweep"), code, mode, log, device, threads), data, model, out, cache)
-
-
-@app.command()
-def quality(
-    spec: Spec,
-    data: Folder,
-    samples: Folder,
-    features: Folder,
-    out: Folder,
-    log: Log = None,
-    mode: Mode = "auto",
-    device: Device = "",
-    threads: Threads = 1,
-    code: Code = "",
-) -> None:
-    """Measure the distance between samples and data."""
-    from fmbench.stages.quality import run
-
-    run(_job(_spec(spec, "quality"), code, mode, log, device, threads), data, samples, features, out)
-
-
-@app.command()
 def collect(
     spec: Spec,
     results: Folder,
@@ -306,6 +265,15 @@ def collect(
     run(values, results, console)
     if tracking is not None:
         mirror(results, tracking, tracking_uri, console)
+
+
+@app.command()
+def join(spec: Spec, results: Folder, log: Log = None, mode: Mode = "auto") -> None:
+    """Join one file of every model into one of the results folder: nfe, along, budget, budget_previews or states."""
+    from fmbench.stages.join import run
+
+    values = _spec(spec, "join")
+    run(values, results, _console(values, mode, log))
 
 
 @app.command()
@@ -354,8 +322,8 @@ def figure(
 
 @app.command()
 def spec(
-    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, likelihood, draws, sweep, ...")],
-    dataset: Annotated[str | None, typer.Argument()] = None,
+    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, ..., join")],
+    dataset: Annotated[str | None, typer.Argument(help="a data set; of join, what is joined")] = None,
     method: Annotated[str | None, typer.Argument()] = None,
     seed: Annotated[int, typer.Argument()] = 0,
     configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
@@ -373,11 +341,15 @@ def spec(
         "table4": specs.table4,
     }
     by_data: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
-    by_model = ("train", "sample", "likelihood", "draws", "sweep", "quality")
-    if stage not in (*whole, *by_data, *by_model):
-        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model))}")
+    by_model = ("train", *MODEL_STAGES)
+    if stage not in (*whole, *by_data, *by_model, "join"):
+        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model, 'join'))}")
     if stage in whole:
         values = whole[stage](config)
+    elif stage == "join":
+        if dataset not in JOINED:
+            raise ConfigError(f"stage 'join' needs what to join in place of a data set: {', '.join(JOINED)}")
+        values = specs.join(dataset, config)
     elif dataset is None:
         raise ConfigError(f"stage {stage!r} needs a data set; this config has {', '.join(config.datasets)}")
     elif stage in by_data:

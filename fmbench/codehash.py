@@ -22,16 +22,26 @@ spec already. They are left out, so that a better error message does not cost a 
 
 def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
     """16 hex digits over the code of a stage and of plug-in modules given by dotted names."""
-    digest = hashlib.sha256()
-    for module in sorted(closure(stage_module(stage))):
-        digest.update(f"{module}={_tree_hash(_source(module))};".encode())
-    for plugin in sorted(set(plugins)):
-        for source in sorted(_plugin_sources(plugin.partition(":")[0])):
-            digest.update(f"{source.name}={_tree_hash(source)};".encode())
+    digest = _digest(stage_module(stage), plugins)
     if stage in ("tables", "table4"):  # the paper's numbers are data, and part of what the table shows
         for numbers in sorted((PACKAGE / "report" / "paper").glob("*.csv")):
             digest.update(numbers.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def module_hash(module: str, plugins: tuple[str, ...] = ()) -> str:
+    """16 hex digits over the code of a module of fmbench, of all it imports, and of plug-ins."""
+    return _digest(module, plugins).hexdigest()[:16]
+
+
+def _digest(module: str, plugins: tuple[str, ...]) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    for name in sorted(closure(module)):
+        digest.update(f"{name}={_tree_hash(_source(name))};".encode())
+    for plugin in sorted(set(plugins)):
+        for source in sorted(_plugin_sources(plugin.partition(":")[0])):
+            digest.update(f"{source.name}={_tree_hash(source)};".encode())
+    return digest
 
 
 def _plugin_sources(module: str) -> set[Path]:

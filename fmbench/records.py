@@ -142,6 +142,15 @@ PREVIEW = pa.schema(
 )
 """Samples kept for figures, in data space: ``values`` is one sample, flat. Method ``data`` (seed null) is the test split."""
 
+BUDGET_PREVIEWS = PREVIEW.append(pa.field("solver", pa.string())).append(pa.field("nfe", pa.int64()))
+"""Samples made with few evaluations; those of the adaptive solve have solver ``dopri5`` and NFE 0."""
+STATES = PREVIEW.append(pa.field("t", pa.float64()))
+"""States on the way from noise (t = 0) to data (t = 1)."""
+NFE = pa.schema(
+    [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64()), ("index", pa.int64()), ("nfe", pa.int64())]
+)
+"""What the adaptive solve of each sample cost; null where it failed."""
+
 
 def previews(dataset: str, method: str, seed: int | None, samples: NDArray, indices: Iterable[int]) -> pa.Table:
     """Samples of shape (n, *) as a table of previews."""

@@ -8,7 +8,7 @@ a model has that model's spec hash in its own spec, so the hash in every row cov
 from typing import Any
 
 from fmbench.config import Config, method_values, settings_hash
-from fmbench.names import STEP_COSTS, sample_shape
+from fmbench.names import FIRST_SEED, JOINED, STEP_COSTS, sample_shape
 from fmbench.plugins import is_dotted
 
 Spec = dict[str, Any]
@@ -27,7 +27,7 @@ def features(config: Config, dataset: str) -> Spec:
         "data": settings_hash(prepare(config, dataset)),
         "seed": config.seeds[0],
         "device": config.device,
-        "settings": config.dataset(dataset).evaluation.features.model_dump(),
+        "settings": config.dataset(dataset).evaluation.features.used(),
     }
 
 
@@ -50,7 +50,8 @@ def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
 
 
 def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -> Spec:
-    """A stage that works on one model: ``sample``, ``likelihood``, ``draws``, ``sweep`` or ``quality``."""
+    """A stage that works on one model: ``sample``, ``likelihood``, ``draws``, ``sweep``, ``quality``, ``along``, ``budget`` or
+    ``states``."""
     spec = {
         "stage": stage,
         "dataset": dataset,
@@ -60,10 +61,11 @@ def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -
         "device": config.device,
     }
     evaluation = config.dataset(dataset).evaluation
-    if stage == "quality":
+    if stage in ("quality", "budget"):
         spec["samples"] = settings_hash(evaluate("sample", config, dataset, method, seed))
+    if stage in ("quality", "along", "budget"):
         spec["features"] = settings_hash(features(config, dataset))
-    else:
+    if stage != "quality":
         spec["settings"] = getattr(evaluation, stage).model_dump()
     return spec
 
@@ -74,7 +76,11 @@ def check(config: Config) -> Spec:
         "stage": "check",
         "methods": [method_values(m.resolve()) for m in config.methods],
         "datasets": {
-            d: {"data": config.dataset(d).data.model_dump(), "network": config.dataset(d).network.model_dump()}
+            d: {
+                "data": config.dataset(d).data.model_dump(),
+                "network": config.dataset(d).network.model_dump(),
+                "extractors": [part.model_dump() for part in config.dataset(d).evaluation.features.extractors()],
+            }
             for d in config.datasets
         },
         "grids": _grids(config),
@@ -82,8 +88,9 @@ def check(config: Config) -> Spec:
 
 
 def _grids(config: Config) -> list[list[Any]]:
-    """Every time grid of the sweeps with its steps; uniform ones always exist."""
-    cells = {cell for d in config.datasets for cell in config.dataset(d).evaluation.sweep.cells() if cell.grid != "uniform"}
+    """Every time grid of the sweeps and budgets with its steps; uniform ones always exist."""
+    settings = [s for d in config.datasets for s in (config.dataset(d).evaluation.sweep, config.dataset(d).evaluation.budget)]
+    cells = {cell for s in settings for cell in s.cells() if cell.grid != "uniform"}
     return sorted([cell.grid, cell.nfe // STEP_COSTS[cell.solver]] for cell in cells)
 
 
@@ -140,6 +147,16 @@ def theory(config: Config) -> Spec:
     return {"stage": "theory", "methods": [method_values(m.resolve()) for m in config.methods]}
 
 
+JUDGED = ("quality", "along", "budget")
+"""Stages of a model that run the feature extractor, whose code is part of theirs."""
+
+
+def code_specs(stage: str, config: Config, dataset: str, method: str, seed: int) -> list[Spec]:
+    """The specs whose plug-ins a stage of one model runs."""
+    model = train(config, dataset, method, seed)
+    return [model, features(config, dataset)] if stage in JUDGED else [model]
+
+
 def code_stage(spec: Spec) -> str:
     """The stage whose code a job runs: an oracle's training is none."""
     return "oracles" if spec["stage"] == "train" and spec["method"]["oracle"] is not None else spec["stage"]
@@ -173,6 +190,23 @@ def collect(config: Config) -> Spec:
         "datasets": config.datasets,
         "methods": [m.name for m in config.methods],
         "seeds": config.seeds,
+    }
+
+
+def join(kind: str, config: Config) -> Spec:
+    """Which files of models belong together; the kinds are :data:`fmbench.names.JOINED`."""
+    stage, file = JOINED[kind]
+    untrained = oracles(config) if stage == "along" else []  # what is not trained has nothing along training
+    return {
+        "stage": "join",
+        "kind": kind,
+        "files": [
+            f"{model_folder(stage, dataset, method.name, seed)}/{file}"
+            for dataset in config.datasets
+            for method in config.methods
+            for seed in (config.seeds[:1] if kind in FIRST_SEED else config.seeds)
+            if method.name not in untrained
+        ],
     }
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from fmbench import specs
 from fmbench.codehash import stage_hash
 from fmbench.config import Config, parse, settings_hash
-from fmbench.errors import DataError, FmbenchError
+from fmbench.errors import ConfigError, DataError, FmbenchError
 from fmbench.files import read_json
 from fmbench.progress import Console
 from fmbench.tracking import OFF
+from fmbench.weights import problem
 
 
 def configure(values: Mapping[str, Any], sources: Path) -> Config:
@@ -48,9 +49,16 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
 def preflight(config: Config) -> None:
     """Run the stage ``check``, unless these very settings and this code have passed it before.
 
+    What extractors need is looked for on every start: weights that were there once may be gone.
+
     Raises:
-        ConfigError: something in the config cannot be built or combined.
+        ConfigError: something in the config cannot be built or combined, or an extractor's weights or packages are missing.
     """
+    for name in specs.images(config):
+        for part in config.dataset(name).evaluation.features.extractors():
+            lacking = problem(part.extractor, part.options)
+            if lacking:
+                raise ConfigError(f"settings.{name}.evaluation.features: {lacking}")
     spec = specs.check(config)
     key = f"{settings_hash(spec)}-{stage_hash('check', specs.plugins(spec))}"
     results = Path(config.results_dir)

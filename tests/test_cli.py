@@ -14,6 +14,7 @@ from outsider import Said, command
 import fmbench
 from fmbench import specs
 from fmbench.config import Config, load
+from fmbench.names import JOINED
 from fmbench.stages import prepare
 
 ROOT = Path(fmbench.__file__).parent.parent
@@ -99,13 +100,14 @@ def test_a_spec_from_a_file(tmp_path):
         ("table1", [], lambda c: specs.table1(c)),
         ("table4", [], lambda c: specs.table4(c)),
         ("theory", [], lambda c: specs.theory(c)),
+        *(("join", [kind], lambda c, kind=kind: specs.join(kind, c)) for kind in JOINED),
         ("prepare", ["board"], lambda c: specs.prepare(c, "board")),
         ("features", ["digits"], lambda c: specs.features(c, "digits")),
         ("train", ["board", "mine", 5], lambda c: specs.train(c, "board", "mine", 5)),
         ("train", ["digits", "fm_ot"], lambda c: specs.train(c, "digits", "fm_ot", 0)),
         *(
             (stage, ["board", "fm_ot", 5], lambda c, stage=stage: specs.evaluate(stage, c, "board", "fm_ot", 5))
-            for stage in ("sample", "likelihood", "draws", "sweep", "quality")
+            for stage in ("sample", "likelihood", "draws", "sweep", "quality", "along", "budget", "states")
         ),
     ],
 )
@@ -224,6 +226,10 @@ def test_help_names_every_command_and_the_exit_codes():
         "draws",
         "sweep",
         "quality",
+        "along",
+        "budget",
+        "states",
+        "join",
         "collect",
         "table1",
         "table4",

@@ -135,17 +135,17 @@ def test_an_edit_of_the_plumbing_changes_nothing(copy):
         ("solvers/ddim.py", "a[k + 1] * data + s", "s[k + 1] * noise + a[k + 1] * data + 0 * s"),
     ],
 )
-def test_what_a_sweep_solves_with_belongs_to_the_sweep_and_the_theory(copy, file, old, new):
+def test_a_fixed_step_solver_belongs_to_what_solves_with_it(copy, file, old, new):
     before = copy.hashes()
     copy.edit(file, old, new)
     tried = {"check"} if file == "solvers/grids.py" else set()  # whether there is such a grid is seen before any training
-    assert changed(before, copy.hashes()) == {"sweep", "theory"} | tried
+    assert changed(before, copy.hashes()) == {"solves", "sweep", "budget", "theory"} | tried
 
 
 def test_the_adaptive_solver_belongs_to_what_solves_with_it_and_to_no_training(copy):
     before = copy.hashes()
     copy.edit("solvers/adaptive.py", "SAFETY, SHRINK, GROW = 0.9", "SAFETY, SHRINK, GROW = 0.8")
-    assert changed(before, copy.hashes()) == {"sample", "likelihood", "draws", "sweep", "theory"}
+    assert changed(before, copy.hashes()) == {"sample", "likelihood", "draws", "sweep", "stops", "along", "states", "theory"}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_an_edit_of_an_oracle_retrains_no_network(copy, file, old, new):
     """The networks' evaluations do run again: whether a model is an oracle is seen only once it is loaded."""
     before = copy.hashes()
     copy.edit(file, old, new)
-    evaluations = {"oracles", "models", "sample", "likelihood", "draws", "sweep"}
+    evaluations = {"oracles", "models", "sample", "likelihood", "draws", "sweep", "along", "budget", "states", "solves", "stops"}
     theory = {"theory"} if file == "oracle.py" else set()
     assert changed(before, copy.hashes()) == evaluations | theory
 
@@ -168,7 +168,7 @@ def test_an_edit_of_the_training_reruns_no_oracle(copy):
     before = copy.hashes()
     copy.edit("training/loop.py", '"""How a training ended.', 'SOMETHING_NEW = 1\n    """How a training ended.')
     copy.edit("stages/train.py", "images_seen", "images_shown")
-    assert changed(before, copy.hashes()) == {"train", "features", "quality"}  # the classifier has the same loop
+    assert changed(before, copy.hashes()) == {"train", "features"}  # the classifier has the same sampler
 
 
 def test_a_table_reruns_no_measurement(copy):
@@ -187,7 +187,13 @@ def test_a_new_import_is_followed(copy):
     copy.append("metrics/points.py", "\nfrom fmbench import novelty\n")
     once = copy.hashes()
     using = changed(before, once)
-    assert {"features", "quality"} <= using and not {"train", "sample", "likelihood", "sweep", "tables"} & using
+    assert {"features", "quality", "along", "budget"} <= using and not {
+        "train",
+        "sample",
+        "likelihood",
+        "sweep",
+        "tables",
+    } & using
     (copy.package / "novelty.py").write_text("VALUE = 2\n")
     assert changed(once, copy.hashes()) == using
 
@@ -220,8 +226,8 @@ def test_a_new_import_is_followed(copy):
         ),
         (
             "quality",
-            {"metrics.frechet", "metrics.points", "stages.features"},
-            {"solvers.fixed", "solvers.adaptive", "oracle", "stages.models"},
+            {"metrics.frechet", "metrics.kid", "metrics.points", "stages.judge", "stages.classifier", "extractors", "inception"},
+            {"solvers.fixed", "solvers.adaptive", "oracle", "stages.models", "stages.features", "training.loop"},
         ),
         ("theory", {"oracle", "weighting", "solvers.ddim", "networks.mlp"}, {"training.loop", "data.prepared", "report.theory"}),
         ("collect", {"records"}, {"report.tables", "objectives"}),

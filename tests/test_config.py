@@ -656,15 +656,19 @@ def test_method_values_round_trip(name):
 # Specs: what a job depends on
 
 
+EVALUATIONS = ("sample", "likelihood", "draws", "sweep", "quality", "along", "budget", "states")
+
+
 def all_specs(config: Config) -> dict[tuple, str]:
     """Every spec of a config, canonical, by what it belongs to."""
     found = {(stage,): getattr(specs, stage)(config) for stage in ("check", "collect", "table1", "table4", "theory")}
+    found |= {("join", kind): specs.join(kind, config) for kind in names.JOINED}
     for dataset in config.datasets:
         found |= {("prepare", dataset): specs.prepare(config, dataset), ("features", dataset): specs.features(config, dataset)}
         for method in config.methods:
             for seed in config.seeds:
                 found["train", dataset, method.name, seed] = specs.train(config, dataset, method.name, seed)
-                for stage in ("sample", "likelihood", "draws", "sweep", "quality"):
+                for stage in EVALUATIONS:
                     found[stage, dataset, method.name, seed] = specs.evaluate(stage, config, dataset, method.name, seed)
     return {key: canonical(spec) for key, spec in found.items()}
 
@@ -731,9 +735,12 @@ def test_the_data_changes_everything_on_it():
         ("sweep.nfe", [4, 8, 12], {"sweep"}),
         ("likelihood.rtol", 0.1, {"likelihood"}),
         ("likelihood.mode", "forward", {"likelihood"}),
-        ("sample.n", 11, {"sample", "quality"}),
+        ("sample.n", 11, {"sample", "quality", "budget"}),
         ("sweep.solvers", ["euler", "ddim"], {"sweep"}),
         ("draws.probes", 7, {"draws"}),
+        ("along.rtol", 0.1, {"along"}),
+        ("budget.shown", 3, {"budget"}),
+        ("states.times", [0.5, 1.0], {"states"}),
     ],
 )
 def test_a_setting_of_an_evaluation_changes_what_uses_it(place, value, stages):
@@ -751,13 +758,13 @@ def test_a_grid_of_a_sweep_is_checked_before_any_training():
 
 def test_the_settings_of_the_extractor_change_no_training():
     changes = what_changes(("settings.board.evaluation.features", {"epochs": 3}))
-    assert changes == {("features", "board")} | {key for key in of_model("board") if key[0] == "quality"}
+    assert changes == {("features", "board")} | {key for key in of_model("board") if key[0] in ("quality", "along", "budget")}
 
 
 def test_another_seed_or_method_leaves_every_job_there_was_as_it_was():
     before = all_specs(parse(BASE))
     after = all_specs(parse(changed(("seeds", [0, 1, 2]), ("methods", [*BASE["methods"], "scoreflow"]))))
-    whole = {("check",), ("collect",), ("table1",), ("table4",), ("theory",)}
+    whole = {("check",), ("collect",), ("table1",), ("table4",), ("theory",), *(("join", kind) for kind in names.JOINED)}
     assert {key for key in before if before[key] != after[key]} == whole
 
 
@@ -797,13 +804,44 @@ def test_what_networks_train_with_changes_no_oracle(change):
 def test_what_an_oracle_knows_changes_that_oracle_alone():
     changes = changes_with_oracles(("methods.4.oracle.points", 8))
     assert {key[2] for key in changes if len(key) == 4} == {"far"}
-    assert {key[0] for key in changes if len(key) == 4} == {"train", "sample", "likelihood", "draws", "sweep", "quality"}
+    assert {key[0] for key in changes if len(key) == 4} == {"train", *EVALUATIONS}
     assert {key for key in changes if len(key) == 1} == {("check",), ("theory",)}
 
 
 def test_the_data_changes_an_oracle():
     changes = changes_with_oracles(("settings.board.data.parameters.train", 200))
     assert {("train", "board", "far", 0), ("train", "board", "oracle_vp", 1)} <= changes
+
+
+def test_what_is_joined():
+    """Pictures are of the first seed, and what goes along training of what is trained."""
+    config = parse(WITH_ORACLES)
+    models = {(d, m.name, s) for d in config.datasets for m in config.methods for s in config.seeds}
+
+    def joined(kind: str) -> set[tuple[str, str, str, int, str]]:
+        parts = [file.split("/") for file in specs.join(kind, config)["files"]]
+        return {(stage, d, m, int(seed), file) for stage, d, m, seed, file in parts}
+
+    assert joined("nfe") == {("sample", *m, "nfe.parquet") for m in models}
+    assert joined("budget") == {("budget", *m, "rows.parquet") for m in models}
+    assert joined("along") == {("along", *m, "rows.parquet") for m in models if m[1] not in ("oracle_vp", "far")}
+    first = {m for m in models if m[2] == config.seeds[0]}
+    assert len(first) < len(models)
+    assert joined("states") == {("states", *m, "states.parquet") for m in first}
+    assert joined("budget_previews") == {("budget", *m, "previews.parquet") for m in first}
+
+
+def test_a_budget_is_checked_as_a_sweep_is():
+    message = complaint(changed(("settings.board.evaluation.budget", {"solvers": ["rk4"], "nfe": [4, 10]})))
+    assert "board.evaluation.budget: rk4 costs 4 evaluations a step and cannot spend exactly 10" in message
+    grid = [{"name": "heun", "grid": "karras", "nfe": [6]}]
+    config = parse(changed(("settings.board.evaluation.budget.solvers", grid)))
+    assert [tuple(grid) for grid in specs.check(config)["grids"]] == [("karras", 3)]
+
+
+@pytest.mark.parametrize("times", [[0.5, 0.5], [1.0, 0.0], [0.5, 1.5], [-0.1], []])
+def test_times_of_states_that_cannot_be(times):
+    assert "board.evaluation.states" in complaint(changed(("settings.board.evaluation.states.times", times)))
 
 
 def test_table_4_is_of_trained_methods_on_images():

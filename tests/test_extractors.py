@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import fmbench.extractors
+import fmbench.inception
 from fmbench.errors import CheckpointError, ConfigError
 from fmbench.extractors import EXTRACTORS, Extractor, extract, extract_statistics, make_extractor
 from fmbench.files import sha256
-from fmbench.inception import WEIGHTS_NAME, WEIGHTS_SHA256, WEIGHTS_URL, FastInception, build, default_weights, load_inception
+from fmbench.inception import FastInception, build, load_inception
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
+from fmbench.weights import WEIGHTS_NAME, WEIGHTS_SHA256, WEIGHTS_URL, default_weights
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +203,7 @@ NOT_A_FACTORY = lambda device: "no extractor"  # noqa: E731
 
 
 def test_inception_by_name(monkeypatch, fast):
-    monkeypatch.setattr(fmbench.extractors, "load_inception", lambda *_: fast)
+    monkeypatch.setattr(fmbench.inception, "load_inception", lambda *_: fast)
     extractor = make_extractor("inception")
     assert (extractor.dimensions, extractor.is_inception) == (2048, True)
     assert "InceptionV3" in extractor.name and WEIGHTS_SHA256 in extractor.name

@@ -26,6 +26,7 @@ FLOORS = [
         "provenance",
         "progress",
         "codehash",
+        "weights",
         "distributed",
         "inception",
         "extractors",

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from outsider import Said, command
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fmbench import specs
@@ -25,12 +27,12 @@ from fmbench.files import read_json, sha256
 from fmbench.likelihood import bits_per_dimension, log_likelihood
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
-from fmbench.names import FIGURES
+from fmbench.names import FIGURES, JOINED
 from fmbench.oracle import FiniteOracle
 from fmbench.prediction import EPSILON
 from fmbench.progress import Console
 from fmbench.provenance import versions
-from fmbench.records import read_rows, read_table
+from fmbench.records import BUDGET_PREVIEWS, NFE, STATES, read_rows, read_table, write_table
 from fmbench.rng import indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.solvers.adaptive import dopri5
 from fmbench.solvers.ddim import ddim
@@ -38,8 +40,9 @@ from fmbench.solvers.fixed import integrate
 from fmbench.solvers.grids import GRIDS, uniform_grid
 from fmbench.solvers.tableaux import FIXED
 from fmbench.stages import check
+from fmbench.stages.classifier import Classifier, to_images
 from fmbench.stages.common import new_network
-from fmbench.stages.features import load_extractor, to_images
+from fmbench.stages.judge import load_judge
 from fmbench.stages.models import Model, load_model
 from fmbench.workflow import preflight
 
@@ -51,6 +54,9 @@ ORACLES = ["oracle_ot", "near"]
 METHODS = [*TRAINED, *ORACLES]
 GOOD = ["fm_ot", "mine"]
 STAGES = ["sample", "likelihood", "sweep", "quality"]
+FOR_FIGURES = ["along", "budget", "states"]
+BOARD = {"rtol": 1e-3, "atol": 1e-3}
+TALL = {"rtol": 1e-2, "atol": 1e-2}
 
 VALUES: dict[str, Any] = {
     "seeds": [SEED],
@@ -79,6 +85,9 @@ VALUES: dict[str, Any] = {
                     "reference_nfe": 40,
                     "reference_check_n": 6,
                 },
+                "along": {"n": 30, "batch": 30, **BOARD},
+                "budget": {"n": 20, "batch": 12, "nfe": [4, 200], "solvers": ["euler", "rk4"]},
+                "states": {"n": 30, "batch": 30, "times": [0.0, 0.25, 1.0], **BOARD},
             },
         },
         "tall": {
@@ -91,6 +100,9 @@ VALUES: dict[str, Any] = {
                 "sweep": {"n": 4, "nfe": [4], "solvers": ["euler", {"name": "heun", "nfe": [6]}], "reference_nfe": 60},
                 "draws": {"n": 5, "draws": [1, 3], "probes": 2, "batch": 3, "rtol": 1e-2, "atol": 1e-2},
                 "features": {"epochs": 6, "batch_size": 8, "width": 4},
+                "along": {"n": 8, "batch": 5, **TALL},
+                "budget": {"n": 20, "nfe": [4], "solvers": ["midpoint", {"name": "euler", "grid": "karras"}], "shown": 3},
+                "states": {"n": 5, "batch": 3, "times": [0.5, 1.0], **TALL},
             },
         },
     },
@@ -120,8 +132,12 @@ class Bench:
             "train": ["--checkpoints", self.results / "checkpoints", "--tracking-uri", "off"],
             "quality": ["--samples", self.folder("sample", dataset, method), "--features", self.results / "features" / dataset],
         }.get(stage, ["--model", self.folder("train", dataset, method)])
-        if stage == "sweep":
-            extra += ["--cache", self.results / "cache" / dataset / method]
+        if stage in ("along", "budget"):
+            extra += ["--features", self.results / "features" / dataset]
+        if stage == "budget":
+            extra += ["--samples", self.folder("sample", dataset, method)]
+        if stage in ("sweep", "budget"):
+            extra += ["--cache", self.results / "cache" / stage / dataset / method]
         extra += ["--code", code, "--progress", "lines"]
         return command(stage, "--spec", canonical(spec), "--data", data, "--out", out, *extra)
 
@@ -141,9 +157,13 @@ class Bench:
         for dataset in self.config.datasets:
             for method in self.config.methods:
                 said += [self.run(stage, dataset, method.name) for stage in ("train", *STAGES)]
+                said += [self.run(stage, dataset, method.name) for stage in FOR_FIGURES]
                 if dataset == "tall" and method.name in specs.table4(self.config)["methods"]:
                     said.append(self.run("draws", dataset, method.name))
         said.append(self.whole("collect", "--results", results, "--tracking-uri", "off"))
+        for kind in JOINED:
+            spec = canonical(specs.join(kind, self.config))
+            said.append(command("join", "--spec", spec, "--results", results, "--progress", "lines"))
         said.append(self.whole("table1", "--records", results / "records.parquet", "--out", results / "table1.csv"))
         failed = [s.err for s in said if s.code]
         assert not failed, failed
@@ -213,15 +233,19 @@ def spoilable(healthy, tmp_path) -> Bench:
 
 METRICS: dict[str, set[str]] = {
     "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds"},
-    "sample": {"nfe", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared"},
+    "sample": {"nfe", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared", "sample_seconds"},
     "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
-    "sweep": {"mse", "reference_mse"},
+    "sweep": {"mse", "seconds", "reference_mse"},
 }
+
+
+OF_POINTS = {"energy_distance", "sliced_wasserstein", "mmd"}
+OF_IMAGES = {"frechet", "kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"}
 
 
 def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:
     if stage == "quality":
-        return {"energy_distance", "off_support"} if dataset == "board" else {"frechet", "frechet_at_floor_n"}
+        return OF_POINTS | {"off_support"} if dataset == "board" else OF_IMAGES | {"frechet_at_floor_n"}
     more: set[str] = set()
     if method in ORACLES:
         more = {"train": {"bandwidth"}, "likelihood": {"nll_own", "nll_own_closed_form"}}.get(stage, more)
@@ -256,9 +280,10 @@ def test_rows_carry_where_they_come_from(bench):
 def test_records_are_all_rows_of_all_files(bench):
     records = read_rows([bench.results / "records.parquet"]).to_pylist()
     found = sorted(p for p in bench.results.rglob("rows.parquet"))
-    files = [p for p in found if "draws" not in p.parts]  # the main job does without these
+    apart = {"draws", "along", "budget"}  # the main job does without these
+    files = [p for p in found if not apart & set(p.parts)]
     assert len(files) == 2 + 2 * len(METHODS) * 5
-    assert len(found) - len(files) == len(TRAINED)
+    assert len(found) - len(files) == len(TRAINED) + 2 * 2 * len(METHODS)
     parts = [row for file in files for row in read_rows([file]).to_pylist()]
     assert sorted(map(str, records)) == sorted(map(str, parts))
 
@@ -1072,11 +1097,19 @@ def test_the_quality_of_points(bench):
     assert (distance["features"], distance["reference"]) == ("coordinates", "test, n = 50")
 
 
+def tall_classifier(bench):
+    """The classifier from its weights alone."""
+    folder = bench.results / "features" / "tall"
+    width, classes = (read_json(folder / "extractor.json")["extractors"][0][k] for k in ("width", "classes"))
+    classifier = Classifier(bench.data("tall").shape, classes, width)
+    load_weights(folder / "classifier.safetensors", classifier)
+    return classifier.eval()
+
+
 def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
     data = bench.data("tall")
-    extractor, classifier = load_extractor(bench.results / "features" / "tall", data, CPU)
+    extractor, classifier = read_json(bench.results / "features" / "tall" / "extractor.json"), tall_classifier(bench)
     samples = data.to_data(np.load(bench.folder("sample", "tall", "fm_ot") / "samples.npy"))
-    assert classifier is not None
     with torch.no_grad():
         features, reference = (classifier.features(to_images(data, v)).numpy() for v in (samples, data.train))
     whole, at_floor = (bench.row("quality", "tall", "fm_ot", m) for m in ("frechet", "frechet_at_floor_n"))
@@ -1094,11 +1127,10 @@ def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
 
 def test_the_floor_of_images(bench):
     rows = {r["metric"]: r for r in bench.rows("features", "tall")}
-    assert set(rows) == {"data_std", "classifier_accuracy", "frechet_floor"}
+    assert set(rows) == {"data_std", "classifier_accuracy", *(f"{m}_floor" for m in OF_IMAGES)}
     assert 0.7 < rows["classifier_accuracy"]["value"] <= 1
     data = bench.data("tall")
-    _, classifier = load_extractor(bench.results / "features" / "tall", data, CPU)
-    assert classifier is not None
+    classifier = tall_classifier(bench)
     with torch.no_grad():
         test, train = (feature_statistics(classifier.features(to_images(data, v)).numpy()) for v in (data.test, data.train))
     assert rows["frechet_floor"]["value"] == pytest.approx(frechet_distance(test, train), rel=1e-4)
@@ -1469,3 +1501,255 @@ def test_a_model_of_another_spec_is_refused(bench):
     folder = bench.folder("models", "board", "fm_ot")
     with pytest.raises(DataError, match=r"holds fm_ot on board, seed 3 .* not the model of this job's spec"):
         load_model(folder, bench.data("board"), CPU, expected="0123456789abcdef")
+
+
+# What figures are drawn from: NFE of each sample, along training, at few evaluations, on the way from noise to data
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("tall", "mine"), ("board", "oracle_ot")])
+def test_the_nfe_of_each_sample(bench, dataset, method):
+    table = read_table(bench.folder("sample", dataset, method) / "nfe.parquet")
+    assert table.schema.equals(NFE)
+    rows, row = table.to_pylist(), bench.row("sample", dataset, method, "nfe")
+    assert [r["index"] for r in rows] == list(range(row["n"]))
+    assert {(r["dataset"], r["method"], r["seed"]) for r in rows} == {(dataset, method, SEED)}
+    spent = [r["nfe"] for r in rows]
+    assert all(n % 6 == 2 for n in spent) and len(set(spent)) > 1
+    assert np.mean(spent) == row["value"] and max(spent) == bench.row("sample", dataset, method, "nfe_max")["value"]
+
+
+def test_the_nfe_of_a_failed_solve_is_not_known(bench, tmp_path):
+    """With room for some samples and not for others."""
+    folder = bench.folder("sample", "board", "fm_ot")
+    spent = read_table(folder / "nfe.parquet").column("nfe").to_pylist()
+    enough = sorted(spent)[len(spent) // 2]
+    settings = bench.spec("sample", "board", "fm_ot")["settings"] | {"max_nfe": enough}
+    assert evaluated(bench, "sample", "board", "fm_ot", tmp_path, **settings).code == 0
+    found = read_table(tmp_path / "nfe.parquet").column("nfe").to_pylist()
+    assert found == [n if n <= enough else None for n in spent] and None in found
+    assert read_table(bench.folder("sample", "board", "ddpm") / "nfe.parquet").num_rows == 0  # its training diverged
+
+
+def snapshot(bench: Bench, dataset: str, method: str, step: int) -> CountingField[torch.Tensor]:
+    """The field of a snapshot, from the file's tensors by their names alone."""
+    folder = bench.folder("train", dataset, method)
+    found = load_file(folder / "snapshots.safetensors")
+    tensors = {name.split("/", 1)[1]: value for name, value in found.items() if name.startswith(f"{step:08d}/")}
+    network = new_network(bench.spec("train", dataset, method), bench.data(dataset))
+    network.load_state_dict(tensors)
+    objective = bench.model(dataset, method).objective
+    field = velocity_field(network.eval(), objective.path, objective.prediction)
+    return CountingField(field, objective.t_min, objective.t_max)
+
+
+def steps_of(bench: Bench, dataset: str, method: str) -> list[int]:
+    with safe_open(bench.folder("train", dataset, method) / "snapshots.safetensors", "pt") as file:
+        return json.loads(file.metadata()["fmbench"])["steps"]
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot")])
+def test_along_training(bench, dataset, method):
+    """Each snapshot's NFE, sample by sample, and its samples' distance, from the same noise as the samples."""
+    data, model = bench.data(dataset), bench.model(dataset, method)
+    settings = bench.config.settings[dataset].evaluation.along
+    judge = load_judge(bench.results / "features" / dataset, data, CPU)
+    rows = {(r["metric"], r["step"]): r for r in bench.rows("along", dataset, method)}
+    steps = steps_of(bench, dataset, method)
+    assert len(steps) > 1 and steps[-1] == bench.config.training(dataset, method).iterations
+    assert set(rows) == {(m, s) for m in ("nfe", "nfe_std_over_samples", judge.primary) for s in steps}
+    for step in steps:
+        field = snapshot(bench, dataset, method, step)
+        with torch.no_grad():
+            x0 = noise(data, model, settings.n)
+            solved = dopri5(field, x0, model.objective.t_min, model.objective.t_max, rtol=settings.rtol, atol=settings.atol)
+        # A step may be accepted on one side of 1 in a batch and on the other in another: allow one sample one step.
+        assert rows["nfe", step]["value"] == pytest.approx(solved.nfe.double().mean().item(), abs=6.01 / settings.n)
+        spread = solved.nfe.double().std().item()
+        assert rows["nfe_std_over_samples", step]["value"] == pytest.approx(spread, abs=1)
+        (expected,) = judge.measure(solved.x.numpy(), only=(judge.primary,))
+        row = rows[judge.primary, step]
+        assert row["value"] == pytest.approx(expected.value, rel=0.02, abs=1e-4)
+        assert (row["unit"], row["features"], row["reference"]) == (expected.unit, expected.features, expected.reference)
+        assert (row["n"], row["rtol"], row["solver"], row["status"]) == (settings.n, settings.rtol, "dopri5", "ok")
+    values = [rows[judge.primary, s]["value"] for s in steps]
+    assert len(set(values)) == len(values)  # they are of different weights
+
+
+def test_training_ends_where_the_samples_are_from(bench):
+    """With the settings of the stage ``sample``, the last snapshot's numbers are the model's own."""
+    last = {r["metric"]: r for r in bench.rows("along", "board", "fm_ot") if r["step"] == 60}
+    for metric in ("nfe", "nfe_std_over_samples"):
+        assert last[metric]["value"] == bench.row("sample", "board", "fm_ot", metric)["value"]
+    assert last["energy_distance"]["value"] == bench.row("quality", "board", "fm_ot", "energy_distance")["value"]
+
+
+@pytest.mark.parametrize("dataset", VALUES["datasets"])
+def test_nothing_is_trained_along_an_oracle_and_a_diverged_training_says_where_it_stopped(bench, dataset):
+    assert bench.rows("along", dataset, "oracle_ot") == []
+    rows, stopped = bench.rows("along", dataset, "ddpm"), read_json(bench.folder("train", dataset, "ddpm") / "config.json")
+    last = [r for r in rows if r["step"] == stopped["step"]]
+    assert {r["metric"] for r in last if r["status"] == "skipped"} == {"nfe", "nfe_std_over_samples", *PRIMARY[dataset]}
+    assert all(r["reason"] == f"training diverged: {stopped['reason']}" for r in last if r["status"] == "skipped")
+    assert {r["step"] for r in rows} == {*steps_of(bench, dataset, "ddpm"), stopped["step"]}
+
+
+PRIMARY = {"board": ("energy_distance",), "tall": ("frechet",)}
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "others"])
+def test_snapshots_that_cannot_be_used(spoilable, damage):
+    path = spoilable.folder("train", "board", "fm_ot") / "snapshots.safetensors"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        save_file({"00000060/weight": torch.zeros(3)}, path, metadata={"fmbench": json.dumps({"steps": [60]})})
+    said = spoilable.run("along", "board", "fm_ot")
+    assert said.code == 3 and str(path) in said.err
+    assert {"missing": "are missing", "truncated": "cannot be read", "others": "does not fit"}[damage] in said.err
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "near"), ("tall", "mine")])
+def test_samples_at_few_evaluations(bench, dataset, method):
+    """Every cell solved again by hand, from the noise that samples start from."""
+    data, model = bench.data(dataset), bench.model(dataset, method)
+    settings = bench.config.settings[dataset].evaluation.budget
+    judge = load_judge(bench.results / "features" / dataset, data, CPU)
+    rows = [r for r in bench.rows("budget", dataset, method) if r["solver"] != "dopri5"]
+    cells = [(c.label, c.nfe) for c in settings.cells()]
+    distances = {(r["solver"], r["nfe"]): r for r in rows if r["metric"] == judge.primary}
+    seconds = {(r["solver"], r["nfe"]): r for r in rows if r["metric"] == "seconds"}
+    assert list(distances) == list(seconds) == cells and len(rows) == 2 * len(cells)
+    assert all(r["value"] > 0 and (r["unit"], r["n"]) == ("s", settings.n) for r in seconds.values())
+    table = read_table(bench.folder("budget", dataset, method) / "previews.parquet")
+    assert table.schema.equals(BUDGET_PREVIEWS)
+    shown = settings.shown or settings.n
+    for cell in settings.cells():
+        tableau = FIXED[cell.solver]
+        objective = model.objective
+        grid = GRIDS[cell.grid](objective.path, objective.t_min, objective.t_max, cell.nfe // tableau.stages)
+        with torch.no_grad():
+            samples = integrate(model.field(), noise(data, model, settings.n), grid, tableau).numpy()
+        row = distances[cell.label, cell.nfe]
+        (expected,) = judge.measure(samples, only=(judge.primary,))
+        assert row["value"] == pytest.approx(expected.value, rel=1e-3, abs=1e-6)
+        assert (row["n"], row["batch"]) == (settings.n, min(settings.batch, settings.n))
+        assert (row["features"], row["reference"], row["unit"]) == (expected.features, expected.reference, expected.unit)
+        pictures = [r for r in table.to_pylist() if (r["solver"], r["nfe"]) == (cell.label, cell.nfe)]
+        assert [r["index"] for r in pictures] == list(range(shown))
+        np.testing.assert_allclose([r["values"] for r in pictures], data.to_data(samples[:shown]).reshape(shown, -1), atol=1e-3)
+        assert all((r["shape"], r["seed"]) == (list(data.shape), SEED) for r in pictures)
+
+
+@pytest.mark.parametrize("method", ["fm_ot", "oracle_ot"])
+def test_many_evaluations_come_to_what_the_adaptive_solve_finds(bench, method):
+    """RK4 at 200 NFE ends where the samples are, Euler at 4 does not; the adaptive solve's distance is of as many samples."""
+    data = bench.data("board")
+    judge = load_judge(bench.results / "features" / "board", data, CPU)
+    samples = np.load(bench.folder("sample", "board", method) / "samples.npy")[:20]
+    rows = {(r["solver"], r["nfe"]): r["value"] for r in bench.rows("budget", "board", method) if r["metric"] == judge.primary}
+    (adaptive,) = [r for r in bench.rows("budget", "board", method) if r["solver"] == "dopri5"]
+    (expected,) = judge.measure(samples, only=(judge.primary,))
+    assert (adaptive["value"], adaptive["n"], adaptive["rtol"]) == (expected.value, 20, 1e-3)
+    spent = read_table(bench.folder("sample", "board", method) / "nfe.parquet").column("nfe").to_pylist()
+    assert adaptive["nfe"] == np.mean(spent[:20])
+    assert abs(rows["rk4", 200] - expected.value) < 0.2 * abs(rows["euler", 4] - expected.value)
+    pictures: dict[tuple[str, int], list[Any]] = {}
+    for row in read_table(bench.folder("budget", "board", method) / "previews.parquet").to_pylist():
+        pictures.setdefault((row["solver"], row["nfe"]), []).append(row["values"])
+    np.testing.assert_array_equal(pictures["dopri5", 0], data.to_data(samples))
+    far, near = (np.abs(np.subtract(pictures[k], pictures["dopri5", 0])).max() for k in (("euler", 4), ("rk4", 200)))
+    assert near < 0.02 < 0.1 < far
+
+
+def test_a_budget_of_more_than_there_are_samples_has_none_of_the_adaptive_solve(bench):
+    (row,) = [r for r in bench.rows("budget", "tall", "fm_ot") if r["solver"] == "dopri5"]
+    assert row["status"] == "skipped" and row["reason"] == "the stage sample made 16 samples, and 20 are compared"
+
+
+def test_a_diverged_training_has_no_budget_and_no_states(bench):
+    rows = bench.rows("budget", "board", "ddpm")
+    assert len(rows) == 4 * 2 + 1 and {r["status"] for r in rows} == {"skipped"}
+    for folder, file, schema in (("budget", "previews", BUDGET_PREVIEWS), ("states", "states", STATES)):
+        table = read_table(bench.folder(folder, "board", "ddpm") / f"{file}.parquet")
+        assert table.num_rows == 0 and table.schema.equals(schema)
+
+
+def test_a_solve_that_leaves_the_numbers_is_a_row(spoilable):
+    """One step of Euler over a field blown up."""
+    path = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: value * 1e30 for name, value in weights.items()}, path)
+    assert spoilable.run("budget", "board", "fm_ot").code == 0
+    rows = [r for r in spoilable.rows("budget", "board", "fm_ot") if r["metric"] == "energy_distance" and r["solver"] != "dopri5"]
+    assert {r["status"] for r in rows} == {"diverged"}
+    assert rows[0]["reason"] == "samples of euler at 4 NFE, or their distance, are not finite"
+
+
+def test_only_new_cells_of_a_budget_are_computed(spoilable):
+    def said(**changes: Any) -> str:
+        settings = spoilable.spec("budget", "board", "fm_ot")["settings"] | changes
+        done = spoilable.run("budget", "board", "fm_ot", settings=settings)
+        assert done.code == 0, done.err
+        return done.err
+
+    before = spoilable.rows("budget", "board", "fm_ot")
+    assert "0 cells computed, 4 from the cache" in said()
+    assert spoilable.rows("budget", "board", "fm_ot") == before  # seconds included
+    assert "2 cells computed, 4 from the cache" in said(nfe=[4, 8, 200])
+    assert "4 cells computed, 0 from the cache" in said(shown=2)
+    assert "4 cells computed, 0 from the cache" in said(n=19)
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "near"), ("tall", "mine")])
+def test_states_on_the_way(bench, dataset, method):
+    """From the samples' noise, along the flow, to the samples."""
+    data, model = bench.data(dataset), bench.model(dataset, method)
+    settings = bench.config.settings[dataset].evaluation.states
+    table = read_table(bench.folder("states", dataset, method) / "states.parquet")
+    assert table.schema.equals(STATES)
+    found: dict[float, list[Any]] = {}
+    for row in table.to_pylist():
+        assert row["index"] == len(found.setdefault(row["t"], [])) and row["shape"] == list(data.shape)
+        found[row["t"]].append(row["values"])
+    assert list(found) == settings.times and {len(v) for v in found.values()} == {settings.n}
+    objective = model.objective
+    x0 = noise(data, model, settings.n)
+    # One level of an image is 2 / 17 wide in model space, and a state at its border may fall to either side.
+    close = {"atol": 1.01} if data.is_images else {"atol": 20 * settings.rtol, "rtol": 20 * settings.rtol}
+    for t, states in found.items():
+        expected = x0
+        if t > objective.t_min:
+            with torch.no_grad():
+                grid = uniform_grid(objective.t_min, min(t, objective.t_max), 200)
+                expected = integrate(model.field(), x0, grid, FIXED["rk4"])
+        np.testing.assert_allclose(states, data.to_data(expected.numpy()).reshape(settings.n, -1), **close)
+    if dataset == "board":
+        np.testing.assert_array_equal(found[0.0], data.to_data(x0.numpy()))
+    samples = data.to_data(np.load(bench.folder("sample", dataset, method) / "samples.npy")[: settings.n])
+    np.testing.assert_allclose(found[1.0], samples.reshape(settings.n, -1), **close)
+
+
+def test_one_stop_at_the_end_is_the_stage_sample(bench, tmp_path):
+    settings = bench.config.settings["board"].evaluation.states.model_dump() | {"times": [1.0]}
+    assert evaluated(bench, "states", "board", "mine", tmp_path, **settings).code == 0
+    states = [row["values"] for row in read_table(tmp_path / "states.parquet").to_pylist()]
+    samples = np.load(bench.folder("sample", "board", "mine") / "samples.npy")
+    np.testing.assert_array_equal(states, bench.data("board").to_data(samples).astype(np.float32))
+
+
+def test_what_is_joined_is_the_files_of_all_models(bench):
+    for kind, (stage, file) in JOINED.items():
+        joined = read_table(bench.results / f"{kind}.parquet")
+        methods = TRAINED if kind == "along" else METHODS
+        parts = [read_table(bench.folder(stage, d, m) / file) for d in VALUES["datasets"] for m in methods]
+        assert joined.num_rows > 0 and joined.to_pylist() == [row for part in parts for row in part.to_pylist()]
+
+
+def test_a_file_of_other_columns_is_not_joined(spoilable):
+    path = spoilable.folder("states", "board", "fm_ot") / "states.parquet"
+    write_table(path, read_table(path).drop_columns(["t"]))
+    spec = canonical(specs.join("states", spoilable.config))
+    said = command("join", "--spec", spec, "--results", spoilable.results)
+    assert said.code == 3 and str(path) in said.err and "rerun its stage" in said.err

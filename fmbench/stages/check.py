@@ -12,12 +12,15 @@ import torch
 from fmbench.config import method_from_values, settings_hash
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
+from fmbench.extractors import make_extractor
 from fmbench.files import write_json
 from fmbench.names import MAYBE_UNLABELLED, sample_shape
 from fmbench.objectives import Objective, build
+from fmbench.plugins import is_dotted
 from fmbench.progress import Console
 from fmbench.solvers.grids import GRIDS
 from fmbench.stages.common import initial_network
+from fmbench.weights import problem
 
 
 def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console, key: str = "") -> None:
@@ -60,8 +63,17 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
                     continue
             else:
                 shape = shape or dataset.shape
-                if dataset.is_images and dataset.manifest["classes"] is None:
-                    problems.append(f"  settings.{name}.data: images without labels, so no classifier for the Frechet distance")
+                own = any(part["extractor"] == "classifier" for part in settings["extractors"])
+                if dataset.is_images and dataset.manifest["classes"] is None and own:
+                    problems.append(
+                        f"  settings.{name}.data: images without labels, so no classifier for the Frechet distance; "
+                        "choose another extractor under evaluation.features"
+                    )
+        if len(shape) == 3:
+            for part in settings["extractors"]:
+                reason = extractor_problem(part["extractor"], part["options"], shape)
+                if reason:
+                    problems.append(f"  settings.{name}.evaluation.features: {reason}")
         try:
             network = initial_network(settings["network"], shape, 0)
         except Exception as error:
@@ -88,6 +100,21 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
     console.say(f"{len(spec['methods'])} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+
+
+def extractor_problem(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> str:
+    """What keeps an extractor from images of ``shape``, with the remedy; empty if nothing. One of one's own is tried."""
+    if name == "classifier":
+        return ""
+    if shape[0] not in (1, 3):
+        return f"{name} takes images of 1 or 3 channels, these have {shape[0]}; choose extractor: classifier"
+    if not is_dotted(name):
+        return problem(name, options)
+    try:
+        make_extractor(name, "cpu", **options)(torch.zeros(2, *shape, dtype=torch.uint8))
+    except Exception as error:  # somebody else's code
+        return f"{name} cannot be used: {error}"
+    return ""
 
 
 def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:

@@ -84,14 +84,14 @@ def _mirror(results: Path, store: Mirror) -> int:
         reasons = sorted({r["reason"] for r in rows if r["reason"]})
         evaluation: list[tuple[str, float, int]] = []
         for row in rows:
-            if row["status"] == "ok":
+            if row["status"] == "ok" and row["metric"] != "seconds":
                 # A sweep is a curve over NFE; everything else is one number at the end of training.
                 swept = row["metric"] == "mse"
                 name = f"sweep/mse/{row['solver']}" if swept else f"{row['stage']}/{row['metric']}"
                 evaluation.append((name, row["value"], int(row["nfe"] if swept else config["step"])))
-        if "train/train_seconds" in store.client.get_run(run).data.metrics:
-            # A training repeated takes another time; that is no news.
-            evaluation = [point for point in evaluation if point[0] != "train/train_seconds"]
+        # A job repeated takes another time; that is no news.
+        shown = store.client.get_run(run).data.metrics
+        evaluation = [point for point in evaluation if not (point[0].endswith("_seconds") and point[0] in shown)]
         # MLflow shows the newest by step, then time: what is logged again because it changed must be later, not just other.
         store.log(run, int(time.time() * 1000), store.news(run, evaluation))
         parameters = flatten(config["spec"]) | {"parameters": config["parameters"]}

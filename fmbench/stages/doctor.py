@@ -19,6 +19,7 @@ from fmbench.errors import DataError, FmbenchError
 from fmbench.files import sha256
 from fmbench.names import sample_shape
 from fmbench.plugins import is_dotted
+from fmbench.weights import WEIGHTS_SHA256, WEIGHTS_URL, default_weights, problem
 
 OK: Final = "ok"
 NOTE: Final = "note"
@@ -71,8 +72,6 @@ def packages() -> list[Finding]:
 
 def weights() -> list[Finding]:
     """Weights of feature extractors that a config may name."""
-    from fmbench.inception import WEIGHTS_SHA256, WEIGHTS_URL, default_weights
-
     path = default_weights()
     if not path.exists():
         detail = f"{path} is missing; the extractor inception (FID proper) needs it, from {WEIGHTS_URL}"
@@ -92,7 +91,24 @@ def check(config: Config) -> list[Finding]:
         found.append(Finding(LACKING, "device", "the config says cuda, and torch finds no GPU; lay `device: cpu` over it to try"))
     for name in config.datasets:
         found += data(config, name, results)
+        if name in specs.images(config):
+            found += extractors(config, name)
     found.append(disk(config, results))
+    return found
+
+
+def extractors(config: Config, name: str) -> list[Finding]:
+    """The feature extractors that a data set of images is judged by."""
+    found = []
+    for part in config.dataset(name).evaluation.features.extractors():
+        what, lacking = f"extractor {name}", problem(part.extractor, part.options)
+        if lacking:
+            found.append(Finding(LACKING, what, lacking))
+        elif is_dotted(part.extractor):
+            found.append(Finding(NOTE, what, f"one of your own, {part.extractor}, tried before any training"))
+        else:
+            detail = "trained in the DAG" if part.extractor == "classifier" else "packages and weights are here"
+            found.append(Finding(OK, what, f"{part.extractor}: {detail}"))
     return found
 
 

@@ -1,168 +1,183 @@
-"""Stage ``features``: the extractor behind the Frechet distance, and the floor: the distance between real test and train.
+"""Stage ``features``: the extractors behind the distances, the reference's features, and the floors, which are of real data.
 
-For images, a small classifier trained on the labels of the training set; its accuracy is a row, and so is the distance between
-test and train, both real. That distance holds the classifier's generalisation gap, too, so a model that repeats its training
-set can come below it. For points, the energy distance between train and test.
+For images, the extractors that the config chooses, with what they make of the training images; a floor is what a metric gives
+for the test split against train. With the in-DAG classifier, trained on the labels of the training set, that holds the
+classifier's generalisation gap, too, so a model that repeats its training set can come below it. For points, distances between
+train and test.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from fmbench.checkpoint import load_weights, save_weights
+from fmbench.checkpoint import save_weights
 from fmbench.config import FeatureSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.files import read_json, sha256, write_json
-from fmbench.metrics.frechet import feature_statistics, frechet_distance
-from fmbench.metrics.points import SUPPORTS, energy_distance
+from fmbench.errors import DataError
+from fmbench.extractors import Extractor, extract_batches
+from fmbench.files import sha256, write_json
+from fmbench.metrics.mmd import median_distance
+from fmbench.metrics.points import SUPPORTS
 from fmbench.records import write_rows
 from fmbench.rng import generator
+from fmbench.stages.classifier import FEATURES, Classifier, to_images
 from fmbench.stages.common import Job
+from fmbench.stages.judge import (
+    UNITS,
+    ImageJudge,
+    Judge,
+    Measurement,
+    Metric,
+    PointJudge,
+    Side,
+    load_judge,
+    make_reference,
+    open_extractor,
+    read_reference,
+    reference_file,
+    reference_name,
+    write_reference,
+)
 from fmbench.training.batches import BatchSampler
 
-FEATURES = 64
-
-
-class Classifier(nn.Module):
-    """Two convolutions, 2x2 pooling to at most 4 x 4, and a hidden layer of 64 whose outputs are the features."""
-
-    def __init__(self, shape: tuple[int, ...], classes: int, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(shape[0], width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.pool = nn.AdaptiveAvgPool2d((min(4, shape[1]), min(4, shape[2])))
-        flat = 2 * width * min(4, shape[1]) * min(4, shape[2])
-        self.hidden, self.out = nn.Linear(flat, FEATURES), nn.Linear(FEATURES, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] to features (B, 64)."""
-        h = F.silu(self.conv2(F.silu(self.conv1(x))))
-        return F.silu(self.hidden(self.pool(h).flatten(1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.out(self.features(x))
-        return out
+__all__ = ["UNITS", "Judge", "Measurement", "Metric", "load_judge", "run"]
 
 
 def run(job: Job, data: Path, out: Path) -> None:
-    """Write ``extractor.json``, for images ``classifier.safetensors``, and ``rows.parquet`` into ``out``."""
+    """Write ``extractor.json`` and ``rows.parquet`` into ``out``; of images the references, too, and a classifier's weights."""
     dataset = read(data)
     settings = FeatureSettings.model_validate(job.spec["settings"])
-    n = len(dataset.test)
-    x = dataset.to_model(torch.from_numpy(np.array(dataset.train)), torch.tensor(0.5))
-    job.add("data_std", float(x.double().std()), "model units", n=len(x))
-    if dataset.is_images:
-        classifier = _train_classifier(job, dataset, settings)
-        weights = out / "classifier.safetensors"
-        save_weights(weights, classifier, {"spec": job.config_hash})
-        name = f"classifier({job.spec['dataset']}, {FEATURES} features, {sha256(weights)[:8]})"
-        extractor: dict[str, Any] = {
-            "name": name,
-            "width": settings.width,
-            "classes": dataset.manifest["classes"],
-            "floor_n": n,
-        }
-        logits = _in_batches(classifier, to_images(dataset, dataset.test), job.device)
-        accuracy = float((logits.argmax(1) == dataset.labels("test")).mean())
-        job.add("classifier_accuracy", accuracy, "fraction", n=n, features=name)
-        train = feature_statistics(_features(classifier, dataset, dataset.train, job.device))
-        test = feature_statistics(_features(classifier, dataset, dataset.test, job.device))
-        floor = frechet_distance(test, train)
-        job.add("frechet_floor", floor, "squared features", n=n, features=name, reference=reference_name(dataset))
-        job.console.say(f"classifier accuracy {accuracy:.3f}, Frechet distance of test to train {floor:.3f} -> {out}")
-    else:
-        extractor = {"name": "coordinates", "floor_n": n}
-        points, others = np.asarray(dataset.test, np.float64), np.asarray(dataset.train[:n], np.float64)
-        floor = energy_distance(others, points)
-        columns = {"n": n, "features": "coordinates", "reference": f"test, n = {n}"}
-        job.add("energy_distance_floor", floor, "data units", **columns)
-        if dataset.manifest["entropy"] is not None:
-            job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
-        if dataset.manifest["support"] is not None:
-            off = 1 - float(SUPPORTS[dataset.manifest["support"]](points).mean())
-            job.add("off_support_floor", off, "fraction", n=n)
-        job.console.say(f"energy distance of {n} train points to test {floor:.5f} -> {out}")
-    write_json(out / "extractor.json", extractor)
+    job.add("data_std", _data_std(dataset), "model units", n=len(dataset.train))
+    judge = _images(job, dataset, settings, out) if dataset.is_images else _points(job, dataset, settings, out)
+    primary = next((r for r in job.rows if r.metric == f"{judge.primary}_floor"), None)
+    if primary is not None and primary.value is not None:
+        job.console.say(f"{primary.metric} {primary.value:.4g} (n {primary.n}, {judge.features}) -> {out}")
     write_rows(out / "rows.parquet", job.rows)
 
 
-def reference_name(dataset: DataSet) -> str:
-    """The reference set of a Frechet distance: every training image, not augmented, with its hash."""
-    entry = dataset.manifest["splits"]["train"]
-    return f"train, n = {entry['n']}, sha256 {entry['sha256'][:12]}"
+def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Judge:
+    seed, n = job.spec["seed"], len(dataset.test)
+    parts: list[dict[str, Any]] = []
+    sides: list[Side] = []
+    for chosen in settings.extractors():
+        suffix = f"/{chosen.extractor}" if sides else ""  # of all but the first
+        part: dict[str, Any] = chosen.model_dump() | {"suffix": suffix, "batch": settings.batch}
+        if chosen.extractor == "classifier":
+            part |= _classifier(job, dataset, settings, out)
+        extractor, batch = open_extractor(part, out, dataset, job.device)
+        part["name"] = extractor.name
+        part["reference"] = reference_file(extractor, chosen.model_dump(), dataset, settings, seed)
+        part["reference_name"] = reference_name(dataset, settings.reference_n)
+        path = out / part["reference"]
+        try:
+            reference = read_reference(path, part["reference_name"])
+        except DataError:  # not there, or damaged: made again
+            reference = make_reference(extractor, dataset, settings, seed, batch, job.console)
+            write_reference(path, reference)
+        if chosen.extractor == "classifier":
+            _accuracy(job, dataset, extractor, batch)
+        sides.append(Side(extractor, reference, suffix, batch))
+        parts.append(part)
+    for file in out.glob("reference-*.safetensors"):
+        if file.name not in [part["reference"] for part in parts]:
+            file.unlink()  # of settings that are no more
+    judge = ImageJudge(dataset, sides, settings, n, seed, job.device, job.console)
+    without = ("frechet_at_floor_n", "frechet_infinity")
+    names = [m.metric for m in judge.metrics() if not m.metric.startswith(without)]
+    _floors(job, judge.measure_data(dataset.test, names))
+    description = {"name": judge.features, "floor_n": n, "seed": seed, "settings": settings.model_dump(), "extractors": parts}
+    write_json(out / "extractor.json", description)
+    return judge
 
 
-def to_images(dataset: DataSet, values: NDArray) -> Tensor:
-    """uint8 images to [-1, 1], at the middle of their level's interval."""
-    return dataset.to_model(torch.from_numpy(np.array(values)), torch.tensor(0.5))
+def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Judge:
+    seed, n = job.spec["seed"], len(dataset.test)
+    points, others = np.asarray(dataset.test, np.float64), np.asarray(dataset.train[:n])
+    try:
+        # Of the data alone, so that every model is measured with the same kernels.
+        median = median_distance(points, np.asarray(others, np.float64))
+    except ValueError as error:
+        median = None
+        job.console.say(f"no MMD: {error}")
+    judge = PointJudge(dataset, settings, median, seed)
+    _floors(job, judge.measure_data(others, [m.metric for m in judge.metrics() if m.metric != "off_support"]))
+    if dataset.manifest["entropy"] is not None:
+        job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
+    if dataset.manifest["support"] is not None:
+        off = 1 - float(SUPPORTS[dataset.manifest["support"]](points).mean())
+        job.add("off_support_floor", off, "fraction", n=n)
+    description = {
+        "name": judge.features,
+        "floor_n": n,
+        "seed": seed,
+        "settings": settings.model_dump(),
+        "median_distance": median,
+    }
+    write_json(out / "extractor.json", description)
+    return judge
 
 
-def load_extractor(folder: Path, dataset: DataSet, device: torch.device) -> tuple[dict[str, Any], Classifier | None]:
-    """The extractor that :func:`run` wrote: its description, and for images the classifier."""
-    extractor = read_json(folder / "extractor.json")
-    if not dataset.is_images:
-        return extractor, None
-    classifier = Classifier(dataset.shape, extractor["classes"], extractor["width"])
-    load_weights(folder / "classifier.safetensors", classifier)
-    return extractor, classifier.to(device).eval()
+def _floors(job: Job, measurements: list[Measurement]) -> None:
+    """Rows of what real data have, for reading the models' by: ``frechet_floor``, ``frechet_floor/efficientnet_lite0``."""
+    for metric, value, unit, n, features, reference in measurements:
+        name, slash, which = metric.partition("/")
+        job.add(f"{name}_floor{slash}{which}", value, unit, n=n, features=features, reference=reference)
 
 
-def _features(classifier: Classifier, dataset: DataSet, values: NDArray, device: torch.device) -> NDArray:
-    return _in_batches(classifier.features, to_images(dataset, values), device)
+def _data_std(dataset: DataSet, rows: int = 4096) -> float:
+    """Standard deviation of all numbers of the training split in model space, in one pass with few images in memory."""
+    n, mean, scatter = 0, 0.0, 0.0
+    for start in range(0, len(dataset.train), rows):
+        x = to_images(dataset, dataset.train[start : start + rows]).double()
+        m, own = x.numel(), float(x.mean())
+        scatter += float((x - own).square().sum()) + (own - mean) ** 2 * n * m / (n + m)
+        mean += (own - mean) * m / (n + m)
+        n += m
+    return math.sqrt(scatter / (n - 1))
 
 
-def _in_batches(function: Any, images: Tensor, device: torch.device, size: int = 512) -> NDArray:
-    with torch.no_grad():
-        return np.concatenate([function(piece.to(device)).cpu().numpy() for piece in images.split(size)])
+def _classifier(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> dict[str, Any]:
+    """Train the classifier, write its weights, and describe it."""
+    weights = out / "classifier.safetensors"
+    save_weights(weights, _train_classifier(job, dataset, settings), {"spec": job.config_hash})
+    name = f"classifier({job.spec['dataset']}, {FEATURES} features, {sha256(weights)[:8]})"
+    return {"name": name, "width": settings.width, "classes": dataset.manifest["classes"]}
+
+
+def _accuracy(job: Job, dataset: DataSet, extractor: Extractor, batch: int) -> None:
+    assert extractor.logits is not None
+    right, labels = 0, dataset.labels("test")
+    for start, features in extract_batches(extractor, np.asarray(dataset.test), batch):
+        guesses = extractor.logits(torch.from_numpy(features)).argmax(1).cpu().numpy()
+        right += int((guesses == labels[start : start + len(features)]).sum())
+    job.add("classifier_accuracy", right / len(labels), "fraction", n=len(labels), features=extractor.name)
+    job.console.say(f"classifier accuracy {right / len(labels):.3f}")
 
 
 def _train_classifier(job: Job, dataset: DataSet, settings: FeatureSettings) -> Classifier:
     seed = job.spec["seed"]
+    labels = torch.from_numpy(np.array(dataset.labels("train"))).to(job.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "classifier").initial_seed())
         classifier = Classifier(dataset.shape, dataset.manifest["classes"], settings.width)
     classifier.to(job.device).train()
-    images = to_images(dataset, dataset.train).to(job.device)
-    labels = torch.from_numpy(np.array(dataset.labels("train"))).to(job.device)
-    steps = max(1, settings.epochs * len(images) // settings.batch_size)
-    sampler = BatchSampler(len(images), settings.batch_size, seed)
+    n = len(dataset.train)
+    steps = max(1, settings.epochs * n // settings.batch_size)
+    sampler = BatchSampler(n, settings.batch_size, seed)
     optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.learning_rate, fused=True)
+    progress = job.console.progress(steps, "steps")
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
-        indices = sampler.indices(step).to(job.device)
-        loss = F.cross_entropy(classifier(images[indices]), labels[indices])
+        indices = sampler.indices(step)
+        images = to_images(dataset, dataset.train[indices.numpy()]).to(job.device)
+        loss = F.cross_entropy(classifier(images), labels[indices.to(job.device)])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        progress.update(step + 1)
+    progress.close()
     return classifier.eval()
-
-
-def distances(
-    extractor: dict[str, Any], classifier: Classifier | None, dataset: DataSet, samples: NDArray, device: torch.device
-) -> dict[str, tuple[float, int]]:
-    """Quality of samples (model space, finite): metric to (value, n).
-
-    Images: the Frechet distance to the training set at all n, and at the floor's n (never compare across n).
-    Points: the energy distance to the test set, and the fraction off the support where it is known.
-    """
-    floor_n = extractor["floor_n"]
-    values = dataset.to_data(samples)
-    if classifier is None:
-        test = np.asarray(dataset.test, np.float64)
-        result = {"energy_distance": (energy_distance(values.astype(np.float64), test), len(values))}
-        support = dataset.manifest["support"]
-        if support is not None:
-            result["off_support"] = (1 - float(SUPPORTS[support](values).mean()), len(values))
-        return result
-    reference = feature_statistics(_features(classifier, dataset, dataset.train, device))
-    features = _features(classifier, dataset, values, device)
-    result = {"frechet": (frechet_distance(feature_statistics(features), reference), len(values))}
-    if len(values) >= floor_n:
-        distance = frechet_distance(feature_statistics(features[:floor_n]), reference)
-        result["frechet_at_floor_n"] = (distance, floor_n)
-    return result

@@ -1,14 +1,18 @@
 """A trained model, or an oracle, as the stages that evaluate it see it."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from fmbench.checkpoint import load_weights
 from fmbench.config import method_from_values
 from fmbench.data.prepared import DataSet
-from fmbench.errors import DataError
+from fmbench.errors import CheckpointError, DataError
 from fmbench.fields import CountingField, Field, velocity_field
 from fmbench.files import read_json, sha256
 from fmbench.objectives import Objective, build
@@ -65,3 +69,41 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
     network.to(device).eval().requires_grad_(False)
     field = velocity_field(network, objective.path, objective.prediction)
     return Model(field, objective, sha256(weights), config["reason"])
+
+
+def load_snapshots(folder: Path, dataset: DataSet, device: torch.device) -> Iterator[tuple[int, Model]]:
+    """The averaged weights that a training kept on its way, as models, by iteration; none of an oracle.
+
+    One at a time is in memory. The ``reason`` of a snapshot is empty: the training went on from there, or ended well.
+
+    Raises:
+        DataError, CheckpointError: something is missing, truncated, or not what its config says.
+    """
+    config = read_json(folder / "config.json")
+    check_data(config["spec"], dataset)
+    path = folder / "snapshots.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})["fmbench"])
+            steps, names = metadata["steps"], file.keys()
+    except FileNotFoundError:
+        raise CheckpointError(f"the snapshots {path} are missing; rerun the training that makes them") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"the snapshots {path} cannot be read ({error}); delete the file and rerun the training") from None
+    if not steps:
+        return
+    objective = build(method_from_values(config["spec"]["method"]))
+    digest = sha256(path)
+    for step in steps:
+        prefix = f"{step:08d}/"
+        network = new_network(config["spec"], dataset)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names if name.startswith(prefix)}
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the snapshot {step} in {path} does not fit the network described beside it: {error}"
+            ) from None
+        network.to(device).eval().requires_grad_(False)
+        yield step, Model(velocity_field(network, objective.path, objective.prediction), objective, f"{digest}/{step}")

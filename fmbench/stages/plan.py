@@ -22,6 +22,8 @@ from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.names import sample_shape
 from fmbench.objectives import build
+from fmbench.records import PREVIEW_POINTS
+from fmbench.stages import states
 from fmbench.stages.common import initial_network
 
 ADAPTIVE_NFE = 120
@@ -148,6 +150,11 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         notes.append("the likelihood is left out: the number of test samples is known once the data set is prepared")
     else:
         evaluations += n_test * ADAPTIVE_NFE * _likelihood_passes(evaluation.likelihood, shape)
+    evaluations += evaluation.budget.n * sum(cell.nfe for cell in evaluation.budget.cells())
+    evaluations += evaluation.along.n * training.snapshots * ADAPTIVE_NFE
+    # States on the way are of the first seed only.
+    on_the_way = evaluation.states.n or (states.IMAGES if len(shape) == 3 else PREVIEW_POINTS)
+    evaluations += on_the_way * ADAPTIVE_NFE // len(config.seeds)
     if len(shape) == 3:
         draws = evaluation.draws
         evaluations += draws.n * max(draws.draws) * ADAPTIVE_NFE * (1 + 2 * draws.probes)

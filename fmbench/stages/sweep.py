@@ -9,23 +9,19 @@ from numpy.typing import NDArray
 from fmbench.cache import Cache
 from fmbench.config import Cell, SweepSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.names import STEP_COSTS
-from fmbench.prediction import VELOCITY
 from fmbench.provenance import versions
 from fmbench.records import DIVERGED, write_rows
 from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.ddim import ddim
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import GRIDS
-from fmbench.solvers.tableaux import FIXED
-from fmbench.stages.common import Job, base_noise, batches
+from fmbench.stages.common import Job, base_noise
 from fmbench.stages.models import Model, load_model
+from fmbench.stages.solves import fixed
 
 CHECK_TOLERANCE = 1e-7
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path) -> None:
-    """Write ``rows.parquet`` into ``out``: the mean squared error a coordinate (pixel) of each cell, and its measured NFE.
+    """Write ``rows.parquet`` into ``out``: the mean squared error a coordinate (pixel) of each cell, its measured NFE, and
+    its wall seconds a sample.
 
     Errors are in model space and not clamped (Fig. 7 left of Lipman et al. 2023: error to the 1000-NFE solution). The
     reference's own error, against dopri5 at a fine tolerance, is the row ``reference_mse``: a cell's error below it means
@@ -36,12 +32,14 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     cells = settings.cells()
     reference_name = f"{settings.reference_solver} at {settings.reference_nfe} NFE"
-    shared = {"n": settings.n, "batch": min(settings.batch, settings.n), "reference": reference_name}
+    timed = {"n": settings.n, "batch": min(settings.batch, settings.n)}
+    shared = timed | {"reference": reference_name}
     unit = "squared model units"
     if model.reason:
         reason = f"training diverged: {model.reason}"
         for cell in cells:
             job.skip("mse", unit, reason, solver=cell.label, nfe=float(cell.nfe), **shared)
+            job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **timed)
         checked = {"n": min(settings.reference_check_n, settings.n), "reference": f"dopri5 at {CHECK_TOLERANCE:g}"}
         job.skip("reference_mse", unit, reason, solver=reference_name, **checked)
         write_rows(out / "rows.parquet", job.rows)
@@ -68,7 +66,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
             reference = cache.get_array(reference_key)
         if reference is None:
             fine = Cell(settings.reference_solver, "uniform", settings.reference_nfe)
-            reference, _ = solve(model, dataset, job, settings, fine)
+            reference = fixed(model, dataset, job, settings.n, settings.batch, fine).samples
             cache.put_array(reference_key, reference)
         return reference
 
@@ -78,14 +76,16 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         key = common | {"solver": cell.label, "nfe": cell.nfe, "reference": reference_name}
         found = cache.get(key)
         if found is None:
-            samples, measured = solve(model, dataset, job, settings, cell)
-            found = {"mse": mean_squared_error(samples, the_reference()), "nfe": measured}
+            solved = fixed(model, dataset, job, settings.n, settings.batch, cell)
+            error = mean_squared_error(solved.samples, the_reference())
+            found = {"mse": error, "nfe": solved.nfe, "seconds": solved.seconds}
             cache.put(key, found)
             computed += 1
         bad = {}
         if found["mse"] is None:
             bad = {"status": DIVERGED, "reason": f"the error of {cell.label} at {cell.nfe} NFE is not finite"}
         job.add("mse", found["mse"], unit, solver=cell.label, nfe=found["nfe"], **shared, **bad)
+        job.add("seconds", found["seconds"], "s", solver=cell.label, nfe=found["nfe"], **timed)
         progress.update(done)
     progress.close()
 
@@ -125,20 +125,3 @@ def fine_solve(model: Model, dataset: DataSet, job: Job, n: int) -> tuple[NDArra
     samples = solution.x.cpu().numpy()
     samples[solution.failed.cpu().numpy()] = np.nan
     return samples, field.evaluations / n
-
-
-def solve(model: Model, dataset: DataSet, job: Job, settings: SweepSettings, cell: Cell) -> tuple[NDArray, float]:
-    """Samples (n, *) in model space by a fixed-step solver on its grid, and the NFE the counting field saw."""
-    objective = model.objective
-    path = objective.path
-    grid = GRIDS[cell.grid](path, objective.t_min, objective.t_max, cell.nfe // STEP_COSTS[cell.solver])
-    field = model.field()
-    pieces = []
-    with torch.no_grad():
-        for indices in batches(settings.n, settings.batch):
-            x0 = base_noise(job.spec["seed"], indices, dataset.shape, path.base_std, job.device)
-            # The velocity holds what the network predicts, whatever that is: DDIM takes data and noise from it.
-            is_ddim = cell.solver == "ddim"
-            x = ddim(field, x0, grid, path, VELOCITY) if is_ddim else integrate(field, x0, grid, FIXED[cell.solver])
-            pieces.append(x.cpu().numpy())
-    return np.concatenate(pieces), field.evaluations / settings.n

@@ -6,7 +6,7 @@ from pathlib import Path
 from fmbench import specs
 from fmbench.codehash import stage_hash
 from fmbench.config import canonical
-from fmbench.names import DECODED, FIGURES
+from fmbench.names import DECODED, FIGURES, JOINED
 from fmbench.workflow import configure
 
 settings = configure(config, Path(workflow.basedir))
@@ -36,6 +36,7 @@ wildcard_constraints:
     method="|".join(re.escape(m.name) for m in settings.methods),
     seed="|".join(map(str, settings.seeds)),
     figure="|".join(FIGURES),
+    joined="|".join(JOINED),
 
 
 def code(stage, spec):
@@ -76,8 +77,8 @@ def model_spec(stage):
 
 
 def model_code(stage):
-    """The stage's code, with that of the method's and network's plug-ins, which it runs too."""
-    return lambda w: code(stage, specs.train(settings, w.dataset, w.method, int(w.seed)))
+    """The stage's code, with that of the method's, network's and extractor's plug-ins, which it runs too."""
+    return lambda w: code(stage, specs.code_specs(stage, settings, w.dataset, w.method, int(w.seed)))
 
 
 def of_models(pattern, models=MODELS):

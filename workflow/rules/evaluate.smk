@@ -9,6 +9,7 @@ rule sample:
     output:
         samples=results(f"sample/{MODEL}/samples.npy"),
         preview=results(f"sample/{MODEL}/preview.parquet"),
+        nfe=results(f"sample/{MODEL}/nfe.parquet"),
         rows=results(f"sample/{MODEL}/rows.parquet"),
     log:
         results(f"logs/sample/{MODEL}.log"),
@@ -138,3 +139,98 @@ rule quality:
     shell:
         "python -m fmbench quality --spec {params.spec:q} --data {params.data:q} --samples {params.samples:q}"
         " --features {params.features:q} --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
+
+
+# What follows is no part of Table 1: the data of the figures along training, at few evaluations, and along t.
+rule along:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+        snapshots=results(f"models/{MODEL}/snapshots.safetensors"),
+        weights=results(f"models/{MODEL}/model.safetensors"),
+        config=results(f"models/{MODEL}/config.json"),
+        extractor=results("features/{dataset}/extractor.json"),
+    output:
+        rows=results(f"along/{MODEL}/rows.parquet"),
+    log:
+        results(f"logs/along/{MODEL}.log"),
+    benchmark:
+        results(f"benchmarks/along/{MODEL}.jsonl")
+    params:
+        spec=model_spec("along"),
+        code=model_code("along"),
+        data=subpath(input.manifest, parent=True),
+        model=subpath(input.weights, parent=True),
+        features=subpath(input.extractor, parent=True),
+        out=subpath(output.rows, parent=True),
+    threads: 1
+    resources:
+        gpu=GPU,
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench along --spec {params.spec:q} --data {params.data:q} --model {params.model:q}"
+        " --features {params.features:q} --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
+
+
+# As in a sweep, cells computed before are in the cache.
+rule budget:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+        weights=results(f"models/{MODEL}/model.safetensors"),
+        config=results(f"models/{MODEL}/config.json"),
+        samples=results(f"sample/{MODEL}/samples.npy"),
+        nfe=results(f"sample/{MODEL}/nfe.parquet"),
+        solved=results(f"sample/{MODEL}/rows.parquet"),
+        extractor=results("features/{dataset}/extractor.json"),
+    output:
+        rows=results(f"budget/{MODEL}/rows.parquet"),
+        previews=results(f"budget/{MODEL}/previews.parquet"),
+    log:
+        results(f"logs/budget/{MODEL}.log"),
+    benchmark:
+        results(f"benchmarks/budget/{MODEL}.jsonl")
+    params:
+        spec=model_spec("budget"),
+        code=model_code("budget"),
+        data=subpath(input.manifest, parent=True),
+        model=subpath(input.weights, parent=True),
+        samples=subpath(input.samples, parent=True),
+        features=subpath(input.extractor, parent=True),
+        out=subpath(output.rows, parent=True),
+        cache=results(f"cache/budget/{MODEL}"),
+    threads: 1
+    resources:
+        gpu=GPU,
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench budget --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --samples {params.samples:q}"
+        " --features {params.features:q} --out {params.out:q} --cache {params.cache:q} --threads {threads} --code {params.code}"
+        " --log {log:q} --progress lines"
+
+
+rule states:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+        weights=results(f"models/{MODEL}/model.safetensors"),
+        config=results(f"models/{MODEL}/config.json"),
+    output:
+        states=results(f"states/{MODEL}/states.parquet"),
+    log:
+        results(f"logs/states/{MODEL}.log"),
+    benchmark:
+        results(f"benchmarks/states/{MODEL}.jsonl")
+    params:
+        spec=model_spec("states"),
+        code=model_code("states"),
+        data=subpath(input.manifest, parent=True),
+        model=subpath(input.weights, parent=True),
+        out=subpath(output.states, parent=True),
+    threads: 1
+    resources:
+        gpu=GPU,
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench states --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
+        " --threads {threads} --code {params.code} --log {log:q} --progress lines"

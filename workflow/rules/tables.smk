@@ -28,6 +28,24 @@ rule collect:
         " --log {log:q} --progress lines"
 
 
+# One file of every model in one: nfe, along, budget, budget_previews or states.
+rule join:
+    input:
+        lambda w: [results(file) for file in specs.join(w.joined, settings)["files"]],
+    output:
+        results("{joined}.parquet"),
+    log:
+        results("logs/join/{joined}.log"),
+    params:
+        spec=lambda w: canonical(specs.join(w.joined, settings)),
+        code=code("join", {}),
+        results=subpath(output[0], parent=True),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m fmbench join --spec {params.spec:q} --results {params.results:q} --log {log:q} --progress lines"
+
+
 rule table1:
     input:
         records=results("records.parquet"),
