@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fmbench import cli
 from fmbench.data.sources import RawData
+from fmbench.extractors import Extractor
 from fmbench.methods import Method, Part
 from fmbench.paths import AffinePath, Coefficients
 
@@ -119,3 +120,13 @@ def command(*arguments: Any) -> Said:
     finally:
         sys.argv = before
     return Said(code, out.getvalue(), err.getvalue())
+
+
+def colours(device: torch.device, scale: float = 1.0) -> Extractor:
+    """An extractor without weights: mean and deviation of each colour, from 0 to 255."""
+
+    def features(images: Tensor) -> Tensor:
+        x = images.to(device).double().flatten(2) * scale
+        return torch.cat([x.mean(2), x.std(2)], 1)
+
+    return Extractor(f"colours(6 features, {scale:g})", 6, features)

@@ -1,6 +1,7 @@
 """``fmbench doctor`` says what is there and what is not, and changes nothing."""
 
 import importlib.metadata
+import importlib.util
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +103,29 @@ def test_inception_weights_missing_or_wrong(tmp_path, monkeypatch):
     path.write_bytes(b"something else")
     (wrong,) = doctor.weights()
     assert wrong.level == "LACKING" and str(path) in wrong.detail
+
+
+def images(tmp_path, features):
+    digits = {"data": "digits", "network": {"kind": "unet", "channels": 8}, "evaluation": {"features": features}}
+    return config(tmp_path, datasets=["digits"], settings={"digits": digits})
+
+
+def test_the_extractors_that_a_config_needs(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found = [f for f in doctor.check(images(tmp_path, {})) if f.what == "extractor digits"]
+    assert [(f.level, f.detail) for f in found] == [("ok", "classifier: trained in the DAG")]
+    chosen = {"extractor": "inception", "also": ["efficientnet_lite0", "outsider:colours"]}
+    found = [f for f in doctor.check(images(tmp_path, chosen)) if f.what == "extractor digits"]
+    assert [f.level for f in found] == ["LACKING", "ok", "note"]
+    assert "pt_inception-2015-12-05-6726825d.pth are missing; download https://" in found[0].detail
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("efficientnet_lite_") else find(name))
+    (lacking,) = [f for f in doctor.check(images(tmp_path, {"extractor": "efficientnet_lite0"})) if f.what == "extractor digits"]
+    assert lacking.level == "LACKING" and lacking.detail.endswith("pip install efficientnet-lite-pytorch==0.1.0")
+
+
+def test_points_have_no_extractor(tmp_path):
+    assert not [f for f in doctor.check(config(tmp_path)) if f.what.startswith("extractor")]
 
 
 def test_the_command(tmp_path, monkeypatch):

@@ -84,3 +84,55 @@ def test_the_disk_by_hand():
     # Two checkpoints of weights, two moments and two averages; the model, one more average, three snapshots twice.
     weights = 2 * (1 + 2 + 2) + 1 + 1 + 2 * 3
     assert plan.disk_bytes(settings, "board", (2,), 100) == 3 * (weights * 400 + 2 * 7 * 2 * 4)
+
+
+def preset(name):
+    return load(str(ROOT / "config.yaml"), str(ROOT / "configs" / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10_1gpu", "imagenet32_1gpu", "imagenet64_1gpu", "imagenet128_1gpu"])
+def test_presets_for_one_gpu_take_less_than_a_day_and_fit(name, tmp_path):
+    found = run(preset(name), tmp_path)
+    assert found["gpu_hours"]["h100"] < 20 and found["batch_gib"] < 60 and found["processes"] == 1
+    assert not any("data's own images" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(("name", "least"), [("cifar10", 2), ("imagenet32", 4), ("imagenet64", 8), ("imagenet128", 8)])
+def test_presets_with_the_papers_settings_fit_into_80_gb(name, least, tmp_path):
+    found = run(preset(name), tmp_path)
+    assert found["batch_gib"] < 70 and found["processes"] == least
+
+
+def small(processes=1, **training):
+    """Digits with a small network on GPUs."""
+    digits = {"data": "digits", "network": {"kind": "unet", "channels": 32, "depth": 1}, "training": training}
+    settings = {"digits": digits | {"evaluation": {"likelihood": {"n": 20}}}}
+    values = {"datasets": ["digits"], "methods": ["fm_ot"], "device": "cuda", "processes": processes, "settings": settings}
+    return parse(values)
+
+
+def test_a_gpu_is_as_fast_as_the_trainings_precision(tmp_path, monkeypatch):
+    """Peaks of the data sheet: 67 of float32, 495 of TF32, 989 of 16 bits; evaluations do not change."""
+    monkeypatch.setattr(plan, "LEAST_STEP", 0)
+    hours, memory = {}, {}
+    for precision in ("fp32", "tf32", "bf16", "fp16"):
+        found = run(small(precision=precision), tmp_path)
+        evaluation = 1e3 * (found["evaluate_pflop"] + found["features_pflop"]) / (0.35 * 495) / 3600
+        hours[precision] = found["gpu_hours"]["h100"] - evaluation
+        memory[precision] = found["batch_gib"] - found["state_gib"]
+    assert hours["fp32"] / hours["tf32"] == pytest.approx(495 / 67, rel=1e-6)
+    assert hours["tf32"] / hours["bf16"] == pytest.approx(989 / 495, rel=1e-6) and hours["bf16"] == hours["fp16"]
+    assert memory["fp32"] == memory["tf32"] == pytest.approx(2 * memory["bf16"], rel=1e-6)
+
+
+def test_processes_and_micro_batches_share_the_batch(tmp_path):
+    one, two, four = (run(small(p, accumulation=a), tmp_path) for p, a in ((1, 1), (2, 1), (2, 2)))
+    at_once = [(p["batch_gib"] - p["state_gib"]) / (p["activation_mib"] / 1024) for p in (one, two, four)]
+    assert at_once == pytest.approx([256, 128, 64], rel=1e-6)
+    assert one["train_pflop"] == two["train_pflop"] == four["train_pflop"]
+
+
+def test_inceptions_operations_are_counted_of_every_image_it_sees(tmp_path):
+    """5.7 billion multiply-adds an image is what InceptionV3 is published with, at 299 px."""
+    found = run(preset("cifar10_1gpu"), tmp_path)
+    assert found["features_pflop"] * 1e15 / (5 * 50_000 + 60_000) == pytest.approx(2 * 5.7e9, rel=0.02)

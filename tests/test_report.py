@@ -1,13 +1,17 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from fmbench import extractors, inception
 from fmbench.records import Row, write_rows
 from fmbench.report import table4, tables
 from fmbench.report.table4 import write_table4
@@ -123,8 +127,8 @@ def digits_rows() -> list[Row]:
 
 def test_the_columns_are_the_ones_the_issue_names(digits_rows, tmp_path):
     columns = (
-        "dataset, method, seeds, nll_mean, nll_std, nll_unit, fid_mean, fid_std, fid_features, fid_n, nfe_mean, nfe_std, "
-        "sample_std, paper_nll, paper_fid, paper_nfe, status"
+        "dataset, method, seeds, nll_mean, nll_std, nll_unit, fid_mean, fid_std, fid_features, fid_n, kid_mean, "
+        "kid_std, nfe_mean, nfe_std, sample_std, paper_nll, paper_fid, paper_nfe, status"
     )
     assert columns.split(", ") == COLUMNS
     assert to_csv(table1(frame(digits_rows, tmp_path), SPEC)).splitlines()[0] == columns.replace(" ", "")
@@ -309,14 +313,46 @@ def test_a_distance_on_other_features_is_never_called_fid(digits_rows, tmp_path)
     for text in (markdown(table, rows, SPEC), latex(table, SPEC)):
         assert "FID" not in text.replace("This is not an Inception FID", "")
         assert FEATURES.replace("_", r"\_") in text or FEATURES in text
-    inception = [r for r in digits_rows if r.stage not in ("quality", "features")]
-    for seed, method in ((s, m) for s in (0, 1) for m in ("ddpm", "fm_ot")):
-        inception.append(
-            Row("digits", method, seed, "quality", "frechet", 5.0, "squared features", n=720, features="inception(2015-12-05)")
-        )
-    rows = frame(inception, tmp_path)
+
+
+@pytest.mark.parametrize("features", ["inception(2015-12-05)", "my InceptionV3", "not pytorch-fid InceptionV3(pool3)"])
+def test_a_name_like_inceptions_is_not_enough(features, digits_rows, tmp_path):
+    rows = frame([replace(r, features=features) if r.metric.startswith("frechet") else r for r in digits_rows], tmp_path)
     table = table1(rows, SPEC)
-    assert "| FID |" in markdown(table, rows, SPEC) and "& FID &" in latex(table, SPEC)
+    assert "| Frechet |" in markdown(table, rows, SPEC) and "& Frechet &" in latex(table, SPEC)
+
+
+def judged(values: dict[str, float], features: str) -> list[Row]:
+    """Rows of quality, those of real data, and of a second extractor, of two methods and seeds."""
+    rows = [Row("digits", "", 0, "features", f"{m}_floor", v / 2, "", n=360, features=features) for m, v in values.items()]
+    for seed, method in ((s, m) for s in (0, 1) for m in ("ddpm", "fm_ot")):
+        better = 1 if method == "ddpm" else 2
+        for metric, value in values.items():
+            reference = "train, n = 1437, sha256 abc" + ("; 7 subsets of 360 out of 1437" if metric.startswith("kid") else "")
+            row = Row("digits", method, seed, "quality", metric, (value + seed) / better, "", n=720, reference=reference)
+            rows.append(replace(row, features=features))
+        rows.append(Row("digits", method, seed, "quality", "frechet/mine:NET", 40 + seed, "", n=720, features="my net"))
+    return rows
+
+
+def test_with_inceptions_features_it_is_the_fid_and_the_notes_say_so(digits_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(inception, "load_inception", lambda *_: SimpleNamespace(logits=None))
+    features = extractors.inception(torch.device("cpu")).name
+    values = {"frechet": 5.0, "kid": 0.004, "kid_std": 0.002, "precision": 0.5, "recall": 0.25, "inception_score": 8.0}
+    others = [r for r in digits_rows if r.stage not in ("quality", "features")]
+    rows = frame(others + judged(values, features), tmp_path)
+    table = table1(rows, SPEC)
+    assert table.kid_mean.tolist() == pytest.approx([0.504, 0.252]) and table.kid_std[0] == pytest.approx(0.5**0.5)
+    text = markdown(table, rows, SPEC)
+    assert "| FID |" in text and "& FID &" in latex(table, SPEC) and "not an Inception FID" not in text
+    assert f"* FID: features of the {features}; 720 samples against train, n = 1437, sha256 abc." in text
+    assert "test accuracy" not in text and "the classifier having seen" not in text
+    assert "* Real test against train is 2.50 at n = 360." in text
+    assert "* KID on the same features, 1e-3 (unbiased at every n; 7 subsets of 360 out of 1437, which spread by " in text
+    assert "DDPM 504.000, FM, OT path 252.000; real test against train 2.000." in text
+    assert "Precision: DDPM 1.000, FM, OT path 0.500; recall: DDPM 0.750" in text
+    assert "* Inception Score: DDPM 8.50, FM, OT path 4.25." in text
+    assert "* Frechet distance on features of the my net: DDPM 40.50, FM, OT path 40.50." in text
 
 
 def test_the_spread_by_the_probes_is_said_beside_the_likelihood(digits_rows, tmp_path):

@@ -33,6 +33,8 @@ COLUMNS = [
     "fid_std",
     "fid_features",
     "fid_n",
+    "kid_mean",
+    "kid_std",
     "nfe_mean",
     "nfe_std",
     "sample_std",
@@ -59,7 +61,7 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
     for dataset in spec["datasets"]:
         for method in spec["methods"]:
             mine = records[(records.dataset == dataset) & (records.method == method) & records.seed.isin(spec["seeds"])]
-            nll, fid, nfe = (_metric(mine, m) for m in ("nll", "frechet", "nfe"))
+            nll, fid, kid, nfe = (_metric(mine, m) for m in ("nll", "frechet", "kid", "nfe"))
             std = _metric(mine, "sample_std")
             in_paper = (dataset, method) in printed.index
             numbers = printed.loc[(dataset, method)] if in_paper else {"nll_bpd": None, "fid": None, "nfe": None}
@@ -76,6 +78,8 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                     "fid_std": fid.value.std(),
                     "fid_features": _only(fid.features),
                     "fid_n": _only(fid.n),
+                    "kid_mean": kid.value.mean(),
+                    "kid_std": kid.value.std(),
                     "nfe_mean": nfe.value.mean(),
                     "nfe_std": nfe.value.std(),
                     "sample_std": std.value.mean(),
@@ -132,9 +136,16 @@ def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], style: Style)
     return rows
 
 
+INCEPTION = "pytorch-fid InceptionV3("
+"""How the name of the one extractor begins whose Frechet distance may be called FID."""
+
+
+def _is_inception(features: Any) -> bool:
+    return str(features).startswith(INCEPTION)
+
+
 def _distance_name(table: pd.DataFrame, dataset: str) -> str:
-    features = _only(table[table.dataset == dataset].fid_features)
-    return "FID" if features and str(features).startswith("inception") else "Frechet"
+    return "FID" if _is_inception(_only(table[table.dataset == dataset].fid_features)) else "Frechet"
 
 
 def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -> str:
@@ -213,19 +224,8 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
             f"NFE: dopri5 at {_tolerance(nfe.iloc[0])} with a step size per sample, mean over {nfe.iloc[0].n:.0f} samples. "
             f"With one step size for a batch of {batch:.0f}: {_by_method(shared, 0)}."
         )
-    floor = _metric(mine, "frechet_floor")
-    if len(floor):
-        row, at_floor = floor.iloc[0], _metric(mine, "frechet_at_floor_n")
-        accuracy = _metric(mine, "classifier_accuracy").value.iloc[0]
-        n = _only(table[table.dataset == dataset].fid_n)
-        notes.append(
-            f"Frechet: features of the {row.features}, test accuracy {accuracy:.1%}; {n} samples against {row.reference}. "
-            "This is not an Inception FID."
-        )
-        notes.append(
-            f"Real test against train is {row.value:.2f} at n = {row.n:.0f}, the classifier having seen train; "
-            f"at that n the methods have: {_by_method(at_floor, 2)}."
-        )
+    if len(_metric(mine, "frechet")):
+        notes += _distance_notes(mine)
     energy = _metric(mine, "energy_distance_floor")
     if len(energy):
         floor_value = energy.value.iloc[0] * _ENERGY_SCALE
@@ -235,6 +235,14 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
         if len(entropy):
             text += f" The true density's NLL is {entropy.value.iloc[0]:.3f} {entropy.unit.iloc[0]}."
         notes.append(text)
+    for metric, what, scale in (
+        ("sliced_wasserstein", "Sliced Wasserstein distance (1e-2)", 1e2),
+        ("mmd", "Squared MMD (1e-4)", 1e4),
+    ):
+        rows, real = _metric(mine, metric), _metric(mine, f"{metric}_floor")
+        if rows.value.notna().any() and len(real):
+            values = _by_method(rows.assign(value=scale * rows.value), 2)
+            notes.append(f"{what}: {values}; real train against test {scale * real.value.iloc[0]:.2f}.")
     real = _metric(mine, "data_std")
     if len(real):
         notes.append(f"Sample std is of unclamped samples, in the network's units; the data's is {real.value.iloc[0]:.3f}.")
@@ -248,6 +256,54 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
         )
     for method, values in spec["overrides"].items():
         notes.append(f"{label(method)} does not train under the common settings: {values}.")
+    return notes
+
+
+def _distance_notes(mine: pd.DataFrame) -> list[str]:
+    """What the distances of images are of, what real data have, and what stands beside them."""
+    main = _metric(mine, "frechet").iloc[0]
+    proper = _is_inception(main.features)
+    name, kernel = ("FID", "KID") if proper else ("Frechet", "Kernel distance")
+    accuracy = _metric(mine, "classifier_accuracy")
+    own = accuracy[accuracy.features == main.features]
+    text = f"{name}: features of the {main.features}"
+    if len(own):
+        text += f", test accuracy {own.value.iloc[0]:.1%}"
+    text += f"; {main.n:.0f} samples against {main.reference}."
+    if not proper:
+        text += " This is not an Inception FID."
+    notes = [text]
+    floor = _metric(mine, "frechet_floor")
+    if len(floor):
+        row, at_floor = floor.iloc[0], _metric(mine, "frechet_at_floor_n")
+        text = f"Real test against train is {row.value:.2f} at n = {row.n:.0f}"
+        text += ", the classifier having seen train" if len(own) else ""
+        text += f"; at that n the methods have: {_by_method(at_floor, 2)}." if at_floor.value.notna().any() else "."
+        notes.append(text)
+    kid = _metric(mine, "kid")
+    if kid.value.notna().any():
+        real, spread = _metric(mine, "kid_floor"), _metric(mine, "kid_std").value.mean()
+        against = kid.reference.iloc[0].partition("; ")[2]
+        notes.append(
+            f"{kernel} on the same features, 1e-3 (unbiased at every n; {against}, which spread by {1e3 * spread:.3g}): "
+            f"{_by_method(kid.assign(value=1e3 * kid.value), 3)}"
+            + (f"; real test against train {1e3 * real.value.iloc[0]:.3f}." if len(real) else ".")
+        )
+    covered = [_metric(mine, m) for m in ("precision", "recall")]
+    if all(rows.value.notna().any() for rows in covered):
+        row = covered[0].iloc[0]
+        texts = [_by_method(rows, 3) for rows in covered]
+        floors = [_metric(mine, m).value for m in ("precision_floor", "recall_floor")]
+        beside = f". Real test has {floors[0].iloc[0]:.3f} and {floors[1].iloc[0]:.3f}." if all(map(len, floors)) else "."
+        notes.append(f"Precision and recall at n = {row.n:.0f} on either side. Precision: {texts[0]}; recall: {texts[1]}{beside}")
+    for metric, what in (("inception_score", "Inception Score"), ("frechet_infinity", f"{name} extrapolated to infinite n")):
+        rows = _metric(mine, metric)
+        if rows.value.notna().any():
+            notes.append(f"{what}: {_by_method(rows, 2)}.")
+    others = mine[mine.metric.str.startswith("frechet/")]
+    for features, rows in others.groupby("features", sort=False):
+        called = "FID" if _is_inception(features) else "Frechet distance"
+        notes.append(f"{called} on features of the {features}: {_by_method(rows, 2)}.")
     return notes
 
 
