@@ -22,8 +22,7 @@ from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.names import sample_shape
 from fmbench.objectives import build
-from fmbench.records import PREVIEW_POINTS
-from fmbench.stages import states
+from fmbench.records import PREVIEW_POINTS, STATES_IMAGES
 from fmbench.stages.common import initial_network
 
 ADAPTIVE_NFE = 120
@@ -151,9 +150,9 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     else:
         evaluations += n_test * ADAPTIVE_NFE * _likelihood_passes(evaluation.likelihood, shape)
     evaluations += evaluation.budget.n * sum(cell.nfe for cell in evaluation.budget.cells())
-    evaluations += evaluation.along.n * training.snapshots * ADAPTIVE_NFE
+    evaluations += evaluation.along.n * len(training.snapshot_steps()) * ADAPTIVE_NFE
     # States on the way are of the first seed only.
-    on_the_way = evaluation.states.n or (states.IMAGES if len(shape) == 3 else PREVIEW_POINTS)
+    on_the_way = evaluation.states.n or (STATES_IMAGES if len(shape) == 3 else PREVIEW_POINTS)
     evaluations += on_the_way * ADAPTIVE_NFE // len(config.seeds)
     if len(shape) == 3:
         draws = evaluation.draws
@@ -198,10 +197,11 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
 
 
 def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int) -> int:
-    """What the checkpoints (two of each training), weights and samples of a data set take."""
-    models = (len(config.methods) - len(specs.oracles(config))) * len(config.seeds)
+    """What checkpoints (two of each training), weights, snapshots (beside the checkpoints, too) and samples of a data set take."""
+    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    kept = sum(2 * 16 + 4 + 2 * 4 * len(config.training(name, m).snapshot_steps()) for m in trained)
     samples = 4 * config.dataset(name).evaluation.sample.n * int(torch.Size(shape).numel())
-    return models * (2 * 16 * parameters + 4 * parameters) + len(config.methods) * len(config.seeds) * samples
+    return len(config.seeds) * (kept * parameters + len(config.methods) * samples)
 
 
 def parameter_count(config: Config, name: str, shape: tuple[int, ...]) -> int:
