@@ -2,7 +2,8 @@
 
 Operations are counted by torch on tensors without storage, one image through the real network; memory of activations is what
 autograd would keep of it. Hours are operations over a rate: of this machine from a short probe of the real training step and of
-a forward pass, of a GPU from its data sheet and an assumed utilisation, which is printed with the number.
+a forward pass, of a GPU from its data sheet and an assumed utilisation, which is printed with the number. A GPU's peak rate goes
+with the precision of the training; evaluations run in float32, where torch lets convolutions use TF32.
 """
 
 import contextlib
@@ -20,11 +21,21 @@ from fmbench import specs
 from fmbench.config import Config, LikelihoodSettings
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
+from fmbench.extractors import make_extractor
 from fmbench.names import sample_shape
 from fmbench.objectives import build
 from fmbench.records import PREVIEW_POINTS, STATES_IMAGES
 from fmbench.stages.common import initial_network
+from fmbench.weights import problem
 
+SIZES = {
+    "digits": (1437, 360),
+    "fashion_mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "imagenet_downsampled": (1_281_167, 50_000),
+    "imagenet": (1_281_167, 50_000),
+}
+"""Training and test images of sources that always have the same."""
 ADAPTIVE_NFE = 120
 """Evaluations of an adaptive solve that the estimate counts with; the paper's Table 1 has 122 (FM-OT) to 601 (ScoreFlow)."""
 UTILISATION = 0.35
@@ -35,19 +46,24 @@ LEAST_STEP = 0.01
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU's data sheet: memory in GiB, and dense peak rates in TFLOP/s."""
+    """A GPU's data sheet: memory in GiB, and dense peak rates in TFLOP/s: of 16 bits, TF32, and float32 without tensor cores."""
 
     memory: float
     bfloat16: float
     tf32: float
+    float32: float
+
+    def peak(self, precision: str) -> float:
+        """The rate of a training's products in TFLOP/s."""
+        return {"fp32": self.float32, "tf32": self.tf32}.get(precision, self.bfloat16)
 
 
 GPUS = {
-    "h100": Gpu(80, 989, 495),
-    "h200": Gpu(141, 989, 495),
-    "a100": Gpu(80, 312, 156),
-    "l40s": Gpu(48, 362, 183),
-    "rtx4090": Gpu(24, 165, 83),
+    "h100": Gpu(80, 989, 495, 67),
+    "h200": Gpu(141, 989, 495, 67),
+    "a100": Gpu(80, 312, 156, 19.5),
+    "l40s": Gpu(48, 362, 183, 91.6),
+    "rtx4090": Gpu(24, 165, 83, 82.6),
 }
 
 
@@ -59,12 +75,14 @@ class DataSetPlan:
         shape: of a sample; parameters: of the network.
         forward_gflop: multiply-adds counted as two, one evaluation of one sample.
         train_gflop: one training step's share of one sample: forward and backward.
-        state_gib: weights, gradients, Adam's moments and the average; activation_mib: kept for the backward pass, a sample.
-        batch_gib: state and a batch's activations, float32.
+        state_gib: weights, gradients, Adam's moments and the averages; activation_mib: kept for the backward pass, a sample.
+        batch_gib: state and the activations of what one process holds of a batch at once.
+        precision: of the training; processes: of one training, each with a GPU; accumulation: micro-batches of a step.
         iterations, batch_size, samples_seen: of one training; models: how many trainings.
-        train_pflop: all trainings; evaluate_pflop: all evaluations at the NFE assumed.
+        train_pflop: all trainings; evaluate_pflop: all evaluations at the NFE assumed; features_pflop: feature extractors.
         disk_gib: checkpoints, weights and samples.
         cpu_samples_per_second: trained by this machine's probe, on the threads given; None where it would take too long.
+        gpu_hours: of everything, each training on its processes' GPUs and everything else on one.
         notes: what the estimate leaves out.
     """
 
@@ -76,12 +94,16 @@ class DataSetPlan:
     state_gib: float
     activation_mib: float
     batch_gib: float
+    precision: str
+    processes: int
+    accumulation: int
     iterations: int
     batch_size: int
     samples_seen: int
     models: int
     train_pflop: float
     evaluate_pflop: float
+    features_pflop: float
     disk_gib: float
     cpu_samples_per_second: float | None
     cpu_hours: float | None
@@ -109,7 +131,7 @@ def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, th
         "assumed": {
             "nfe": ADAPTIVE_NFE,
             "gpu_utilisation": UTILISATION,
-            "gpu_rate": "TF32 peak",
+            "gpu_rate": "peak of the training's precision; TF32 peak in evaluations",
             "gpu_least_step_seconds": LEAST_STEP,
             "threads": threads,
         },
@@ -139,10 +161,15 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     activations = _activation_bytes(network, shape)
     training = config.training(name, trained[0])
     models = len(trained) * len(config.seeds)
-    state = 20 * parameters  # float32: weights, gradients, two moments, the average
+    # float32: weights, gradients, two moments, the averages
+    state = (16 + 4 * (1 + len(training.more_ema_decays))) * parameters
+    if training.precision in ("bf16", "fp16"):
+        activations //= 2
+    at_once = training.batch_size // (config.processes * training.accumulation)
 
     evaluation = settings.evaluation
-    n_test = evaluation.likelihood.n or (None if dataset is None else len(dataset.test))
+    sizes = SIZES.get(settings.data.source) if dataset is None else (len(dataset.train), len(dataset.test))
+    n_test = evaluation.likelihood.n or (None if sizes is None else sizes[1])
     evaluations = (evaluation.sample.n + evaluation.sample.shared_batch) * ADAPTIVE_NFE
     evaluations += evaluation.sweep.n * (sum(cell.nfe for cell in evaluation.sweep.cells()) + evaluation.sweep.reference_nfe)
     if n_test is None:
@@ -158,6 +185,11 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         draws = evaluation.draws
         evaluations += draws.n * max(draws.draws) * ADAPTIVE_NFE * (1 + 2 * draws.probes)
 
+    extraction = 0
+    if len(shape) == 3:
+        extraction, left_out = _extraction(config, name, shape, sizes)
+        notes += left_out
+
     samples_seen = sum(config.training(name, m).iterations * config.training(name, m).batch_size for m in trained)
     samples_seen *= len(config.seeds)
     train_flop, evaluate_flop = 3 * forward * samples_seen, forward * evaluations * models
@@ -166,12 +198,15 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         rates = _probe(config, name, trained[0], shape, probe_seconds, 3 * forward)
         if rates is None:
             notes.append("no probe of this machine: one training step on one sample would take too long")
-    cpu = None if rates is None else (samples_seen / rates[0] + evaluations * models / rates[1]) / 3600
+    cpu = None
+    if rates is not None:  # extractors at the rate of the network's forward pass
+        cpu = (samples_seen / rates[0] + (evaluations * models + extraction / forward) / rates[1]) / 3600
     steps = sum(config.training(name, m).iterations for m in trained) * len(config.seeds)
 
     def gpu_hours(gpu: Gpu) -> float:
-        rate = UTILISATION * gpu.tf32 * 1e12
-        return (max(train_flop / rate, steps * LEAST_STEP) + evaluate_flop / rate) / 3600
+        train_rate = UTILISATION * gpu.peak(training.precision) * 1e12 * config.processes
+        trained = max(train_flop / train_rate, steps * training.accumulation * LEAST_STEP)
+        return (trained + (evaluate_flop + extraction) / (UTILISATION * gpu.tf32 * 1e12)) / 3600
 
     return DataSetPlan(
         dataset=name,
@@ -181,13 +216,17 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         train_gflop=3 * forward / 1e9,
         state_gib=state / 2**30,
         activation_mib=activations / 2**20,
-        batch_gib=(state + activations * training.batch_size) / 2**30,
+        batch_gib=(state + activations * at_once) / 2**30,
+        precision=training.precision,
+        processes=config.processes,
+        accumulation=training.accumulation,
         iterations=training.iterations,
         batch_size=training.batch_size,
         samples_seen=training.iterations * training.batch_size,
         models=models,
         train_pflop=train_flop / 1e15,
         evaluate_pflop=evaluate_flop / 1e15,
+        features_pflop=extraction / 1e15,
         disk_gib=disk_bytes(config, name, shape, parameters) / 2**30,
         cpu_samples_per_second=None if rates is None else rates[0],
         cpu_hours=cpu,
@@ -196,8 +235,34 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     )
 
 
+def _extraction(config: Config, name: str, shape: tuple[int, ...], sizes: tuple[int, int] | None) -> tuple[int, list[str]]:
+    """Operations of the feature extractors over samples, training and test images, and what is not counted."""
+    settings, evaluation = config.dataset(name).evaluation.features, config.dataset(name).evaluation
+    images, notes = evaluation.sample.n * len(config.methods) * len(config.seeds), []
+    if sizes is None:
+        notes.append("features of the data's own images are left out: how many there are is known once they are prepared")
+    else:
+        images += min(sizes[0], settings.reference_n or sizes[0]) + sizes[1]
+    total = 0
+    for part in settings.extractors():
+        if part.extractor == "inception":
+            from fmbench.inception import SIZE, build
+
+            with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+                build()(torch.zeros(1, 3, SIZE, SIZE))
+            total += images * int(counter.get_total_flops())
+        elif part.extractor == "efficientnet_lite0" and not problem(part.extractor, part.options):
+            extractor = make_extractor(part.extractor, "cpu", **part.options)
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                extractor(torch.zeros(1, *shape, dtype=torch.uint8))
+            total += images * int(counter.get_total_flops())
+        else:
+            notes.append(f"the feature extractor {part.extractor} is not counted")
+    return total, notes
+
+
 def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int) -> int:
-    """What checkpoints (two of each training), weights, snapshots (beside the checkpoints, too) and samples of a data set take."""
+    """What a data set takes: checkpoints (two of each training), weights, snapshots (twice, as a checkpoint, too) and samples."""
     trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
     kept = sum(2 * 16 + 4 + 2 * 4 * len(config.training(name, m).snapshot_steps()) for m in trained)
     samples = 4 * config.dataset(name).evaluation.sample.n * int(torch.Size(shape).numel())
@@ -281,15 +346,17 @@ def text(plans: dict[str, Any]) -> str:
     """The plan for reading."""
     lines = []
     for p in plans["datasets"]:
-        shape = " x ".join(map(str, p["shape"]))
+        shape, at_once = " x ".join(map(str, p["shape"])), p["batch_size"] // (p["processes"] * p["accumulation"])
         lines += [
             f"{p['dataset']} ({shape})",
             f"  network      {p['parameters']:,} parameters, {p['forward_gflop']:.4g} GFLOP a forward pass of one sample",
             f"  training     {p['models']} models, each {p['iterations']:,} iterations x {p['batch_size']} = "
             f"{p['samples_seen']:,} samples; {p['train_pflop']:.4g} PFLOP in all",
-            f"  evaluation   {p['evaluate_pflop']:.4g} PFLOP in all, at {plans['assumed']['nfe']} NFE a solve",
+            f"  evaluation   {p['evaluate_pflop']:.4g} PFLOP in all, at {plans['assumed']['nfe']} NFE a solve; "
+            f"{p['features_pflop']:.4g} PFLOP of feature extractors",
             f"  memory       {p['state_gib']:.3g} GiB of state, {p['activation_mib']:.3g} MiB of activations a sample, "
-            f"{p['batch_gib']:.3g} GiB for a batch in float32",
+            f"{p['batch_gib']:.3g} GiB for {'a batch' if at_once == p['batch_size'] else f'{at_once} samples at once'} in "
+            f"{p['precision']}",
             f"  disk         {p['disk_gib']:.3g} GiB of checkpoints, weights and samples",
         ]
         if p["cpu_hours"] is not None:
@@ -300,8 +367,10 @@ def text(plans: dict[str, Any]) -> str:
             )
         for gpu, hours in p["gpu_hours"].items():
             assumed = plans["assumed"]
+            count = f"{p['processes']} in training, " if p["processes"] > 1 else ""
             rate = (
-                f"{assumed['gpu_utilisation']:.0%} of its TF32 peak and {assumed['gpu_least_step_seconds']:g} s a step at least"
+                f"{count}{assumed['gpu_utilisation']:.0%} of its {p['precision']} peak in training and of its TF32 peak after, "
+                f"and {assumed['gpu_least_step_seconds']:g} s a step at least"
             )
             lines.append(f"  {gpu:<12} {hours:.3g} h, assuming {rate}")
         lines += [f"  note: {note}" for note in p["notes"]]
