@@ -243,19 +243,24 @@ def _extraction(config: Config, name: str, shape: tuple[int, ...], sizes: tuple[
         notes.append("features of the data's own images are left out: how many there are is known once they are prepared")
     else:
         images += min(sizes[0], settings.reference_n or sizes[0]) + sizes[1]
+    # Along training and at few evaluations there is the main distance alone, of the first extractor.
+    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    more = sum(len(config.training(name, m).snapshot_steps()) for m in trained) * evaluation.along.n * len(config.seeds)
+    more += (len(evaluation.budget.cells()) + 1) * evaluation.budget.n * len(config.methods) * len(config.seeds)
     total = 0
-    for part in settings.extractors():
+    for i, part in enumerate(settings.extractors()):
+        judged = images + (0 if i else more)
         if part.extractor == "inception":
             from fmbench.inception import SIZE, build
 
             with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
                 build()(torch.zeros(1, 3, SIZE, SIZE))
-            total += images * int(counter.get_total_flops())
+            total += judged * int(counter.get_total_flops())
         elif part.extractor == "efficientnet_lite0" and not problem(part.extractor, part.options):
             extractor = make_extractor(part.extractor, "cpu", **part.options)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 extractor(torch.zeros(1, *shape, dtype=torch.uint8))
-            total += images * int(counter.get_total_flops())
+            total += judged * int(counter.get_total_flops())
         else:
             notes.append(f"the feature extractor {part.extractor} is not counted")
     return total, notes
