@@ -14,28 +14,31 @@ from typing import Any
 import torch
 
 Work = Callable[[], Any]
+Clock = Callable[[], float]
 
 
-def seconds(work: Work, repeats: int) -> float:
+def seconds(work: Work, repeats: int, clock: Clock = time.perf_counter) -> float:
     """Seconds for one call, the mean of ``repeats``."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         work()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
-def in_turn(ours: Work, theirs: Work, rounds: int, least: float = 0.01) -> dict[str, float]:
+def in_turn(ours: Work, theirs: Work, rounds: int, least: float = 0.01, clock: Clock | None = None) -> dict[str, float]:
     """Medians of both in milliseconds, and median and quartiles of the ratio theirs / ours of each round.
 
     Each call of a round is repeated until it takes about ``least`` seconds, the same number of times on both sides.
+    ``clock`` is the wall's; a processor's counts every thread and nothing that others do.
     """
+    clock = clock or time.perf_counter
     ours(), theirs()  # warm up
-    repeats = max(1, round(least / max(seconds(ours, 1), 1e-9)))
+    repeats = max(1, round(least / max(seconds(ours, 1, clock), 1e-9)))
     first, second = [], []
     for k in range(rounds):
         # Who goes first changes too.
         for mine in (True, False) if k % 2 else (False, True):
-            (first if mine else second).append(seconds(ours if mine else theirs, repeats))
+            (first if mine else second).append(seconds(ours if mine else theirs, repeats, clock))
     ratios = [b / a for a, b in zip(first, second, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return {
@@ -64,11 +67,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """The command line that every script here has; one thread from here on."""
+def arguments(description: str | None, devices: bool = False) -> argparse.Namespace:
+    """The command line that every script here has, ``--device`` where there is a choice; one thread from here on."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
     parser.add_argument("--rounds", type=int, default=21, help="how often each pair is run in turn")
+    if devices:
+        parser.add_argument("--device", default="cpu", help="cpu or cuda")
     found = parser.parse_args()
     torch.set_num_threads(1)
     return found

@@ -26,7 +26,7 @@ Log = Annotated[Path | None, typer.Option(help="append plain progress lines to t
 Mode = Annotated[str, typer.Option("--progress", help="auto, bar, lines or none", envvar="FMBENCH_PROGRESS")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N in place of the spec's", envvar="FMBENCH_DEVICE")]
 Code = Annotated[str, typer.Option(help="hash of the stage's code, where the caller has it already; computed if empty")]
-Threads = Annotated[int, typer.Option(help="CPU threads", min=1)]
+Threads = Annotated[int, typer.Option(help="CPU threads, of all processes together", min=1)]
 Folder = Annotated[Path, typer.Option()]
 TrackingUri = Annotated[
     str | None,
@@ -65,15 +65,25 @@ def _console(spec: dict[str, Any], mode: str, log: Path | None) -> Console:
     return Console(" ".join([spec["stage"], "/".join(parts)]).strip(), mode, log)  # type: ignore[arg-type]
 
 
-def _job(spec: dict[str, Any], code: str, mode: str, log: Path | None, device: str, threads: int) -> Any:
+def _job(
+    spec: dict[str, Any], code: str, mode: str, log: Path | None, device: str, threads: int, processes: int | None = 1
+) -> Any:
+    """The job, with the group of its processes: ``processes`` of them, or None for as many as were started."""
     import torch
 
     from fmbench.codehash import stage_hash
-    from fmbench.specs import code_stage, plugins
+    from fmbench.distributed import device_of, join, launched
+    from fmbench.specs import code_stage, launcher, plugins
     from fmbench.stages.common import Job
 
-    torch.set_num_threads(threads)
-    device = device or spec.get("device", "cpu")
+    started = launched()
+    if processes is not None and processes != started:
+        raise ConfigError(
+            f"the number of processes of this job is {processes}, not {started}; start it by "
+            f"{launcher(processes)} fmbench {spec['stage']} ..."
+        )
+    torch.set_num_threads(max(1, threads // started))
+    device = device_of(device or spec.get("device", "cpu"))
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -82,7 +92,9 @@ def _job(spec: dict[str, Any], code: str, mode: str, log: Path | None, device: s
     if chosen.type == "cuda":  # on the CPU everything here is deterministic, and this call costs two seconds of imports
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    return Job(spec, _console(spec, mode, log), chosen, code or stage_hash(code_stage(spec), plugins(spec)))
+    group = join(chosen)
+    console = _console(spec, mode, log) if group.main else _console(spec, "none", None)
+    return Job(spec, console, chosen, code or stage_hash(code_stage(spec), plugins(spec)), group=group)
 
 
 @app.command()
@@ -143,23 +155,29 @@ def train(
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
-    """Train one method on one data set with one seed; goes on from its checkpoint if it was killed."""
+    """Train one method on one data set with one seed; goes on from its checkpoint if it was killed.
+
+    With `processes: N` in the config, start it by `torchrun --standalone --nproc-per-node N -m -- fmbench train ...`.
+    """
     from fmbench.config import settings_hash
     from fmbench.provenance import commit
+    from fmbench.specs import processes
     from fmbench.stages import oracles
     from fmbench.stages.collect import run_tags
     from fmbench.stages.train import run
     from fmbench.tracking import OFF, Tracker, run_key
 
     values = _spec(spec, "train")
-    job = _job(values, code, mode, log, device, threads)
+    job = _job(values, code, mode, log, device, threads, processes(values))
     if values["method"].get("oracle") is not None:
         oracles.run(job, data, out)
         return
     key = run_key(values, settings_hash(values), job.code_hash)
     tags = run_tags(commit(), values)
-    tracker = Tracker(tracking or out, tracking_uri if tracking else OFF, values, key, tags, job.console.say, live_after)
+    uri = tracking_uri if tracking and job.group.main else OFF
+    tracker = Tracker(tracking or out, uri, values, key, tags, job.console.say, live_after)
     run(job, data, out, checkpoints, tracker)
+    job.group.close()
 
 
 MODEL_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -176,6 +194,8 @@ MODEL_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "states": ("Keep states on the way from noise to data.", ("data", "model", "out")),
 }
 """Stages of one model: what they do, and the folders that their ``run`` takes behind the job, in its order."""
+SHARED_STAGES = ("sample", "quality")
+"""Those of them that torchrun may start by any number of processes: the same results."""
 
 
 def _model_command(stage: str, summary: str, folders: tuple[str, ...]) -> Callable[..., None]:
@@ -184,7 +204,9 @@ def _model_command(stage: str, summary: str, folders: tuple[str, ...]) -> Callab
     def command(**options: Any) -> None:
         run = importlib.import_module(f"fmbench.stages.{stage}").run
         common = {name: options[name] for name in ("code", "mode", "log", "device", "threads")}
-        run(_job(_spec(options["spec"], stage), **common), *(options[name] for name in folders))
+        job = _job(_spec(options["spec"], stage), **common, processes=None if stage in SHARED_STAGES else 1)
+        run(job, *(options[name] for name in folders))
+        job.group.close()
 
     required = {"spec": Spec} | dict.fromkeys(folders, Folder)
     optional: dict[str, tuple[Any, Any]] = {

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fmbench.errors import ConfigError
+from fmbench.specs import launcher
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -103,7 +104,6 @@ def join(device: torch.device) -> Group:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"the {launched()} processes cannot find each other ({error}); start them by torchrun --standalone "
-            f"--nproc-per-node {launched()}"
+            f"the {launched()} processes cannot find each other ({error}); start them by {launcher(launched())}"
         ) from None
     return Group(dist.get_rank(), dist.get_world_size())

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError, ConfigError
 from fmbench.files import sha256
 from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
@@ -158,28 +159,39 @@ def make_extractor(name: str, device: str | torch.device = "cpu", **options: Any
 
 
 def extract_batches(
-    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None
+    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
 ) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """Features of ``batch_size`` images at a time, each with the index of the first: one pass, nothing kept."""
+    """Features of ``batch_size`` images at a time, each with the index of the first: one pass, nothing kept.
+
+    The processes of ``group`` share the work, and each is given all that comes of it.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    for start in range(0, len(images), batch_size):
+
+    def features(start: int) -> NDArray[np.floating]:
         # A copy: torch takes no read-only memory map.
-        batch = torch.from_numpy(np.array(images[start : start + batch_size]))
-        yield start, extractor(batch).cpu().numpy()
+        found: NDArray[np.floating] = extractor(torch.from_numpy(np.array(images[start : start + batch_size]))).cpu().numpy()
+        return found
+
+    starts = range(0, len(images), batch_size)
+    for start, found in zip(starts, group.map(features, starts), strict=True):
+        yield start, found
         if progress is not None:
             progress(min(start + batch_size, len(images)), len(images))
 
 
-def extract(extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None) -> NDArray[np.float32]:
+def extract(
+    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
+) -> NDArray[np.float32]:
     """Features (N, F) of images (N, C, H, W): 8 kB an image with Inception, 410 MB for 50,000.
 
     Args:
         batch_size: images at a time; features do not depend on it beyond rounding.
         progress: called after each batch with how many images are done, of how many.
+        group: the processes that share the work; each is given all features.
     """
     features = np.empty((len(images), extractor.dimensions), np.float32)
-    for start, batch in extract_batches(extractor, images, batch_size, progress):
+    for start, batch in extract_batches(extractor, images, batch_size, progress, group):
         features[start : start + len(batch)] = batch
     return features
 

@@ -162,6 +162,16 @@ def code_stage(spec: Spec) -> str:
     return "oracles" if spec["stage"] == "train" and spec["method"]["oracle"] is not None else spec["stage"]
 
 
+def processes(spec: Spec) -> int:
+    """How many processes do a job together."""
+    return int(spec.get("processes", 1))
+
+
+def launcher(count: int) -> str:
+    """What a module is started with, by so many processes. torchrun takes every option before a ``--`` for its own."""
+    return "python -m" if count == 1 else f"torchrun --standalone --nproc-per-node {count} -m --"
+
+
 def plugins(spec: Any) -> tuple[str, ...]:
     """The dotted names anywhere in a spec."""
     if isinstance(spec, dict):

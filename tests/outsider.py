@@ -86,6 +86,17 @@ class Mean(nn.Module):
         return self.weight * x.mean(tuple(range(1, x.ndim)), keepdim=True)
 
 
+class Scale(nn.Module):
+    """The cheapest network that can be trained: one number times x."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command left behind."""

@@ -1,15 +1,18 @@
+import csv
 import io
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from fmbench import report
 from fmbench.networks import NETWORKS, build_network
 from fmbench.networks.ema import EMA
 from fmbench.networks.embedding import SinusoidalEmbedding
 from fmbench.networks.mlp import MLP
-from fmbench.networks.unet import AttentionBlock, Resample, ResidualBlock, UNet, group_norm
+from fmbench.networks.unet import AttentionBlock, Resample, ResidualBlock, UNet, group_norm, label_planes
 
 SMALL = {"channels": 16, "channels_multiple": (1, 2), "depth": 1, "attention_resolutions": (4,), "head_channels": 8}
 
@@ -170,6 +173,99 @@ def test_unet_parameter_counts():
     assert size() == 42_855_427
 
 
+TABLE3 = {row["setting"]: row for row in csv.DictReader((Path(report.__file__).parent / "paper/table3.csv").open())}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "millions", "with_blocks"),
+    [
+        ("cifar10", 32, 153.09, 171.27),
+        ("imagenet32", 32, 209.98, 228.15),
+        ("imagenet64", 64, 276.42, 295.13),
+        ("imagenet128", 128, 507.32, 542.80),
+    ],
+)
+def test_parameters_of_the_papers_networks(name, size, millions, with_blocks):
+    """Table 3 against a count of the ADM network, block by block, by its description."""
+    channels, depth, head = (int(TABLE3[k][name]) for k in ("channels", "depth", "heads_channels"))
+    multiples, resolutions = ([int(v) for v in TABLE3[k][name].split(",")] for k in ("channels_multiple", "attention_resolution"))
+    for blocks, expected in ((False, millions), (True, with_blocks)):
+        with torch.device("meta"):
+            network = UNet((3, size, size), channels, multiples, depth, resolutions, head, resample_blocks=blocks)
+        assert count(network) == adm_count(size, channels, multiples, depth, resolutions, blocks)
+        assert round(count(network) / 1e6, 2) == expected
+
+
+def adm_count(size: int, base: int, multiples: list[int], depth: int, attention_resolutions: list[int], updown: bool) -> int:
+    """Parameters of an ADM U-Net of three colours, by sums over levels."""
+    widths, embedding, last = [base * m for m in multiples], 4 * base, len(multiples) - 1
+    heights = [size // 2**i for i in range(len(widths))]
+
+    def conv(i: int, o: int, k: int) -> int:
+        return o * (i * k * k + 1)
+
+    def block(i: int, o: int) -> int:
+        norms, modulation = 2 * i + 2 * o, 2 * o * (embedding + 1)
+        return norms + conv(i, o, 3) + modulation + conv(o, o, 3) + (conv(i, o, 1) if i != o else 0)
+
+    def attention(c: int) -> int:
+        return 2 * c + conv(c, 3 * c, 1) + conv(c, c, 1)
+
+    def resampling(c: int) -> int:
+        return block(c, c) if updown else conv(c, c, 3)
+
+    total = embedding * (base + 1) + embedding * (embedding + 1)  # the time's MLP
+    total += conv(3, base, 3) + 2 * base * multiples[0] + conv(widths[0], 3, 3)  # first convolution, last norm and convolution
+    for i, c in enumerate(widths):
+        above = widths[i - 1] if i else base
+        below = widths[min(i + 1, last)]
+        total += block(above, c) + (depth - 1) * block(c, c)  # down
+        # Up: the first block takes what comes from below, the last one the skip that this level began with.
+        total += block(below + c, c) + (depth - 1) * block(2 * c, c) + block(c + above, c)
+        total += (2 * depth + 1) * attention(c) * (heights[i] in attention_resolutions)
+        total += (resampling(c) + resampling(below)) * (i < last)
+    return total + 2 * block(widths[-1], widths[-1]) + attention(widths[-1])
+
+
+# Conditions.
+
+
+def test_a_network_with_a_condition_is_the_same_behind_its_first_layer():
+    plain = UNet((3, 8, 12), **SMALL)
+    network = shaken(UNet((3, 8, 12), **SMALL, condition_channels=2)).double()
+    assert [n for n, _ in network.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert count(network) - count(plain) == 2 * 9 * 16
+    x, t, condition = draw(0, 4, 3, 8, 12).double(), torch.rand(4).double(), draw(1, 4, 2, 8, 12)
+    out = network(t, x, condition)
+    assert out.shape == x.shape
+    # By hand: the unconditional network on a head that adds the condition's part.
+    with torch.no_grad():
+        rest = shaken(UNet((3, 8, 12), **SMALL)).double()
+        rest.load_state_dict(network.state_dict() | {"head.weight": network.head.weight[:, :3]})
+        part = nn.functional.conv2d(condition.double(), network.head.weight[:, 3:], padding=1)
+    rest.head.register_forward_hook(lambda module, inputs, output: output + part)
+    torch.testing.assert_close(rest(t, x), out)
+    other = network(t, x, condition.roll(1, 0))
+    assert (other - out).abs().amax((1, 2, 3)).min() > 1e-3  # and no sample sees another's
+
+
+def test_label_planes():
+    planes = label_planes(torch.tensor([2, 0]), 3, 2, 4)
+    assert planes.shape == (2, 3, 2, 4) and planes.dtype == torch.float32
+    assert planes.sum(1).eq(1).all() and planes[0, 2].eq(1).all() and planes[1, 0].eq(1).all()
+    network = shaken(UNet((1, 8, 12), **SMALL, condition_channels=3))
+    out = network(torch.rand(1).expand(3), draw(0, 1, 1, 8, 12).expand(3, -1, -1, -1), label_planes(torch.arange(3), 3, 8, 12))
+    assert (out[0] - out[1]).abs().max() > 1e-3 and (out[1] - out[2]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("channels", "condition"), [(2, None), (2, (2, 3, 8, 8)), (2, (2, 2, 4, 4)), (0, (2, 1, 8, 8))])
+def test_a_condition_the_network_was_not_built_for_is_refused(channels, condition):
+    network = UNet((1, 8, 8), **SMALL, condition_channels=channels)
+    values = None if condition is None else torch.zeros(condition)
+    with pytest.raises(ValueError, match=rf"takes a condition of \(2, {channels}, 8, 8\), not (none|one of)"):
+        network(torch.rand(2), torch.zeros(2, 1, 8, 8), values)
+
+
 def small_by_hand() -> int:
     """SMALL on (1, 8, 12): levels of 16 and 32 channels, attention on the lower one, blocks for resampling."""
     embedding = 64
@@ -206,6 +302,7 @@ def test_group_norm_groups(channels, groups):
         ((3, 12, 8), {"channels_multiple": (1, 2, 2, 2)}, "divisible by 8, not 12 x 8"),
         ((3, 8, 12), {"channels_multiple": (1, 2, 2, 2)}, "divisible by 8, not 8 x 12"),
         ((1, 28, 28), {"channels_multiple": (1, 2, 2, 2)}, "not 28 x 28"),
+        ((3, 8, 8), {"condition_channels": -1}, "condition_channels"),
         ((3, 8, 8), {"channels": 15, "channels_multiple": (1, 2)}, "even"),
         ((3, 8, 8), {"channels": 10, "head_channels": 4, "channels_multiple": (1, 3)}, "heads of 4"),
     ],

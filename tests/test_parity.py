@@ -44,11 +44,13 @@ from torchcfm import (
     TargetConditionalFlowMatcher,
     VariancePreservingConditionalFlowMatcher,
 )
+from torchcfm.models.unet.unet import UNetModel
 from torchdiffeq import odeint
 from torchdiffeq._impl.odeint import SOLVERS
 
 from fmbench.fields import CountingField, exact_divergence, velocity_field
 from fmbench.likelihood import gaussian_log_density, log_likelihood
+from fmbench.networks.unet import UNet
 from fmbench.oracle import FiniteOracle
 from fmbench.paths import (
     AffinePath,
@@ -764,3 +766,38 @@ def test_diffusers_ddim_is_our_euler_on_the_straight_path():
 
     ours = integrate(velocity_field(epsilon, path, EPSILON), x, t, EULER)
     same(ours / scale[-1], theirs)
+
+
+# torchcfm: its U-Net, which is ADM's
+
+
+@pytest.mark.parametrize("resample_blocks", [True, False])
+def test_torchcfm_unet_with_the_same_weights(resample_blocks):
+    """Its parameters are in our order; its heads have queries, keys and values side by side, ours one after the other."""
+    torch.manual_seed(0)
+    ours = UNet((3, 8, 12), 128, (1, 2), 1, (4,), 64, resample_blocks=resample_blocks, max_frequency=1.0).eval()
+    theirs = UNetModel(
+        image_size=8,
+        in_channels=3,
+        model_channels=128,
+        out_channels=3,
+        num_res_blocks=1,
+        attention_resolutions=(2,),
+        channel_mult=(1, 2),
+        num_head_channels=64,
+        use_scale_shift_norm=True,
+        resblock_updown=resample_blocks,
+    )
+    theirs = theirs.eval()
+    parameters = list(theirs.named_parameters())
+    assert len(parameters) == len(list(ours.parameters()))
+    with torch.no_grad():
+        for (name, mine), (_, other) in zip(ours.named_parameters(), parameters, strict=True):
+            mine.add_(0.05 * torch.randn_like(mine))
+            values = mine
+            if "qkv" in name:
+                values = mine.unflatten(0, (3, 256 // 64, 64)).transpose(0, 1).flatten(0, 2)
+            other.copy_(values.reshape(other.shape))
+    t, x = torch.tensor([0.1, 0.8]), torch.randn(2, 3, 8, 12)  # its embedding and norms are in float32 always
+    torch.testing.assert_close(theirs(t, x), ours(t, x), rtol=1e-4, atol=1e-5)
+    assert ours(t, x).std() > 0.1

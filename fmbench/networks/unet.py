@@ -4,9 +4,21 @@ Residual blocks of GroupNorm, SiLU and 3x3 convolution with the time embedding e
 second norm; self-attention at named resolutions; zero-initialised last layers of every residual branch, so the network
 starts as the identity's skip and puts out 0.
 
-Choices the flow-matching paper leaves open ("minimal changes"): GroupNorm has 32 groups, or fewer where channels are few
-(at least 4 channels a group); up- and down-sampling is by residual blocks, as ADM's own large models do, or by plain
-convolutions; t enters through :class:`~fmbench.networks.embedding.SinusoidalEmbedding`.
+Choices the flow-matching paper leaves open (it says "minimal changes" and Table 3):
+
+* Table 3 has 4 heads and heads of 64 channels, which are the same at 256 channels only; here 64 channels a head decide, as they
+  do in ADM's own settings when both are given, so the number of heads grows with the channels.
+* Attention follows the residual blocks, down and up, at the heights named, and the middle has it always, between its two blocks.
+* Up- and down-sampling is by residual blocks, as in ADM's large models (its ``resblock_updown``), or by plain convolutions.
+  Table 3's settings make 153.09 M (CIFAR-10), 209.98 M (ImageNet-32), 276.42 M (ImageNet-64) and 507.32 M parameters
+  (ImageNet-128) with plain convolutions, which is what the presets of the paper's settings take, and 171.27 M, 228.15 M,
+  295.13 M and 542.80 M with residual blocks. The paper does not say which.
+* The time embedding is scale and shift of the second norm (ADM's ``use_scale_shift_norm``), from an MLP of four times the base
+  channels. t enters by :class:`~fmbench.networks.embedding.SinusoidalEmbedding`; its top frequency is a setting.
+* GroupNorm has 32 groups, or fewer where channels are few (at least 4 channels a group, so from 128 channels on it is ADM's).
+* Layers start as torch makes them, but the last one of every residual branch, of every attention and of the network starts at 0.
+* Unconditional, as all of the paper's networks but that for super-resolution. A condition enters by channel concatenation: the
+  low-resolution image, upsampled to the image's size, or a class as :func:`label_planes`.
 """
 
 from collections.abc import Sequence
@@ -30,6 +42,12 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def label_planes(labels: Tensor, classes: int, height: int, width: int) -> Tensor:
+    """Classes (B,) as a condition (B, classes, height, width): ones on the plane of the class, zeros on the others."""
+    planes = F.one_hot(labels, classes).to(torch.get_default_dtype())
+    return planes[:, :, None, None].expand(-1, -1, height, width)
 
 
 class ResidualBlock(nn.Module):
@@ -124,6 +142,7 @@ class UNet(nn.Module):
         dropout: inside residual blocks.
         resample_blocks: resample by residual blocks (ADM) rather than by plain convolutions.
         max_frequency: top frequency of the time embedding, radians per unit of t (ADM's own: 1000).
+        condition_channels: channels of the condition, behind those of the image; 0 for none.
     """
 
     def __init__(
@@ -137,8 +156,11 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         resample_blocks: bool = True,
         max_frequency: float = 1000.0,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
+        if condition_channels < 0:
+            raise ValueError(f"condition_channels must be at least 0, not {condition_channels}")
         if len(shape) != 3:
             raise ValueError(f"a U-Net works on images of shape (C, H, W), not on {shape}; take network kind 'mlp' for points")
         colours, height, width = shape
@@ -166,7 +188,8 @@ class UNet(nn.Module):
         def resampled(c: int, direction: str) -> nn.Module:
             return residual(c, c, direction) if resample_blocks else Resample(c, direction)
 
-        self.head = nn.Conv2d(colours, channels, 3, padding=1)
+        self.condition_channels = condition_channels
+        self.head = nn.Conv2d(colours + condition_channels, channels, 3, padding=1)
         self.down = nn.ModuleList()
         skips, c, resolution = [channels], channels, height
         for index, multiple in enumerate(channels_multiple):
@@ -192,8 +215,18 @@ class UNet(nn.Module):
                     resolution *= 2
         self.tail = nn.Sequential(group_norm(c), nn.SiLU(), zeroed(nn.Conv2d(c, colours, 3, padding=1)))
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Times (B,) and images (B, C, H, W) to a prediction (B, C, H, W)."""
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Times (B,), images (B, C, H, W) and a condition (B, condition_channels, H, W) to a prediction (B, C, H, W).
+
+        Raises:
+            ValueError: the condition is missing, of another shape, or not one that the network was built for.
+        """
+        if self.condition_channels or condition is not None:
+            wanted = (x.shape[0], self.condition_channels, *x.shape[2:])
+            if condition is None or tuple(condition.shape) != wanted:
+                found = "none" if condition is None else f"one of {tuple(condition.shape)}"
+                raise ValueError(f"this network takes a condition of {wanted}, not {found} (upsample it to the image's size)")
+            x = torch.cat([x, condition.to(x.dtype)], 1)
         embedding = self.time(t)
         h = self.head(x)
         skips = [h]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fmbench.checkpoint import save_weights
 from fmbench.config import settings_hash
 from fmbench.data.prepared import DataSet
+from fmbench.distributed import ALONE, Group
 from fmbench.errors import DataError
 from fmbench.files import write_json
 from fmbench.networks import build_network
@@ -25,13 +26,17 @@ from fmbench.training.snapshots import write_tensors
 
 @dataclass
 class Job:
-    """A stage at work: its spec, where it speaks, what it computes on, and the rows it has made."""
+    """A stage at work: its spec, where it speaks, what it computes on, the rows it has made, and the processes at it.
+
+    Of several processes the first alone writes.
+    """
 
     spec: dict[str, Any]
     console: Console
     device: torch.device
     code_hash: str
     rows: list[Row] = field(default_factory=list)
+    group: Group = ALONE
 
     def __post_init__(self) -> None:
         self.config_hash = settings_hash(self.spec)

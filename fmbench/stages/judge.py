@@ -21,6 +21,7 @@ from fmbench.checkpoint import load_weights
 from fmbench.codehash import module_hash
 from fmbench.config import FeatureSettings, settings_hash
 from fmbench.data.prepared import DataSet
+from fmbench.distributed import ALONE, Group
 from fmbench.errors import DataError
 from fmbench.extractors import Extractor, View, extract, extract_batches, make_extractor
 from fmbench.files import atomic, read_json
@@ -155,7 +156,9 @@ class ImageJudge(Judge):
         seed: int,
         device: torch.device,
         console: Console | None = None,
+        group: Group = ALONE,
     ) -> None:
+        self.group = group
         self.dataset, self.sides, self.settings, self.floor_n, self.seed = dataset, sides, settings, floor_n, seed
         self.device, self.console = device, console
         self.primary, self.features, self.reference = "frechet", sides[0].extractor.name, sides[0].reference.name
@@ -197,7 +200,7 @@ class ImageJudge(Judge):
 
     def _of_side(self, side: Side, levels: View, wanted: set[str]) -> list[Measurement]:
         extractor, reference, settings = side.extractor, side.reference, self.settings
-        features = extract(extractor, pixels(extractor, self.dataset, levels), side.batch, _progress(self.console))
+        features = extract(extractor, pixels(extractor, self.dataset, levels), side.batch, _progress(self.console), self.group)
         n, found = len(features), []
 
         def add(metric: str, value: float, of: int, against: str = "") -> None:
@@ -422,11 +425,14 @@ def open_extractor(part: dict[str, Any], folder: Path, dataset: DataSet, device:
     return extractor, part["batch"]
 
 
-def load_judge(folder: Path, dataset: DataSet, device: torch.device, console: Console | None = None) -> Judge:
+def load_judge(
+    folder: Path, dataset: DataSet, device: torch.device, console: Console | None = None, group: Group = ALONE
+) -> Judge:
     """The judge that the stage ``features`` wrote into ``folder``.
 
     Args:
         console: where the progress of long extractions is shown.
+        group: the processes that share the extraction of features.
 
     Raises:
         DataError, CheckpointError, ConfigError: something of it is missing, damaged or not what it was.
@@ -442,7 +448,7 @@ def load_judge(folder: Path, dataset: DataSet, device: torch.device, console: Co
             sides.append(
                 Side(extractor, read_reference(folder / part["reference"], part["reference_name"]), part["suffix"], batch)
             )
-        return ImageJudge(dataset, sides, settings, values["floor_n"], seed, device, console)
+        return ImageJudge(dataset, sides, settings, values["floor_n"], seed, device, console, group)
     except KeyError as error:
         raise DataError(
             f"{folder / 'extractor.json'} is of another version of fmbench (it lacks {error}); "

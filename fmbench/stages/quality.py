@@ -17,7 +17,7 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
     dataset = read(data)
     samples = load_samples(samples_folder, dataset)
 
-    judge = load_judge(features_folder, dataset, job.device, job.console)
+    judge = load_judge(features_folder, dataset, job.device, job.console, job.group)
     n = len(samples)
     finite = sum(int(np.isfinite(samples[i.start : i.stop]).reshape(len(i), -1).all(1).sum()) for i in batches(n, 1024))
     if finite == n:
@@ -34,7 +34,8 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
         for metric, unit, features, reference in judge.metrics():
             job.skip(metric, unit, reason, n=n, features=features, reference=reference)
         job.console.say(f"skipped, {reason}")
-    write_rows(out / "rows.parquet", job.rows)
+    if job.group.main:
+        write_rows(out / "rows.parquet", job.rows)
 
 
 def load_samples(folder: Path, dataset: DataSet) -> NDArray:

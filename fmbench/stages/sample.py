@@ -29,14 +29,20 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = SampleSettings.model_validate(job.spec["settings"])
+    if not job.group.main:  # it shares the solving, no more
+        fill(job, dataset, settings, model_folder, None, out)
+        return
     with atomic_array(out / "samples.npy", (settings.n, *dataset.shape)) as samples:
         fill(job, dataset, settings, model_folder, samples, out)
     write_table(out / "preview.parquet", preview(dataset, samples, job.spec["method"], job.spec["seed"]))
     write_rows(out / "rows.parquet", job.rows)
 
 
-def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Path, samples: NDArray, out: Path) -> None:
-    """Fill ``samples``, batch by batch, with NaN for those that failed, and add the rows to ``job``."""
+def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Path, samples: NDArray | None, out: Path) -> None:
+    """Fill ``samples``, batch by batch, with NaN for those that failed, and add the rows to ``job``.
+
+    The processes of the job's group share the batches; ``samples`` is None in all but the first, which alone goes on after them.
+    """
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     seed, objective = job.spec["seed"], model.objective
     columns = {"rtol": settings.rtol, "atol": settings.atol}
@@ -44,6 +50,8 @@ def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Pat
     shared = columns | {"n": settings.shared_batch, "batch": settings.shared_batch, "solver": "dopri5_shared"}
 
     if model.reason:
+        if samples is None:
+            return
         samples[:] = np.nan
         reason = f"training diverged: {model.reason}"
         for metric in ("nfe", "nfe_std_over_samples", "nfe_max"):
@@ -55,38 +63,49 @@ def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Pat
         job.console.say(f"skipped, {reason}")
     else:
         solve = {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
-        field, watch = model.field(), Stopwatch(job.device)
-        nfe, failed = [], []
+        field = model.field()
+
+        def solved(indices: range) -> tuple[NDArray, torch.Tensor, torch.Tensor, int, float]:
+            """Samples, NFE and failure of each, evaluations that the field saw, seconds."""
+            x0 = base_noise(seed, indices, dataset.shape, objective.path.base_std, job.device)
+            before, watch = field.evaluations, Stopwatch(job.device)
+            with watch:
+                solution = dopri5(field, x0, objective.t_min, objective.t_max, **solve)  # type: ignore[arg-type]
+            # A sample whose solve failed is no sample: it stays NaN, and no distance is taken over the rest.
+            ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
+            return ended.cpu().numpy(), solution.nfe.cpu(), solution.failed.cpu(), field.evaluations - before, watch.seconds
+
+        # In one piece: small tensors kept between the batches' large ones would hold the heap's pages, and memory would grow.
+        nfe, failed = torch.zeros(settings.n, dtype=torch.int64), torch.zeros(settings.n, dtype=torch.bool)
+        evaluations, seconds = 0, 0.0
+        pieces = list(batches(settings.n, settings.batch))
         progress = job.console.progress(settings.n, "samples")
         with torch.no_grad():
-            for indices in batches(settings.n, settings.batch):
-                x0 = base_noise(seed, indices, dataset.shape, objective.path.base_std, job.device)
-                with watch:
-                    solution = dopri5(field, x0, objective.t_min, objective.t_max, **solve)  # type: ignore[arg-type]
-                # A sample whose solve failed is no sample: it stays NaN, and no distance is taken over the rest.
-                ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
-                samples[indices.start : indices.stop] = ended.cpu().numpy()
-                nfe.append(solution.nfe.cpu())
-                failed.append(solution.failed.cpu())
+            for indices, (ended, cost, lost_ones, seen, took) in zip(pieces, job.group.map(solved, pieces), strict=True):
+                if samples is not None:
+                    samples[indices.start : indices.stop] = ended
+                nfe[indices.start : indices.stop], failed[indices.start : indices.stop] = cost, lost_ones
+                evaluations, seconds = evaluations + seen, seconds + took
                 progress.update(indices.stop)
             progress.close()
-            spent, lost = torch.cat(nfe).double(), int(torch.cat(failed).sum())
-            write_table(out / "nfe.parquet", nfe_table(job, torch.cat(nfe), torch.cat(failed)))
+            if samples is None:
+                return
+            spent, lost = nfe.double(), int(failed.sum())
+            write_table(out / "nfe.parquet", nfe_table(job, nfe, failed))
             # The counting field is the judge; the solver's own bookkeeping must agree with it.
-            if int(spent.sum()) != field.evaluations:
-                raise AssertionError(f"the solver reports {int(spent.sum())} evaluations, the field saw {field.evaluations}")
+            if int(spent.sum()) != evaluations:
+                raise AssertionError(f"the solver reports {int(spent.sum())} evaluations, the field saw {evaluations}")
             status = {}
             if lost:
                 reason = f"dopri5 failed on {lost} of {settings.n} samples (step size vanished or {settings.max_nfe} NFE spent)"
                 status = {"status": "diverged", "reason": reason}
-            mean = field.evaluations / settings.n
+            mean = evaluations / settings.n
             for metric, value in (("nfe", mean), ("nfe_std_over_samples", spent.std().item()), ("nfe_max", spent.max().item())):
                 job.add(metric, None if lost else value, "evaluations", nfe=mean, **per_sample, **status)
             std = None if lost else standard_deviation(samples)
             job.add("sample_std", std, "model units", nfe=mean, **per_sample, **status)
 
-            seconds = watch.seconds / settings.n
-            job.add("sample_seconds", None if lost else seconds, "s", nfe=mean, **per_sample, **status)
+            job.add("sample_seconds", None if lost else seconds / settings.n, "s", nfe=mean, **per_sample, **status)
 
             counted = model.field()
             x0 = base_noise(seed, range(settings.shared_batch), dataset.shape, objective.path.base_std, job.device)

@@ -1,5 +1,6 @@
 """Stage ``train``: one method on one data set with one seed."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     about = {"spec": spec, "code": job.code_hash, "data": content, "versions": json.loads(versions())}
     parameters = sum(p.numel() for p in network.parameters())
 
-    with CheckpointFolder(checkpoints / key, about) as folder:
-        if not folder.latest.exists():
+    folder = CheckpointFolder(checkpoints / key, about)
+    with folder if job.group.main else contextlib.nullcontext():
+        job.group.wait()  # nobody reads a checkpoint before the lock is held
+        if job.group.main and not folder.latest.exists():
             for line in not_gone_on_from(folder.folder, about):
                 job.console.say(line)
         tracker.open(parameters=parameters)
@@ -54,9 +57,22 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
                 tracker.log(done, {"loss": loss, "learning_rate": rate})
 
         outcome = train(
-            objective, network, dataset, settings, spec["seed"], folder, key, job.device, on_log, tracker.flush, on_resume
+            objective,
+            network,
+            dataset,
+            settings,
+            spec["seed"],
+            folder,
+            key,
+            job.device,
+            on_log,
+            tracker.flush,
+            on_resume,
+            job.group,
         )
         progress.close()
+    if not job.group.main:
+        return
 
     for complaint in outcome.complaints:
         job.console.say(f"warning: {complaint}; went on from {'the one before it' if outcome.resumed_from else 'the start'}")

@@ -110,7 +110,11 @@ def train(
             outcome.seconds = state["seconds"]
             losses = list(state["losses"].to(device))
             on_resume(outcome.step, outcome.curve)
-        group.wait()  # all have read what only the first will write
+        # All have read, so the first may write.
+        if float(group.mean(torch.tensor([float(outcome.step)], device=device))) != outcome.step:
+            raise CheckpointError(
+                f"the processes read different checkpoints in {checkpoints.folder}; it must be a folder that all of them see"
+            )
 
         before, began = outcome.seconds, time.monotonic()
 

@@ -55,7 +55,7 @@ class Step:
         self._runner: Any = torch.compile(network, dynamic=False) if settings.compile else network
         if group.size > 1:
             ids = [device] if device.type == "cuda" else None
-            self._runner = DistributedDataParallel(self._runner, device_ids=ids, broadcast_buffers=False)
+            self._runner = DistributedDataParallel(self._runner, device_ids=ids)
         self._autocast = precision.AUTOCAST.get(settings.precision)
 
     @property

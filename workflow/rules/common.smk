@@ -62,6 +62,15 @@ def train_code(w):
     return code(specs.code_stage(spec), spec)
 
 
+def processes(w):
+    """How many processes train a model: one, unless the config says more, and always one for an oracle."""
+    return specs.processes(specs.train(settings, w.dataset, w.method, int(w.seed)))
+
+
+def launcher(w):
+    return specs.launcher(processes(w))
+
+
 def model_spec(stage):
     """A params function for a stage of one model."""
     return lambda w: canonical(specs.evaluate(stage, settings, w.dataset, w.method, int(w.seed)))

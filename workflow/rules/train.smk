@@ -1,4 +1,5 @@
 # One training per data set, method and seed.
+# With several processes torchrun starts them, each with its share of the threads and a GPU of its own.
 # Checkpoints are not declared as output: Snakemake deletes the outputs of a job that is killed.
 
 
@@ -23,14 +24,15 @@ rule train:
         out=subpath(output.rows, parent=True),
         checkpoints=CHECKPOINTS,
         tracking=MLFLOW,
-    threads: 1
+        launcher=launcher,
+    threads: processes
     resources:
-        gpu=GPU,
+        gpu=lambda w: GPU * processes(w),
     # The longest jobs first, so that two cores end together.
     priority: 10
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench train --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
+        "{params.launcher} fmbench train --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
         " --checkpoints {params.checkpoints:q} --tracking {params.tracking:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"

@@ -1,0 +1,246 @@
+"""A training step of ours against torchcfm's network and the step of its examples, on equal sizes, batch, loss and optimiser.
+
+Ours is an iteration of the training loop without its log: indices, batch, dequantisation, noise and times, learning rate,
+forward, backward, Adam, average. Theirs: a batch of float32 images by random indices, its matcher, its network, the mean square,
+Adam as torch makes it, a scheduler, and an average tensor by tensor. On the CPU: float32, one thread, and the processor's time,
+which other jobs do not add to. On a GPU (--device cuda) also the paper's CIFAR-10 network in bf16 and compiled, and its share of
+the rate of matrix products measured there.
+"""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _peer import CIFAR10, MIDDLE, SMALL, difference, pair, random_data
+from _timing import arguments, in_turn, machine, show, write
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+from torchcfm import ConditionalFlowMatcher
+
+from fmbench.config import TrainingSettings
+from fmbench.data.prepared import DataSet
+from fmbench.methods import METHODS
+from fmbench.networks.mlp import MLP
+from fmbench.objectives import build
+from fmbench.training.batches import Batches
+from fmbench.training.schedule import learning_rate
+from fmbench.training.step import Step
+
+COLUMNS = ["work", "batch", "parameters", "difference", "ours_ms", "theirs_ms", "ratio", "ratio_low", "ratio_high", "ours_per_s"]
+ITERATIONS = 1_000_000
+"""Of the schedule; never reached."""
+
+
+def ours_of(network: nn.Module, dataset: DataSet, settings: TrainingSettings, device: torch.device) -> Callable[[], Tensor]:
+    """The next iteration of the training loop."""
+    step, batches = Step(build(METHODS["fm_ot"]), network, settings, device), Batches(dataset, settings, 0, device)
+    if settings.compile:
+        step.compile(*batches.example())
+    number = 0
+
+    def iterate() -> Tensor:
+        nonlocal number
+        step.set_rate(learning_rate(number, ITERATIONS, settings.learning_rate, settings.warmup_iterations, settings.schedule))
+        loss = step(*batches(number))
+        number += 1
+        return loss
+
+    return iterate
+
+
+def theirs_of(
+    network: nn.Module, dataset: DataSet, settings: TrainingSettings, device: torch.device, run: Callable[..., Tensor]
+) -> Callable[[], None]:
+    """A step as torchcfm's examples have it."""
+    network.to(device).train()
+    average = copy.deepcopy(network)
+    matcher = ConditionalFlowMatcher(sigma=0.0)
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    warmup = settings.warmup_iterations
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(step, warmup) / warmup)
+    samples = torch.from_numpy(np.array(dataset.train)).to(device).float()
+    samples = samples / 127.5 - 1 if dataset.is_images else samples
+
+    def iterate() -> None:
+        optimiser.zero_grad()
+        x1 = samples[torch.randint(len(samples), (settings.batch_size,), device=device)]
+        x0 = torch.randn_like(x1)
+        t, x, u = matcher.sample_location_and_conditional_flow(x0, x1)
+        loss = torch.mean((run(network, t, x) - u) ** 2)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            values = network.state_dict()
+            for name, kept in average.state_dict().items():
+                kept.copy_(kept * settings.ema_decay + values[name] * (1 - settings.ema_decay))
+
+    return iterate
+
+
+def compare(
+    work: str,
+    networks: tuple[nn.Module, nn.Module],
+    dataset: DataSet,
+    settings: TrainingSettings,
+    device: torch.device,
+    rounds: int,
+) -> tuple[dict[str, Any], Callable[[], Tensor]]:
+    """Both steps in turn; ours is given back for a profile."""
+    ours, theirs = networks[0].to(device), networks[1].to(device)
+    apart = difference(ours, theirs, torch.randn(4, *dataset.shape, device=device))
+    parameters = sum(p.numel() for p in ours.parameters())
+
+    def run(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            return network(t, x).float()
+
+    mine = ours_of(ours, dataset, settings, device)
+    other = theirs_of(theirs, dataset, settings, device, run)
+    steps = 10 if device.type == "cuda" else 1  # so that a GPU is waited for once in ten steps only
+
+    def several(step: Callable[[], Any]) -> Callable[[], None]:
+        def steps_and_wait() -> None:
+            for _ in range(steps):
+                step()
+            _finish(device)
+
+        return steps_and_wait
+
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    timed = in_turn(several(mine), several(other), rounds, clock=clock)
+    timed |= {key: timed[key] / steps for key in ("ours_ms", "theirs_ms")}
+    row = {"work": work, "batch": settings.batch_size, "parameters": parameters, "difference": apart, **timed}
+    return row | {"ours_per_s": 1e3 * settings.batch_size / timed["ours_ms"]}, mine
+
+
+def shares(work: str, step: Callable[[], Tensor], device: torch.device, steps: int = 5) -> list[dict[str, Any]]:
+    """Where the time of our step goes: operations of torch by their own time, and Python and the rest."""
+    for _ in range(3):
+        step()
+    cuda = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        _finish(device)
+        wall = 1e6 * (time.perf_counter() - began)
+    groups: dict[str, float] = {}
+    for event in found.key_averages():
+        spent = event.self_device_time_total if cuda else event.self_cpu_time_total
+        name = next(
+            (group for group, words in GROUPS.items() if any(word in event.key.lower() for word in words)), "other operations"
+        )
+        groups[name] = groups.get(name, 0.0) + spent
+    groups["between operations (Python)" if not cuda else "idle"] = max(0.0, wall - sum(groups.values()))
+    ordered = sorted(groups.items(), key=lambda item: -item[1])
+    return [{"work": work, "where": name, "share": spent / wall} for name, spent in ordered if spent > 0.005 * wall]
+
+
+GROUPS = {
+    "optimiser and average": ("adam", "foreach", "lerp"),
+    "norms": ("norm",),
+    "convolutions": ("conv", "cudnn", "implicit", "wgrad", "dgrad", "fprop", "xmma"),
+    "attention": ("attention", "flash", "fmha"),
+    "matrix products": ("addmm", "::mm", "matmul", "linear", "gemm", "bmm", "cutlass"),
+    "random numbers": ("rand", "normal_", "uniform_", "distribution"),
+    "copies": ("copy", "cat", "clone", "contiguous", "memcpy", "memset", "fill_", "zero_"),
+    "indices": ("index", "gather", "scatter", "arange"),
+}
+"""Operations by what their names hold, the first that fits."""
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def matrix_rate(device: torch.device, size: int = 8192) -> float:
+    """Operations a second of a product of two square bf16 matrices, the best of several."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = float("inf")
+    for _ in range(20):
+        _finish(device)
+        began = time.perf_counter()
+        for _ in range(5):
+            a @ b
+        _finish(device)
+        best = min(best, (time.perf_counter() - began) / 5)
+    return 2 * size**3 / best
+
+
+def step_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Operations of a sample's forward and backward pass, counted on tensors without storage."""
+    with torch.device("meta"):
+        network = copy.deepcopy(network).to("meta")
+        counter = FlopCounterMode(display=False)
+        with counter:
+            network(torch.zeros(1), torch.zeros(1, *shape)).sum().backward()
+    return int(counter.get_total_flops())
+
+
+def large(
+    folder: Path, device: torch.device, rounds: int, network: dict[str, Any], batches: tuple[int, ...]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A network in bf16, ours eager and compiled against theirs eager, and the share of the rate of matrix products."""
+    shape, rate, rows, profiles = (3, 32, 32), matrix_rate(device), [], []
+    dataset = random_data(shape, folder)
+    flops = step_flops(pair(shape, network)[0], shape)
+    for batch in batches:
+        for compiled in (False, True):
+            settings = TrainingSettings(
+                iterations=ITERATIONS,
+                batch_size=batch,
+                learning_rate=5e-4,
+                warmup_iterations=45_000,
+                ema_decay=0.9999,
+                precision="bf16",
+                compile=compiled,
+            )
+            work = f"CIFAR-10 network, bf16{', compiled' if compiled else ''}"
+            row, step = compare(work, pair(shape, network), dataset, settings, device, rounds)
+            row |= {"gflop_per_image": flops / 1e9, "matrix_tflops": rate / 1e12}
+            rows.append(row | {"share_of_matrix_rate": row["ours_per_s"] * flops / rate})
+            profiles += shares(f"{work}, batch {batch}", step, device)
+    return rows, profiles
+
+
+def main() -> None:
+    options = arguments(__doc__, devices=True)
+    before, device = machine(), torch.device(options.device)
+    rows: list[dict[str, Any]] = []
+    profiles: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for work, shape, network, batch in (
+            ("U-Net, 32 channels", (3, 32, 32), MIDDLE, 32),
+            ("digits' U-Net", (1, 8, 8), SMALL, 64),
+            ("MLP of 5 x 192", (2,), None, 256),
+        ):
+            settings = TrainingSettings(
+                iterations=ITERATIONS, batch_size=batch, learning_rate=1e-3, warmup_iterations=100, ema_decay=0.999
+            )
+            mlp = MLP((2,), width=192, depth=5)
+            networks = (mlp, copy.deepcopy(mlp)) if network is None else pair(shape, network)
+            row, step = compare(work, networks, random_data(shape, Path(folder) / work), settings, device, options.rounds)
+            rows.append(row)
+            profiles += shares(work, step, device)
+        show(rows, COLUMNS)
+        tables = {"train_step": rows, "where": profiles}
+        if device.type == "cuda":
+            tables["large"], more = large(Path(folder) / "large", device, options.rounds, CIFAR10, (128, 256))
+            print()
+            show(tables["large"], [*COLUMNS, "gflop_per_image", "matrix_tflops", "share_of_matrix_rate"])
+            profiles += more
+        print()
+        show(profiles, ["work", "where", "share"])
+    write(options.out, before, tables)
+
+
+if __name__ == "__main__":
+    main()

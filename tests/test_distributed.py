@@ -1,0 +1,202 @@
+"""Several processes at one training: the numbers of one, to rounding; one writes; one that fails ends all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import together
+import torch
+from filelock import FileLock
+from outsider import command, tall_images
+from torch import Tensor
+
+from fmbench import specs
+from fmbench.config import canonical, parse
+from fmbench.data.writer import write
+from fmbench.distributed import ALONE, Group
+from fmbench.files import read_json
+from fmbench.records import read_table
+
+TESTS = Path(__file__).parent
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def launch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Two processes, as torchrun starts them."""
+    paths = [str(TESTS), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*LAUNCH, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def stages(folder: Path) -> None:
+    """An oracle of the digits, and what one process makes of it: of three batches each, the last of them short."""
+    settings = {
+        "data": "digits",
+        "network": {"kind": "unet", "channels": 8},
+        "evaluation": {
+            "sample": {"n": 50, "batch": 20, "rtol": 1e-2, "atol": 1e-2, "shared_batch": 4},
+            "features": {"epochs": 1, "batch": 20, "reference_n": 100, "infinity": None},
+        },
+    }
+    method = {"name": "near", "path": "ot", "oracle": {"points": 20, "bandwidth": 0.3}}
+    config = parse({"datasets": ["digits"], "methods": [method], "settings": {"digits": settings}})
+    model = ("digits", "near", 0)
+
+    def run(stage: str, spec: Any, *folders: str) -> None:
+        (folder / f"{stage}.json").write_text(json.dumps(spec))
+        said = command(stage, "--spec", canonical(spec), *(a if i % 2 == 0 else folder / a for i, a in enumerate(folders)))
+        assert said.code == 0, said.err
+
+    run("prepare", specs.prepare(config, "digits"), "--out", "digits")
+    run("train", specs.train(config, *model), "--data", "digits", "--out", "model", "--checkpoints", "none")
+    run("features", specs.features(config, "digits"), "--data", "digits", "--out", "features")
+    run("sample", specs.evaluate("sample", config, *model), "--data", "digits", "--model", "model", "--out", "sample-1")
+    quality = specs.evaluate("quality", config, *model)
+    folders = ("--data", "digits", "--samples", "sample-1", "--features", "features", "--out", "quality-1")
+    run("quality", quality, *folders)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    write(tall_images(train=24, test=6), folder / "tall", {"dataset": "tall"})
+    stages(folder)
+    said = launch(TESTS / "together.py", folder)
+    assert said.returncode == 0, said.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(folder) -> list[dict[str, Any]]:
+    """What each of the two processes saw."""
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+def flat(state: dict[str, Tensor]) -> Tensor:
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def test_a_process_alone_is_a_group():
+    assert (ALONE.rank, ALONE.size, ALONE.main) == (0, 1, True)
+    assert ALONE.part(10) == slice(0, 10)
+    x = torch.tensor([1.0, 2.0])
+    assert ALONE.mean(x) is x
+    assert list(ALONE.map(lambda i: i**2, range(4))) == [0, 1, 4, 9]
+    ALONE.wait()
+    ALONE.close()
+    assert not Group(1, 2).main
+
+
+def test_the_processes_share_what_there_is_to_do(seen):
+    assert [(s["rank"], s["size"]) for s in seen] == [(0, 2), (1, 2)]
+    assert [s["part"] for s in seen] == [[0, 5], [5, 10]]
+    for s in seen:
+        assert s["mean"][:2].tolist() == [1.0, 0.5] and s["mean"][2].isnan()
+        assert s["map"] == [0, 1, 4, 9, 16, 25, 36]
+    assert [s["mine"] for s in seen] == [[0, 2, 4, 6], [1, 3, 5]]
+
+
+@pytest.mark.parametrize("name", list(together.VARIANTS))
+def test_two_processes_train_as_one_does(name, seen, folder):
+    (curve, reason, snapshots, state, averages), second = (s[name] for s in seen)
+    assert (curve, reason, snapshots) == (second[0], "", [4, 8, 12]) == (curve, second[1], second[2])
+    assert torch.equal(flat(state), flat(second[3]))
+    assert torch.equal(flat(averages[0.5]), flat(second[4][0.5]))
+    alone, net = together.run(folder, f"{name}-1", **together.VARIANTS[name])
+    # fp16 rounds each share of a gradient to 11 bits.
+    tolerance = 1e-2 if name == "fp16" else 1e-5
+    assert [entry[0] for entry in curve] == [entry[0] for entry in alone.curve] == [3, 6, 9, 12]
+    for (_, a, _), (_, b, _) in zip(alone.curve, curve, strict=True):
+        assert b == pytest.approx(a, rel=tolerance)
+    torch.manual_seed(11)
+    start = flat(together.UNet((3, 6, 4), channels=8, channels_multiple=(1, 2), depth=1, head_channels=8).state_dict())
+    end = flat(net.state_dict())
+    # Adam turns the rounding of a gradient near zero into a step of its own.
+    assert (flat(state) - end).norm() < (0.3 if name == "fp16" else 0.02) * (end - start).norm()
+
+
+def test_two_processes_resume_to_the_bit(seen):
+    for s in seen:
+        resumed_from, curve, state = s["killed"]
+        assert resumed_from == 4 and curve == s["plain"][0]
+        assert torch.equal(flat(state), flat(s["plain"][3]))
+
+
+def test_a_loss_gone_bad_in_one_process_ends_all(seen):
+    for s in seen:
+        reason, step, state = s["diverged"]
+        assert "the loss became nan at iteration 7 " in reason and step == 4
+        assert torch.equal(flat(state), flat(seen[0]["diverged"][2]))
+
+
+@pytest.mark.parametrize("stage", ["sample", "quality"])
+def test_two_processes_measure_what_one_does(stage, seen, folder):
+    one, two = (sorted(p.name for p in (folder / f"{stage}-{n}").iterdir()) for n in (1, 2))
+    assert one == two
+    for name in one:
+        if name != "rows.parquet":
+            assert (folder / f"{stage}-1" / name).read_bytes() == (folder / f"{stage}-2" / name).read_bytes()
+    mine, theirs = (read_table(folder / f"{stage}-{n}" / "rows.parquet").to_pylist() for n in (1, 2))
+    assert [row["metric"] for row in mine] == [row["metric"] for row in theirs] and len(mine) > 3
+    for a, b in zip(mine, theirs, strict=True):
+        if a["metric"] != "sample_seconds":
+            assert a | {"code_hash": ""} == b | {"code_hash": ""}
+            assert a["status"] == "ok", a
+
+
+# The command
+
+
+def job(tmp_path: Path, processes: int) -> tuple[dict[str, Any], list[str | Path]]:
+    settings = {
+        "data": {"source": "checkerboard", "parameters": {"train": 60, "test": 20}},
+        "network": {"kind": "mlp", "width": 8, "depth": 1},
+        "training": {"iterations": 8, "batch_size": 6, "log_every": 2},
+    }
+    config = parse({"datasets": ["board"], "methods": ["fm_ot"], "settings": {"board": settings}, "processes": processes})
+    data = tmp_path / "board"
+    if not data.exists():
+        assert command("prepare", "--spec", canonical(specs.prepare(config, "board")), "--out", data).code == 0
+    spec = specs.train(config, "board", "fm_ot", 0)
+    return spec, ["--spec", canonical(spec), "--data", data, "--checkpoints", tmp_path / "checkpoints", "--progress", "lines"]
+
+
+def test_the_command_by_two_processes(tmp_path):
+    """One writes; and where one fails, as the first does on finding the lock held, all end with its message."""
+    spec, arguments = job(tmp_path, 2)
+    log = tmp_path / "log"
+    train = ["-m", "--", "fmbench", "train", *arguments, "--threads", "2"]
+    said = launch(*train, "--out", tmp_path / "two", "--log", log)
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.count("8 iterations in") == log.read_text().count("8 iterations in") == 1
+    assert read_json(tmp_path / "two" / "config.json")["spec"] == spec
+    rows = {row["metric"]: row for row in read_table(tmp_path / "two" / "rows.parquet").to_pylist()}
+    assert rows["images_seen"]["value"] == 48 and rows["iterations"]["threads"] == 1
+
+    (checkpoints,) = (tmp_path / "checkpoints").iterdir()
+    with FileLock(checkpoints / "lock"):
+        said = launch(*train, "--out", tmp_path / "other")
+    assert said.returncode != 0
+    assert said.stderr.count("fmbench: error: another process is training into") == 1
+    assert not (tmp_path / "other").exists()
+
+    _, arguments = job(tmp_path, 1)
+    assert command("train", *arguments, "--out", tmp_path / "one").code == 0
+    curves = [read_table(tmp_path / name / "curve.parquet").to_pydict()["loss"] for name in ("one", "two")]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(("processes", "started"), [(2, 1), (1, 3)])
+def test_a_training_started_by_another_number_of_processes(processes, started, tmp_path, monkeypatch):
+    _, arguments = job(tmp_path, processes)
+    monkeypatch.setenv("WORLD_SIZE", str(started))
+    said = command("train", *arguments, "--out", tmp_path / "out")
+    how = {2: "torchrun --standalone --nproc-per-node 2 -m -- fmbench train", 1: "python -m fmbench train"}[processes]
+    assert said.code == 2
+    assert f"the number of processes of this job is {processes}, not {started}; start it by {how}" in said.err

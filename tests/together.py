@@ -1,0 +1,127 @@
+"""What each of several processes does for test_distributed.py, in one launch: torchrun starts this file.
+
+``together.py FOLDER``: FOLDER has a prepared data set ``tall``; each process leaves ``{rank}.pt`` there.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmbench.checkpoint import CheckpointFolder
+from fmbench.config import TrainingSettings
+from fmbench.data.prepared import read
+from fmbench.distributed import ALONE, Group, join
+from fmbench.files import read_json
+from fmbench.methods import METHODS
+from fmbench.networks.unet import UNet
+from fmbench.objectives import Objective, build
+from fmbench.progress import Console
+from fmbench.stages.common import Job
+from fmbench.training.loop import Outcome, train
+
+SETTINGS = TrainingSettings(
+    iterations=12,
+    batch_size=12,
+    learning_rate=1e-4,
+    schedule="constant",
+    checkpoint_every=4,
+    log_every=3,
+    flips=True,
+    more_ema_decays=[0.5],
+    snapshots=3,
+)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "micro": {"accumulation": 3, "clip_norm": 0.5, "resident_mib": 0},
+    "fp16": {"precision": "fp16", "accumulation": 2},
+}
+
+
+STAGES = {"sample": ("digits", "model"), "quality": ("digits", "sample-1", "features")}
+"""Stages shared by the processes, and the folders they read."""
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+class Spoiled:
+    """An objective that misbehaves at one of its calls: raises, or multiplies the loss."""
+
+    def __init__(self, objective: Objective, at: int = -1, value: float | None = None) -> None:
+        self.objective, self.at, self.value, self.call = objective, at, value, 0
+
+    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+        call, self.call = self.call, self.call + 1
+        if call == self.at and self.value is None:
+            raise Interrupted
+        return self.objective.loss(network, x0, x1, u) * (self.value if call == self.at and self.value is not None else 1.0)
+
+
+def run(folder: Path, name: str, group: Group = ALONE, objective: Any = None, **changes: Any) -> tuple[Outcome, nn.Module]:
+    """A training of ``folder/tall`` with its checkpoints in ``folder/name``."""
+    torch.manual_seed(11)
+    dataset = read(folder / "tall")
+    net = UNet(dataset.shape, channels=8, channels_multiple=(1, 2), depth=1, head_channels=8)
+    checkpoints = CheckpointFolder(folder / name)
+    outcome = train(
+        objective or Spoiled(build(METHODS["fm_ot"])),
+        net,
+        dataset,
+        SETTINGS.model_copy(update=changes),
+        5,
+        checkpoints,
+        "key",
+        torch.device("cpu"),
+        lambda *_: None,
+        lambda: None,
+        group=group,
+    )
+    return outcome, net
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    group = join(torch.device("cpu"))
+    seen: dict[str, Any] = {"rank": group.rank, "size": group.size}
+    part = group.part(10)
+    seen["part"] = [part.start, part.stop]
+    seen["mean"] = group.mean(torch.tensor([1.0, float(group.rank), float("nan") if group.rank else 2.0]))
+    mine: list[int] = []
+    seen["map"] = list(group.map(lambda i: (mine.append(i), i**2)[1], range(7)))  # type: ignore[func-returns-value]
+    seen["mine"] = mine
+
+    for name, changes in VARIANTS.items():
+        outcome, net = run(folder, f"{name}-2", group, **changes)
+        seen[name] = (outcome.curve, outcome.reason, outcome.snapshots, net.state_dict(), outcome.averages)
+
+    # Killed between two checkpoints, and gone on.
+    try:
+        run(folder, "killed", group, Spoiled(build(METHODS["fm_ot"]), 6))
+    except Interrupted:
+        group.wait()
+    outcome, net = run(folder, "killed", group)
+    seen["killed"] = (outcome.resumed_from, outcome.curve, net.state_dict())
+
+    # Only the second process sees a loss that is not a number.
+    spoiled = Spoiled(build(METHODS["fm_ot"]), 7, float("nan") if group.rank else 1.0)
+    outcome, net = run(folder, "diverged", group, spoiled)
+    seen["diverged"] = (outcome.reason, outcome.step, net.state_dict())
+
+    # Stages, of a model that the test has made.
+    for stage, folders in STAGES.items():
+        spec = read_json(folder / f"{stage}.json")
+        job = Job(spec, Console(stage, "none"), torch.device("cpu"), "code", group=group)
+        importlib.import_module(f"fmbench.stages.{stage}").run(job, *(folder / name for name in folders), folder / f"{stage}-2")
+        seen[stage] = len(job.rows)
+
+    torch.save(seen, folder / f"{group.rank}.pt")
+    group.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
