@@ -36,6 +36,25 @@ def test_an_mlp_by_hand(tmp_path):
     assert found["activation_mib"] * 2**20 == pytest.approx(4 * (3 + 10 + 10))
 
 
+def test_the_evaluations_that_figures_are_drawn_from_are_counted(tmp_path):
+    """More of each costs what it says, for a model: cells by their NFE, adaptive solves by an assumed number."""
+
+    def petaflop(**evaluation):
+        settings = config().model_dump()
+        settings["settings"]["board"]["evaluation"] = evaluation
+        settings["methods"] = ["fm_ot"]
+        found = run(parse(settings), tmp_path)
+        return found["evaluate_pflop"] * 1e6 / found["forward_gflop"] / found["models"]
+
+    before = petaflop()
+    some = {"n": 100, "nfe": [4], "solvers": ["euler"]}
+    no_budget = petaflop(budget=some) - 100 * 4
+    assert petaflop(budget={"n": 100, "nfe": [8, 12], "solvers": ["euler", "rk4"]}) == pytest.approx(no_budget + 100 * 40)
+    per_sample = plan.ADAPTIVE_NFE
+    assert petaflop(along={"n": 266}) - before == pytest.approx(10 * 5 * per_sample)  # five snapshots
+    assert petaflop(states={"n": 4300}) - before == pytest.approx(300 * per_sample / 3)  # of the first of three seeds
+
+
 def test_oracles_cost_no_training(tmp_path):
     assert run(config(["fm_ot", "oracle_vp"]), tmp_path)["models"] == 3
     with pytest.raises(ConfigError, match="trains nothing"):

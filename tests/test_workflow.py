@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fmbench.names import FIGURES
+from fmbench.names import FIGURES, JOINED
 
 pytestmark = pytest.mark.workflow
 
@@ -222,12 +222,15 @@ def test_table_4_is_drawn_from_trained_methods_on_images_and_table_1_without_it(
     project.configure(datasets=["checkerboard", "digits"], methods=["ddpm", "fm_ot", "oracle_ot"], settings=settings)
     planned = project.planned("results/table4.csv")
     assert planned == Counter({"prepare": 1, "train ddpm": 1, "train fm_ot": 1, "draws ddpm": 1, "draws fm_ot": 1, "table4": 1})
-    assert "draws" not in " ".join(project.planned("results/table1.csv"))
+    table = " ".join(project.planned("results/table1.csv"))
+    assert not [stage for stage in ("draws", "along", "budget", "states", "join") if stage in table]
     whole = project.planned("all")
     assert {rule for rule in whole if rule.startswith("draws")} == {"draws ddpm", "draws fm_ot"}
     assert whole["theory"] == whole["table4"] == whole["table1"] == 1 and whole["train oracle_ot"] == 2
-    assert whole["figure"] == len(FIGURES)
+    assert whole["figure"] == len(FIGURES) and whole["join"] == len(JOINED)
     assert whole["claims"] == whole["table2"] == whole["table3"] == 1
+    assert [whole[f"{stage} oracle_ot"] for stage in ("along", "budget", "states")] == [0, 2, 2]
+    assert [whole[f"{stage} fm_ot"] for stage in ("along", "budget", "states")] == [2, 2, 2]
     assert {"table4", "theory", "collect"} <= set(project.planned("results/claims.csv"))
     project.configure()
     assert not {"table4", "draws ddpm"} & set(project.planned("all"))  # there are no images

@@ -11,14 +11,22 @@ from fmbench.cache import Cache
 from fmbench.config import BudgetSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.provenance import versions
-from fmbench.records import BUDGET_PREVIEWS, DIVERGED, PREVIEW_POINTS, previews, read_rows, read_table, write_rows, write_table
+from fmbench.records import (
+    BUDGET_IMAGES,
+    BUDGET_PREVIEWS,
+    DIVERGED,
+    PREVIEW_POINTS,
+    previews,
+    read_rows,
+    read_table,
+    write_rows,
+    write_table,
+)
 from fmbench.stages.common import Job
 from fmbench.stages.judge import Judge, load_judge
 from fmbench.stages.models import load_model
 from fmbench.stages.quality import load_samples
 from fmbench.stages.solves import fixed
-
-IMAGES = 16
 
 
 def run(
@@ -40,7 +48,7 @@ def run(
     cells, n = settings.cells(), settings.n
     shown = settings.shown
     if shown is None:
-        shown = IMAGES if dataset.is_images else PREVIEW_POINTS
+        shown = BUDGET_IMAGES if dataset.is_images else PREVIEW_POINTS
     shown = min(shown, n)
     columns = {"n": n, "batch": min(settings.batch, n)}
     if model.reason:

@@ -24,8 +24,7 @@ from fmbench.errors import ConfigError, DataError
 from fmbench.extractors import make_extractor
 from fmbench.names import sample_shape
 from fmbench.objectives import build
-from fmbench.records import PREVIEW_POINTS
-from fmbench.stages import states
+from fmbench.records import PREVIEW_POINTS, STATES_IMAGES
 from fmbench.stages.common import initial_network
 from fmbench.training.step import Step
 from fmbench.weights import problem
@@ -178,9 +177,9 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     else:
         evaluations += n_test * ADAPTIVE_NFE * _likelihood_passes(evaluation.likelihood, shape)
     evaluations += evaluation.budget.n * sum(cell.nfe for cell in evaluation.budget.cells())
-    evaluations += evaluation.along.n * training.snapshots * ADAPTIVE_NFE
+    evaluations += evaluation.along.n * len(training.snapshot_steps()) * ADAPTIVE_NFE
     # States on the way are of the first seed only.
-    on_the_way = evaluation.states.n or (states.IMAGES if len(shape) == 3 else PREVIEW_POINTS)
+    on_the_way = evaluation.states.n or (STATES_IMAGES if len(shape) == 3 else PREVIEW_POINTS)
     evaluations += on_the_way * ADAPTIVE_NFE // len(config.seeds)
     if len(shape) == 3:
         draws = evaluation.draws
@@ -244,19 +243,24 @@ def _extraction(config: Config, name: str, shape: tuple[int, ...], sizes: tuple[
         notes.append("features of the data's own images are left out: how many there are is known once they are prepared")
     else:
         images += min(sizes[0], settings.reference_n or sizes[0]) + sizes[1]
+    # Along training and at few evaluations there is the main distance alone, of the first extractor.
+    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    more = sum(len(config.training(name, m).snapshot_steps()) for m in trained) * evaluation.along.n * len(config.seeds)
+    more += (len(evaluation.budget.cells()) + 1) * evaluation.budget.n * len(config.methods) * len(config.seeds)
     total = 0
-    for part in settings.extractors():
+    for i, part in enumerate(settings.extractors()):
+        judged = images + (0 if i else more)
         if part.extractor == "inception":
             from fmbench.inception import SIZE, build
 
             with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
                 build()(torch.zeros(1, 3, SIZE, SIZE))
-            total += images * int(counter.get_total_flops())
+            total += judged * int(counter.get_total_flops())
         elif part.extractor == "efficientnet_lite0" and not problem(part.extractor, part.options):
             extractor = make_extractor(part.extractor, "cpu", **part.options)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 extractor(torch.zeros(1, *shape, dtype=torch.uint8))
-            total += images * int(counter.get_total_flops())
+            total += judged * int(counter.get_total_flops())
         else:
             notes.append(f"the feature extractor {part.extractor} is not counted")
     return total, notes

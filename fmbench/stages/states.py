@@ -7,12 +7,10 @@ import pyarrow as pa
 
 from fmbench.config import StatesSettings
 from fmbench.data.prepared import read
-from fmbench.records import PREVIEW_POINTS, STATES, previews, write_table
+from fmbench.records import PREVIEW_POINTS, STATES, STATES_IMAGES, previews, write_table
 from fmbench.stages.common import Job
 from fmbench.stages.models import load_model
 from fmbench.stages.stops import stops
-
-IMAGES = 8
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
@@ -25,7 +23,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     dataset = read(data)
     settings = StatesSettings.model_validate(job.spec["settings"])
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
-    n = settings.n or (IMAGES if dataset.is_images else PREVIEW_POINTS)
+    n = settings.n or (STATES_IMAGES if dataset.is_images else PREVIEW_POINTS)
     pieces = []
     if model.reason:
         job.console.say(f"skipped, training diverged: {model.reason}")
