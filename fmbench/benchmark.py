@@ -71,7 +71,8 @@ def codes(config: Config, rows: Iterable[dict[str, Any]]) -> dict[str, list[str]
                 spec = specs.train(config, row["dataset"], row["method"], 0)
                 if name == "train":
                     name = specs.code_stage(spec)
-                name = " ".join([name, *sorted(set(specs.plugins(spec)))])
+                own = specs.plugins(specs.code_specs(row["stage"], config, row["dataset"], row["method"], 0))
+                name = " ".join([name, *sorted(set(own))])
             groups[owner] = name
         found.setdefault(groups[owner], set()).add(row["code_hash"])
     return {name: sorted(hashes) for name, hashes in sorted(found.items())}

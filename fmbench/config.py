@@ -419,7 +419,7 @@ class BudgetSettings(FixedStepSettings):
 class StatesSettings(Settings):
     """States on the way from noise to data (Fig. 4 left, 6 and 9 of Lipman et al. 2023), by the adaptive solver."""
 
-    n: Count | None = Field(None, description="null for 8 images, or 4000 points: enough for a density")
+    n: Count | None = Field(None, description="null for 32 images, or 4000 points: enough for a density")
     batch: Count = 4000
     times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]], Field(min_length=1)] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0], description="0 is noise, 1 data; a path that ends sooner is shown at its end"

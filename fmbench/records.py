@@ -130,7 +130,7 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
 
 
 PREVIEW_POINTS, PREVIEW_IMAGES = 4000, 64
-BUDGET_IMAGES, STATES_IMAGES = 16, 8
+BUDGET_IMAGES, STATES_IMAGES = 16, 32
 PREVIEW = pa.schema(
     [
         ("dataset", pa.string()),

@@ -70,7 +70,7 @@ def test_everything_the_tests_and_benchmarks_import_is_a_dependency_or_an_extra_
 def named_by(requirements: list[str]) -> set[str]:
     """What may be imported where these are installed."""
     named = {re.split(r"[>=<\[]", d)[0].replace("-", "_").lower() for d in requirements}
-    return named | {"yaml", "sklearn", "skimage", "PIL", "matplotlib"}  # matplotlib comes with seaborn
+    return named | {"yaml", "sklearn", "skimage", "PIL", "matplotlib", "markdown_it"}  # matplotlib comes with seaborn
 
 
 def imported_by(*folders: str) -> set[str]:
@@ -160,6 +160,7 @@ def test_the_rules_are_found():
         "table4",
         "claims",
         "figure",
+        "page",
         "mlflow_summary",
         "mlflow_rebuild",
     }
@@ -168,7 +169,8 @@ def test_the_rules_are_found():
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_calls_the_command_of_its_name_with_options_that_it_has(rule):
     line = shell(rule)
-    match = re.match(r"python -m fmbench ([\w-]+) ", line)
+    # A training may be started by another program, for several processes.
+    match = re.match(r"(?:python -m|\{params\.launcher\}) fmbench ([\w-]+) ", line)
     assert match is not None and match[1] == rule.replace("_", "-")
     parameters = commands()[match[1]].params
     known = {option: parameter for parameter in parameters for option in parameter.opts}
@@ -185,7 +187,8 @@ def test_a_rule_is_thin_logged_and_quotes_what_it_passes(rule):
     assert "log:" in text and "conda:" in text and "--log {log:q}" in shell(rule)
     assert "run:" not in text and "script:" not in text
     unquoted = set(re.findall(r"{([\w.]+)}", shell(rule)))
-    assert unquoted <= {"threads", "params.code", "wildcards.figure"}  # numbers, a hash and a constrained name
+    # Numbers, a hash, a constrained name, and a command with its options, which are words of their own.
+    assert unquoted <= {"threads", "params.code", "wildcards.figure", "params.launcher"}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -203,7 +206,7 @@ def test_every_figure_has_a_rule_and_a_caption():
     common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
     assert re.search(r"from fmbench.names import .*\bFIGURES\b", common) and set(names.FIGURES) == set(FIGURES)
     reports = ROOT / "workflow" / "report"
-    captions = {*FIGURES, "table1", "table2", "table3", "table4", "claims", "equivalence", "workflow"}
+    captions = {*FIGURES, "table1", "table2", "table3", "table4", "claims", "equivalence", "page", "workflow"}
     assert {path.stem for path in reports.glob("*.rst")} == captions
     for name in captions:
         assert (reports / f"{name}.rst").read_text(encoding="utf-8").strip()
@@ -236,7 +239,7 @@ def test_the_rules_of_the_stages_give_the_code_and_the_spec_of_their_own_stage()
     for rule in ("sample", "likelihood", "draws", "sweep", "quality"):
         assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
     assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
-    own = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory")}
+    own = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory", "page", "join")}
     for rule, stage in (own | {"table1": "tables", "figure": "figures"}).items():
         assert f'code("{stage}"' in RULES[rule]
 

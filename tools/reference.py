@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parent.parent
 KEPT = [
     *(f"{name}.{kind}" for name in ("table1", "table2", "table3", "table4", "claims") for kind in ("csv", "md", "tex")),
+    "benchmark.json",
     "equivalence.csv",
-    "records.parquet",
-    "draws.parquet",
-    "settings.parquet",
-    "previews.parquet",
+    *(f"{name}.parquet" for name in ("records", "draws", "settings", "models", "curves", "previews")),
+    *(f"{name}.parquet" for name in ("along", "budget", "budget_previews", "states", "nfe")),
 ]
 BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
 
@@ -50,7 +49,7 @@ def keep(results: Path, out: Path) -> None:
 def readme_section(reference: Path) -> str:
     """The README's part on a reference run: its table and figures, and where they come from."""
     provenance = json.loads((reference / "provenance.json").read_text())
-    tables = "\n\n".join(_section(reference / f"table{number}.md") for number in (1, 4))
+    tables = "\n\n".join(_section(reference / f"{name}.md") for name in ("table1", "table4"))
     folder = reference.relative_to(ROOT).as_posix()
     versions = provenance["versions"][0]
     source = (

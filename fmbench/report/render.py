@@ -10,7 +10,10 @@ from fmbench.benchmark import config_of
 from fmbench.config import Config
 from fmbench.errors import DataError
 from fmbench.names import FIGURES
+from fmbench.report.claims import write_claims
 from fmbench.report.figures import write_figure
+from fmbench.report.table2 import write_table2
+from fmbench.report.table3 import write_table3
 from fmbench.report.table4 import write_table4
 from fmbench.report.tables import write_table1
 from fmbench.share import draws_files
@@ -25,6 +28,18 @@ class Rendered(NamedTuple):
 
 def _table1(results: Path, config: Config, out: Path) -> None:
     write_table1(results / "records.parquet", specs.table1(config), out)
+
+
+def _table2(results: Path, config: Config, out: Path) -> None:
+    write_table2(results / "records.parquet", out)
+
+
+def _table3(results: Path, config: Config, out: Path) -> None:
+    write_table3(results / "settings.parquet", out)
+
+
+def _claims(results: Path, config: Config, out: Path) -> None:
+    write_claims(results, out)
 
 
 def _table4(results: Path, config: Config, out: Path) -> None:
@@ -44,8 +59,11 @@ def _equivalence(results: Path, config: Config, out: Path) -> None:
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], None]]] = {
     "table1": (("records.parquet",), _table1),
+    "table2": (("records.parquet",), _table2),
+    "table3": (("settings.parquet",), _table3),
     "table4": ((), _table4),
     "equivalence": ((), _equivalence),
+    "claims": (("records.parquet",), _claims),
 }
 """Tables: the files below the results folder that each is made from, and what writes it from (results, config, CSV to write)."""
 

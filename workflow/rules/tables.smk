@@ -3,6 +3,7 @@
 # What the claims are tested on, of what this config makes.
 EVIDENCE = [
     "records.parquet",
+    *(f"{name}.parquet" for name in ("along", "budget", "states")),
     *(["draws.parquet"] if DEQUANTISED else []),
     "theory/fields.parquet",
     "theory/trajectories.parquet",
