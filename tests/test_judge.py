@@ -186,6 +186,13 @@ def test_floors_are_the_metrics_of_the_test_split(tall):
     assert set(UNITS) >= {m.metric.partition("/")[0] for m in judge.metrics()}
 
 
+def test_the_classifier_is_the_same_whatever_is_measured_with_it(tall, tmp_path):
+    features = {"epochs": 6, "batch_size": 8, "width": 4, "kid": {"subsets": 3}}
+    other = Judged(tmp_path, tall_images(train=60, test=20), "outsider:tall_images", features, train=60, test=20)
+    names = [read_json(j.folder / "extractor.json")["name"] for j in (tall, other)]
+    assert names[0] == names[1] == tall.judge().features
+
+
 def test_the_reference_is_computed_once_and_read_again(tall, tmp_path, monkeypatch):
     files = sorted(p.name for p in tall.folder.glob("reference-*"))
     assert files == sorted(part["reference"] for part in read_json(tall.folder / "extractor.json")["extractors"])

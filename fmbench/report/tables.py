@@ -182,9 +182,11 @@ def _tolerance(row: Any) -> str:
     return f"rtol = atol = {row.rtol:g}" if row.rtol == row.atol else f"rtol = {row.rtol:g}, atol = {row.atol:g}"
 
 
-def _by_method(rows: pd.DataFrame, digits: int) -> str:
+def _by_method(rows: pd.DataFrame, form: int | str) -> str:
+    """The mean over seeds of each method; ``form`` is a number of digits or a format."""
     groups = rows.groupby("method", sort=False).value.mean().items()
-    return ", ".join(f"{label(str(m))} {'-' if pd.isna(v) else format(v, f'.{digits}f')}" for m, v in groups)
+    form = f".{form}f" if isinstance(form, int) else form
+    return ", ".join(f"{label(str(m))} {'-' if pd.isna(v) else format(v, form)}" for m, v in groups)
 
 
 _ENERGY_SCALE = 1e4
@@ -284,11 +286,11 @@ def _distance_notes(mine: pd.DataFrame) -> list[str]:
     if kid.value.notna().any():
         real, spread = _metric(mine, "kid_floor"), _metric(mine, "kid_std").value.mean()
         against = kid.reference.iloc[0].partition("; ")[2]
-        notes.append(
-            f"{kernel} on the same features, 1e-3 (unbiased at every n; {against}, which spread by {1e3 * spread:.3g}): "
-            f"{_by_method(kid.assign(value=1e3 * kid.value), 3)}"
-            + (f"; real test against train {1e3 * real.value.iloc[0]:.3f}." if len(real) else ".")
-        )
+        # Published values are in 1e-3; of other features, whose scale is anybody's, no unit can be foretold.
+        scale, form = (1e3, ".3f") if proper else (1, ".3g")
+        text = f"{kernel} on the same features{', 1e-3' if proper else ''}, unbiased at every n ({against}, which spread by "
+        text += f"{scale * spread:{form}}): {_by_method(kid.assign(value=scale * kid.value), form)}"
+        notes.append(text + (f"; real test against train {scale * real.value.iloc[0]:{form}}." if len(real) else "."))
     covered = [_metric(mine, m) for m in ("precision", "recall")]
     if all(rows.value.notna().any() for rows in covered):
         row = covered[0].iloc[0]

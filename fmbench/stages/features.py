@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from fmbench.checkpoint import save_weights
-from fmbench.config import FeatureSettings
+from fmbench.config import FeatureSettings, settings_hash
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.extractors import Extractor, extract_batches
@@ -143,7 +143,10 @@ def _data_std(dataset: DataSet, rows: int = 4096) -> float:
 def _classifier(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> dict[str, Any]:
     """Train the classifier, write its weights, and describe it."""
     weights = out / "classifier.safetensors"
-    save_weights(weights, _train_classifier(job, dataset, settings), {"spec": job.config_hash})
+    # Only what the training depends on, or the name's hash would change with the settings of a metric.
+    trained = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "width")}
+    spec = {name: job.spec[name] for name in ("dataset", "data", "seed", "device")} | trained
+    save_weights(weights, _train_classifier(job, dataset, settings), {"spec": settings_hash(spec)})
     name = f"classifier({job.spec['dataset']}, {FEATURES} features, {sha256(weights)[:8]})"
     return {"name": name, "width": settings.width, "classes": dataset.manifest["classes"]}
 

@@ -34,6 +34,8 @@ rule features:
     threads: 1
     resources:
         gpu=GPU,
+    # Before the trainings: what is wrong with an extractor shall not show itself after hours.
+    priority: 20
     conda:
         "../../environment.yml"
     shell:
