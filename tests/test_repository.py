@@ -211,7 +211,7 @@ def test_every_figure_has_a_rule_and_a_caption():
     for name in captions:
         assert (reports / f"{name}.rst").read_text(encoding="utf-8").strip()
     used = set(re.findall(r'"../report/([^"]+)\.rst"', "".join(RULES.values())))
-    assert used == {"{figure}", "table1", "table2", "table3", "table4", "claims", "equivalence"}
+    assert used == {"{figure}", "table1", "table2", "table3", "table4", "claims", "equivalence", "page"}
 
 
 def test_a_figure_is_written_in_every_format_with_its_data():
