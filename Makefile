@@ -7,7 +7,7 @@ CORES ?= all
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: table1 all unlock reference test test-fast lint schema smoke mlflow mlflow-rebuild clean help
+.PHONY: table1 all report unlock reference test test-fast lint schema smoke mlflow mlflow-rebuild clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,6 +24,9 @@ table1: $(SET_UP)     ## the main job: results/table1.csv on the embedded data
 
 all: $(SET_UP)        ## Table 1 and every figure
 	$(BIN)/snakemake --cores $(CORES)
+
+report: all      ## everything in one HTML file: results/report.html
+	$(BIN)/snakemake --report results/report.html
 
 unlock: $(SET_UP)     ## after a kill: then give the same command again, and it goes on where it was
 	$(BIN)/snakemake --unlock
