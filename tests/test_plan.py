@@ -74,3 +74,13 @@ def test_the_command_prints_and_writes_the_same(tmp_path):
     written = json.loads(out.read_text())
     assert said.code == 0 and [p["dataset"] for p in written["datasets"]] == ["checkerboard", "digits"]
     assert f"{written['datasets'][1]['parameters']:,} parameters" in said.out
+
+
+def test_the_disk_by_hand():
+    values = config(["fm_ot", "oracle_vp"]).model_dump(exclude={"methods"})
+    values["settings"]["board"]["training"] |= {"snapshots": 3, "more_ema_decays": [0.5]}
+    values["settings"]["board"]["evaluation"]["sample"]["n"] = 7
+    settings = parse(values | {"methods": ["fm_ot", "oracle_vp"]})
+    # Two checkpoints of weights, two moments and two averages; the model, one more average, three snapshots twice.
+    weights = 2 * (1 + 2 + 2) + 1 + 1 + 2 * 3
+    assert plan.disk_bytes(settings, "board", (2,), 100) == 3 * (weights * 400 + 2 * 7 * 2 * 4)

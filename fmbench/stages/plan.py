@@ -25,6 +25,7 @@ from fmbench.objectives import build
 from fmbench.records import PREVIEW_POINTS
 from fmbench.stages import states
 from fmbench.stages.common import initial_network
+from fmbench.training.step import Step
 
 ADAPTIVE_NFE = 120
 """Evaluations of an adaptive solve that the estimate counts with; the paper's Table 1 has 122 (FM-OT) to 601 (ScoreFlow)."""
@@ -140,7 +141,7 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     activations = _activation_bytes(network, shape)
     training = config.training(name, trained[0])
     models = len(trained) * len(config.seeds)
-    state = 20 * parameters  # float32: weights, gradients, two moments, the average
+    state = 4 * (5 + len(training.more_ema_decays)) * parameters  # float32: weights, gradients, two moments, the averages
 
     evaluation = settings.evaluation
     n_test = evaluation.likelihood.n or (None if dataset is None else len(dataset.test))
@@ -198,10 +199,15 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
 
 
 def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int) -> int:
-    """What the checkpoints (two of each training), weights and samples of a data set take."""
-    models = (len(config.methods) - len(specs.oracles(config))) * len(config.seeds)
+    """What the checkpoints (two of each training), snapshots, averages, weights and samples of a data set take."""
+    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    copies = 0  # of the weights: a checkpoint has them, two moments and each average, and snapshots are in two places
+    for method in trained:
+        training = config.training(name, method)
+        averages = len(training.more_ema_decays)
+        copies += 2 * (4 + averages) + 1 + averages + 2 * len(training.snapshot_steps())
     samples = 4 * config.dataset(name).evaluation.sample.n * int(torch.Size(shape).numel())
-    return models * (2 * 16 * parameters + 4 * parameters) + len(config.methods) * len(config.seeds) * samples
+    return len(config.seeds) * (4 * parameters * copies + len(config.methods) * samples)
 
 
 def parameter_count(config: Config, name: str, shape: tuple[int, ...]) -> int:
@@ -244,30 +250,29 @@ def _activation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
 def _probe(
     config: Config, name: str, method: str, shape: tuple[int, ...], seconds: float, flop_per_sample: float
 ) -> tuple[float, float] | None:
-    """Samples a second on this machine: of the real training step (loss, backward, Adam), and of a forward pass alone."""
+    """Samples a second on this machine: of the real training step in float32, not compiled, and of a forward pass alone."""
     if flop_per_sample / 2e10 > 4 * seconds:
         return None
     settings = config.training(name, method)
     network = initial_network(config.dataset(name).network.model_dump(), shape, 0)
     objective = build(config.method(method).resolve())
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-8, fused=True)
     batch = max(1, min(settings.batch_size, int(seconds / 4 * 2e10 / flop_per_sample)))
     x = torch.linspace(-1, 1, batch * int(torch.Size(shape).numel())).reshape(batch, *shape)
     u = torch.linspace(0.1, 0.9, batch)
 
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        objective.loss(network, x.flip(0), x, u).mean().backward()
-        optimiser.step()
+    plain = settings.model_copy(update={"precision": "fp32", "compile": False, "accumulation": 1})
+    step = Step(objective, network, plain, torch.device("cpu"))
+    step.set_rate(1e-8)
 
     def forward() -> None:
         with torch.no_grad():
             network(u, x)
 
-    return batch * _rate(step, seconds / 2), batch * _rate(forward, seconds / 2)
+    trained = _rate(lambda: step(x.flip(0), x, u), seconds / 2)
+    return batch * trained, batch * _rate(forward, seconds / 2)
 
 
-def _rate(work: Callable[[], None], seconds: float) -> float:
+def _rate(work: Callable[[], Any], seconds: float) -> float:
     """Calls a second."""
     work()
     done, began = 0, time.monotonic()
