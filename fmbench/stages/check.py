@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fmbench.config import method_from_values, settings_hash
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.extractors import make_extractor
 from fmbench.files import write_json
-from fmbench.names import MAYBE_UNLABELLED, sample_shape
+from fmbench.names import MAYBE_UNLABELLED, NETWORKS, sample_shape
 from fmbench.objectives import Objective, build
 from fmbench.plugins import is_dotted
 from fmbench.progress import Console
 from fmbench.solvers.grids import GRIDS
 from fmbench.stages.common import initial_network
 from fmbench.weights import problem
+
+LARGE = 20_000_000
+"""Parameters of a network that is tried without storage."""
 
 
 def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console, key: str = "") -> None:
@@ -74,25 +78,8 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
                 reason = extractor_problem(part["extractor"], part["options"], shape)
                 if reason:
                     problems.append(f"  settings.{name}.evaluation.features: {reason}")
-        try:
-            network = initial_network(settings["network"], shape, 0)
-        except Exception as error:
-            problems.append(f"  settings.{name}.network: {error}")
-            continue
-        parameters[name] = sum(p.numel() for p in network.parameters())
-        x1 = torch.linspace(-1, 1, 2 * network_inputs(shape)).reshape(2, *shape)
-        try:
-            found = network(torch.tensor([0.25, 0.75]), x1).shape
-        except (RuntimeError, TypeError, ValueError):
-            found = x1.shape  # the loss below says what is wrong
-        if found != x1.shape:  # it might broadcast without a word
-            problems.append(f"  settings.{name}.network: puts out the shape {tuple(found)} for {tuple(x1.shape)}")
-            continue
-        for method, objective in objectives:
-            try:
-                objective.loss(network, x1.flip(0), x1, torch.tensor([0.25, 0.75]))
-            except Exception as error:
-                problems.append(f"  settings.{name}.network with method {method}: {error}")
+        found, parameters[name] = network_problems(settings["network"], shape, objectives)
+        problems += [f"  settings.{name}.network{found_one}" for found_one in found]
     if problems:
         raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))
     # Without its key the check is done again, when the data are there.
@@ -100,6 +87,47 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
     console.say(f"{len(spec['methods'])} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+
+
+def network_problems(
+    settings: dict[str, Any], shape: tuple[int, ...], objectives: list[tuple[str, Objective]]
+) -> tuple[list[str], int]:
+    """What keeps a network from samples of ``shape`` or from the methods, and its number of parameters.
+
+    Networks of fmbench that are large are tried without storage: on a processor they would take minutes.
+    """
+    if settings["kind"] in NETWORKS:
+        try:
+            with torch.device("meta"):
+                network = initial_network(settings, shape, 0)
+        except Exception as error:
+            return [f": {error}"], 0
+        count = sum(p.numel() for p in network.parameters())
+        if count > LARGE and not _try_network(network, shape, objectives, "meta"):
+            return [], count  # what fails there may only lack a way to do without numbers, so it is tried with them
+    try:
+        network = initial_network(settings, shape, 0)
+    except Exception as error:
+        return [f": {error}"], 0
+    return _try_network(network, shape, objectives, "cpu"), sum(p.numel() for p in network.parameters())
+
+
+def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tuple[str, Objective]], device: str) -> list[str]:
+    x1 = torch.linspace(-1, 1, 2 * network_inputs(shape)).reshape(2, *shape).to(device)
+    times = torch.tensor([0.25, 0.75]).to(device)
+    try:
+        found = network(times, x1).shape
+    except (RuntimeError, TypeError, ValueError):
+        found = x1.shape  # the loss below says what is wrong
+    if found != x1.shape:  # it might broadcast without a word
+        return [f": puts out the shape {tuple(found)} for {tuple(x1.shape)}"]
+    problems = []
+    for method, objective in objectives:
+        try:
+            objective.loss(network, x1.flip(0), x1, times)
+        except Exception as error:
+            problems.append(f" with method {method}: {error}")
+    return problems
 
 
 def extractor_problem(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> str:
