@@ -1,6 +1,7 @@
 # The config, checked; paths; and what each job depends on. No rules.
 
 import re
+from os.path import relpath
 from pathlib import Path
 
 from fmbench import specs
@@ -17,6 +18,7 @@ def results(path):
     return f"{settings.results_dir.rstrip('/')}/{path}"
 
 
+CAPTIONS = relpath(Path(workflow.basedir) / "workflow" / "report")
 CHECKPOINTS = results("checkpoints")
 MLFLOW = results("mlflow")
 MODEL = "{dataset}/{method}/{seed}"

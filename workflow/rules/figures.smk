@@ -7,7 +7,7 @@ rule figure:
     output:
         png=report(
             results("figures/{figure}.png"),
-            caption="../report/{figure}.rst",
+            caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
@@ -18,6 +18,7 @@ rule figure:
         results("logs/figures/{figure}.log"),
     params:
         results=lambda w, output: str(Path(output.png).parent.parent),
+        captions=CAPTIONS,
         code=code("figures", {}),
     conda:
         "../../environment.yml"

@@ -1,7 +1,5 @@
 # One page for a browser, and what Snakemake's own report shows first.
 
-from os.path import relpath
-
 
 rule page:
     input:
@@ -21,7 +19,7 @@ rule page:
         results("logs/page.log"),
     params:
         results=subpath(output.page, parent=True),
-        captions=relpath(Path(workflow.basedir) / "workflow" / "report"),
+        captions=CAPTIONS,
         code=code("page", {}),
     conda:
         "../../environment.yml"
