@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from outsider import command
+from torch import nn
 
 from fmbench.config import load, parse
 from fmbench.errors import ConfigError
@@ -113,6 +114,7 @@ def preset(name):
 def test_presets_for_one_gpu_take_less_than_a_day_and_fit(name, tmp_path):
     found = run(preset(name), tmp_path)
     assert found["gpu_hours"]["h100"] < 20 and found["batch_gib"] < 60 and found["processes"] == 1
+    assert max(found["sample_gib"], found["likelihood_gib"]) < 75
     assert not any("data's own images" in note for note in found["notes"])
 
 
@@ -120,6 +122,22 @@ def test_presets_for_one_gpu_take_less_than_a_day_and_fit(name, tmp_path):
 def test_presets_with_the_papers_settings_fit_into_80_gb(name, least, tmp_path):
     found = run(preset(name), tmp_path)
     assert found["batch_gib"] < 70 and found["processes"] == least
+    assert max(found["sample_gib"], found["likelihood_gib"]) < 75
+
+
+def test_the_peak_of_a_forward_pass_by_hand():
+    """Input and first layer, then that layer's output and its activation: 2,000 numbers at once, and the input with them."""
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Linear(10, 1000), nn.SiLU(), nn.Linear(1000, 10))
+    with torch.no_grad(), plan._Live(network.parameters()) as live:
+        network(torch.zeros(1, 10, device="meta"))
+    assert live.peak == 4 * (10 + 1000 + 1000)
+
+
+def test_sampling_takes_a_network_less_memory_than_training(tmp_path):
+    found = run(preset("cifar10"), tmp_path)
+    sampling = found["sample_gib"] * 1024 / 500
+    assert sampling < found["activation_mib"] / 4 and found["likelihood_gib"] > found["activation_mib"] * 500 / 1024
 
 
 def small(processes=1, **training):

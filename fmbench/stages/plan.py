@@ -8,13 +8,15 @@ with the precision of the training; evaluations run in float32, where torch lets
 
 import contextlib
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fmbench import specs
@@ -39,6 +41,8 @@ SIZES = {
 """Training and test images of sources that always have the same."""
 ADAPTIVE_NFE = 120
 """Evaluations of an adaptive solve that the estimate counts with; the paper's Table 1 has 122 (FM-OT) to 601 (ScoreFlow)."""
+STAGES_HELD = 10
+"""States that dopri5 holds at once: seven stages, the state, its proposal and the error."""
 UTILISATION = 0.35
 """The share of a GPU's peak rate that the estimate counts with."""
 LEAST_STEP = 0.01
@@ -78,6 +82,8 @@ class DataSetPlan:
         train_gflop: one training step's share of one sample: forward and backward.
         state_gib: weights, gradients, Adam's moments and the averages; activation_mib: kept for the backward pass, a sample.
         batch_gib: state and the activations of what one process holds of a batch at once.
+        sample_gib: the peak of sampling a batch; likelihood_gib: of the largest batch of a likelihood, activations and
+            forward pass counted as if they peaked together. Weights are in both.
         precision: of the training; processes: of one training, each with a GPU; accumulation: micro-batches of a step.
         iterations, batch_size, samples_seen: of one training; models: how many trainings.
         train_pflop: all trainings; evaluate_pflop: all evaluations at the NFE assumed; features_pflop: feature extractors.
@@ -95,6 +101,8 @@ class DataSetPlan:
     state_gib: float
     activation_mib: float
     batch_gib: float
+    sample_gib: float
+    likelihood_gib: float
     precision: str
     processes: int
     accumulation: int
@@ -162,12 +170,18 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     activations = _activation_bytes(network, shape)
     training = config.training(name, trained[0])
     models = len(trained) * len(config.seeds)
+    peak = _forward_bytes(network, shape)
+    kept = activations  # evaluations are in float32, whatever the training's precision
     state = 4 * (5 + len(training.more_ema_decays)) * parameters  # float32: weights, gradients, two moments, the averages
     if training.precision in ("bf16", "fp16"):
         activations //= 2
     at_once = training.batch_size // (config.processes * training.accumulation)
 
     evaluation = settings.evaluation
+    solver = 4 * STAGES_HELD * int(torch.Size(shape).numel())
+    in_likelihood = min(evaluation.likelihood.batch, evaluation.likelihood.n or evaluation.likelihood.batch)
+    if len(shape) == 3:
+        in_likelihood = max(in_likelihood, min(evaluation.draws.batch, evaluation.draws.n))
     sizes = SIZES.get(settings.data.source) if dataset is None else (len(dataset.train), len(dataset.test))
     n_test = evaluation.likelihood.n or (None if sizes is None else sizes[1])
     evaluations = (evaluation.sample.n + evaluation.sample.shared_batch) * ADAPTIVE_NFE
@@ -217,6 +231,8 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         state_gib=state / 2**30,
         activation_mib=activations / 2**20,
         batch_gib=(state + activations * at_once) / 2**30,
+        sample_gib=(4 * parameters + (peak + solver) * min(evaluation.sample.batch, evaluation.sample.n)) / 2**30,
+        likelihood_gib=(4 * parameters + (peak + kept + solver) * in_likelihood) / 2**30,
         precision=training.precision,
         processes=config.processes,
         accumulation=training.accumulation,
@@ -315,6 +331,43 @@ def _activation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
     return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in weights)
 
 
+class _Live(TorchDispatchMode):
+    """The most bytes of tensors that operations made and that were alive at once, other than ``known`` ones and views of them."""
+
+    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self._born(tensor.untyped_storage())
+        return out
+
+    def _born(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def _forward_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """The peak of one sample's forward pass without gradients, weights apart."""
+    inputs = _inputs(shape, 1, "meta")
+    with torch.no_grad(), _Live([*network.parameters(), *network.buffers()]) as live:
+        network(*inputs)
+    return live.peak
+
+
 def _probe(
     config: Config, name: str, method: str, shape: tuple[int, ...], seconds: float, flop_per_sample: float
 ) -> tuple[float, float] | None:
@@ -364,7 +417,7 @@ def text(plans: dict[str, Any]) -> str:
             f"{p['features_pflop']:.4g} PFLOP of feature extractors",
             f"  memory       {p['state_gib']:.3g} GiB of state, {p['activation_mib']:.3g} MiB of activations a sample, "
             f"{p['batch_gib']:.3g} GiB for {'a batch' if at_once == p['batch_size'] else f'{at_once} samples at once'} in "
-            f"{p['precision']}",
+            f"{p['precision']}; {p['sample_gib']:.3g} GiB to sample a batch, {p['likelihood_gib']:.3g} GiB in the likelihood",
             f"  disk         {p['disk_gib']:.3g} GiB of checkpoints, weights and samples",
         ]
         if p["cpu_hours"] is not None:
