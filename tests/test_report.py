@@ -351,6 +351,7 @@ def test_with_inceptions_features_it_is_the_fid_and_the_notes_say_so(digits_rows
     assert "* KID on the same features, 1e-3, unbiased at every n (7 subsets of 360 out of 1437, which spread by " in text
     assert "DDPM 504.000, FM, OT path 252.000; real test against train 2.000." in text
     assert "Precision: DDPM 1.000, FM, OT path 0.500; recall: DDPM 0.750" in text
+    assert "Real test has 0.250 and 0.125 at n = 360." in text
     assert "* Inception Score: DDPM 8.50, FM, OT path 4.25." in text
     assert "* Frechet distance on features of the my net: DDPM 40.50, FM, OT path 40.50." in text
 

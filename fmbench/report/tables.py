@@ -295,8 +295,11 @@ def _distance_notes(mine: pd.DataFrame) -> list[str]:
     if all(rows.value.notna().any() for rows in covered):
         row = covered[0].iloc[0]
         texts = [_by_method(rows, 3) for rows in covered]
-        floors = [_metric(mine, m).value for m in ("precision_floor", "recall_floor")]
-        beside = f". Real test has {floors[0].iloc[0]:.3f} and {floors[1].iloc[0]:.3f}." if all(map(len, floors)) else "."
+        floors = [_metric(mine, m) for m in ("precision_floor", "recall_floor")]
+        beside = "."
+        if all(map(len, floors)):
+            found = [f"{rows.value.iloc[0]:.3f}" for rows in floors]
+            beside += f" Real test has {found[0]} and {found[1]} at n = {floors[0].n.iloc[0]:.0f}."
         notes.append(f"Precision and recall at n = {row.n:.0f} on either side. Precision: {texts[0]}; recall: {texts[1]}{beside}")
     for metric, what in (("inception_score", "Inception Score"), ("frechet_infinity", f"{name} extrapolated to infinite n")):
         rows = _metric(mine, metric)
