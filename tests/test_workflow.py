@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browser import opened
 
 from fmbench.names import FIGURES, JOINED
 
@@ -349,3 +350,28 @@ def test_an_inline_method_gets_its_row_with_no_code(tmp_path):
     project.configure(methods=[own])
     project.run("results/table1.csv")
     assert project.rows()["mine"]["status"] == "ok"
+
+
+def test_the_report_is_one_file_that_a_browser_opens_offline(finished, tmp_path):
+    """Of a finished run of everything: ``FMBENCH_REPORT`` names its report where one has been made already."""
+    report = Path(os.environ.get("FMBENCH_REPORT", tmp_path / "report.html"))
+    if not report.exists():
+        finished.run("all")
+        finished.run("--report", str(report))
+    with opened(report) as page:
+        # It leads with the claims and Table 1.
+        page.wait_for_selector("#claims table")
+        assert page.locator("#claims h2").first.inner_text() == "Claims"
+        verdicts = page.locator("#claims table").first.locator("tbody tr").count()
+        assert verdicts == 10
+        assert page.locator("#table1 td", has_text="FM, OT path").count() >= 1
+        top = page.locator("#claims h2").first.bounding_box()
+        assert top is not None and 0 <= top["y"] < 200  # what leads is on the screen, not above it
+        # A figure of the list, looked at.
+        page.get_by_text("Figures", exact=True).first.click()
+        listed = set(page.locator("td").all_inner_texts())
+        assert set(FIGURES) <= listed
+        page.locator("tr", has_text="fig07_quality").locator("a").first.click()
+        page.wait_for_selector("div.p-3 > img")
+        width = page.evaluate("document.querySelector('div.p-3 > img').naturalWidth")
+        assert width > 500
