@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
+# A file of tests is one worker's, so that what a file shares is made once.
+PARALLEL ?= -n 2 --dist loadfile
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
@@ -35,10 +37,10 @@ smoke: $(SET_UP)      ## the same DAG with tiny budgets, into results/smoke
 	$(BIN)/snakemake --cores $(CORES) --configfile configs/smoke.yaml
 
 test: $(SET_UP)       ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(SET_UP)  ## the tests that do not run snakemake
-	$(BIN)/python -m pytest -m 'not workflow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not workflow'
 
 lint: $(SET_UP)       ## lint, format, types, and snakemake's own lint
 	$(BIN)/ruff check .

@@ -1,16 +1,18 @@
 """A training step of ours against torchcfm's network and the step of its examples, on equal sizes, batch, loss and optimiser.
 
 Ours is an iteration of the training loop without its log: indices, batch, dequantisation, noise and times, learning rate,
-forward, backward, Adam, average. Theirs: a batch of float32 images by random indices, its matcher, its network, the mean square,
-Adam as torch makes it, a scheduler, and an average tensor by tensor. On the CPU: float32, one thread, and the processor's time,
-which other jobs do not add to. On a GPU (--device cuda) also the paper's CIFAR-10 network in bf16 and compiled, and its share of
-the rate of matrix products measured there.
+forward, backward, Adam, average. Theirs: a batch of float32 samples, its matcher, its network, the mean square, Adam as torch
+makes it, a scheduler, and an average tensor by tensor. Its batch comes from memory by random indices (``input`` memory: the step
+alone), or from a DataLoader without workers, as its examples have it (pictures to tensors, normalised; points from a
+TensorDataset): a whole iteration. On the CPU: float32, one thread, and the processor's time, which other jobs do not add to. On a
+GPU (--device cuda) also the paper's CIFAR-10 network in bf16 and compiled, and its share of the rate of matrix products measured
+there.
 """
 
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ import numpy as np
 import torch
 from _peer import CIFAR10, MIDDLE, SMALL, difference, pair, random_data
 from _timing import arguments, in_turn, machine, show, write
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchcfm import ConditionalFlowMatcher
+from torchvision import transforms
 
 from fmbench.config import TrainingSettings
 from fmbench.data.prepared import DataSet
@@ -32,7 +38,19 @@ from fmbench.training.batches import Batches
 from fmbench.training.schedule import learning_rate
 from fmbench.training.step import Step
 
-COLUMNS = ["work", "batch", "parameters", "difference", "ours_ms", "theirs_ms", "ratio", "ratio_low", "ratio_high", "ours_per_s"]
+COLUMNS = [
+    "work",
+    "input",
+    "batch",
+    "parameters",
+    "difference",
+    "ours_ms",
+    "theirs_ms",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "ours_per_s",
+]
 ITERATIONS = 1_000_000
 """Of the schedule; never reached."""
 
@@ -54,8 +72,49 @@ def ours_of(network: nn.Module, dataset: DataSet, settings: TrainingSettings, de
     return iterate
 
 
+def in_memory(dataset: DataSet, batch: int, device: torch.device) -> Callable[[], Tensor]:
+    """Batches of float32 samples by random indices."""
+    samples = torch.from_numpy(np.array(dataset.train)).to(device).float()
+    samples = samples / 127.5 - 1 if dataset.is_images else samples
+    return lambda: samples[torch.randint(len(samples), (batch,), device=device)]
+
+
+class Pictures(Dataset):
+    """Images as torchvision's data sets give them, to tensors in [-1, 1]."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self.images = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).squeeze()
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image: Tensor = self.transform(Image.fromarray(self.images[index]))
+        return image
+
+
+def from_loader(dataset: DataSet, batch: int, device: torch.device) -> Callable[[], Tensor]:
+    """Batches of a DataLoader without workers, over and over."""
+    samples = np.array(dataset.train)
+    source = Pictures(samples) if dataset.is_images else TensorDataset(torch.from_numpy(samples).float())
+    loader = DataLoader(source, batch, shuffle=True, drop_last=True)
+
+    def endless() -> Iterator[Tensor]:
+        while True:
+            for found in loader:
+                yield (found if dataset.is_images else found[0]).to(device)
+
+    batches = endless()
+    return lambda: next(batches)
+
+
 def theirs_of(
-    network: nn.Module, dataset: DataSet, settings: TrainingSettings, device: torch.device, run: Callable[..., Tensor]
+    network: nn.Module,
+    batch: Callable[[], Tensor],
+    settings: TrainingSettings,
+    device: torch.device,
+    run: Callable[..., Tensor],
 ) -> Callable[[], None]:
     """A step as torchcfm's examples have it."""
     network.to(device).train()
@@ -64,12 +123,10 @@ def theirs_of(
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     warmup = settings.warmup_iterations
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(step, warmup) / warmup)
-    samples = torch.from_numpy(np.array(dataset.train)).to(device).float()
-    samples = samples / 127.5 - 1 if dataset.is_images else samples
 
     def iterate() -> None:
         optimiser.zero_grad()
-        x1 = samples[torch.randint(len(samples), (settings.batch_size,), device=device)]
+        x1 = batch()
         x0 = torch.randn_like(x1)
         t, x, u = matcher.sample_location_and_conditional_flow(x0, x1)
         loss = torch.mean((run(network, t, x) - u) ** 2)
@@ -91,6 +148,7 @@ def compare(
     settings: TrainingSettings,
     device: torch.device,
     rounds: int,
+    source: Callable[[DataSet, int, torch.device], Callable[[], Tensor]] = in_memory,
 ) -> tuple[dict[str, Any], Callable[[], Tensor]]:
     """Both steps in turn; ours is given back for a profile."""
     ours, theirs = networks[0].to(device), networks[1].to(device)
@@ -102,7 +160,7 @@ def compare(
             return network(t, x).float()
 
     mine = ours_of(ours, dataset, settings, device)
-    other = theirs_of(theirs, dataset, settings, device, run)
+    other = theirs_of(theirs, source(dataset, settings.batch_size, device), settings, device, run)
     steps = 10 if device.type == "cuda" else 1  # so that a GPU is waited for once in ten steps only
 
     def several(step: Callable[[], Any]) -> Callable[[], None]:
@@ -116,7 +174,8 @@ def compare(
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     timed = in_turn(several(mine), several(other), rounds, clock=clock)
     timed |= {key: timed[key] / steps for key in ("ours_ms", "theirs_ms")}
-    row = {"work": work, "batch": settings.batch_size, "parameters": parameters, "difference": apart, **timed}
+    kind = "memory" if source is in_memory else "DataLoader"
+    row = {"work": work, "input": kind, "batch": settings.batch_size, "parameters": parameters, "difference": apart, **timed}
     return row | {"ours_per_s": 1e3 * settings.batch_size / timed["ours_ms"]}, mine
 
 
@@ -225,11 +284,14 @@ def main() -> None:
             settings = TrainingSettings(
                 iterations=ITERATIONS, batch_size=batch, learning_rate=1e-3, warmup_iterations=100, ema_decay=0.999
             )
-            mlp = MLP((2,), width=192, depth=5)
-            networks = (mlp, copy.deepcopy(mlp)) if network is None else pair(shape, network)
-            row, step = compare(work, networks, random_data(shape, Path(folder) / work), settings, device, options.rounds)
-            rows.append(row)
-            profiles += shares(work, step, device)
+            dataset = random_data(shape, Path(folder) / work)
+            for source in (in_memory, from_loader):
+                mlp = MLP((2,), width=192, depth=5)
+                networks = (mlp, copy.deepcopy(mlp)) if network is None else pair(shape, network)
+                row, step = compare(work, networks, dataset, settings, device, options.rounds, source)
+                rows.append(row)
+                if source is in_memory:
+                    profiles += shares(work, step, device)
         show(rows, COLUMNS)
         tables = {"train_step": rows, "where": profiles}
         if device.type == "cuda":
