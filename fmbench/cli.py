@@ -93,6 +93,10 @@ def _job(
     if chosen.type == "cuda":  # on the CPU everything here is deterministic, and this call costs two seconds of imports
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # By itself torch lets convolutions use TF32, whose rounding a solver at 1e-5 would pay for in evaluations. Trainings
+        # set their own precision.
+        for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+            switch.fp32_precision = "ieee"
     group = join(chosen)
     console = _console(spec, mode, log) if group.main else _console(spec, "none", None)
     return Job(spec, console, chosen, code or stage_hash(code_stage(spec), plugins(spec)), group=group)

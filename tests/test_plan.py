@@ -113,7 +113,7 @@ def preset(name):
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10_1gpu", "imagenet32_1gpu", "imagenet64_1gpu", "imagenet128_1gpu"])
 def test_presets_for_one_gpu_take_less_than_a_day_and_fit(name, tmp_path):
     found = run(preset(name), tmp_path)
-    assert found["gpu_hours"]["h100"] < 20 and found["batch_gib"] < 60 and found["processes"] == 1
+    assert found["gpu_hours"]["h100"] < 23 and found["batch_gib"] < 60 and found["processes"] == 1
     assert max(found["sample_gib"], found["likelihood_gib"]) < 75
     assert not any("data's own images" in note for note in found["notes"])
 
@@ -149,15 +149,15 @@ def small(processes=1, **training):
 
 
 def test_a_gpu_is_as_fast_as_the_trainings_precision(tmp_path, monkeypatch):
-    """Peaks of the data sheet: 67 of float32, 495 of TF32, 989 of 16 bits; evaluations do not change."""
+    """Peaks of the data sheet: 67 of float32, of which a larger share is to be had, 495 of TF32, 989 of 16 bits."""
     monkeypatch.setattr(plan, "LEAST_STEP", 0)
     hours, memory = {}, {}
     for precision in ("fp32", "tf32", "bf16", "fp16"):
         found = run(small(precision=precision), tmp_path)
-        evaluation = 1e3 * (found["evaluate_pflop"] + found["features_pflop"]) / (0.35 * 495) / 3600
+        evaluation = 1e3 * (found["evaluate_pflop"] + found["features_pflop"]) / (0.6 * 67) / 3600
         hours[precision] = found["gpu_hours"]["h100"] - evaluation
         memory[precision] = found["batch_gib"] - found["state_gib"]
-    assert hours["fp32"] / hours["tf32"] == pytest.approx(495 / 67, rel=1e-6)
+    assert hours["fp32"] / hours["tf32"] == pytest.approx(0.35 * 495 / (0.6 * 67), rel=1e-6)
     assert hours["tf32"] / hours["bf16"] == pytest.approx(989 / 495, rel=1e-6) and hours["bf16"] == hours["fp16"]
     assert memory["fp32"] == memory["tf32"] == pytest.approx(2 * memory["bf16"], rel=1e-6)
 
@@ -172,6 +172,6 @@ def test_processes_and_micro_batches_share_the_batch(tmp_path):
 def test_inceptions_operations_are_counted_of_every_image_it_sees(tmp_path):
     """5.7 billion multiply-adds an image is what InceptionV3 is published with, at 299 px."""
     found = run(preset("cifar10_1gpu"), tmp_path)
-    # Samples of five methods, the data's own images; 5 snapshots, and 3 solvers at 6 NFE with the adaptive one, at 5,000 images.
-    images = 5 * 50_000 + 60_000 + 5 * (5 + 3 * 6 + 1) * 5_000
+    # Samples of five methods, the data's own images; 5 snapshots at 2,500, and 3 solvers at 6 NFE and the adaptive one at 5,000.
+    images = 5 * 50_000 + 60_000 + 5 * (5 * 2_500 + (3 * 6 + 1) * 5_000)
     assert found["features_pflop"] * 1e15 / images == pytest.approx(2 * 5.7e9, rel=0.02)

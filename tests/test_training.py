@@ -86,8 +86,9 @@ def run(
     on_resume: Any = None,
     seed: int = 5,
     width: int = 16,
+    given: nn.Module | None = None,
 ) -> tuple[Outcome, nn.Module]:
-    net = network(dataset, dropout, width)
+    net = network(dataset, dropout, width) if given is None else given
     objective = objective or build(METHODS["fm_ot"])
     with CheckpointFolder(folder) as checkpoints:
         outcome = train(
@@ -401,13 +402,17 @@ def test_snapshots_survive_a_kill(board, tmp_path, at):
 def test_what_a_kill_left_half_written_is_removed(board, tmp_path):
     leftover = tmp_path / ".snapshot-00000006.safetensors.x.safetensors"
     leftover.write_bytes(b"half")
-    run(board, tmp_path)
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 25))
     assert not leftover.exists()
+    leftover.write_bytes(b"half")
+    outcome, _ = run(board, tmp_path)
+    assert outcome.resumed_from == 20 and not leftover.exists()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "of another training"])
-def test_a_checkpoint_whose_snapshots_are_lost_is_not_gone_on_from(board, tmp_path, damage):
-    """Else the training would end without them."""
+def test_a_snapshot_that_is_lost_costs_no_training(board, tmp_path, damage):
+    """It is left out, which is said, and the weights are those of an undisturbed training."""
     _, expected = run(board, tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(board, tmp_path / "killed", objective=Spoiled(build(METHODS["fm_ot"]), 25))
@@ -419,10 +424,38 @@ def test_a_checkpoint_whose_snapshots_are_lost_is_not_gone_on_from(board, tmp_pa
     else:
         snapshots(tmp_path / "killed", "other").save(12, {"a": torch.zeros(1)})
     outcome, net = run(board, tmp_path / "killed")
-    assert outcome.resumed_from == 0
+    assert outcome.resumed_from == 20 and outcome.snapshots == [6, 18, 24, 30]
     assert len(outcome.complaints) == 1 and "snapshot-00000012.safetensors cannot be used" in outcome.complaints[0]
     assert weights(net) == weights(expected)
-    assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+
+
+class Noisy(nn.Module):
+    """A network that draws for itself, by no layer that torch calls a dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, t, x):
+        return torch.nn.functional.dropout(self.layer(torch.cat([x, t[:, None]], 1)), 0.5, self.training)
+
+
+def test_a_network_that_draws_for_itself_goes_on_to_the_same_bytes(board, tmp_path):
+    torch.manual_seed(0)
+    start = Noisy().state_dict()
+
+    def noisy():
+        net = Noisy()
+        net.load_state_dict(start)
+        return net
+
+    torch.manual_seed(1)
+    _, expected = run(board, tmp_path / "whole", given=noisy())
+    torch.manual_seed(2)
+    with pytest.raises(Interrupted):
+        run(board, tmp_path / "killed", objective=Spoiled(build(METHODS["fm_ot"]), 25), given=noisy())
+    outcome, net = run(board, tmp_path / "killed", given=noisy())
+    assert outcome.resumed_from == 20 and weights(net) == weights(expected)
 
 
 def test_a_diverged_training_has_the_snapshots_up_to_where_it_got(board, tmp_path):

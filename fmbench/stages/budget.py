@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fmbench.cache import Cache
 from fmbench.config import BudgetSettings
 from fmbench.data.prepared import DataSet, read
+from fmbench.files import sha256
 from fmbench.provenance import versions
 from fmbench.records import (
     BUDGET_IMAGES,
@@ -67,7 +68,7 @@ def run(
         "weights": model.sha256,
         "code": job.code_hash,
         "seed": job.spec["seed"],
-        "features": job.spec["features"],
+        "judge": sha256(features_folder / "extractor.json"),  # the spec alone does not know how a classifier turned out
         "n": n,
         "batch": settings.batch,
         "device": job.device_name,

@@ -3,7 +3,7 @@
 Operations are counted by torch on tensors without storage, one image through the real network; memory of activations is what
 autograd would keep of it. Hours are operations over a rate: of this machine from a short probe of the real training step and of
 a forward pass, of a GPU from its data sheet and an assumed utilisation, which is printed with the number. A GPU's peak rate goes
-with the precision of the training; evaluations run in float32, where torch lets convolutions use TF32.
+with the precision of the training; evaluations run in float32 proper, since a solver's tolerance is finer than TF32's rounding.
 """
 
 import contextlib
@@ -39,12 +39,12 @@ SIZES = {
     "imagenet": (1_281_167, 50_000),
 }
 """Training and test images of sources that always have the same."""
-ADAPTIVE_NFE = 120
-"""Evaluations of an adaptive solve that the estimate counts with; the paper's Table 1 has 122 (FM-OT) to 601 (ScoreFlow)."""
+ADAPTIVE_NFE = 250
+"""Evaluations of an adaptive solve that the estimate counts with: about the mean of the paper's Table 1, which has 122 to 601."""
 STAGES_HELD = 10
 """States that dopri5 holds at once: seven stages, the state, its proposal and the error."""
-UTILISATION = 0.35
-"""The share of a GPU's peak rate that the estimate counts with."""
+UTILISATION, UTILISATION_FLOAT32 = 0.35, 0.6
+"""The share of a GPU's peak rate that the estimate counts with: of tensor cores, which wait for memory, and without them."""
 LEAST_STEP = 0.01
 """Seconds that a GPU takes for a training step however small the network: a thousand kernels to launch."""
 
@@ -140,7 +140,8 @@ def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, th
         "assumed": {
             "nfe": ADAPTIVE_NFE,
             "gpu_utilisation": UTILISATION,
-            "gpu_rate": "peak of the training's precision; TF32 peak in evaluations",
+            "gpu_utilisation_float32": UTILISATION_FLOAT32,
+            "gpu_rate": "peak of the training's precision; float32 peak in evaluations",
             "gpu_least_step_seconds": LEAST_STEP,
             "threads": threads,
         },
@@ -218,9 +219,10 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     steps = sum(config.training(name, m).iterations for m in trained) * len(config.seeds)
 
     def gpu_hours(gpu: Gpu) -> float:
-        train_rate = UTILISATION * gpu.peak(training.precision) * 1e12 * config.processes
+        share = UTILISATION_FLOAT32 if training.precision == "fp32" else UTILISATION
+        train_rate = share * gpu.peak(training.precision) * 1e12 * config.processes
         trained = max(train_flop / train_rate, steps * training.accumulation * LEAST_STEP)
-        return (trained + (evaluate_flop + extraction) / (UTILISATION * gpu.tf32 * 1e12)) / 3600
+        return (trained + (evaluate_flop + extraction) / (UTILISATION_FLOAT32 * gpu.float32 * 1e12)) / 3600
 
     return DataSetPlan(
         dataset=name,
@@ -429,8 +431,10 @@ def text(plans: dict[str, Any]) -> str:
         for gpu, hours in p["gpu_hours"].items():
             assumed = plans["assumed"]
             count = f"{p['processes']} in training, " if p["processes"] > 1 else ""
+            share = assumed["gpu_utilisation_float32" if p["precision"] == "fp32" else "gpu_utilisation"]
             rate = (
-                f"{count}{assumed['gpu_utilisation']:.0%} of its {p['precision']} peak in training and of its TF32 peak after, "
+                f"{count}{share:.0%} of its {p['precision']} peak in training and "
+                f"{assumed['gpu_utilisation_float32']:.0%} of its float32 peak after, "
                 f"and {assumed['gpu_least_step_seconds']:g} s a step at least"
             )
             lines.append(f"  {gpu:<12} {hours:.3g} h, assuming {rate}")

@@ -75,7 +75,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
         return
 
     for complaint in outcome.complaints:
-        job.console.say(f"warning: {complaint}; went on from {'the one before it' if outcome.resumed_from else 'the start'}")
+        job.console.say(f"warning: {complaint}; the training went on from iteration {outcome.resumed_from}")
 
     columns: dict[str, Any] = {"step": outcome.step}
     if outcome.reason:

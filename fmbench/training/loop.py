@@ -94,13 +94,12 @@ def train(
             peak, warmup = settings.learning_rate, settings.warmup_iterations
             return learning_rate(step, settings.iterations, peak, warmup, settings.schedule)
 
-        has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
-
         state, complaints = checkpoints.load(key)
         if state is not None:
-            missing = snapshots.complaint([step for step in kept if step <= state["step"]])
-            if missing:
-                state, complaints = None, [*complaints, missing]
+            # A snapshot that was lost is left out: no reason to train what came after it again.
+            lost = snapshots.damaged([step for step in kept if step <= state["step"]])
+            kept = [step for step in kept if step not in lost]
+            complaints = [*complaints, *(f"the snapshot {why}, and is left out" for why in lost.values())]
         outcome = Outcome(step=0, curve=[], complaints=complaints)
         losses: list[Tensor] = []  # since the last entry of the curve, of all processes
         if state is not None:
@@ -132,9 +131,9 @@ def train(
             }
             checkpoints.save(values | update.state_dict())
 
+        if group.main:
+            snapshots.tidy()
         if state is None:
-            if group.main:
-                snapshots.tidy()
             save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
         if settings.compile and outcome.step < settings.iterations:
             outcome.compile_seconds = update.compile(*batches.example())
@@ -143,8 +142,8 @@ def train(
         for step in range(outcome.step, settings.iterations):
             rate = rate_of(step)
             update.set_rate(rate)
-            if has_dropout:  # dropout layers can draw from the global generator only
-                torch.manual_seed(named_seed(seed, f"train/dropout/{step}" + (f"/{group.rank}" if group.rank else "")))
+            # Dropout, and what else a network of one's own draws, comes from the global generator.
+            torch.manual_seed(named_seed(seed, f"train/dropout/{step}" + (f"/{group.rank}" if group.rank else "")))
             unseen.append(update(*batches(step)))
 
             done = step + 1
@@ -175,13 +174,13 @@ def train(
                 save(done)
 
         if outcome.reason:
-            outcome.curve = [entry for entry in outcome.curve if entry[0] <= outcome.step]
             good, more = checkpoints.load(key)
             outcome.complaints += more
             if good is None:
                 raise CheckpointError(f"{outcome.reason}, and no checkpoint to go back to can be read: {'; '.join(more)}")
             update.load_state_dict(good)
-            outcome.step = good["step"]
+            outcome.step, outcome.seconds = good["step"], good["seconds"]
+            outcome.curve = [tuple(entry) for entry in good["curve"]]
         outcome.skipped = update.skipped()
         outcome.snapshots = [step for step in kept if step <= outcome.step]
         for ema, decay in zip(update.averages[1:], settings.more_ema_decays, strict=True):

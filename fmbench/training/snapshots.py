@@ -48,17 +48,19 @@ class Snapshots:
                 "on from its last checkpoint"
             ) from error
 
-    def complaint(self, steps: list[int]) -> str:
-        """What is wrong with the first of these snapshots that cannot be used; empty if none."""
+    def damaged(self, steps: list[int]) -> dict[int, str]:
+        """The snapshots of these iterations that cannot be used, and why."""
+        found: dict[int, str] = {}
         for step in steps:
             try:
                 with safe_open(self._path(step), "pt") as file:
-                    found = json.loads(file.metadata()["fmbench"])
-                if found != {"key": self.key, "step": step}:
-                    raise ValueError(f"it is of {found}")
+                    metadata = json.loads(file.metadata()["fmbench"])
+                if metadata != {"key": self.key, "step": step}:
+                    raise ValueError(f"it is of {metadata}")
             except Exception as error:  # missing, truncated, without metadata: all mean the same here
-                return f"{self._path(step)} cannot be used ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        return ""
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                found[step] = f"{self._path(step)} cannot be used ({reason})"
+        return found
 
     def load(self, steps: list[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """The snapshots of these iterations, one after the other."""
