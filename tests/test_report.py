@@ -125,7 +125,7 @@ def digits_rows() -> list[Row]:
 # The table
 
 
-def test_the_columns_are_the_ones_the_issue_names(digits_rows, tmp_path):
+def test_the_columns(digits_rows, tmp_path):
     columns = (
         "dataset, method, seeds, nll_mean, nll_std, nll_unit, fid_mean, fid_std, fid_features, fid_n, kid_mean, "
         "kid_std, energy_distance_mean, energy_distance_std, off_support_mean, off_support_std, "
@@ -378,7 +378,7 @@ def test_points_have_energy_distance_and_support_instead(tmp_path):
     assert "| Method | NLL (nats) | Energy distance (1e-4) | Off support | NFE | Sample std | Status |" in text
     assert "| DDPM | 2.700 | -3.00 | 0.500 | 164.0 | 2.000 | ok |" in text  # the lowest energy distance is not in bold
     assert "| FM, OT path | **2.400** | 20.00 | **0.250** | **50.0** | 2.000 | ok |" in text
-    assert "over 1 seed; bold is the lowest mean. No energy distance is:" in text
+    assert "over 1 seed; bold is the lowest mean. No energy distance is bold:" in text
     assert "as many real train points to test, in the same units: 12.30; the estimate is unbiased" in text
     assert "The true density's NLL is 2.079 nats." in text
     assert "FID" not in text and "Frechet" not in text and "dequantisation" not in text

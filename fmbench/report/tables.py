@@ -257,7 +257,7 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
     notes = [f"Mean ± standard deviation over {n} seed{'s' if n > 1 else ''}; bold is the lowest mean."]
     part = table[table.dataset == dataset]
     if _is_points(part):
-        notes[0] += " No energy distance is: of unbiased estimates around 0 the lowest is not the best."
+        notes[0] += " No energy distance is bold: of unbiased estimates around 0 the lowest is not the best."
     if (part.seeds < n).any():
         notes[0] += " Where the status names a seed, it is over the others."
     nll = _metric(mine[~mine.method.isin(spec["oracles"])], "nll")
