@@ -288,10 +288,11 @@ def join(spec: Spec, results: Folder, log: Log = None, mode: Mode = "auto") -> N
 @app.command()
 def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
     """Write Table 1 as CSV (--out), Markdown and LaTeX (beside it)."""
-    from fmbench.report.tables import write_table1
+    from fmbench.report.tables import PAPER_ONLY, write_table1
 
     values = _spec(spec, "table1")
     table = write_table1(records, values, out)
+    table = table[table.status != PAPER_ONLY]
     console = _console(values, mode, log)
     console.say(f"{len(table)} rows, {(table.status == 'ok').sum()} ok -> {out}, {out.with_suffix('.md').name}, .tex")
 

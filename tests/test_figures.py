@@ -515,6 +515,57 @@ def test_a_distance_below_zero_is_drawn_and_not_dropped():
     plt.close(figure)
 
 
+@pytest.mark.parametrize(
+    ("values", "scale", "texts"),
+    [
+        ([-0.0013, 0.0025], "linear", None),  # no power of ten between
+        ([-0.4, -0.1], "linear", None),
+        ([0.0, 0.0], "linear", None),
+        ([-0.001, 0.011], "symlog", ["0", "0.002", "0.005", "0.01"]),
+        ([-0.0013, 0.06], "symlog", ["0", "0.005", "0.01", "0.02", "0.05"]),
+        ([-0.0013, 2.0], "symlog", ["0", "$10^{-2}$", "$10^{-1}$", "$10^{0}$"]),
+    ],
+)
+def test_an_axis_around_zero_can_be_read(values, scale, texts):
+    figure, axis = plt.subplots(figsize=(3.4, 2.2))
+    axis.plot(range(2), values)
+    panels.log_or_signed(axis, pd.Series(values))
+    low, high = panels.limits(pd.Series(values))
+    assert axis.get_yscale() == scale and low < min(values) and high > max(values)
+    axis.set_ylim(low, high)
+    shown = [t for t in axis.get_yticks() if low <= t <= high]
+    assert len(shown) >= 3 and 0 in shown
+    if texts:
+        assert [t.get_text() for t in axis.get_yticklabels()] == texts
+        named = dict(zip(axis.get_yticks(), texts, strict=True))
+        assert all(float(text) == tick for tick, text in named.items() if "^" not in text)
+    plt.close(figure)
+
+
+def test_ticks_of_x_leave_those_of_y():
+    figure, axis = plt.subplots()
+    axis.plot([4, 40], [20, 90])
+    axis.set_xscale("log")
+    panels.log_or_signed(axis, pd.Series([20, 90]))
+    panels.ticks_at(axis, [4, 40])
+    figure.canvas.draw()
+    assert [t.get_text() for t in axis.get_yticklabels(minor=True) if t.get_text()] and not axis.get_xticks(minor=True).size
+    plt.close(figure)
+
+
+def test_ticks_go_on_to_what_is_beyond_them():
+    assert panels.beyond([4, 8, 40], 240) == [100, 200]
+    assert panels.beyond([4, 8], 50) == [20, 50]
+    assert panels.beyond([4, 8, 40], 60) == panels.beyond([4, 100], 50) == panels.beyond([], 50) == []
+
+
+def test_crosses_of_the_adaptive_solver_have_ticks(whole):
+    figure = curves.fig07_quality(curves.fig07_quality_data(whole))
+    for axis in figure.axes:
+        assert [t.get_text() for t in axis.get_xticklabels()] == ["50", "20", "8", "4"]
+    plt.close(figure)
+
+
 def test_ticks_that_would_touch_are_left_out():
     figure, axis = plt.subplots()
     axis.set_xscale("log")

@@ -14,7 +14,7 @@ from reference import readme_section, with_section  # noqa: E402
 
 from fmbench.config import load  # noqa: E402
 from fmbench.report.table4 import table4  # noqa: E402
-from fmbench.report.tables import records_frame, table1, to_csv  # noqa: E402
+from fmbench.report.tables import latex, markdown, records_frame, table1, to_csv  # noqa: E402
 from fmbench.specs import table1 as table1_spec  # noqa: E402
 from fmbench.specs import table4 as table4_spec  # noqa: E402
 
@@ -25,8 +25,11 @@ def test_the_readme_shows_the_reference_run():
 
 
 def test_the_reference_table_is_made_from_its_records():
-    table = table1(records_frame(REFERENCE / "records.parquet"), table1_spec(load(str(ROOT / "config.yaml"))))
+    records, spec = records_frame(REFERENCE / "records.parquet"), table1_spec(load(str(ROOT / "config.yaml")))
+    table = table1(records, spec)
     assert to_csv(table) == (REFERENCE / "table1.csv").read_text()
+    assert markdown(table, records, spec) == (REFERENCE / "table1.md").read_text()
+    assert latex(table, spec) == (REFERENCE / "table1.tex").read_text()
 
 
 def test_the_reference_table_4_is_made_from_its_rows():

@@ -125,10 +125,11 @@ def digits_rows() -> list[Row]:
 # The table
 
 
-def test_the_columns_are_the_ones_the_issue_names(digits_rows, tmp_path):
+def test_the_columns(digits_rows, tmp_path):
     columns = (
         "dataset, method, seeds, nll_mean, nll_std, nll_unit, fid_mean, fid_std, fid_features, fid_n, kid_mean, "
-        "kid_std, nfe_mean, nfe_std, sample_std, paper_nll, paper_fid, paper_nfe, status"
+        "kid_std, energy_distance_mean, energy_distance_std, off_support_mean, off_support_std, "
+        "nfe_mean, nfe_std, sample_std, paper_nll, paper_fid, paper_nfe, status"
     )
     assert columns.split(", ") == COLUMNS
     assert to_csv(table1(frame(digits_rows, tmp_path), SPEC)).splitlines()[0] == columns.replace(" ", "")
@@ -179,7 +180,8 @@ def test_only_the_seeds_of_the_config_count(digits_rows, tmp_path):
 )
 def test_the_papers_numbers_stand_beside_ours(tmp_path, dataset, method, printed):
     rows = frame(image(dataset, method, 0, 3.0, 7.0, 100.0), tmp_path)
-    (row,) = table1(rows, SPEC | {"datasets": [dataset], "methods": [method], "seeds": [0]}).to_dict("records")
+    row, *others = table1(rows, SPEC | {"datasets": [dataset], "methods": [method], "seeds": [0]}).to_dict("records")
+    assert {other["status"] for other in others} <= {"paper only"}
     for name, value in zip(("nll", "fid", "nfe"), printed, strict=True):
         assert row[f"paper_{name}"] == value or (value is None and pd.isna(row[f"paper_{name}"]))
 
@@ -365,17 +367,85 @@ def test_the_spread_by_the_probes_is_said_beside_the_likelihood(digits_rows, tmp
 
 
 def test_points_have_energy_distance_and_support_instead(tmp_path):
-    rows = frame(floors("board", images=False) + points("ddpm", 0, 2.7, 0.01, 164) + points("fm_ot", 0, 2.4, 0.002, 50), tmp_path)
+    far = [replace(r, value=0.5) if r.metric == "off_support" else r for r in points("ddpm", 0, 2.7, -0.0003, 164)]
+    rows = frame(floors("board", images=False) + far + points("fm_ot", 0, 2.4, 0.002, 50), tmp_path)
     spec = SPEC | {"datasets": ["board"], "seeds": [0]}
     table = table1(rows, spec)
     assert table.fid_mean.isna().all() and table.fid_features.isna().all() and table.fid_n.isna().all()
+    assert table.energy_distance_mean.tolist() == [-0.0003, 0.002] and table.off_support_mean.tolist() == [0.5, 0.25]
+    assert table[["energy_distance_std", "off_support_std"]].isna().all(axis=None)
     text = markdown(table, rows, spec)
     assert "| Method | NLL (nats) | Energy distance (1e-4) | Off support | NFE | Sample std | Status |" in text
-    assert "| FM, OT path | **2.400** | 20.00 | 0.250 | **50.0** | 2.000 | ok |" in text
-    assert "over 1 seed;" in text
+    assert "| DDPM | 2.700 | -3.00 | 0.500 | 164.0 | 2.000 | ok |" in text  # the lowest energy distance is not in bold
+    assert "| FM, OT path | **2.400** | 20.00 | **0.250** | **50.0** | 2.000 | ok |" in text
+    assert "over 1 seed; bold is the lowest mean. No energy distance is bold:" in text
     assert "as many real train points to test, in the same units: 12.30; the estimate is unbiased" in text
     assert "The true density's NLL is 2.079 nats." in text
-    assert "FID" not in text and "Frechet" not in text
+    assert "FID" not in text and "Frechet" not in text and "dequantisation" not in text
+    tabular = latex(table, spec)
+    assert r"Method & NLL & Energy ($10^{-4}$) & NFE \\" in tabular
+    assert r"FM, OT path & \textbf{2.400} & 20.00 & \textbf{50.0} \\" in tabular and "DDPM & 2.700 & -3.00 & 164.0" in tabular
+    above = tabular.partition(r"\begin")[0]
+    assert "% board: the energy distance, in 1e-4, in the place of the Frechet distance" in above
+    assert "dequantisation" not in tabular
+
+
+def test_points_whose_trainings_all_diverged_are_points_still(tmp_path):
+    metrics = ("final_loss", "nll", "nll_stderr", "energy_distance", "off_support", "nfe", "nfe_shared", "sample_std")
+    bad = model("board", "ddpm", 0, "nats", **dict.fromkeys(metrics))
+    rows = frame(floors("board", images=False) + bad, tmp_path)
+    spec = SPEC | {"datasets": ["board"], "seeds": [0], "methods": ["ddpm"]}
+    table = table1(rows, spec)
+    assert "| DDPM | - | - | - | - | - | seed 0 diverged" in markdown(table, rows, spec) and "Energy" in latex(table, spec)
+
+
+def test_images_have_no_numbers_of_points(digits_rows, tmp_path):
+    rows = frame(digits_rows, tmp_path)
+    table = table1(rows, SPEC)
+    assert table[["energy_distance_mean", "energy_distance_std", "off_support_mean", "off_support_std"]].isna().all(axis=None)
+    assert "nergy" not in markdown(table, rows, SPEC) + latex(table, SPEC)
+
+
+def test_one_draw_stands_beside_the_papers_many_and_it_is_said(digits_rows, tmp_path):
+    rows = frame(digits_rows, tmp_path)
+    text = "NLL here is for K = 1 dequantisation draw; the paper's column is at its largest K (Table 4 has NLL over K)."
+    table = table1(rows, SPEC)
+    assert f"* {text}" in markdown(table, rows, SPEC)
+    assert "% NLL of images is for K = 1 dequantisation draw; the paper's is at its largest K." in latex(table, SPEC)
+
+
+def test_what_others_published_stands_below_ours(digits_rows, tmp_path):
+    """Table 1, right: ImageNet-128 beside GANs."""
+    ours = floors("imagenet128") + image("imagenet128", "fm_ot", 0, 3.0, 30.0, 100.0)
+    rows = frame(digits_rows + ours, tmp_path)
+    spec = SPEC | {"datasets": ["digits", "imagenet128"], "methods": ["fm_ot"], "seeds": [0]}
+    table = table1(rows, spec)
+    others = table[table.status == "paper only"].set_index("method")
+    assert set(others.dataset) == {"imagenet128"} and len(table) == 2 + len(others)
+    assert others.paper_fid.to_dict() == {
+        "mgan": 58.9,
+        "pacgan2": 57.5,
+        "logo_gan_ae": 50.9,
+        "self_cond_gan": 41.7,
+        "uncond_biggan": 25.3,
+        "pgmgan": 21.7,
+    }
+    assert others.drop(columns=["dataset", "paper_fid", "status"]).isna().all(axis=None)
+    assert "imagenet128,mgan,,,,,,,,,,,,,,,,,,,58.9,,paper only" in to_csv(table)
+    text = markdown(table, rows, spec)
+    assert "| FM, OT path | **3.000** (2.9) | **30.00** (20.9) | **100.0** | 0.700 | ok |" in text
+    assert "| Uncond. BigGAN | - | - (25.3) | - | - | paper only |" in text
+    assert "GAN" not in text.split("## imagenet128")[0] and "Where the status" not in text
+    tabular = latex(table, spec)
+    lines = tabular.splitlines()
+    assert r"MGAN & - & - & - & - & - (58.9) & - \\" in lines and tabular.count(r"\midrule") == 2
+    assert r"\footnotesize" not in tabular and lines.index(r"PGMGAN & - & - & - & - & - (21.7) & - \\") > lines.index(r"\midrule")
+    assert "GAN" not in latex(table1(rows, SPEC), SPEC)
+
+
+def test_every_published_method_of_the_paper_has_a_name():
+    printed = paper("table1")
+    assert set(printed.method) - set(printed[printed.dataset == "cifar10"].method) == set(tables.PUBLISHED)
 
 
 def test_the_papers_number_is_in_brackets(tmp_path):
@@ -413,6 +483,8 @@ def oracle(dataset: str, method: str, seed: int, nll: float, fid: float, nfe: fl
     rows = [r for r in image(dataset, method, seed, nll, fid, nfe) if not r.metric.startswith("nll")]
     closed: dict[str, Any] = {"n": 360, "solver": "closed form"}
     solved: dict[str, Any] = {"n": 360, "solver": "dopri5_shared, exact divergence", "rtol": 1e-5, "atol": 1e-5, "probes": 0}
+    rows.append(Row(dataset, method, seed, "train", "images_seen", 1437, "samples", step=0))
+    rows.append(Row(dataset, method, seed, "train", "bandwidth", 0.03396, "model units", step=0))
     rows.append(Row(dataset, method, seed, "likelihood", "nll", nll, "bits/dim", **closed))
     rows.append(Row(dataset, method, seed, "likelihood", "nll_stderr", 99.0, "bits/dim", **closed))
     rows.append(Row(dataset, method, seed, "likelihood", "nll_own", 0.25 + seed, "bits/dim", **solved))
@@ -449,8 +521,11 @@ def test_what_is_said_of_the_likelihood_is_of_the_trained_and_of_oracles_apart(d
     assert "NLL over 360 test samples, dopri5_shared, hutchinson rademacher x1, rtol = atol = 1e-05" in text
     assert "standard error over test samples is 0.010" in text
     (note,) = [line for line in text.splitlines() if "no network and nothing learnt" in line]
-    for fragment in ("Oracle, diffusion path: the closed-form field", "not in bold", "closed form", "0.750", "0.625"):
+    known = "Oracle, diffusion path: the closed-form field of 1437 points of the training set, a Gaussian about each"
+    for fragment in (f"{known} (standard deviation 0.034),", "not in bold", "closed form", "0.750", "0.625"):
         assert fragment in note
+    less = rows[~rows.metric.isin(["images_seen", "bandwidth"])]
+    assert "field of points of the training set, a Gaussian about each," in markdown(table1(less, spec), less, spec)
     without = frame(digits_rows, tmp_path)
     assert "closed-form" not in markdown(table1(without, SPEC), without, SPEC)
 

@@ -14,6 +14,7 @@ from fmbench.records import read_table
 from fmbench.report.panels import (
     Drawing,
     band,
+    beyond,
     curve,
     empty,
     legend_below,
@@ -242,8 +243,9 @@ def fig07_quality(data: pd.DataFrame) -> Figure:
             axis.plot(crosses.nfe, crosses.value, "x", color="black", markersize=4, zorder=3)
             axis.set_xscale("log")
             log_or_signed(axis, good.value)
+            if budgets := list(good[good.solver != ADAPTIVE].nfe.unique()):
+                ticks_at(axis, [*budgets, *beyond(budgets, good.nfe.max())])
             if not good.empty:
-                ticks_at(axis, list(good[good.solver != ADAPTIVE].nfe.unique()))
                 axis.set_ylim(*limits(good.value))
             axis.set_title(label(method), fontsize=7)
             axis.grid(True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogFormatter, LogLocator, NullFormatter, NullLocator
 
 from fmbench.report.style import SMALL, WIDTH, colours, label, markers
 
@@ -94,33 +94,51 @@ def lost(data: pd.DataFrame, methods: Sequence[str]) -> list[str]:
 
 
 def log_or_signed(axis: Axes, values: pd.Series) -> None:
-    """A logarithmic axis; linear around 0 where estimates without bias are negative."""
-    negative = values[values <= 0]
+    """A logarithmic axis where all values are above 0.
+
+    Estimates without bias may be negative: then the axis is linear while the largest value is of the size of the most
+    negative one (:func:`_around_zero`), else linear between the most negative and as much above 0, and logarithmic from there.
+    """
     if values.empty:
         return
-    if negative.empty:
+    low, high = float(values.min()), float(values.max())
+    if low > 0:
         axis.set_yscale("log")
-        if values.max() < 10 * values.min():  # within a decade the powers of ten alone leave the axis bare
+        if high < 10 * low:  # within a decade the powers of ten alone leave the axis bare
             axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
             axis.tick_params(which="minor", labelsize=SMALL)
-    else:
-        high = float(values.abs().max())
-        small = max(float(-negative.min()), high * 1e-6)
-        axis.set_yscale("symlog", linthresh=small, linscale=0.3)
-        axis.axhline(0, color="0.7", linewidth=0.6)
-        # Powers of ten that do not touch the zero.
-        powers = np.arange(np.ceil(np.log10(3 * small)), np.floor(np.log10(high)) + 1)
-        axis.set_yticks([0, *10.0**powers], ["0", *(f"$10^{{{power:.0f}}}$" for power in powers)])
-        axis.minorticks_off()
+        return
+    axis.axhline(0, color="0.7", linewidth=0.6)
+    if _around_zero(values):
+        return
+    small = max(-low, high * 1e-6)
+    axis.set_yscale("symlog", linthresh=small, linscale=0.3)
+    # Ticks that do not touch the zero's. Between 2 small and 10 small there are always two of 1, 2 and 5 times a power of ten.
+    decades = 10.0 ** np.arange(np.floor(np.log10(small)), np.floor(np.log10(high)) + 1)
+    ticks = [d for d in decades if 2 * small <= d <= high]
+    texts = [f"$10^{{{np.log10(tick):.0f}}}$" for tick in ticks]
+    if len(ticks) < 2:
+        ticks = [m * d for d in decades for m in (1, 2, 5) if 2 * small <= m * d <= high]
+        texts = [f"{tick:g}" for tick in ticks]
+    axis.set_yticks([0, *ticks], ["0", *texts])
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
+def _around_zero(values: pd.Series) -> bool:
+    """Whether values on both sides of 0 are within a decade in size, too little for a logarithmic axis."""
+    return bool(values.max() <= -10 * values.min())
 
 
 def limits(values: pd.Series) -> tuple[float, float]:
-    """Limits a little beyond the values of a logarithmic axis, the same for panels that are compared."""
+    """Limits a little beyond the values of an axis of :func:`log_or_signed`, the same for panels that are compared."""
     low, high = float(values.min()), float(values.max())
-    if low <= 0:
-        return 2 * low - 1e-3 * high, 2 * high
-    margin = (high / low) ** 0.06 * 1.02
-    return low / margin, high * margin
+    if low > 0:
+        margin = (high / low) ** 0.06 * 1.02
+        return low / margin, high * margin
+    if _around_zero(values):
+        margin = 0.06 * (max(high, 0) - low) or 1.0
+        return low - margin, max(high, 0) + margin
+    return 2 * low - 1e-3 * high, 2 * high
 
 
 def log_x(axis: Axes, values: pd.Series, large: bool = False) -> None:
@@ -144,7 +162,16 @@ def ticks_at(axis: Axes, values: Sequence[float]) -> None:
         if not kept or kept[-1] / value > 1.9:
             kept.append(value)
     axis.set_xticks(kept, [f"{v:g}" for v in kept])
-    axis.minorticks_off()
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def beyond(values: Sequence[float], furthest: float) -> list[float]:
+    """1, 2 and 5 times powers of ten that continue ticks at ``values`` to ``furthest`` without touching them."""
+    last = max(values, default=0.0)
+    if not 0 < last < furthest:
+        return []
+    decades = 10.0 ** np.arange(np.floor(np.log10(last)), np.floor(np.log10(furthest)) + 1)
+    return [float(m * d) for d in decades for m in (1, 2, 5) if 1.9 * last < m * d <= furthest]
 
 
 def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Table 1 from the records: tidy CSV, and the paper's layout in Markdown and LaTeX."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -35,6 +36,10 @@ COLUMNS = [
     "fid_n",
     "kid_mean",
     "kid_std",
+    "energy_distance_mean",
+    "energy_distance_std",
+    "off_support_mean",
+    "off_support_std",
     "nfe_mean",
     "nfe_std",
     "sample_std",
@@ -43,6 +48,17 @@ COLUMNS = [
     "paper_nfe",
     "status",
 ]
+PUBLISHED = {
+    "mgan": "MGAN",
+    "pacgan2": "PacGAN2",
+    "logo_gan_ae": "Logo-GAN-AE",
+    "self_cond_gan": "Self-cond. GAN",
+    "uncond_biggan": "Uncond. BigGAN",
+    "pgmgan": "PGMGAN",
+}
+"""Methods of others in the paper's Table 1 (right), which stand beside ours and are not run: their names in print."""
+PAPER_ONLY = "paper only"
+"""The status of a row of theirs."""
 
 
 def records_frame(path: Path) -> pd.DataFrame:
@@ -54,7 +70,8 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
     """One row per data set and method, in the config's order.
 
     ``seeds`` counts the seeds whose training went well; means and spreads (standard deviation over seeds, empty for
-    one seed) are over the seeds that have the number, and ``status`` says what is missing and why.
+    one seed) are over the seeds that have the number, and ``status`` says what is missing and why. After a data set's
+    methods come those of others that the paper has for it (:data:`PUBLISHED`), with no number of ours.
     """
     printed = paper("table1").set_index(["dataset", "method"])
     rows = []
@@ -62,6 +79,7 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
         for method in spec["methods"]:
             mine = records[(records.dataset == dataset) & (records.method == method) & records.seed.isin(spec["seeds"])]
             nll, fid, kid, nfe = (_metric(mine, m) for m in ("nll", "frechet", "kid", "nfe"))
+            energy, outside = (_metric(mine, m) for m in ("energy_distance", "off_support"))
             std = _metric(mine, "sample_std")
             in_paper = (dataset, method) in printed.index
             numbers = printed.loc[(dataset, method)] if in_paper else {"nll_bpd": None, "fid": None, "nfe": None}
@@ -80,6 +98,10 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                     "fid_n": _only(fid.n),
                     "kid_mean": kid.value.mean(),
                     "kid_std": kid.value.std(),
+                    "energy_distance_mean": energy.value.mean(),
+                    "energy_distance_std": energy.value.std(),
+                    "off_support_mean": outside.value.mean(),
+                    "off_support_std": outside.value.std(),
                     "nfe_mean": nfe.value.mean(),
                     "nfe_std": nfe.value.std(),
                     "sample_std": std.value.mean(),
@@ -89,7 +111,19 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                     "status": _status(mine),
                 }
             )
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"fid_n": "Int64"})
+        rows += [
+            {
+                "dataset": dataset,
+                "method": method,
+                "paper_nll": printed.nll_bpd[dataset, method],
+                "paper_fid": printed.fid[dataset, method],
+                "paper_nfe": printed.nfe[dataset, method],
+                "status": PAPER_ONLY,
+            }
+            for method in PUBLISHED
+            if (dataset, method) in printed.index and method not in spec["methods"]
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"seeds": "Int64", "fid_n": "Int64"})
 
 
 def _metric(records: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -116,8 +150,37 @@ def _status(records: pd.DataFrame) -> str:
     return "; ".join(causes)
 
 
-def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], style: Style) -> list[list[str]]:
-    """Rows of text: method, NLL, distance, NFE, sample std, each with the paper's value where it has one.
+class Shown(NamedTuple):
+    """A number in print: its column (without ``_mean``), what it is multiplied by, digits, and whether the lowest is bold."""
+
+    column: str
+    scale: float
+    digits: int
+    bold: bool = True
+
+
+ENERGY_SCALE = 1e4
+SHOWN = {
+    "nll": Shown("nll", 1, 3),
+    "fid": Shown("fid", 1, 2),
+    # Estimates without bias fall on both sides of 0 for equal distributions: the lowest of them is not the best.
+    "energy_distance": Shown("energy_distance", ENERGY_SCALE, 2, bold=False),
+    "off_support": Shown("off_support", 1, 3),
+    "nfe": Shown("nfe", 1, 1),
+}
+
+
+def _is_points(part: pd.DataFrame) -> bool:
+    """Whether the rows of a data set are of points, whose distance is the energy distance."""
+    return bool(part.energy_distance_mean.notna().any() or (part.fid_features.isna().all() and _only(part.nll_unit) == "nats"))
+
+
+def _name(method: str) -> str:
+    return PUBLISHED.get(method, label(method))
+
+
+def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], style: Style, columns: Sequence[str]) -> list[list[str]]:
+    """Rows of text: method, ``columns`` (of :data:`SHOWN`), sample std and status; beside a number the paper's, where it has one.
 
     Oracles have learnt nothing, so they do not compete for the lowest mean.
     """
@@ -125,11 +188,12 @@ def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], style: Style)
     part = table[table.dataset == dataset]
     trained = part[~part.method.isin(oracles)]
     for _, row in part.iterrows():
-        cells = [label(row.method)]
-        for name, digits in (("nll", 3), ("fid", 2), ("nfe", 1)):
-            mean = row[f"{name}_mean"]
-            best = row.method not in oracles and bool(pd.notna(mean) and mean == trained[f"{name}_mean"].min())
-            cells.append(beside(spread(mean, row[f"{name}_std"], digits, style, best), row[f"paper_{name}"]))
+        cells = [_name(row.method)]
+        for column, scale, digits, bold in (SHOWN[c] for c in columns):
+            mean = row[f"{column}_mean"]
+            best = bold and row.method not in oracles and bool(pd.notna(mean) and mean == trained[f"{column}_mean"].min())
+            text = spread(scale * mean, scale * row[f"{column}_std"], digits, style, best)
+            cells.append(beside(text, row.get(f"paper_{column}")))
         cells.append("-" if pd.isna(row.sample_std) else f"{row.sample_std:.3f}")
         cells.append(row.status)
         rows.append(cells)
@@ -154,15 +218,13 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
     for dataset in spec["datasets"]:
         part = table[table.dataset == dataset]
         unit, distance = _only(part.nll_unit) or "nats", _distance_name(table, dataset)
-        points = _metric(records[records.dataset == dataset], "energy_distance")
         header = ["Method", f"NLL ({unit})", distance, "NFE", "Sample std", "Status"]
-        rows = _layout(table, dataset, spec["oracles"], MARKDOWN)
-        if len(points):
+        columns = ["nll", "fid", "nfe"]
+        if _is_points(part):
             # Points have no Frechet column; energy distance and support take its place.
             header[2:3] = ["Energy distance (1e-4)", "Off support"]
-            rows = [
-                [*r[:2], *_points_cells(records, dataset, method), *r[3:]] for r, method in zip(rows, part.method, strict=True)
-            ]
+            columns[1:2] = ["energy_distance", "off_support"]
+        rows = _layout(table, dataset, spec["oracles"], MARKDOWN, columns)
         lines += [f"## {dataset}", "", *markdown_table(header, rows)]
         lines += note_lines(_notes(table, records, dataset, spec))
     if absent := _not_run(spec):
@@ -189,23 +251,14 @@ def _by_method(rows: pd.DataFrame, form: int | str) -> str:
     return ", ".join(f"{label(str(m))} {'-' if pd.isna(v) else format(v, form)}" for m, v in groups)
 
 
-_ENERGY_SCALE = 1e4
-
-
-def _points_cells(records: pd.DataFrame, dataset: str, method: str, style: Style = MARKDOWN) -> list[str]:
-    mine = records[(records.dataset == dataset) & (records.method == method)]
-    cells = []
-    for metric, digits, scale in (("energy_distance", 2, _ENERGY_SCALE), ("off_support", 3, 1)):
-        values = _metric(mine, metric).value * scale
-        cells.append(spread(values.mean(), values.std(), digits, style))
-    return cells
-
-
 def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[str, Any]) -> list[str]:
     mine = records[records.dataset == dataset]
     n = len(spec["seeds"])
     notes = [f"Mean ± standard deviation over {n} seed{'s' if n > 1 else ''}; bold is the lowest mean."]
-    if (table[table.dataset == dataset].seeds < n).any():
+    part = table[table.dataset == dataset]
+    if _is_points(part):
+        notes[0] += " No energy distance is bold: of unbiased estimates around 0 the lowest is not the best."
+    if (part.seeds < n).any():
         notes[0] += " Where the status names a seed, it is over the others."
     nll = _metric(mine[~mine.method.isin(spec["oracles"])], "nll")
     if len(nll):
@@ -218,6 +271,10 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
         probes = _metric(mine, "nll_probe_std")
         if len(probes):
             notes[-1] += f" Of one sample's number the probes alone leave a standard deviation of {probes.value.mean():.3f}."
+        if not _is_points(part):
+            notes.append(
+                "NLL here is for K = 1 dequantisation draw; the paper's column is at its largest K (Table 4 has NLL over K)."
+            )
     nfe = _metric(mine, "nfe")
     if len(nfe):
         shared = _metric(mine, "nfe_shared")
@@ -230,7 +287,7 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
         notes += _distance_notes(mine)
     energy = _metric(mine, "energy_distance_floor")
     if len(energy):
-        floor_value = energy.value.iloc[0] * _ENERGY_SCALE
+        floor_value = energy.value.iloc[0] * ENERGY_SCALE
         text = f"Energy distance of as many real train points to test, in the same units: {floor_value:.2f}; "
         text += "the estimate is unbiased, so it falls on both sides of 0 for equal distributions."
         entropy = _metric(mine, "nll_floor")
@@ -252,13 +309,23 @@ def _notes(table: pd.DataFrame, records: pd.DataFrame, dataset: str, spec: dict[
     if len(own):
         names = ", ".join(label(m) for m in own.method.unique())
         notes.append(
-            f"{names}: the closed-form field of the training set, no network and nothing learnt; not in bold. It knows training "
-            "points and no test point; its NLL of the test set is in closed form, without a solver. NLL of its own draws by the "
-            f"solver: {_by_method(own, 3)}; in closed form: {_by_method(own_closed, 3)}."
+            f"{names}: the closed-form field of {_oracle_points(mine)}, no network and nothing learnt; not in bold. It knows "
+            "these points and no test point; its NLL of the test set is in closed form, without a solver. NLL of its own draws "
+            f"by the solver: {_by_method(own, 3)}; in closed form: {_by_method(own_closed, 3)}."
         )
     for method, values in spec["overrides"].items():
         notes.append(f"{label(method)} does not train under the common settings: {values}.")
     return notes
+
+
+def _oracle_points(mine: pd.DataFrame) -> str:
+    """What the oracles of a data set know: an oracle has seen each of its points once, and has a bandwidth for a weight."""
+    widths = _metric(mine, "bandwidth")
+    counts = _metric(mine[mine.method.isin(widths.method)], "images_seen").value.dropna().unique()
+    if not len(counts):
+        return "points of the training set, a Gaussian about each"
+    text = f"{' or '.join(f'{count:.0f}' for count in sorted(counts))} points of the training set, a Gaussian about each"
+    return text + f" (standard deviation {' or '.join(f'{w:.3g}' for w in sorted(widths.value.dropna().unique()))})"
 
 
 def _distance_notes(mine: pd.DataFrame) -> list[str]:
@@ -315,25 +382,40 @@ def _distance_notes(mine: pd.DataFrame) -> list[str]:
 def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
     """Table 1 in the paper's layout: a row per method, three columns per data set; needs booktabs.
 
-    What is missing is said below, a line for each training that went wrong.
+    Below a rule are methods of others that only the paper has. What is missing is said below the table, a line for each
+    training that went wrong.
     """
     datasets = spec["datasets"]
-    bodies = {d: _layout(table, d, spec["oracles"], LATEX) for d in datasets}
+    parts = {d: table[table.dataset == d] for d in datasets}
+    points = [d for d in datasets if _is_points(parts[d])]
+    bodies = {}
+    for d in datasets:
+        columns = ["nll", "energy_distance" if d in points else "fid", "nfe"]
+        cells = _layout(table, d, spec["oracles"], LATEX, columns)
+        bodies[d] = {method: row[1:4] for method, row in zip(parts[d].method, cells, strict=True)}
+    distances = {d: r"Energy ($10^{-4}$)" if d in points else _distance_name(table, d) for d in datasets}
     header = [
         " & ".join(["", *(rf"\multicolumn{{3}}{{c}}{{{tex(d)}}}" for d in datasets)]) + r" \\",
         "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(datasets))),
-        " & ".join(["Method", *(f"NLL & {_distance_name(table, d)} & NFE" for d in datasets)]) + r" \\",
+        " & ".join(["Method", *(f"NLL & {distances[d]} & NFE" for d in datasets)]) + r" \\",
     ]
-    rows = []
-    for i, method in enumerate(spec["methods"]):
-        cells = [c for d in datasets for c in bodies[d][i][1:4]]
-        rows.append([tex(label(method)), *cells])
-    bad = table[table.status != "ok"]
+    others = [m for m in PUBLISHED if ((table.method == m) & (table.status == PAPER_ONLY)).any()]
+    rows: list[list[str] | None] = [
+        None if method is None else [tex(_name(method)), *(c for d in datasets for c in bodies[d].get(method, ["-"] * 3))]
+        for method in [*spec["methods"], *([None, *others] if others else [])]
+    ]
+    bad = table[~table.status.isin(["ok", PAPER_ONLY])]
     footnotes = [tex(f"{row.dataset}, {label(str(row.method))}: {row.status}") for row in bad.itertuples()]
     units = ", ".join(f"{d}: {_only(table[table.dataset == d].nll_unit)}" for d in datasets)
     features = ", ".join(f"{d}: {_only(table[table.dataset == d].fid_features) or 'none'}" for d in datasets)
     own = "".join(f"% {label(m)} does not train under the common settings: {v}.\n" for m, v in spec["overrides"].items())
-    remarks = f"% NLL in {units}. Features of the distance: {features}. In brackets: the paper.\n{own}"
+    remarks = f"% NLL in {units}. Features of the distance: {features}. In brackets: the paper.\n"
+    if points:
+        remarks += f"% {', '.join(points)}: the energy distance, in 1e-4, in the place of the Frechet distance; none in bold: "
+        remarks += "of unbiased estimates around 0 the lowest is not the best.\n"
+    if len(points) < len(datasets):
+        remarks += "% NLL of images is for K = 1 dequantisation draw; the paper's is at its largest K.\n"
+    remarks += own
     return remarks + "\n".join(latex_table("l" + "rrr" * len(datasets), header, rows, footnotes))
 
 
