@@ -596,6 +596,20 @@ def test_noise_about_zero_is_no_step_back():
     assert back.value == pytest.approx((2e-4 - 0.6) / 0.55, rel=0.05)
 
 
+def test_an_estimate_that_moves_below_zero_takes_no_step_back():
+    """FM is at the floor from the start, where the unbiased estimate is noise; score matching falls towards it."""
+
+    def curve(method: str, k: int) -> float:
+        return {"fm_diffusion": (-3e-4, -1e-4, -4e-4, -1e-4, -3e-4), "score_matching": (5e-4, 4e-4, 3e-4, 2e-4, 1e-4)}[method][
+            k - 1
+        ]
+
+    rows = as_frame(along_rows("energy_distance", curve, methods=("fm_diffusion", "score_matching")))
+    sources = {"records": as_frame(final_rows({"fm_diffusion": 1.0, "score_matching": 1.0}))}
+    back = of_claim(claims.stable_training, along=rows, **sources)[0]
+    assert (back.verdict, back.value, back.why) == (INCONCLUSIVE, 0, "neither ever rises")
+
+
 # 7: structure
 
 CORNERS = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
