@@ -185,7 +185,8 @@ class Finding:
 def relative_difference(ours: NDArray, other: NDArray) -> NDArray:
     """(ours - other) over the mean of their magnitudes: 0 where equal, -2/3 for half as much, within ±2 always.
 
-    For distances that may fall below zero (unbiased ones), whose ratio means nothing.
+    For numbers well above zero. Of numbers about zero or below it, such as an unbiased distance at its floor, it is mostly
+    noise, and ±2 where the signs differ: those need a scale from elsewhere.
     """
     size = (np.abs(ours) + np.abs(other)) / 2
     return np.divide(ours - other, size, out=np.zeros_like(size), where=size > 0)
