@@ -66,8 +66,8 @@ ELSEWHERE = ("code_hash", "spec_hash", "data", "device")
 """Keys of ``settings.parquet`` that are compared in the description: hashes of code and of all settings, among them where a data
 set's files are, and the device."""
 RELATIVE, OF_SCALE, OF_COLUMN = 1e-6, 1e-9, 1e-12
-"""What numbers of ``theory/`` from two machines may differ by: relative to the number; and for those that are themselves rounding,
-relative to the ``scale`` of their row, or without one to the largest of their column."""
+"""What numbers of ``theory/`` from two machines may differ by: relative to the number; and for those that are rounding
+themselves, relative to the ``scale`` of their row, or without one to the largest of their column."""
 FIRST_SEED = ("states.parquet", "budget_previews.parquet")
 """Files that have one seed only of each data set and method."""
 
@@ -206,7 +206,10 @@ def _unpack(archive: Path, folder: Path) -> int:
                 bundle = stack.enter_context(zipfile.ZipFile(archive))
                 found = [
                     _Member(
-                        i.filename, i.file_size, not i.is_dir() and stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), i
+                        i.filename,
+                        i.file_size,
+                        not i.filename.endswith("/") and stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG),
+                        i,
                     )
                     for i in bundle.infolist()
                 ]

@@ -58,7 +58,7 @@ def test_what_is_missing_is_said(results):
     assert "claims is not among these results" in lead(results)
     assert "<h2>Table 1</h2>" in lead(results)
     (results / "table1.md").unlink()
-    with pytest.raises(DataError, match="nothing to show; run snakemake first"):
+    with pytest.raises(DataError, match="nothing to show; run snakemake or `fmbench render` first"):
         lead(results)
 
 
