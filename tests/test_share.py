@@ -433,9 +433,9 @@ def test_a_description_without_a_config_is_refused(whole, tmp_path):
         config_of(tmp_path)
 
 
-def test_claims_and_the_page_are_made_from_an_archive(whole, tmp_path):
+def test_claims_and_the_page_are_made_from_an_archive(whole, archive, tmp_path):
     results = tmp_path / "results"
-    shutil.copytree(whole, results)
+    unpack(archive, results)
     assert command("claims", "--results", results, "--out", results / "claims.csv").code == 0
     TABLES["table4"][1](results, config(), results / "table4.csv")
     export(results, tmp_path / "set.tgz")
@@ -525,7 +525,7 @@ def halves(tmp_path: Path, one: dict[str, Any], other: dict[str, Any], **what: A
         ({"seeds": [0, 1], "methods": ["ddpm", "fm_ot"]}, {"seeds": [0, 1], "methods": ["fm_ot", "oracle_ot"]}),
     ],
 )
-def test_parts_of_a_run_merge_to_the_whole_run(whole, tmp_path, one, other):
+def test_parts_of_a_run_merge_to_the_whole_run(whole, archive, tmp_path, one, other):
     a, b = halves(tmp_path, one, other)
     export(b, tmp_path / "b.tar.gz")
     said = command("merge", a, tmp_path / "b.tar.gz", "--out", tmp_path / "merged", "--progress", "lines")
@@ -537,7 +537,8 @@ def test_parts_of_a_run_merge_to_the_whole_run(whole, tmp_path, one, other):
     assert found.pop("merged") == [read_benchmark(a)["hash"], read_benchmark(b)["hash"]]
     assert found == {k: v for k, v in wanted.items() if k != "merged"}
     if one == {"seeds": [0]}:  # every figure, once
-        render(whole, tmp_path / "from whole", formats=["svg"])
+        with opened(archive) as folder:  # with its NLL over draws in one file, where the claims look for it
+            render(folder, tmp_path / "from whole", formats=["svg"])
         render(merged, tmp_path / "from merged", formats=["svg"])
     else:
         for table in ("table1", "table4"):
@@ -764,7 +765,7 @@ def test_a_measured_time_conflicts_with_none_but_a_training_that_diverged_does(t
 def test_what_follows_from_definitions_may_differ_by_rounding_and_by_no_more():
     def conflicts(a: pa.Table, b: pa.Table) -> list[str]:
         joined, found = join_tables("theory/t.parquet", [("A", a), ("B", b)])
-        assert joined.equals(a)
+        assert joined.num_rows == a.num_rows and str(joined.to_pylist()) == str(a.to_pylist())  # nan is nan
         return found
 
     def table(x: list[float | None], panel: list[str] | None = None) -> pa.Table:
