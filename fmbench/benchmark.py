@@ -13,6 +13,7 @@ from fmbench import specs
 from fmbench.config import Config, parse, settings_hash
 from fmbench.errors import ConfigError, DataError
 from fmbench.files import read_json
+from fmbench.plugins import is_dotted
 
 FILE = "benchmark.json"
 FORMAT = 1
@@ -94,6 +95,8 @@ def read_benchmark(results: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != FORMAT or set(found) != KEYS:
         version = found.get("format") if isinstance(found, dict) else None
         raise DataError(f"{path} is not a description of this version of fmbench (format {version!r}, here {FORMAT})")
+    if not isinstance(found["config"], dict):
+        raise DataError(f"{path} has a config that is none; get the results again")
     if settings_hash(found["config"]) != found["hash"]:
         raise DataError(f"{path} was changed by hand: its config has hash {settings_hash(found['config'])}, not {found['hash']}")
     return found
@@ -105,12 +108,22 @@ def config_of(results: Path) -> Config:
 
 
 def parse_config(values: dict[str, Any], where: Path) -> Config:
-    """The config of a description.
+    """The config of a description. Nothing that it names is imported, here or by what works from it.
+
+    Methods are written out where a description is made, so none has to be looked up in somebody's module, and one that would be
+    is refused: the module could be anybody's who sent the results. All other dotted names are compared, never resolved.
 
     Raises:
-        DataError: this version of fmbench does not know some of its settings.
+        DataError: this version of fmbench does not know some of its settings, or a method is not written out.
     """
     try:
-        return parse(values)
+        config = parse(values)
     except ConfigError as error:
         raise DataError(f"{where} has a config that this version of fmbench does not take; {error}") from None
+    for method in config.methods:
+        if method.use is not None and is_dotted(method.use):
+            raise DataError(
+                f"{where} was not written by `fmbench collect`: the method {method.name} is not written out but refers to "
+                f"{method.use!r}, which is not imported. Get the results again, or run snakemake where they were made"
+            )
+    return config

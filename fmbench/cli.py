@@ -319,15 +319,17 @@ def table3(settings: Folder, out: Folder, log: Log = None, mode: Mode = "auto") 
 
 @app.command()
 def claims(
-    results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="a results folder or archive, yours or somebody else's")] = Path("results"),
     out: Annotated[Path, typer.Option(help="the CSV; the page (.md) and the overview (.tex) go beside it")] = Path("claims.csv"),
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
     """Test what the paper claims on the parquet files of a results folder; what is not there is not tested."""
     from fmbench.report.claims import write_claims
+    from fmbench.share import opened
 
-    whole = [line for line in write_claims(results, out) if line.about == "overall"]
+    with opened(results) as folder:
+        whole = [line for line in write_claims(folder, out) if line.about == "overall"]
     said = ", ".join(f"{line.claim} {line.verdict}" for line in whole)
     _console({"stage": "claims"}, mode, log).say(f"{said} -> {out}, {out.with_suffix('.md').name}, .tex")
 
@@ -518,17 +520,19 @@ def mlflow_rebuild(
 
 @app.command()
 def page(
-    results: Annotated[Path, typer.Option(help="a results folder, yours or somebody else's")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="a results folder or archive, yours or somebody else's")] = Path("results"),
     out: Annotated[Path, typer.Option(help="the page, .html")] = Path("index.html"),
     fragment: Annotated[Path | None, typer.Option(help="also write its head, claims and Table 1, for Snakemake's report")] = None,
     captions: Annotated[Path | None, typer.Option(help="folder with a caption (.rst) for each figure")] = None,
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
-    """Write one page for a browser from the tables and figures of a results folder."""
+    """Write one page for a browser from the tables and figures of a result set; an archive has no figures (`render`)."""
     from fmbench.report.page import write_page
+    from fmbench.share import opened
 
-    write_page(results, out, fragment, captions)
+    with opened(results) as folder:
+        write_page(folder, out, fragment, captions)
     Console("page", mode, log).say(f"-> {out}")  # type: ignore[arg-type]
 
 

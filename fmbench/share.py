@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -37,6 +38,11 @@ from fmbench.tracking import flatten
 
 INDEX = "archive.json"
 FORMAT = 1
+_PLAIN = r"[^/\\:.][^/\\:]*"
+MEMBER = re.compile(
+    rf"(theory/)?{_PLAIN}\.parquet|{_PLAIN}\.(csv|md|tex)|data/[A-Za-z][A-Za-z0-9_.-]*/manifest\.json|{re.escape(FILE)}"
+)
+"""Names that a file of a result set may have: what is read here is data, and nothing that Python would import or a shell run."""
 LARGEST = 8 << 30
 """Bytes that an archive may unpack to."""
 ALLOWED = {
@@ -49,8 +55,19 @@ ALLOWED = {
 LOCATIONS = ("path", "download")
 """Parameters of a data set that say where its files are; what is in them is held to by hash."""
 PROVENANCE = ("config_hash", "code_hash", "commit", "versions", "device", "threads")
-KEYS = {"nfe.parquet": ("dataset", "method", "seed", "index"), "models.parquet": ("dataset", "method", "seed")}
+THEORY, SETTINGS = "theory/", "settings.parquet"
+KEYS = {
+    "nfe.parquet": ("dataset", "method", "seed", "index"),
+    "models.parquet": ("dataset", "method", "seed"),
+    SETTINGS: ("dataset", "method", "seed", "key"),
+}
 """Columns that tell one row from another, where that is not every column that is no float and no list."""
+ELSEWHERE = ("code_hash", "spec_hash", "data", "device")
+"""Keys of ``settings.parquet`` that are compared in the description: hashes of code and of all settings, among them where a data
+set's files are, and the device."""
+RELATIVE, OF_SCALE, OF_COLUMN = 1e-6, 1e-9, 1e-12
+"""What numbers of ``theory/`` from two machines may differ by: relative to the number; and for those that are rounding
+themselves, relative to the ``scale`` of their row, or without one to the largest of their column."""
 FIRST_SEED = ("states.parquet", "budget_previews.parquet")
 """Files that have one seed only of each data set and method."""
 
@@ -65,7 +82,7 @@ def members(results: Path) -> dict[str, Path | pa.Table]:
     for pattern in ("*.parquet", "theory/*.parquet", "*.csv", "*.md", "*.tex", "data/*/manifest.json"):
         for path in sorted(results.glob(pattern)):
             name = path.relative_to(results).as_posix()
-            if not path.name.startswith(".") and (path.name != "manifest.json" or path.parent.name in config.datasets):
+            if _is_member(name) and (path.name != "manifest.json" or path.parent.name in config.datasets):
                 found[name] = path
     if "records.parquet" not in found:
         raise DataError(f"{results} has no records.parquet, so there is nothing to share; run snakemake there first")
@@ -73,6 +90,11 @@ def members(results: Path) -> dict[str, Path | pa.Table]:
     if draws and "draws.parquet" not in found:
         found["draws.parquet"] = read_rows(draws)
     return dict(sorted(found.items()))
+
+
+def _is_member(name: str) -> bool:
+    """Whether a result set may have a file of this name; one that no disk takes, or that no terminal shows, is none."""
+    return MEMBER.fullmatch(name) is not None and name.isprintable() and all(len(p.encode()) <= 255 for p in name.split("/"))
 
 
 def draws_files(results: Path, config: Config) -> list[Path]:
@@ -149,8 +171,8 @@ class _Member(NamedTuple):
 def unpack(archive: Path, out: Path) -> int:
     """Unpack an archive of :func:`export` into ``out``, a new or empty folder, and return how many files came out.
 
-    Everything is checked before ``out`` is there: names stay inside the folder, members are those of the index, with its
-    sizes and hashes.
+    Everything is checked before ``out`` is there: names are such as :func:`members` gives, and members are those of the index,
+    with its sizes and hashes.
 
     Raises:
         DataError: the archive is missing, truncated, changed, or reaches outside; or ``out`` holds something.
@@ -184,7 +206,10 @@ def _unpack(archive: Path, folder: Path) -> int:
                 bundle = stack.enter_context(zipfile.ZipFile(archive))
                 found = [
                     _Member(
-                        i.filename, i.file_size, not i.is_dir() and stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), i
+                        i.filename,
+                        i.file_size,
+                        not i.filename.endswith("/") and stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG),
+                        i,
                     )
                     for i in bundle.infolist()
                 ]
@@ -207,6 +232,11 @@ def _extract(archive: Path, found: list[_Member], opened: Any, folder: Path) -> 
         inside = member.name == "/".join(parts) and not member.name.startswith("/") and ".." not in parts
         if not inside or not member.plain or any(c in member.name for c in "\\:\0"):
             raise DataError(f"{archive} holds {member.name!r}, which is not a plain file inside the folder; it is not unpacked")
+        if member.name != INDEX and not _is_member(member.name):
+            raise DataError(
+                f"{archive} holds {member.name!r}, which `fmbench export` does not pack (parquet at the top and in theory/, csv, "
+                f"md and tex at the top, data/*/manifest.json, {FILE}); it is not unpacked"
+            )
     if len(set(names)) != len(names):
         raise DataError(f"{archive} holds {next(n for n in names if names.count(n) > 1)} twice; it is not unpacked")
     if sum(member.size for member in found) > LARGEST:
@@ -488,6 +518,8 @@ def missing(config: dict[str, Any], records: pa.Table) -> list[str]:
 def _keys(name: str, schema: pa.Schema) -> list[str]:
     if name in KEYS:
         return list(KEYS[name])
+    if name.startswith(THEORY):  # what does not go by methods is one whole
+        return [c for c in schema.names if c == "method"]
     if schema.names == SCHEMA.names:
         return ["dataset", "method", "seed", "stage", "metric", "solver", "step", "n", "draws", "probes", "features", "nfe"]
     plain = (f for f in schema if not pa.types.is_floating(f.type) and not pa.types.is_list(f.type))
@@ -505,7 +537,8 @@ def _identity(row: dict[str, Any], keys: list[str], records: bool) -> tuple[Any,
 def join_tables(name: str, parts: Sequence[tuple[str, pa.Table]]) -> tuple[pa.Table, list[str]]:
     """Tables of several sets as one, and every conflict between them in words; of what conflicts the first set's is kept.
 
-    Rows are compared but for their provenance; measured seconds are nobody's to repeat and conflict with nothing.
+    Rows are compared but for their provenance. A measured time is nobody's to repeat, so its value conflicts with nothing; its
+    status does. What follows from definitions alone (``theory/``) may differ by rounding.
     """
     schema = parts[0][1].schema
     for label, table in parts[1:]:
@@ -518,6 +551,9 @@ def join_tables(name: str, parts: Sequence[tuple[str, pa.Table]]) -> tuple[pa.Ta
         values = []
     if records:
         values = [*values, "nfe", "features"]
+    theory = name.startswith(THEORY)
+    floating = [f.name for f in schema if theory and pa.types.is_floating(f.type)]
+    largest = {c: _largest([t for _, t in parts], c) for c in floating}
     seen: dict[tuple[Any, ...], tuple[str, list[dict[str, Any]]]] = {}
     kept, conflicts = [], []
     for label, table in parts:
@@ -527,15 +563,16 @@ def join_tables(name: str, parts: Sequence[tuple[str, pa.Table]]) -> tuple[pa.Ta
             here.setdefault(_identity(row, keys, records), []).append(i)
         new: list[int] = []
         for key, indices in here.items():
-            mine = [{c: rows[i][c] for c in values} for i in indices]
+            mine = [{c: rows[i][c] for c in values if not _anybodys(name, rows[i], c, records)} for i in indices]
             if key not in seen:
                 seen[key] = (label, mine)
                 new += indices
                 continue
             first, theirs = seen[key]
-            timing = records and rows[indices[0]]["unit"] in TIMES
-            if not timing and not _same(mine, theirs):
-                conflicts.append(_conflict(name, dict(zip(keys, key, strict=True)), first, theirs, label, mine))
+            said = _conflict(theirs, mine, largest, first, label)
+            if said:
+                where = ", ".join(f"{k} {v}" for k, v in zip(keys, key, strict=True) if v not in (None, ""))
+                conflicts.append(": ".join(filter(None, (name, where, said))))
         kept.append(table.take(pa.array(sorted(new), pa.int64())))
     return pa.concat_tables([t.cast(schema) for t in kept]), conflicts
 
@@ -544,8 +581,37 @@ TIMES = ("s", "ms", "h", "images/s", "samples/s")
 """Units of measured time."""
 
 
-def _same(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> bool:
-    return len(a) == len(b) and all(_equal(x[c], y[c]) for x, y in zip(a, b, strict=True) for c in x)
+def _anybodys(name: str, row: dict[str, Any], column: str, records: bool) -> bool:
+    """Whether a column of this row may have another value in another set."""
+    if column != "value":
+        return False
+    return row["unit"] in TIMES if records else name == SETTINGS and row["key"] in ELSEWHERE
+
+
+def _largest(tables: Sequence[pa.Table], column: str) -> float:
+    """The largest magnitude of a column; 0 if it has no finite number."""
+    values = (v for table in tables for v in table[column].to_pylist())
+    return max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
+
+
+def _conflict(theirs: list[dict[str, Any]], mine: list[dict[str, Any]], largest: dict[str, float], first: str, label: str) -> str:
+    """The first thing in which two lists of rows are not the same, or nothing.
+
+    Args:
+        largest: columns that may differ by rounding, with the largest magnitude in each.
+    """
+    if len(mine) != len(theirs):
+        return f"{len(theirs)} rows in {first}, {len(mine)} in {label}"
+    for x, y in zip(theirs, mine, strict=True):
+        for column in (c for c in x if c in y):
+            if _equal(x[column], y[column]):
+                continue
+            if column in largest:
+                floor = OF_SCALE * abs(x["scale"] or 0.0) if "scale" in x else OF_COLUMN * largest[column]
+                if _close(x[column], y[column], floor):
+                    continue
+            return f"{column} is {_short(x[column])} in {first}, {_short(y[column])} in {label}"
+    return ""
 
 
 def _equal(x: Any, y: Any) -> bool:
@@ -553,17 +619,8 @@ def _equal(x: Any, y: Any) -> bool:
     return bool(x == y) or both_nan
 
 
-def _conflict(
-    name: str, key: dict[str, Any], first: str, theirs: list[dict[str, Any]], label: str, mine: list[dict[str, Any]]
-) -> str:
-    where = ", ".join(f"{k} {v}" for k, v in key.items() if v not in (None, ""))
-    if len(mine) != len(theirs):
-        return f"{name}: {where}: {len(theirs)} rows in {first}, {len(mine)} in {label}"
-    for x, y in zip(theirs, mine, strict=True):
-        for column in x:
-            if not _equal(x[column], y[column]):
-                return f"{name}: {where}: {column} is {_short(x[column])} in {first}, {_short(y[column])} in {label}"
-    raise AssertionError("a conflict without a difference")
+def _close(x: float | None, y: float | None, floor: float) -> bool:
+    return x is not None and y is not None and math.isclose(x, y, rel_tol=RELATIVE, abs_tol=floor)
 
 
 def _short(value: Any) -> str:

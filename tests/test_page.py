@@ -58,7 +58,7 @@ def test_what_is_missing_is_said(results):
     assert "claims is not among these results" in lead(results)
     assert "<h2>Table 1</h2>" in lead(results)
     (results / "table1.md").unlink()
-    with pytest.raises(DataError, match="nothing to show; run snakemake first"):
+    with pytest.raises(DataError, match="nothing to show; run snakemake or `fmbench render` first"):
         lead(results)
 
 
@@ -67,6 +67,9 @@ def test_the_command_writes_it_and_names_what_it_lacks(results, tmp_path):
     assert command("page", "--results", str(results), "--out", str(out), "--progress", "none").code == 0
     assert "<h2>Claims</h2>" in out.read_text()
     said = command("page", "--results", str(tmp_path / "nowhere"), "--out", str(out))
+    assert said.code == 3 and "there is no results folder or archive" in said.err
+    (tmp_path / "empty").mkdir()
+    said = command("page", "--results", str(tmp_path / "empty"), "--out", str(out))
     assert said.code == 3 and "nothing to show" in said.err
 
 

@@ -1,6 +1,7 @@
 """Archives, merging, rendering and comparing, on result sets with numbers made up (tests/sets.py)."""
 
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -269,7 +270,7 @@ def renamed(old: str, new: str) -> Any:
         (lambda found: [*found, ("link", b"", "/etc/passwd")], "'link', which is not a plain file"),
         (lambda found: [*found, found[-1]], "twice"),
         (lambda found: [*found, ("extra.csv", b"1", "")], "name different files: extra.csv"),
-        (lambda found: found[:-1], "name different files: previews|name different files: records"),
+        (lambda found: [f for f in found if f[0] != "previews.parquet"], "name different files: previews.parquet"),
         (lambda found: found[1:], f"has no {INDEX}"),
         (lambda found: [(INDEX, b"[]", ""), *found[1:]], "that is none"),
         (lambda found: [(INDEX, b"\xff{", ""), *found[1:]], "that is none"),
@@ -291,6 +292,165 @@ def test_an_archive_that_is_not_as_it_was_packed_leaves_nothing(archive, tmp_pat
     with pytest.raises(DataError, match=message):
         unpack(path, tmp_path / "inner" / "out")
     assert sorted(p.name for p in tmp_path.rglob("*")) == sorted(["inner", path.name])
+
+
+def packed(changes: dict[str, bytes]) -> Any:
+    """Other or further members, for which the index vouches."""
+
+    def change(found: list[Any]) -> list[Any]:
+        index = json.loads(found[0][1])
+        for name, content in changes.items():
+            index["members"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        if FILE in changes:
+            index["hash"] = json.loads(changes[FILE])["hash"]
+        kept = [f for f in found[1:] if f[0] not in changes]
+        return [(INDEX, json.dumps(index).encode(), ""), *kept, *((n, c, "") for n, c in changes.items())]
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["evil.py"],
+        ["theory/evil.py"],
+        ["evil/__init__.py"],
+        ["sitecustomize.pth"],
+        ["records.parquet.py"],
+        ["a/b.parquet"],
+        ["theory/a/b.parquet"],
+        ["theory/table.csv"],
+        ["models/board/ddpm/0/model.safetensors"],
+        [".hidden.csv"],
+        ["theory/.hidden.parquet"],
+        ["plan.json"],
+        ["data/manifest.json"],
+        ["data/.board/manifest.json"],
+        ["data/board/train.npy"],
+        ["figures/fig07.png"],
+        ["two\nlines.csv"],
+        ["x" * 252 + ".csv"],
+        [""],
+        ["a", "a/b"],
+        ["records.parquet/b.parquet"],
+        ["theory"],
+    ],
+)
+def test_a_member_that_export_does_not_pack_is_named_and_nothing_is_unpacked(archive, tmp_path, kind, names):
+    path = repacked(archive, tmp_path, packed(dict.fromkeys(names, b"raise SystemExit")), kind)
+    with pytest.raises(DataError, match=rf"holds {re.escape(repr(names[0]))}, which `fmbench export` does not pack"):
+        unpack(path, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_export_packs_can_be_read_whatever_lies_in_the_folder(whole, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(whole, results)
+    (results / "theory").mkdir()
+    shutil.copy(whole / "curves.parquet", results / "theory" / "curves.parquet")
+    for name in ("a table.csv", "notes.md", "t.tex", "x" * 251 + ".csv"):
+        (results / name).write_text("mine")
+    for name in ("two\nlines.csv", ".hidden.md", "theory/.x.parquet", "plan.json", "script.py"):
+        (results / name).write_text("not packed")
+    export(results, tmp_path / "set.zip")
+    unpack(tmp_path / "set.zip", tmp_path / "out")
+    added = set(tree(tmp_path / "out")) - set(tree(whole))
+    assert added == {"a table.csv", "notes.md", "t.tex", "x" * 251 + ".csv", "theory/curves.parquet", "draws.parquet"}
+
+
+class Watch:
+    """The first of the importers: notes who asks for a module called evil, and lets nobody have it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == "evil":
+            self.asked.append(name)
+            raise AssertionError(f"{name} was imported")
+
+
+@pytest.fixture
+def watch(monkeypatch) -> Watch:
+    found = Watch()
+    monkeypatch.setattr(sys, "meta_path", [found, *sys.meta_path])
+    return found
+
+
+READING = [
+    ("compare", "{a}", "{b}"),
+    ("merge", "{a}", "{b}", "--out", "{out}/merged"),
+    ("render", "--results", "{a}", "--out", "{out}", "--format", "png"),
+    ("spec", "table1", "--results", "{a}"),
+    ("spec", "table4", "--results", "{a}"),
+    ("claims", "--results", "{a}", "--out", "{out}/claims.csv"),
+]
+
+
+def test_what_a_description_names_is_compared_and_never_imported(tmp_path, watch):
+    mine = {"name": "mine", "path": "evil.paths:P", "prediction": "evil:Q", "weighting": "evil:W", "time": "evil:T"}
+    parts = {
+        "digits__data": {"source": "evil:load", "parameters": {"reader": "evil:read"}},
+        "digits__network": {"kind": "evil.nets:Net", "parameters": {}},
+        "digits__evaluation": {"features": {"extractor": "evil:E", "also": ["evil:F"]}},
+        "methods": [mine, "oracle_ot"],
+    }
+    for name, seed in (("a", 0), ("b", 1)):
+        export(make(tmp_path / name, config(seeds=[seed], **parts)), tmp_path / f"{name}.zip")
+    assert "evil.paths:P" in (tmp_path / "a" / FILE).read_text()
+    where = {"a": tmp_path / "a.zip", "b": tmp_path / "b.zip", "out": tmp_path / "out"}
+    for words in READING:
+        said = command(*(word.format(**where) for word in words))
+        assert said.code == 0, (words, said.err)
+    assert read_table(tmp_path / "out" / "merged" / "records.parquet").num_rows > 0
+    assert (tmp_path / "out" / "table1.csv").exists()
+    assert not watch.asked
+    with pytest.raises(AssertionError, match="evil was imported"):  # the watch does watch
+        __import__("evil")
+
+
+@pytest.mark.parametrize("words", [words for words in READING if words[0] != "claims"], ids=" ".join)
+def test_a_description_whose_method_is_not_written_out_is_refused(whole, archive, tmp_path, watch, words):
+    values = read_json(whole / FILE)
+    values["config"]["methods"].append({"name": "mine", "use": "evil:M"})
+    forged = json.dumps(values | {"hash": settings_hash(values["config"])}).encode()
+    path = repacked(archive, tmp_path, packed({FILE: forged}))
+    for a, b in ((path, whole), (whole, path)):
+        said = command(*(word.format(a=a, b=b, out=tmp_path / "out") for word in words))
+        if "{b}" not in words and a == whole:
+            continue
+        text = said.err + "".join(said.out.splitlines())
+        assert "was not written by `fmbench collect`: the method mine is not written out but refers to 'evil:M'" in text
+        assert said.code == (0 if words[0] == "render" else 3)  # tables that need no config are still made
+    assert not watch.asked and not (tmp_path / "out" / "merged").exists()
+    assert not (tmp_path / "out" / "table1.csv").exists() or a == whole
+
+
+def test_a_description_without_a_config_is_refused(whole, tmp_path):
+    write_json(tmp_path / FILE, read_json(whole / FILE) | {"config": ["x"], "hash": settings_hash(["x"])})
+    with pytest.raises(DataError, match="has a config that is none"):
+        config_of(tmp_path)
+
+
+def test_claims_and_the_page_are_made_from_an_archive(whole, archive, tmp_path):
+    results = tmp_path / "results"
+    unpack(archive, results)
+    assert command("claims", "--results", results, "--out", results / "claims.csv").code == 0
+    TABLES["table4"][1](results, config(), results / "table4.csv")
+    export(results, tmp_path / "set.tgz")
+    assert command("claims", "--results", tmp_path / "set.tgz", "--out", tmp_path / "again" / "claims.csv").code == 0
+    for kind in ("csv", "md", "tex"):
+        assert (tmp_path / "again" / f"claims.{kind}").read_bytes() == (results / f"claims.{kind}").read_bytes()
+    for source, out in ((results, "a.html"), (tmp_path / "set.tgz", "b.html")):
+        assert command("page", "--results", source, "--out", tmp_path / out).code == 0
+    text = (tmp_path / "b.html").read_text()
+    assert (tmp_path / "a.html").read_text() == text
+    assert '<section id="claims">' in text and '<section id="table4">' in text and "table1 is not among these results" in text
+    assert "<img" not in text and "An archive holds none: <code>fmbench render</code>" in text
+    export(whole, tmp_path / "bare.zip")
+    said = command("page", "--results", tmp_path / "bare.zip", "--out", tmp_path / "c.html")
+    assert said.code == 3 and "run snakemake or `fmbench render` first" in said.err and not (tmp_path / "c.html").exists()
 
 
 @pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
@@ -365,7 +525,7 @@ def halves(tmp_path: Path, one: dict[str, Any], other: dict[str, Any], **what: A
         ({"seeds": [0, 1], "methods": ["ddpm", "fm_ot"]}, {"seeds": [0, 1], "methods": ["fm_ot", "oracle_ot"]}),
     ],
 )
-def test_parts_of_a_run_merge_to_the_whole_run(whole, tmp_path, one, other):
+def test_parts_of_a_run_merge_to_the_whole_run(whole, archive, tmp_path, one, other):
     a, b = halves(tmp_path, one, other)
     export(b, tmp_path / "b.tar.gz")
     said = command("merge", a, tmp_path / "b.tar.gz", "--out", tmp_path / "merged", "--progress", "lines")
@@ -377,7 +537,8 @@ def test_parts_of_a_run_merge_to_the_whole_run(whole, tmp_path, one, other):
     assert found.pop("merged") == [read_benchmark(a)["hash"], read_benchmark(b)["hash"]]
     assert found == {k: v for k, v in wanted.items() if k != "merged"}
     if one == {"seeds": [0]}:  # every figure, once
-        render(whole, tmp_path / "from whole", formats=["svg"])
+        with opened(archive) as folder:  # with its NLL over draws in one file, where the claims look for it
+            render(folder, tmp_path / "from whole", formats=["svg"])
         render(merged, tmp_path / "from merged", formats=["svg"])
     else:
         for table in ("table1", "table4"):
@@ -561,6 +722,84 @@ def test_files_of_other_stages_are_joined_by_what_tells_their_rows_apart():
     assert join_tables("nfe.parquet", [("A", counts), ("B", other)])[1] == [
         "nfe.parquet: dataset d, method x, index 0: nfe is 40 in A, 46 in B".replace("x, index", "x, seed 0, index")
     ]
+
+
+def test_a_setting_with_two_values_conflicts_unless_it_is_compared_elsewhere(whole, tmp_path):
+    path = tmp_path / "other" / "settings.parquet"
+    shutil.copytree(whole, tmp_path / "other")
+    table = read_table(path)
+    rows = table.to_pylist()
+
+    def write(**values: str) -> None:
+        mine = {"dataset": "board", "method": "ddpm", "seed": 1}
+        changed = [r | {"value": values[r["key"]]} if mine.items() <= r.items() and r["key"] in values else r for r in rows]
+        assert changed != rows
+        write_table(path, pa.Table.from_pylist(changed, table.schema))
+
+    write(code_hash='"f00d"', spec_hash='"f00d"', data='"f00d"', device='"cuda"')
+    merge([read("A", whole), read("B", tmp_path / "other")], tmp_path / "merged")
+    assert read_table(tmp_path / "merged" / "settings.parquet").equals(table)
+    write(parameters="4321")
+    (line,) = refused(whole, tmp_path / "other", tmp_path).splitlines()[1:]
+    wanted = "settings.parquet: dataset board, method ddpm, seed 1, key parameters: value is '1234' in A, '4321' in B"
+    assert line == f"  {wanted} [--allow rows]"
+
+
+def test_a_measured_time_conflicts_with_none_but_a_training_that_diverged_does(tmp_path):
+    def table(name: str, **columns: Any) -> pa.Table:
+        write_rows(tmp_path / name, [Row(**({"status": "ok"} | columns), **OWNER)])
+        return read_table(tmp_path / name)
+
+    OWNER: dict[str, Any] = {"dataset": "d", "method": "m", "seed": 0, "stage": "train", "metric": "train_seconds", "unit": "s"}
+    one, other = table("a", value=7.0), table("b", value=9.0)
+    assert join_tables("records.parquet", [("A", one), ("B", other)]) == (one, [])
+    lost = table("c", value=None, status="diverged", reason="nan at 12")
+    where = "records.parquet: dataset d, method m, seed 0, stage train, metric train_seconds"
+    for (a, b), said in (((one, lost), "'ok' in A, 'diverged' in B"), ((lost, one), "'diverged' in A, 'ok' in B")):
+        assert join_tables("records.parquet", [("A", a), ("B", b)])[1] == [f"{where}: status is {said}"]
+    write_rows(tmp_path / "e", [Row(**(OWNER | {"unit": "loss"}), value=7.0)])
+    found = join_tables("records.parquet", [("A", one), ("B", read_table(tmp_path / "e"))])[1]
+    assert found == [f"{where}: unit is 's' in A, 'loss' in B"]
+
+
+def test_what_follows_from_definitions_may_differ_by_rounding_and_by_no_more():
+    def conflicts(a: pa.Table, b: pa.Table) -> list[str]:
+        joined, found = join_tables("theory/t.parquet", [("A", a), ("B", b)])
+        assert joined.num_rows == a.num_rows and str(joined.to_pylist()) == str(a.to_pylist())  # nan is nan
+        return found
+
+    def table(x: list[float | None], panel: list[str] | None = None) -> pa.Table:
+        return pa.table({"panel": panel or ["p", "p", "q"], "k": [1, 2, 3], "x": pa.array(x, pa.float64())})
+
+    a = table([1e-16, 2.0, 1e3])
+    assert not conflicts(a, table([-3e-16, 2.0 * (1 + 9e-7), 1e3]))
+    assert not conflicts(table([math.nan, math.inf, None]), table([math.nan, math.inf, None]))
+    assert conflicts(a, table([1e-16, 2.0 * (1 + 2e-6), 1e3])) == ["theory/t.parquet: x is 2.0 in A, 2.000004 in B"]
+    assert conflicts(a, table([1e-8, 2.0, 1e3])) == ["theory/t.parquet: x is 1e-16 in A, 1e-08 in B"]
+    for spoilt in (math.nan, math.inf, None):
+        assert len(conflicts(a, table([1e-16, spoilt, 1e3]))) == 1
+    assert conflicts(a, table([1e-16, 2.0, 1e3], ["p", "q", "q"])) == ["theory/t.parquet: panel is 'p' in A, 'q' in B"]
+    assert conflicts(a, a.slice(0, 2)) == ["theory/t.parquet: 3 rows in A, 2 in B"]
+
+    # A difference that should be none is held against what it is a difference of, not against others that are large.
+    def checks(difference: float, found: str = "rounding") -> pa.Table:
+        return pa.table(
+            {"check": ["x", "y"], "max_difference": [difference, 1e8], "scale": [10.0, 1e8], "found": [found, "different"]}
+        )
+
+    assert not conflicts(checks(1e-15), checks(9e-9))
+    assert conflicts(checks(1e-15), checks(2e-8)) == ["theory/t.parquet: max_difference is 1e-15 in A, 2e-08 in B"]
+    assert conflicts(checks(1e-15), checks(1e-15, "different")) == [
+        "theory/t.parquet: found is 'rounding' in A, 'different' in B"
+    ]
+
+
+def test_sets_whose_theory_was_rounded_otherwise_merge_and_the_firsts_stands(tmp_path):
+    a, b = halves(tmp_path, {"seeds": [0], "datasets": ["board"]}, {"seeds": [1], "datasets": ["board"]})
+    for folder, delta in ((a, 0.0), (b, 1e-9)):
+        write_table(folder / "theory" / "fields.parquet", pa.table({"panel": ["p", "q"], "u": [1.0 + delta, -2.0]}))
+    merge([read("A", a), read("B", b)], tmp_path / "out")
+    assert read_table(tmp_path / "out" / "theory" / "fields.parquet")["u"].to_pylist() == [1.0, -2.0]
 
 
 def test_of_what_has_one_seed_only_the_least_is_kept():

@@ -61,7 +61,9 @@ def lead(results: Path) -> str:
     """
     found = [name for name in LEAD if (results / f"{name}.md").is_file()]
     if not found:
-        raise DataError(f"{results} has no table1.md and no claims.md, so there is nothing to show; run snakemake first")
+        raise DataError(
+            f"{results} has no table1.md and no claims.md, so there is nothing to show; run snakemake or `fmbench render` first"
+        )
     parts = []
     for name in LEAD:
         if name in found:
@@ -88,6 +90,11 @@ def page(results: Path, captions: Path | None) -> str:
             text = captions / f"{name}.rst" if captions is not None else None
             caption = text.read_text(encoding="utf-8") if text is not None and text.is_file() else ""
             figures += _section(name, f"<h3>{escape(name)}</h3>\n{_picture(path, caption)}")
+    if not figures:
+        figures = (
+            '<p class="note">There are no figures among these results. An archive holds none: '
+            "<code>fmbench render</code> makes them from its parquet files.</p>\n"
+        )
     links = [("claims", "Claims"), ("table1", "Table 1"), ("tables", "Other tables"), ("figures", "Figures")]
     nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in links)
     return (
