@@ -18,16 +18,17 @@ rule sample:
     params:
         spec=model_spec("sample"),
         code=model_code("sample"),
+        launcher=specs.launcher(settings.processes),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
-    threads: 1
+    threads: settings.processes
     resources:
-        gpu=GPU,
+        gpu=GPU * settings.processes,
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench sample --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
+        "{params.launcher} fmbench sample --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
@@ -127,17 +128,18 @@ rule quality:
     params:
         spec=model_spec("quality"),
         code=model_code("quality"),
+        launcher=specs.launcher(settings.processes),
         data=subpath(input.manifest, parent=True),
         samples=subpath(input.samples, parent=True),
         features=subpath(input.extractor, parent=True),
         out=subpath(output.rows, parent=True),
-    threads: 1
+    threads: settings.processes
     resources:
-        gpu=GPU,
+        gpu=GPU * settings.processes,
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench quality --spec {params.spec:q} --data {params.data:q} --samples {params.samples:q}"
+        "{params.launcher} fmbench quality --spec {params.spec:q} --data {params.data:q} --samples {params.samples:q}"
         " --features {params.features:q} --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
