@@ -33,6 +33,10 @@ def keep(results: Path, out: Path) -> None:
         if figure.suffix in (".png", ".svg"):
             shutil.copy(figure, out / figure.name)
     shutil.copytree(results / "theory", out / "theory", dirs_exist_ok=True)
+    for manifest in sorted((results / "data").glob("*/manifest.json")):
+        copy = out / "data" / manifest.parent.name / manifest.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(manifest, copy)
     rows = pq.read_table(results / "records.parquet").to_pylist()
     train = [row["value"] for row in rows if row["metric"] == "train_seconds"]
     provenance = {
@@ -49,19 +53,19 @@ def keep(results: Path, out: Path) -> None:
 def readme_section(reference: Path) -> str:
     """The README's part on a reference run: its table and figures, and where they come from."""
     provenance = json.loads((reference / "provenance.json").read_text())
-    tables = "\n\n".join(_section(reference / f"{name}.md") for name in ("table1", "table4"))
+    claims = _section(reference / "claims.md").split("\n#### ")[0].strip()  # the verdicts, not the evidence for each
+    tables = f"{claims}\n\n{_section(reference / 'table1.md')}"
     folder = reference.relative_to(ROOT).as_posix()
     versions = provenance["versions"][0]
     source = (
         f"The default run (`make all`, commit {provenance['commits'][0][:12]}, torch {versions['torch']}, "
-        f"{provenance['devices'][0]}); everything it wrote is in [`{folder}/`]({folder}/)."
+        f"{provenance['devices'][0]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
     )
     figures = [
         ("fig07.png", "Error against NFE of every fixed-step solver, with each model's NLL"),
-        ("fig04.png", "Density of the samples on the checkerboard"),
-        ("fig11.png", "Uncurated samples of the digits, from the same noise"),
-        ("noise_levels.png", "Which noise levels each loss cares about"),
-        ("equivalence.png", "DDIM against Euler, its three forms, and their errors at first and second order"),
+        ("fig07_quality.png", "Distance to the data against NFE"),
+        ("fig06.png", "The same noise on its way to data"),
+        ("fig04_densities.png", "Densities of checkerboard samples along t"),
     ]
     images = "\n\n".join(f"![{text}]({folder}/{name})" for name, text in figures)
     return f"{source}\n\n{tables}\n\n{images}"
