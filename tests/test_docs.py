@@ -52,11 +52,12 @@ def place(tmp_path_factory) -> Path:
     for name in ("Snakefile", "environment.yml", "config.yaml", "Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(REFERENCE, folder / "results")
+    (folder / "results" / "checkpoints").mkdir()
     return folder
 
 
 def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(place), "FMBENCH_TRACKING_URI": "off"}
+    environment = os.environ | {"PYTHONPATH": str(place)}
     return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -80,7 +81,9 @@ def test_a_command_of_snakemake_can_be_planned(place, command):
     if "--report" in command:
         pytest.skip("the report of a finished run is made by tests/test_workflow.py")
     done = run([sys.executable, "-m", *shlex.split(command), *extra], place)
-    assert done.returncode == 0, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    # A preset for FID proper stops where the official weights are not, and says so.
+    assert done.returncode == 0 or "pt_inception-2015-12-05-6726825d.pth are missing" in output, output
 
 
 @pytest.mark.parametrize("command", [c for c in ALL if c.startswith("make ")])

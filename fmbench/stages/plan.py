@@ -183,7 +183,10 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     in_likelihood = min(evaluation.likelihood.batch, evaluation.likelihood.n or evaluation.likelihood.batch)
     if len(shape) == 3:
         in_likelihood = max(in_likelihood, min(evaluation.draws.batch, evaluation.draws.n))
-    sizes = SIZES.get(settings.data.source) if dataset is None else (len(dataset.train), len(dataset.test))
+    sizes = SIZES.get(settings.data.source)
+    if dataset is not None:
+        splits = dataset.manifest["splits"]
+        sizes = (splits["train"]["n"], splits["test"]["n"])
     n_test = evaluation.likelihood.n or (None if sizes is None else sizes[1])
     evaluations = (evaluation.sample.n + evaluation.sample.shared_batch) * ADAPTIVE_NFE
     evaluations += evaluation.sweep.n * (sum(cell.nfe for cell in evaluation.sweep.cells()) + evaluation.sweep.reference_nfe)
