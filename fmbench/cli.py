@@ -657,14 +657,22 @@ def prune(
         bool, typer.Option("--all", help="also those of finished models and of trainings that could go on; all but those in use")
     ] = False,
 ) -> None:
-    """List the checkpoints of a results folder, and with --yes remove those that no model of it was trained from."""
-    from fmbench.stages.prune import find, remove, text
+    """List the checkpoints of a results folder, and with --yes remove those that no model of it was trained from.
 
-    found = find(results)
+    Files that a killed process left half written go with them.
+    """
+    from fmbench.stages.prune import find, half_written, remove, text
+
+    found, halves = find(results), half_written(results)
     going = [one for one in found if one.left_over or (everything and not one.in_use)]
     if found:
         typer.echo(text(found, going))
+    for path in halves:
+        typer.echo(f"remove {path.stat().st_size / 2**20:9.1f} MiB  {path}  half written")
     size = f"{sum(one.size for one in going) / 2**20:.1f} MiB"
+    if yes:
+        for path in halves:
+            path.unlink(missing_ok=True)
     if not yes:
         typer.echo(f"{len(going)} of {len(found)} folders, {size}, can go; nothing was removed, --yes does it")
         return

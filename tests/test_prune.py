@@ -1,6 +1,8 @@
 """Which checkpoints are left over, and removing no others."""
 
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from outsider import Said, command
 from fmbench import specs
 from fmbench.checkpoint import CheckpointFolder
 from fmbench.config import Config, canonical, parse
+from fmbench.files import atomic
+from fmbench.stages.prune import OLD, half_written
 
 
 def config(iterations: int, seed: int = 0) -> Config:
@@ -97,3 +101,22 @@ def test_a_left_over_folder_goes_and_the_rest_stays(results):
 def test_a_folder_without_checkpoints_is_no_results_folder(tmp_path):
     said = command("prune", "--results", tmp_path)
     assert said.code == 3 and "has no folder checkpoints; give the results folder" in said.err
+
+
+def test_what_a_killed_process_left_half_written_goes_once_it_is_old(results, monkeypatch):
+    """The temporary file of an atomic write, seen at a kill, and nothing that has a name of its own or may still be written."""
+
+    out = results / "sample" / "samples.npy"
+    written = atomic(out)
+    temporary = written.__enter__()  # and never left: the process was killed
+    temporary.write_bytes(bytes(2**20))
+    (results / ".hidden").write_text("somebody's own")
+    (results / "checkpoints").mkdir()
+    assert half_written(results) == []
+    assert half_written(results, now=time.time() + OLD + 1) == [temporary]
+
+    os.utime(temporary, (0, 0))
+    said = command("prune", "--results", str(results))
+    assert f"1.0 MiB  {temporary}  half written" in said.out and temporary.exists()
+    assert command("prune", "--results", str(results), "--yes").code == 0
+    assert not temporary.exists() and (results / ".hidden").exists()

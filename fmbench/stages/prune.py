@@ -1,10 +1,13 @@
-"""Which checkpoints of a results folder are left over, and removing them.
+"""Which checkpoints and half-written files of a results folder are left over, and removing them.
 
 A training whose settings, code, data or versions changed has its checkpoints in a folder of its own, and the old one stays. It
-is left over once the results hold a model of the same data set, method and seed that was trained from another one.
+is left over once the results hold a model of the same data set, method and seed that was trained from another one. A process
+that was killed while it wrote leaves the temporary file of :func:`fmbench.files.atomic`, as large as the file itself may be.
 """
 
+import re
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +69,21 @@ def _why(folder: Path, results: Path) -> tuple[bool, bool, str]:
     theirs = {"spec": spec, "code": about["code"]}
     differs = differences(theirs, {"spec": model["spec"], "code": model["code_hash"]})
     return True, False, f"{name}, trained anew since: {differs}"
+
+
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
+OLD = 3600.0
+"""Seconds since a temporary file was written to after which nobody is writing it."""
+
+
+def half_written(results: Path, now: float | None = None) -> list[Path]:
+    """Temporary files below a results folder that a killed process left; those of the last hour may be at work."""
+    now = time.time() if now is None else now
+    found = []
+    for path in sorted(results.rglob(".*")):
+        if TEMPORARY.fullmatch(path.name) and path.is_file() and now - path.stat().st_mtime > OLD:
+            found.append(path)
+    return found
 
 
 def remove(found: Iterable[Found]) -> int:
