@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fmbench.provenance import commit
+
 ROOT = Path(__file__).parent.parent
 KEPT = [
     *(f"{name}.{kind}" for name in ("table1", "table2", "table3", "table4", "claims") for kind in ("csv", "md", "tex")),
@@ -41,6 +43,7 @@ def keep(results: Path, out: Path) -> None:
     train = [row["value"] for row in rows if row["metric"] == "train_seconds"]
     provenance = {
         "commits": sorted({row["commit"] for row in rows}),
+        "drawn_with": commit(),
         "versions": [json.loads(v) for v in sorted({row["versions"] for row in rows})],
         "devices": sorted({row["device"] for row in rows}),
         "threads": sorted({row["threads"] for row in rows}),
@@ -59,7 +62,7 @@ def readme_section(reference: Path) -> str:
     versions = provenance["versions"][0]
     source = (
         f"The default run (`make all`, commit {provenance['commits'][0][:12]}, torch {versions['torch']}, "
-        f"{provenance['devices'][0]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
+        f"{provenance['devices'][0]}; tables and figures drawn with commit {provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
     )
     figures = [
         ("fig07.png", "Error against NFE of every fixed-step solver, with each model's NLL"),
