@@ -62,7 +62,8 @@ def readme_section(reference: Path) -> str:
     versions = provenance["versions"][0]
     source = (
         f"The default run (`make all`, commit {provenance['commits'][0][:12]}, torch {versions['torch']}, "
-        f"{provenance['devices'][0]}; tables and figures drawn with commit {provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
+        f"{provenance['devices'][0]}; tables and figures drawn with commit "
+        f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
     )
     figures = [
         ("fig07.png", "Error against NFE of every fixed-step solver, with each model's NLL"),
