@@ -12,6 +12,7 @@ from torchcfm.models.unet import unet as torchcfm_unet
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.raw import RawData
 from fmbench.data.writer import write
+from fmbench.devices import rounding
 from fmbench.networks.unet import UNet, group_norm
 
 SMALL: dict[str, Any] = {
@@ -68,7 +69,8 @@ def difference(ours: nn.Module, theirs: nn.Module, x: Tensor) -> float:
         RuntimeError: it is more than rounding, so the times would not compare.
     """
     t = torch.linspace(0.1, 0.9, len(x), device=x.device)
-    mine, other = ours(t, x), theirs(t, x)
+    with rounding("ieee"):
+        mine, other = ours(t, x), theirs(t, x)
     found = float((mine - other).abs().max() / other.abs().max())
     if found > 1e-3:
         raise RuntimeError(f"the networks differ by {found:.2g}")

@@ -50,14 +50,15 @@ def in_turn(ours: Work, theirs: Work, rounds: int, least: float = 0.01, clock: C
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device | None = None) -> dict[str, Any]:
     """What the figures depend on."""
     name = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = models[0].split(":", 1)[1].strip() if models else name
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device is not None and device.type == "cuda" else {}
+    return gpu | {
         "date": date.today().isoformat(),
         "torch": torch.__version__,
         "cpu": name,
@@ -67,13 +68,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def arguments(description: str | None, devices: bool = False) -> argparse.Namespace:
-    """The command line that every script here has, ``--device`` where there is a choice; one thread from here on."""
+def arguments(description: str | None, devices: bool = False, parts: tuple[str, ...] = ()) -> argparse.Namespace:
+    """The command line of every script here, with ``--device`` and ``--only`` where one may choose; one thread from here on."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
     parser.add_argument("--rounds", type=int, default=21, help="how often each pair is run in turn")
     if devices:
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    if parts:
+        parser.add_argument("--only", choices=parts, help="one part of it")
     found = parser.parse_args()
     torch.set_num_threads(1)
     return found

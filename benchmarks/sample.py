@@ -13,6 +13,7 @@ from _timing import arguments, in_turn, machine, show, write
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
+from fmbench.devices import round_products
 from fmbench.fields import CountingField, Field
 from fmbench.networks.mlp import MLP
 from fmbench.solvers.adaptive import dopri5
@@ -42,8 +43,9 @@ class WithTime(nn.Module):
 @torch.no_grad()
 def main() -> None:
     options = arguments(__doc__, devices=True)
-    before, rows = machine(), []
     device = torch.device(options.device)
+    round_products("ieee")
+    before, rows = machine(device), []
     cuda = device.type == "cuda"
     torch.manual_seed(0)
     mlp = MLP((2,), width=192, depth=5)

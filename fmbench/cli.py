@@ -73,6 +73,7 @@ def _job(
     import torch
 
     from fmbench.codehash import stage_hash
+    from fmbench.devices import reproducible, round_products
     from fmbench.distributed import device_of, join, launched
     from fmbench.specs import code_stage, launcher, plugins
     from fmbench.stages.common import Job
@@ -90,13 +91,10 @@ def _job(
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"the device {device!r} cannot be used here: {error}") from None
-    if chosen.type == "cuda":  # on the CPU everything here is deterministic, and this call costs two seconds of imports
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # By itself torch lets convolutions use TF32, whose rounding a solver at 1e-5 would pay for in evaluations. Trainings
-        # set their own precision.
-        for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-            switch.fp32_precision = "ieee"
+    if chosen.type == "cuda":
+        reproducible()  # costs two seconds of imports
+        # A solver at 1e-5 would pay for rounded products in evaluations. Trainings set their own precision.
+        round_products("ieee")
     group = join(chosen)
     console = _console(spec, mode, log) if group.main else _console(spec, "none", None)
     return Job(spec, console, chosen, code or stage_hash(code_stage(spec), plugins(spec)), group=group)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from fmbench import report
-from fmbench.networks import NETWORKS, build_network
+from fmbench.networks import NETWORKS, build_network, unet
 from fmbench.networks.ema import EMA
 from fmbench.networks.embedding import SinusoidalEmbedding
 from fmbench.networks.mlp import MLP
-from fmbench.networks.unet import AttentionBlock, Resample, ResidualBlock, UNet, group_norm, label_planes
+from fmbench.networks.unet import AttentionBlock, Joined, Resample, ResidualBlock, UNet, group_norm, label_planes, repeated
 
 SMALL = {"channels": 16, "channels_multiple": (1, 2), "depth": 1, "attention_resolutions": (4,), "head_channels": 8}
 
@@ -349,6 +349,49 @@ def test_plain_resampling_halves_and_doubles():
     x = draw(0, 1, 4, 6, 10)
     assert Resample(4, "down")(x, None).shape == (1, 4, 3, 5)
     assert Resample(4, "up")(x, None).shape == (1, 4, 12, 20)
+
+
+# The forms for a GPU's compiler.
+
+
+@pytest.mark.parametrize("resample_blocks", [False, True])
+def test_the_forms_that_are_compiled_are_the_same_function(resample_blocks, monkeypatch):
+    """The whole network and its gradients, in float64."""
+    network = shaken(UNet((3, 8, 12), **SMALL, resample_blocks=resample_blocks)).double().to(memory_format=torch.channels_last)
+    t, weight = torch.rand(3, dtype=torch.float64), draw(2, 3, 3, 8, 12).double()
+    found = []
+    for form in (False, True):
+        monkeypatch.setattr(unet, "fuses", lambda x, form=form: form)
+        x = draw(1, 3, 3, 8, 12).double().requires_grad_()
+        out = network(t, x)
+        found.append([out, *torch.autograd.grad((out * weight).sum(), [x, *network.parameters()])])
+    assert not torch.equal(found[0][0], found[1][0])  # so it did take the other way
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_moments_by_channel_stand_a_mean_that_is_large():
+    """Where the difference of two squares would have no digits left."""
+    norm = group_norm(16)
+    x = (1e4 + draw(0, 2, 16, 6, 6)).to(memory_format=torch.channels_last)
+    expected = torch.nn.functional.group_norm(x.double(), norm.num_groups)
+    assert (norm.by_channel(x) - expected).abs().max() < 5e-3
+    assert norm.by_channel(x.bfloat16()).dtype == torch.float32
+
+
+def test_repeated_pixels():
+    x = draw(0, 2, 3, 4, 5).to(memory_format=torch.channels_last)
+    out = repeated(x)
+    assert torch.equal(out, torch.nn.functional.interpolate(x, scale_factor=2.0))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_gradients_of_joined_images_are_whole_tensors():
+    x, skip = (draw(i, 2, c, 4, 4).to(memory_format=torch.channels_last).requires_grad_() for i, c in enumerate((3, 5)))
+    weight = draw(2, 2, 8, 4, 4)
+    found = torch.autograd.grad((Joined.apply(x, skip) * weight).sum(), [x, skip])
+    assert torch.equal(found[0], weight[:, :3]) and torch.equal(found[1], weight[:, 3:])
+    assert all(g.is_contiguous(memory_format=torch.channels_last) for g in found)
 
 
 def test_dropout_acts_in_training_only():

@@ -150,7 +150,8 @@ def small(processes=1, **training):
 
 def test_a_gpu_is_as_fast_as_the_trainings_precision(tmp_path, monkeypatch):
     """Peaks of the data sheet: 67 of float32, of which a larger share is to be had, 495 of TF32, 989 of 16 bits."""
-    monkeypatch.setattr(plan, "LEAST_STEP", 0)
+    for bound in ("LEAST_STEP", "TRAFFIC_AUTOCAST"):
+        monkeypatch.setattr(plan, bound, 0)
     hours, memory = {}, {}
     for precision in ("fp32", "tf32", "bf16", "fp16"):
         found = run(small(precision=precision), tmp_path)
@@ -159,7 +160,20 @@ def test_a_gpu_is_as_fast_as_the_trainings_precision(tmp_path, monkeypatch):
         memory[precision] = found["batch_gib"] - found["state_gib"]
     assert hours["fp32"] / hours["tf32"] == pytest.approx(0.35 * 495 / (0.6 * 67), rel=1e-6)
     assert hours["tf32"] / hours["bf16"] == pytest.approx(989 / 495, rel=1e-6) and hours["bf16"] == hours["fp16"]
-    assert memory["fp32"] == memory["tf32"] == pytest.approx(2 * memory["bf16"], rel=1e-6)
+    assert memory["fp32"] == memory["tf32"] and memory["bf16"] == memory["fp16"] == pytest.approx(0.75 * memory["fp32"], rel=1e-6)
+
+
+def test_16_bits_are_bounded_by_memory(tmp_path, monkeypatch):
+    """The H100's 3.35 TB/s, for what a sample keeps in float32, several times over."""
+    monkeypatch.setattr(plan, "LEAST_STEP", 0)
+    found = {compiled: run(small(precision="bf16", compile=compiled), tmp_path) for compiled in (False, True)}
+    kept = found[False]["activation_mib"] * 2**20 / 0.75
+    assert found[True]["activation_mib"] * 2**20 == pytest.approx(0.31 * kept, rel=1e-4)
+    for compiled, passes in ((False, 27.6), (True, 10.8)):
+        p = found[compiled]
+        evaluation = 1e3 * (p["evaluate_pflop"] + p["features_pflop"]) / (0.6 * 67) / 3600
+        seconds = (p["gpu_hours"]["h100"] - evaluation) * 3600
+        assert seconds == pytest.approx(passes * kept * p["samples_seen"] * p["models"] / 3.35e12, rel=1e-4)
 
 
 def test_processes_and_micro_batches_share_the_batch(tmp_path):

@@ -157,19 +157,26 @@ def test_a_precision_that_torch_cannot_do_is_found_before_the_first_step(name, m
         made(precision=name)
 
 
+def switches() -> list[Any]:
+    """What torch says of products and convolutions, in both of its ways; they can be read without a GPU."""
+    new = [kind.fp32_precision for kind in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)]
+    return [*new, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+
 @pytest.mark.parametrize(("name", "inside"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
 def test_a_gpus_products_are_rounded_as_asked_and_only_meanwhile(name, inside):
-    """The switches can be read without a GPU."""
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [switch.fp32_precision for switch in switches]
+    before = switches()
     with precision.matrix_precision(name, torch.device("cuda")):
-        assert [switch.fp32_precision for switch in switches] == [inside] * 2
-    assert [switch.fp32_precision for switch in switches] == before
+        assert switches() == [inside] * 3 + [inside == "tf32"] * 2
+        with precision.matrix_precision("tf32", torch.device("cuda")):
+            assert switches() == ["tf32"] * 3 + [True] * 2
+        assert switches() == [inside] * 3 + [inside == "tf32"] * 2
+    assert switches()[1:] == before[1:] and {before[0], switches()[0]} <= {"none", "ieee"}
     with precision.matrix_precision(name, CPU):
-        assert [switch.fp32_precision for switch in switches] == before
+        assert switches()[1:] == before[1:]
     with pytest.raises(KeyError), precision.matrix_precision("tf32", torch.device("cuda")):
         raise KeyError
-    assert [switch.fp32_precision for switch in switches] == before
+    assert switches()[1:] == before[1:]
 
 
 # Averages

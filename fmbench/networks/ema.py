@@ -17,14 +17,14 @@ class EMA:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), not {decay}")
         self.decay, self.updates = decay, 0
-        self.parameters = list(parameters)
+        self.parameters: list[Tensor] = list(parameters)
         self.averages = [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()
     def update(self) -> None:
         """One update, all tensors in one call."""
         d = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], 1 - d)
+        torch._foreach_lerp_(self.averages, self.parameters, 1 - d)
         self.updates += 1
 
     @torch.no_grad()

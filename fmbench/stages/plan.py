@@ -2,8 +2,9 @@
 
 Operations are counted by torch on tensors without storage, one image through the real network; memory of activations is what
 autograd would keep of it. Hours are operations over a rate: of this machine from a short probe of the real training step and of
-a forward pass, of a GPU from its data sheet and an assumed utilisation, which is printed with the number. A GPU's peak rate goes
-with the precision of the training; evaluations run in float32 proper, since a solver's tolerance is finer than TF32's rounding.
+a forward pass, of a GPU from its data sheet and a utilisation, or bytes over its memory's bandwidth where that takes longer. A
+GPU's peak rate goes with the precision of the training; evaluations run in float32 proper, since a solver's tolerance is finer
+than TF32's rounding.
 """
 
 import contextlib
@@ -45,15 +46,22 @@ STAGES_HELD = 10
 """States that dopri5 holds at once: seven stages, the state, its proposal and the error."""
 UTILISATION, UTILISATION_FLOAT32 = 0.35, 0.6
 """The share of a GPU's peak rate that the estimate counts with: of tensor cores, which wait for memory, and without them."""
+KEPT_AUTOCAST, KEPT_COMPILED = 0.75, 0.31
+"""What 16-bit training keeps of the bytes that autograd keeps in float32, where norms put out float32 and where they are fused:
+measured with the CIFAR-10 network on an H100 (benchmarks/README.md)."""
+TRAFFIC_AUTOCAST, TRAFFIC_COMPILED = 27.6, 10.8
+"""How often 16-bit training moves those bytes through a GPU's memory, which is what bounds it: measured likewise."""
 LEAST_STEP = 0.01
 """Seconds that a GPU takes for a training step however small the network: a thousand kernels to launch."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU's data sheet: memory in GiB, and dense peak rates in TFLOP/s: of 16 bits, TF32, and float32 without tensor cores."""
+    """A GPU's data sheet: memory in GiB, its bandwidth in TB/s, and dense peak rates in TFLOP/s: of 16 bits, TF32, and float32
+    without tensor cores."""
 
     memory: float
+    bandwidth: float
     bfloat16: float
     tf32: float
     float32: float
@@ -64,11 +72,11 @@ class Gpu:
 
 
 GPUS = {
-    "h100": Gpu(80, 989, 495, 67),
-    "h200": Gpu(141, 989, 495, 67),
-    "a100": Gpu(80, 312, 156, 19.5),
-    "l40s": Gpu(48, 362, 183, 91.6),
-    "rtx4090": Gpu(24, 165, 83, 82.6),
+    "h100": Gpu(80, 3.35, 989, 495, 67),
+    "h200": Gpu(141, 4.8, 989, 495, 67),
+    "a100": Gpu(80, 2.04, 312, 156, 19.5),
+    "l40s": Gpu(48, 0.864, 362, 183, 91.6),
+    "rtx4090": Gpu(24, 1.01, 165, 83, 82.6),
 }
 
 
@@ -141,6 +149,7 @@ def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, th
             "nfe": ADAPTIVE_NFE,
             "gpu_utilisation": UTILISATION,
             "gpu_utilisation_float32": UTILISATION_FLOAT32,
+            "gpu_memory_passes": [TRAFFIC_COMPILED, TRAFFIC_AUTOCAST],
             "gpu_rate": "peak of the training's precision; float32 peak in evaluations",
             "gpu_least_step_seconds": LEAST_STEP,
             "threads": threads,
@@ -174,8 +183,12 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     peak = _forward_bytes(network, shape)
     kept = activations  # evaluations are in float32, whatever the training's precision
     state = 4 * (5 + len(training.more_ema_decays)) * parameters  # float32: weights, gradients, two moments, the averages
+    samples_seen = sum(config.training(name, m).iterations * config.training(name, m).batch_size for m in trained)
+    samples_seen *= len(config.seeds)
+    traffic = 0.0
     if training.precision in ("bf16", "fp16"):
-        activations //= 2
+        activations = int(activations * (KEPT_COMPILED if training.compile else KEPT_AUTOCAST))
+        traffic = kept * samples_seen * (TRAFFIC_COMPILED if training.compile else TRAFFIC_AUTOCAST)
     at_once = training.batch_size // (config.processes * training.accumulation)
 
     evaluation = settings.evaluation
@@ -208,8 +221,6 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         extraction, left_out = _extraction(config, name, shape, sizes)
         notes += left_out
 
-    samples_seen = sum(config.training(name, m).iterations * config.training(name, m).batch_size for m in trained)
-    samples_seen *= len(config.seeds)
     train_flop, evaluate_flop = 3 * forward * samples_seen, forward * evaluations * models
     rates = None
     if probe_seconds > 0:
@@ -224,7 +235,8 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     def gpu_hours(gpu: Gpu) -> float:
         share = UTILISATION_FLOAT32 if training.precision == "fp32" else UTILISATION
         train_rate = share * gpu.peak(training.precision) * 1e12 * config.processes
-        trained = max(train_flop / train_rate, steps * training.accumulation * LEAST_STEP)
+        moved = traffic / (gpu.bandwidth * 1e12 * config.processes)
+        trained = max(train_flop / train_rate, moved, steps * training.accumulation * LEAST_STEP)
         return (trained + (evaluate_flop + extraction) / (UTILISATION_FLOAT32 * gpu.float32 * 1e12)) / 3600
 
     return DataSetPlan(
@@ -438,7 +450,7 @@ def text(plans: dict[str, Any]) -> str:
             rate = (
                 f"{count}{share:.0%} of its {p['precision']} peak in training and "
                 f"{assumed['gpu_utilisation_float32']:.0%} of its float32 peak after, "
-                f"and {assumed['gpu_least_step_seconds']:g} s a step at least"
+                f"and {assumed['gpu_least_step_seconds']:g} s a step at least; 16 bits are bounded by its memory, too"
             )
             lines.append(f"  {gpu:<12} {hours:.3g} h, assuming {rate}")
         lines += [f"  note: {note}" for note in p["notes"]]

@@ -77,6 +77,9 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     for complaint in outcome.complaints:
         job.console.say(f"warning: {complaint}; the training went on from iteration {outcome.resumed_from}")
 
+    for note in outcome.notes:
+        job.console.say(f"note: {note}")
+
     columns: dict[str, Any] = {"step": outcome.step}
     if outcome.reason:
         status = {"status": "diverged", "reason": outcome.reason}

@@ -36,6 +36,7 @@ class Outcome:
         reason: why it stopped early; empty when it did not.
         seconds: spent in the loop up to the last checkpoint that led here, by all attempts together.
         compile_seconds: of this attempt's compilation; None without one.
+        notes: what a user should know of how it ran.
         skipped: steps that fp16 skipped for an overflow.
         snapshots: the iterations up to ``step`` whose averaged weights were kept.
         averages: the state dict of every further average, by its decay.
@@ -48,6 +49,7 @@ class Outcome:
     resumed_from: int = 0
     complaints: list[str] = field(default_factory=list)
     compile_seconds: float | None = None
+    notes: list[str] = field(default_factory=list)
     skipped: int = 0
     snapshots: list[int] = field(default_factory=list)
     averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)
@@ -137,6 +139,10 @@ def train(
             save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
         if settings.compile and outcome.step < settings.iterations:
             outcome.compile_seconds = update.compile(*batches.example())
+            if update.uncaptured:
+                outcome.notes.append(
+                    f"the step is compiled, but in no CUDA graph, as it waits for the GPU on its way ({update.uncaptured})"
+                )
 
         unseen: list[Tensor] = []  # losses not looked at yet, of this process
         for step in range(outcome.step, settings.iterations):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from fmbench.devices import rounding
 from fmbench.errors import ConfigError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,17 +43,10 @@ def check(precision: str, device: torch.device) -> None:
 def matrix_precision(precision: str, device: torch.device) -> Iterator[None]:
     """Within it a GPU's products and convolutions of float32 numbers are rounded as ``precision`` says; restored after.
 
-    By itself torch lets convolutions use TF32, so fp32 must be said, too. A CPU's are left as they are.
+    A CPU's are left as they are.
     """
     if device.type != "cuda":
         yield
         return
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
-    try:
-        for switch in switches:
-            switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    with rounding("tf32" if precision == "tf32" else "ieee"):
         yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value

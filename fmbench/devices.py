@@ -1,0 +1,54 @@
+"""How a GPU computes: the same numbers each time, and how it rounds products."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+def reproducible(on: bool = True) -> None:
+    """Have a GPU give the same numbers each time, where its libraries can; on a CPU everything here does by itself.
+
+    Attention by cuDNN is left out with it, since that asks for no deterministic algorithm unless all others would raise.
+    """
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on, warn_only=True)
+    # Memory filled before use is for finding errors, and takes as long as writing it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cuda.enable_cudnn_sdp(not on)
+
+
+def round_products(to: str) -> None:
+    """Have a GPU take products and convolutions of float32 numbers as they are (``ieee``), or rounded to 10 bits (``tf32``).
+
+    By itself torch lets convolutions round. It is told in the older of its two ways as well as in the newer: its compiler still
+    asks in the older, and an answer that differs from the newer is an error there.
+    """
+    _round_matrices(to == "tf32")
+    _round_convolutions(to == "tf32")
+
+
+def _round_matrices(rounded: bool) -> None:
+    torch.set_float32_matmul_precision("high" if rounded else "highest")
+
+
+def _round_convolutions(rounded: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = rounded
+    kinds: list[Any] = [torch.backends.cudnn.conv, torch.backends.cudnn.rnn]  # type: ignore[attr-defined]
+    for kind in kinds:
+        kind.fp32_precision = "tf32" if rounded else "ieee"
+
+
+@contextlib.contextmanager
+def rounding(to: str) -> Iterator[None]:
+    """:func:`round_products` within it; restored after."""
+    matrices, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        round_products(to)
+        yield
+    finally:
+        _round_matrices(matrices)
+        _round_convolutions(convolutions)

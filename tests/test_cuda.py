@@ -1,0 +1,374 @@
+"""What only a GPU can show: captured steps, number formats, resident and streamed batches, resuming, whole stages."""
+
+import gc
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from outsider import command, tall_images
+from torch import Tensor, nn
+
+from fmbench import specs
+from fmbench.checkpoint import CheckpointFolder
+from fmbench.config import TrainingSettings, canonical, parse
+from fmbench.data.prepared import DataSet, read
+from fmbench.data.sources import checkerboard
+from fmbench.data.writer import write
+from fmbench.devices import reproducible
+from fmbench.methods import METHODS
+from fmbench.networks.mlp import MLP
+from fmbench.networks.unet import UNet
+from fmbench.objectives import build
+from fmbench.records import read_table
+from fmbench.rng import named_seed
+from fmbench.stages.plan import plan
+from fmbench.training.batches import Batches
+from fmbench.training.loop import Outcome, train
+from fmbench.training.precision import matrix_precision
+from fmbench.training.schedule import learning_rate
+from fmbench.training.step import Step
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+SETTINGS = TrainingSettings(
+    iterations=12, batch_size=16, learning_rate=2e-3, warmup_iterations=3, checkpoint_every=4, log_every=3, ema_decay=0.9
+)
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory) -> DataSet:
+    folder = tmp_path_factory.mktemp("board")
+    write(checkerboard(train=50, test=20), folder, {"dataset": "board"})
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory) -> DataSet:
+    folder = tmp_path_factory.mktemp("tall")
+    write(tall_images(train=24, test=6), folder, {"dataset": "tall"})
+    return read(folder)
+
+
+@pytest.fixture(autouse=True)
+def deterministic() -> Iterator[None]:
+    """As the command line has it."""
+    reproducible()
+    torch._dynamo.reset()  # or it would stop to compile what it has compiled many times
+    yield
+    reproducible(False)
+
+
+def network(dataset: DataSet, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(11)
+    if not dataset.is_images:
+        return MLP(dataset.shape, width=16, depth=2)
+    net = UNet(dataset.shape, channels=8, channels_multiple=(1, 2), depth=1, head_channels=8, dropout=dropout)
+    with torch.no_grad():  # so that no layer puts out 0, and a wrong one shows
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return net.to(memory_format=torch.channels_last)
+
+
+def steps(dataset: DataSet, n: int, device: torch.device = GPU, dropout: float = 0.0, **changes: Any) -> tuple[Step, list[float]]:
+    """The first n steps of a training, and their losses."""
+    settings = SETTINGS.model_copy(update=changes)
+    with matrix_precision(settings.precision, device):
+        step = Step(build(METHODS["fm_ot"]), network(dataset, dropout), settings, device)
+        batches, losses = Batches(dataset, settings, 5, device), []
+        if settings.compile:
+            step.compile(*batches.example())
+        for i in range(n):
+            step.set_rate(learning_rate(i, 12, settings.learning_rate, settings.warmup_iterations, settings.schedule))
+            torch.manual_seed(named_seed(5, f"train/dropout/{i}"))
+            losses.append(float(step(*batches(i))))
+        batches.close()
+    return step, losses
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.detach().flatten().cpu() for t in tensors])
+
+
+def moved(step: Step, dataset: DataSet) -> Tensor:
+    """How far the weights went."""
+    return flat(step.parameters) - flat(list(network(dataset).parameters()))
+
+
+def run(dataset: DataSet, folder: Path, on_log: Any = lambda *_: None, **changes: Any) -> tuple[Outcome, nn.Module]:
+    net, settings = network(dataset, changes.pop("dropout", 0.0)), SETTINGS.model_copy(update=changes)
+    checkpoints = CheckpointFolder(folder)
+    outcome = train(build(METHODS["fm_ot"]), net, dataset, settings, 5, checkpoints, "key", GPU, on_log, lambda: None)
+    return outcome, net
+
+
+# The captured step
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "clipped": {"clip_norm": 0.2},
+    "micro": {"accumulation": 4, "clip_norm": 0.2},
+    "averages": {"more_ema_decays": [0.5, 0.99]},
+    "flips": {"flips": True},
+}
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_a_captured_step_is_the_plain_one(variant, tall):
+    """Losses, weights, moments and averages over steps whose learning rate and decay both change."""
+    plain, expected = steps(tall, 6, **VARIANTS[variant])
+    captured, found = steps(tall, 6, compile=True, **VARIANTS[variant])
+    assert captured._graph is not None and captured.uncaptured == "" and plain._graph is None
+    assert found == pytest.approx(expected, rel=1e-3)
+    way = moved(plain, tall)
+    # Gradients that are 0 but for rounding, as those of the keys' biases, are steps of full size to Adam.
+    assert (moved(captured, tall) - way).norm() < 0.1 * way.norm()
+    for mine, other in zip(captured.averages, plain.averages, strict=True):
+        assert mine.updates == other.updates == 6
+        assert (flat(mine.averages) - flat(other.averages)).norm() < 0.1 * way.norm()
+    states = [[step.optimiser.state[p] for p in step.parameters] for step in (captured, plain)]
+    assert {float(state["step"]) for state in states[0]} == {6.0}
+    moments, others = (flat([state["exp_avg"] for state in side]) for side in states)
+    assert (moments - others).norm() < 1e-2 * others.norm()
+
+
+def test_points_are_captured_too(board):
+    _, expected = steps(board, 6)
+    captured, found = steps(board, 6, compile=True)
+    assert captured._graph is not None
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_compiling_moves_nothing(tall):
+    before, _ = steps(tall, 0)
+    after, _ = steps(tall, 0, compile=True)
+    assert torch.equal(flat(before.parameters), flat(after.parameters))
+    assert all(float(state["step"]) == 0 and not state["exp_avg"].any() for state in after.optimiser.state.values())
+
+
+def test_dropout_is_drawn_anew_at_each_replay_and_by_the_seed(tall):
+    """Without a step between them, so that nothing but the mask can make two losses differ."""
+    step, _ = steps(tall, 0, compile=True, dropout=0.5)
+    assert step._graph is not None
+    batches = Batches(tall, SETTINGS, 5, GPU)
+    step.set_rate(0.0)
+    losses = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        losses.append(float(step(*batches(0))))
+    assert losses[0] == losses[2] != losses[1]
+
+
+class Waiting(nn.Module):
+    """A network that looks at a number of the GPU on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(3, 2)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        scale = 2.0 if x.sum().item() > 0 else 1.0
+        out: Tensor = self.map(torch.cat([x, t[:, None]], 1)) * scale
+        return out
+
+
+def test_a_step_that_waits_for_the_gpu_is_not_captured(board, tmp_path):
+    checkpoints, settings = CheckpointFolder(tmp_path), SETTINGS.model_copy(update={"compile": True})
+    outcome = train(
+        build(METHODS["fm_ot"]), Waiting(), board, settings, 5, checkpoints, "key", GPU, lambda *_: None, lambda: None
+    )
+    assert outcome.step == 12 and outcome.reason == ""
+    assert "in no CUDA graph, as it waits for the GPU on its way" in outcome.notes[0]
+    torch.randn(3, device=GPU)  # the generator is in order
+
+
+def test_the_normalisation_that_is_compiled(tall):
+    net = network(tall).to(GPU).requires_grad_(False)
+    compiled = torch.compile(net, dynamic=False)
+    x, t = torch.randn(5, *tall.shape, device=GPU), torch.linspace(0.1, 0.9, 5, device=GPU)
+    with matrix_precision("fp32", GPU):
+        mine, plain = compiled(t, x), net(t, x)
+    assert (mine - plain).abs().max() < 1e-4 * plain.abs().max()
+
+
+# Number formats
+
+
+@pytest.mark.parametrize(("name", "bits"), [("tf32", 11), ("bf16", 8), ("fp16", 11)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_lower_precisions_learn_the_same_to_their_rounding(name, bits, compiled, tall):
+    _, expected = steps(tall, 6, precision="fp32")
+    low, found = steps(tall, 6, precision=name, compile=compiled)
+    assert found != expected and found == pytest.approx(expected, rel=32 * 2.0**-bits)
+    assert {p.dtype for p in low.parameters} == {torch.float32}
+    assert (low._graph is not None) == (compiled and name != "fp16")
+
+
+def test_fp32_is_that_of_the_cpu(tall):
+    """On the same numbers; each device draws its own."""
+    g = torch.Generator().manual_seed(0)
+    given = [torch.randn(16, *tall.shape, generator=g), torch.randn(16, *tall.shape, generator=g), torch.rand(16, generator=g)]
+    losses = []
+    for device in (CPU, GPU):
+        with matrix_precision("fp32", device):
+            step = Step(build(METHODS["fm_ot"]), network(tall), SETTINGS, device)
+            losses.append([float(step(*(x.to(device) for x in given))) for _ in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_streamed_batches_are_the_resident_ones(flips, tall):
+    settings = SETTINGS.model_copy(update={"flips": flips})
+    held = Batches(tall, settings, 5, GPU)
+    streamed = Batches(tall, settings.model_copy(update={"resident_mib": 0}), 5, GPU)
+    assert held.source.sampler.indices(0).device.type == "cuda" and streamed.source.sampler.indices(0).device.type == "cpu"
+    for i in range(8):
+        for a, b in zip(held(i), streamed(i), strict=True):
+            assert a.device.type == "cuda" and torch.equal(a, b)
+    streamed.close()
+
+
+def test_a_stream_is_read_into_pinned_memory(tall):
+    streamed = Batches(tall, SETTINGS.model_copy(update={"resident_mib": 0}), 5, GPU)
+    streamed(0)
+    _, batch = streamed.source._queue.get()  # type: ignore[union-attr]
+    streamed.close()
+    assert isinstance(batch, Tensor) and batch.is_pinned()
+
+
+# The loop
+
+
+@pytest.mark.parametrize("changes", [{}, {"compile": True}, {"compile": True, "precision": "bf16", "dropout": 0.3}])
+def test_a_killed_training_goes_on_to_the_same_weights(changes, tall, tmp_path):
+    """To the bit here, too: the command line asks for deterministic algorithms."""
+
+    class Interrupted(Exception):
+        pass
+
+    def killed(step: int, *_: Any) -> None:
+        if step == 6:
+            raise Interrupted
+
+    whole, net = run(tall, tmp_path / "whole", **changes)
+    with pytest.raises(Interrupted):
+        run(tall, tmp_path / "killed", on_log=killed, **changes)
+    torch._dynamo.reset()
+    again, other = run(tall, tmp_path / "killed", **changes)
+    assert again.resumed_from == 4 and again.curve == whole.curve
+    assert torch.equal(flat(list(net.parameters())), flat(list(other.parameters())))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_loss_gone_bad_ends_with_the_last_good_checkpoint(compiled, board, tmp_path):
+    outcome, net = run(board, tmp_path, compile=compiled, learning_rate=1e19, warmup_iterations=0, iterations=40)
+    assert "the loss became" in outcome.reason and outcome.step < 40 and outcome.step % 4 == 0
+    assert torch.isfinite(flat(list(net.parameters()))).all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_memory_does_not_grow(compiled, tall):
+    settings = SETTINGS.model_copy(update={"compile": compiled})
+    step, batches = Step(build(METHODS["fm_ot"]), network(tall), settings, GPU), Batches(tall, settings, 5, GPU)
+    if compiled:
+        step.compile(*batches.example())
+    used = []
+    for i in range(60):
+        step(*batches(i))
+        used.append(torch.cuda.memory_allocated(GPU))
+    assert max(used[10:30]) == max(used[40:])  # between them are whole epochs, whose orders take some, too
+
+
+# Stages
+
+
+def settings_of(device: str) -> Any:
+    digits = {
+        "data": "digits",
+        "network": {"kind": "unet", "channels": 8},
+        "training": {"iterations": 30, "batch_size": 32, "precision": "bf16" if device == "cuda" else "fp32", "compile": False},
+        "evaluation": {
+            "sample": {"n": 64, "batch": 32, "shared_batch": 8},
+            "likelihood": {"n": 8, "batch": 8},
+            "sweep": {"n": 16, "nfe": [4, 8], "reference_nfe": 16},
+            "features": {"epochs": 1, "reference_n": 100, "infinity": None},
+        },
+    }
+    oracle = {"name": "near", "path": "ot", "oracle": {"points": 200, "bandwidth": 0.1}}
+    return parse({"device": device, "datasets": ["digits"], "methods": [oracle, "fm_ot"], "settings": {"digits": digits}})
+
+
+def stages(folder: Path, device: str, method: str) -> list[dict[str, Any]]:
+    """Every stage of one model, and its rows in order."""
+    config, model = settings_of(device), ("digits", method, 0)
+    rows: list[dict[str, Any]] = []
+
+    def stage(name: str, spec: Any, *folders: str) -> None:
+        where = [a if i % 2 == 0 else folder / a for i, a in enumerate(folders)]
+        said = command(name, "--spec", canonical(spec), *where)
+        assert said.code == 0, said.err
+        if name != "prepare":
+            rows.extend(read_table(folder / folders[-1] / "rows.parquet").to_pylist())
+
+    stage("prepare", specs.prepare(config, "digits"), "--out", "data")
+    stage("train", specs.train(config, *model), "--data", "data", "--checkpoints", "checkpoints", "--out", "model")
+    stage("features", specs.features(config, "digits"), "--data", "data", "--out", "features")
+    for name in ("sample", "likelihood", "sweep"):
+        more = ("--cache", "cache") if name == "sweep" else ()
+        stage(name, specs.evaluate(name, config, *model), "--data", "data", "--model", "model", *more, "--out", name)
+    quality = ("--data", "data", "--samples", "sample", "--features", "features", "--out", "quality")
+    stage("quality", specs.evaluate("quality", config, *model), *quality)
+    assert all(row["status"] == "ok" for row in rows), [row for row in rows if row["status"] != "ok"]
+    return rows
+
+
+def test_the_stages_of_an_oracle_measure_what_they_do_on_the_cpu(tmp_path):
+    """A closed-form field has no weights that could differ, and its noise is drawn on the CPU: all numbers must agree."""
+    mine, theirs = (stages(tmp_path / device, device, "near") for device in ("cuda", "cpu"))
+    assert [row["metric"] for row in mine] == [row["metric"] for row in theirs] and len(mine) > 10
+    compared = {"nfe", "sample_std", "bits_per_dim", "nll", "mse", "data_std"}
+    for a, b in zip(mine, theirs, strict=True):
+        if a["metric"] in compared:
+            assert a["value"] == pytest.approx(b["value"], rel=5e-3), a["metric"]
+    assert len(compared & {row["metric"] for row in mine}) >= 4
+    assert {row["device"] for row in mine} != {row["device"] for row in theirs}
+
+
+def test_the_stages_of_a_trained_model(tmp_path):
+    rows = stages(tmp_path, "cuda", "fm_ot")
+    assert json.loads(rows[0]["versions"])["torch"] == torch.__version__.partition("+")[0]
+
+
+# Memory
+
+
+@pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("bf16", False), ("bf16", True)])
+def test_the_plan_knows_what_a_training_takes(precision, compiled, tmp_path):
+    """Counted from shapes, without a GPU, against what torch really takes at its peak."""
+    unet = {"kind": "unet", "channels": 64, "channels_multiple": [1, 2, 2], "resample_blocks": False, "max_frequency": 60.0}
+    training = {"iterations": 4, "batch_size": 64, "precision": precision, "compile": compiled}
+    data = {"source": "outsider:tall_images", "parameters": {"train": 128, "height": 32, "width": 32}}
+    settings = {"data": data, "network": unet, "training": training}
+    config = parse({"device": "cuda", "datasets": ["tall"], "methods": ["fm_ot"], "settings": {"tall": settings}})
+    write(tall_images(train=128, height=32, width=32), tmp_path / "data" / "tall", {"dataset": "tall"})
+    expected = plan(config, "tall", [], tmp_path, 0.0).batch_gib
+    dataset = read(tmp_path / "data" / "tall")
+    net = UNet(dataset.shape, **{k: v for k, v in unet.items() if k != "kind"}).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats(GPU)
+    before = torch.cuda.memory_allocated(GPU)
+    trained = config.training("tall", "fm_ot")
+    step, batches = Step(build(METHODS["fm_ot"]), net, trained, GPU), Batches(dataset, trained, 5, GPU)
+    if compiled:
+        step.compile(*batches.example())
+    for i in range(3):
+        step(*batches(i))
+    peak = (torch.cuda.max_memory_allocated(GPU) - before) / 2**30
+    print(f"peak {peak:.3f} GiB, planned {expected:.3f} GiB")
+    assert 0.7 < peak / expected < 1.5
