@@ -135,10 +135,12 @@ def features(
     threads: Threads = 1,
     code: Code = "",
 ) -> None:
-    """Train the feature extractor of a data set and measure the floors."""
+    """Train the feature extractor of a data set and measure the floors. torchrun may start it by any number of processes."""
     from fmbench.stages.features import run
 
-    run(_job(_spec(spec, "features"), code, mode, log, device, threads), data, out)
+    job = _job(_spec(spec, "features"), code, mode, log, device, threads, processes=None)
+    run(job, data, out)
+    job.group.close()
 
 
 @app.command()

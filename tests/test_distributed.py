@@ -41,7 +41,7 @@ def stages(folder: Path) -> None:
         "network": {"kind": "unet", "channels": 8},
         "evaluation": {
             "sample": {"n": 50, "batch": 20, "rtol": 1e-2, "atol": 1e-2, "shared_batch": 4},
-            "features": {"epochs": 1, "batch": 20, "reference_n": 100, "infinity": None},
+            "features": {"epochs": 1, "batch": 20, "reference_n": 100, "infinity": None, "also": ["outsider:colours"]},
         },
     }
     method = {"name": "near", "path": "ot", "oracle": {"points": 20, "bandwidth": 0.3}}
@@ -55,10 +55,10 @@ def stages(folder: Path) -> None:
 
     run("prepare", specs.prepare(config, "digits"), "--out", "digits")
     run("train", specs.train(config, *model), "--data", "digits", "--out", "model", "--checkpoints", "none")
-    run("features", specs.features(config, "digits"), "--data", "digits", "--out", "features")
+    run("features", specs.features(config, "digits"), "--data", "digits", "--out", "features-1")
     run("sample", specs.evaluate("sample", config, *model), "--data", "digits", "--model", "model", "--out", "sample-1")
     quality = specs.evaluate("quality", config, *model)
-    folders = ("--data", "digits", "--samples", "sample-1", "--features", "features", "--out", "quality-1")
+    folders = ("--data", "digits", "--samples", "sample-1", "--features", "features-1", "--out", "quality-1")
     run("quality", quality, *folders)
 
 
@@ -135,7 +135,7 @@ def test_a_loss_gone_bad_in_one_process_ends_all(seen):
         assert torch.equal(flat(state), flat(seen[0]["diverged"][2]))
 
 
-@pytest.mark.parametrize("stage", ["sample", "quality"])
+@pytest.mark.parametrize("stage", list(together.STAGES))
 def test_two_processes_measure_what_one_does(stage, seen, folder):
     one, two = (sorted(p.name for p in (folder / f"{stage}-{n}").iterdir()) for n in (1, 2))
     assert one == two
@@ -148,6 +148,16 @@ def test_two_processes_measure_what_one_does(stage, seen, folder):
         if a["metric"] != "sample_seconds":
             assert a | {"code_hash": ""} == b | {"code_hash": ""}
             assert a["status"] == "ok", a
+
+
+def test_the_processes_share_the_features(seen):
+    """Batches of 20: of 50 samples; of the reference's 100 and the 360 of the test split; of those alone, once it is there."""
+    for stage, attempt, parts in (
+        ("quality", 0, [[20, 10], [20]]),
+        ("features", 0, [[20] * 12, [20] * 11]),
+        ("features", 1, [[20] * 9, [20] * 9]),
+    ):
+        assert [s[stage, attempt] for s in seen] == parts, (stage, attempt)
 
 
 # The command

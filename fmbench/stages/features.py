@@ -6,6 +6,7 @@ classifier's generalisation gap, too, so a model that repeats its training set c
 train and test.
 """
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from fmbench.stages.judge import (
     Measurement,
     Metric,
     PointJudge,
+    Reference,
     Side,
     load_judge,
     make_reference,
@@ -48,9 +50,16 @@ __all__ = ["UNITS", "Judge", "Measurement", "Metric", "load_judge", "run"]
 
 
 def run(job: Job, data: Path, out: Path) -> None:
-    """Write ``extractor.json`` and ``rows.parquet`` into ``out``; of images the references, too, and a classifier's weights."""
+    """Write ``extractor.json`` and ``rows.parquet`` into ``out``; of images the references, too, and a classifier's weights.
+
+    The processes of the job's group share the extraction of features. What else there is to do is the first's.
+    """
     dataset = read(data)
     settings = FeatureSettings.model_validate(job.spec["settings"])
+    if not job.group.main:
+        if dataset.is_images:
+            _images(job, dataset, settings, out)
+        return
     job.add("data_std", _data_std(dataset), "model units", n=len(dataset.train))
     judge = _images(job, dataset, settings, out) if dataset.is_images else _points(job, dataset, settings, out)
     primary = next((r for r in job.rows if r.metric == f"{judge.primary}_floor"), None)
@@ -60,7 +69,7 @@ def run(job: Job, data: Path, out: Path) -> None:
 
 
 def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Judge:
-    seed, n = job.spec["seed"], len(dataset.test)
+    seed, n, group = job.spec["seed"], len(dataset.test), job.group
     parts: list[dict[str, Any]] = []
     sides: list[Side] = []
     for chosen in settings.extractors():
@@ -72,26 +81,43 @@ def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
         part["name"] = extractor.name
         part["reference"] = reference_file(extractor, chosen.model_dump(), dataset, settings, seed)
         part["reference_name"] = reference_name(dataset, settings.reference_n)
-        path = out / part["reference"]
-        try:
-            reference = read_reference(path, part["reference_name"])
-        except DataError:  # not there, or damaged: made again
-            reference = make_reference(extractor, dataset, settings, seed, batch, job.console)
-            write_reference(path, reference)
+        sides.append(Side(extractor, _reference(job, part, extractor, dataset, settings, out, batch), suffix, batch))
         if chosen.extractor == "classifier":
             _accuracy(job, dataset, extractor, batch)
-        sides.append(Side(extractor, reference, suffix, batch))
         parts.append(part)
-    for file in out.glob("reference-*.safetensors"):
-        if file.name not in [part["reference"] for part in parts]:
-            file.unlink()  # of settings that are no more
-    judge = ImageJudge(dataset, sides, settings, n, seed, job.device, job.console)
+    judge = ImageJudge(dataset, sides, settings, n, seed, job.device, job.console, group)
     without = ("frechet_at_floor_n", "frechet_infinity")
     names = [m.metric for m in judge.metrics() if not m.metric.startswith(without)]
     _floors(job, judge.measure_data(dataset.test, names))
-    description = {"name": judge.features, "floor_n": n, "seed": seed, "settings": settings.model_dump(), "extractors": parts}
-    write_json(out / "extractor.json", description)
+    if group.main:
+        for file in out.glob("reference-*.safetensors"):
+            if file.name not in [part["reference"] for part in parts]:
+                file.unlink()  # of settings that are no more
+        description = {"name": judge.features, "floor_n": n, "seed": seed, "settings": settings.model_dump(), "extractors": parts}
+        write_json(out / "extractor.json", description)
     return judge
+
+
+def _reference(
+    job: Job,
+    part: dict[str, Any],
+    extractor: Extractor,
+    dataset: DataSet,
+    settings: FeatureSettings,
+    out: Path,
+    batch: int,
+) -> Reference:
+    """What the extractor makes of the training images: from its file, or made, by all processes, and written by the first."""
+    path, found = out / part["reference"], None
+    if job.group.main:
+        with contextlib.suppress(DataError):  # not there, or damaged: made again
+            found = read_reference(path, part["reference_name"])
+    if float(job.group.mean(torch.tensor([float(found is not None)], device=job.device))) > 0:
+        return read_reference(path, part["reference_name"]) if found is None else found
+    reference = make_reference(extractor, dataset, settings, job.spec["seed"], batch, job.console, job.group)
+    if job.group.main:
+        write_reference(path, reference)
+    return reference
 
 
 def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Judge:
@@ -141,12 +167,14 @@ def _data_std(dataset: DataSet, rows: int = 4096) -> float:
 
 
 def _classifier(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> dict[str, Any]:
-    """Train the classifier, write its weights, and describe it."""
+    """The classifier's description; the first process trains it and writes its weights."""
     weights = out / "classifier.safetensors"
     # Only what the training depends on, or the name's hash would change with the settings of a metric.
     trained = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "width")}
     spec = {name: job.spec[name] for name in ("dataset", "data", "seed", "device")} | trained
-    save_weights(weights, _train_classifier(job, dataset, settings), {"spec": settings_hash(spec)})
+    if job.group.main:
+        save_weights(weights, _train_classifier(job, dataset, settings), {"spec": settings_hash(spec)})
+    job.group.wait()
     name = f"classifier({job.spec['dataset']}, {FEATURES} features, {sha256(weights)[:8]})"
     return {"name": name, "width": settings.width, "classes": dataset.manifest["classes"]}
 
@@ -154,7 +182,7 @@ def _classifier(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path
 def _accuracy(job: Job, dataset: DataSet, extractor: Extractor, batch: int) -> None:
     assert extractor.logits is not None
     right, labels = 0, dataset.labels("test")
-    for start, features in extract_batches(extractor, np.asarray(dataset.test), batch):
+    for start, features in extract_batches(extractor, np.asarray(dataset.test), batch, group=job.group):
         guesses = extractor.logits(torch.from_numpy(features)).argmax(1).cpu().numpy()
         right += int((guesses == labels[start : start + len(features)]).sum())
     job.add("classifier_accuracy", right / len(labels), "fraction", n=len(labels), features=extractor.name)

@@ -333,9 +333,15 @@ def reference_name(dataset: DataSet, n: int | None = None) -> str:
 
 
 def make_reference(
-    extractor: Extractor, dataset: DataSet, settings: FeatureSettings, seed: int, batch: int, console: Console | None = None
+    extractor: Extractor,
+    dataset: DataSet,
+    settings: FeatureSettings,
+    seed: int,
+    batch: int,
+    console: Console | None = None,
+    group: Group = ALONE,
 ) -> Reference:
-    """One pass of the extractor over the training images.
+    """One pass of the extractor over the training images, which the processes of ``group`` share; each is given all of it.
 
     The images of a reference that is not all of them, and those whose features are kept, are drawn at random: the first so many
     of a folder are of a few classes.
@@ -354,7 +360,7 @@ def make_reference(
     accumulator = FeatureAccumulator(extractor.dimensions)
     features = np.empty((len(kept), extractor.dimensions), np.float32)
     images = pixels(extractor, dataset, View(n, read))
-    for start, found in extract_batches(extractor, images, batch, _progress(console)):
+    for start, found in extract_batches(extractor, images, batch, _progress(console), group):
         accumulator.update(found)
         where = place[used[start : start + len(found)]]
         features[where[where >= 0]] = found[where >= 0]

@@ -29,15 +29,16 @@ rule features:
     params:
         spec=dataset_spec(specs.features),
         code=dataset_code("features", specs.features),
+        launcher=specs.launcher(settings.processes),
         data=subpath(input.manifest, parent=True),
         out=subpath(output.rows, parent=True),
-    threads: 1
+    threads: settings.processes
     resources:
-        gpu=GPU,
+        gpu=GPU * settings.processes,
     # Before the trainings: what is wrong with an extractor shall not show itself after hours.
     priority: 20
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench features --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
+        "{params.launcher} fmbench features --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
