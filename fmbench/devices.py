@@ -1,11 +1,39 @@
-"""How a GPU computes: the same numbers each time, and how it rounds products."""
+"""GPUs: which one is a job's, how it comes to the same numbers each time, and how it rounds products."""
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
+
+_PER_GPU = 64  # more jobs on one GPU than anybody wants
+_taken: list[FileLock] = []  # held until the process ends, however it ends
+
+
+def take_gpu() -> str:
+    """The GPU of this process: of those it sees the first of the least taken, so that jobs started side by side spread over them.
+
+    Each job holds a lock on a place at its GPU. Locks are one user's on one machine; nothing waits for them.
+    """
+    count = torch.cuda.device_count()
+    if count < 2:
+        return "cuda"
+    names = [str(getattr(torch.cuda.get_device_properties(i), "uuid", i)) for i in range(count)]  # whatever is made visible
+    folder = Path(tempfile.gettempdir()) / f"fmbench-gpus-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        for place in range(_PER_GPU):
+            for number, name in enumerate(names):
+                lock = FileLock(folder / f"{name}-{place}.lock")
+                with contextlib.suppress(Timeout):
+                    lock.acquire(blocking=False)
+                    _taken.append(lock)
+                    return f"cuda:{number}"
+    return "cuda"
 
 
 def reproducible(on: bool = True) -> None:

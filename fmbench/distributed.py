@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fmbench.devices import take_gpu
 from fmbench.errors import ConfigError
 from fmbench.specs import launcher
 
@@ -86,8 +87,13 @@ def launched() -> int:
 
 
 def device_of(name: str) -> str:
-    """``cuda`` with the number of the GPU that is this process's; any other name as it is."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and launched() > 1 else name
+    """``cuda`` with the number of the GPU that is this process's; any other name as it is.
+
+    Processes that torchrun started take the machine's first GPUs, one each; one on its own takes the least taken.
+    """
+    if name != "cuda":
+        return name
+    return take_gpu() if launched() == 1 else f"cuda:{os.environ['LOCAL_RANK']}"
 
 
 def join(device: torch.device) -> Group:

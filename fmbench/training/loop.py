@@ -34,7 +34,7 @@ class Outcome:
         step: iterations done; on divergence those of the last good checkpoint, whose weights are returned.
         curve: (iteration, mean loss since the last entry, learning rate).
         reason: why it stopped early; empty when it did not.
-        seconds: spent in the loop up to the last checkpoint that led here, by all attempts together.
+        seconds: spent in the loop up to the last checkpoint that led here, by all attempts together; compilation apart.
         compile_seconds: of this attempt's compilation; None without one.
         notes: what a user should know of how it ran.
         skipped: steps that fp16 skipped for an overflow.
@@ -139,6 +139,7 @@ def train(
             save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
         if settings.compile and outcome.step < settings.iterations:
             outcome.compile_seconds = update.compile(*batches.example())
+            began += outcome.compile_seconds
             if update.uncaptured:
                 outcome.notes.append(
                     f"the step is compiled, but in no CUDA graph, as it waits for the GPU on its way ({update.uncaptured})"
