@@ -120,7 +120,10 @@ class TrainingSettings(Settings):
         "with float32 weights, loss and optimiser, fp16 with a loss scaler. On a CPU 16 bits are for trials: the same "
         "rounding, no speed",
     )
-    compile: bool = Field(False, description="torch.compile of the network; its time is the row compile_seconds")
+    compile: bool = Field(
+        False,
+        description="torch.compile of the network, on one GPU the whole step in a CUDA graph, too; the time is the row compile_seconds",
+    )
     accumulation: Count = Field(
         1, description="micro-batches that a batch is cut into, for less memory: the same gradient to rounding"
     )

@@ -68,7 +68,8 @@ class LogSNRTime(TimeDistribution):
     """
 
     def draw(self, u: Tensor, path: AffinePath, t_min: float, t_max: float) -> tuple[Tensor, Tensor]:
-        ends = path.log_snr(torch.tensor([t_min, t_max], dtype=torch.float64, device=u.device))
+        # Filled where they are: copied there, they would be waited for at each step.
+        ends = path.log_snr(torch.cat([u.new_full((1,), t, dtype=torch.float64) for t in (t_min, t_max)]))
         low, high = ends[0], ends[1]
         t = path.time_of_log_snr(low + (high - low) * u.double()).clamp(t_min, t_max)
         c = path.coefficients(t)

@@ -425,3 +425,19 @@ def test_a_network_of_another_shape_is_refused():
     x = torch.zeros(3, 2)
     with pytest.raises(ValueError, match=r"puts out shape \(3, 1\) for samples of shape \(3, 2\)"):
         objective.loss(lambda t, x: x[:, :1], x, x, torch.zeros(3))
+
+
+@pytest.mark.parametrize("time", ["uniform", "log_snr", "logit_normal"])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_loss_neither_asks_a_gpu_for_a_number_nor_sends_it_one(name, time, monkeypatch):
+    """What a captured step cannot have. A tensor on meta has no numbers to ask for."""
+    objective = build(dataclasses.replace(METHODS[name], time=Part(time), t_min=0.01, t_max=0.99))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("made from numbers of the CPU")
+
+    for maker in ("tensor", "as_tensor", "from_numpy"):
+        monkeypatch.setattr(torch, maker, refuse)
+    x0, x1 = torch.empty(3, 2, 4, 4, device="meta"), torch.empty(3, 2, 4, 4, device="meta")
+    loss = objective.loss(lambda t, x: x, x0, x1, torch.empty(3, device="meta"))
+    assert loss.shape == (3,) and loss.device.type == "meta"
