@@ -122,7 +122,7 @@ class TrainingSettings(Settings):
     )
     compile: bool = Field(
         False,
-        description="torch.compile of the network, on one GPU the whole step in a CUDA graph, too; the time is the row compile_seconds",
+        description="torch.compile of the network, and on one GPU a CUDA graph of the whole step; their time is compile_seconds",
     )
     accumulation: Count = Field(
         1, description="micro-batches that a batch is cut into, for less memory: the same gradient to rounding"

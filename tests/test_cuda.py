@@ -121,7 +121,7 @@ def test_a_captured_step_is_the_plain_one(variant, tall):
     """Losses, weights, moments and averages over steps whose learning rate and decay both change."""
     plain, expected = steps(tall, 6, **VARIANTS[variant])
     captured, found = steps(tall, 6, compile=True, **VARIANTS[variant])
-    assert captured._graph is not None and captured.uncaptured == "" and plain._graph is None
+    assert captured._recording is not None and captured.uncaptured == "" and plain._recording is None
     assert found == pytest.approx(expected, rel=1e-3)
     way = moved(plain, tall)
     # Gradients that are 0 but for rounding, as those of the keys' biases, are steps of full size to Adam.
@@ -138,7 +138,7 @@ def test_a_captured_step_is_the_plain_one(variant, tall):
 def test_points_are_captured_too(board):
     _, expected = steps(board, 6)
     captured, found = steps(board, 6, compile=True)
-    assert captured._graph is not None
+    assert captured._recording is not None
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -152,7 +152,7 @@ def test_compiling_moves_nothing(tall):
 def test_dropout_is_drawn_anew_at_each_replay_and_by_the_seed(tall):
     """Without a step between them, so that nothing but the mask can make two losses differ."""
     step, _ = steps(tall, 0, compile=True, dropout=0.5)
-    assert step._graph is not None
+    assert step._recording is not None
     batches = Batches(tall, SETTINGS, 5, GPU)
     step.set_rate(0.0)
     losses = []
@@ -204,7 +204,7 @@ def test_lower_precisions_learn_the_same_to_their_rounding(name, bits, compiled,
     low, found = steps(tall, 6, precision=name, compile=compiled)
     assert found != expected and found == pytest.approx(expected, rel=32 * 2.0**-bits)
     assert {p.dtype for p in low.parameters} == {torch.float32}
-    assert (low._graph is not None) == (compiled and name != "fp16")
+    assert (low._recording is not None) == (compiled and name != "fp16")
 
 
 def test_fp32_is_that_of_the_cpu(tall):

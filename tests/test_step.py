@@ -12,7 +12,7 @@ from fmbench.errors import ConfigError
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP
 from fmbench.objectives import Objective, build
-from fmbench.training import precision
+from fmbench.training import capture, precision
 from fmbench.training.step import Step
 
 CPU = torch.device("cpu")
@@ -177,6 +177,97 @@ def test_a_gpus_products_are_rounded_as_asked_and_only_meanwhile(name, inside):
     with pytest.raises(KeyError), precision.matrix_precision("tf32", torch.device("cuda")):
         raise KeyError
     assert switches()[1:] == before[1:]
+
+
+# Capture, by stand-ins for a GPU's graph; tests/test_cuda.py has the real one
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Steps are recorded on the CPU: recording runs nothing, a replay runs the work on the recorded tensors."""
+
+    def record(work: Any, inputs: Any) -> Any:
+        loss = torch.full((), torch.nan)
+        return (lambda: loss.copy_(work(*inputs))), loss
+
+    def rehearse(work: Any, inputs: Any, device: Any) -> str:
+        work(*inputs)
+        return ""
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr("fmbench.training.step._can_capture", lambda device: True)
+    monkeypatch.setattr(capture, "record", record)
+    monkeypatch.setattr(capture, "rehearse", rehearse)
+    return monkeypatch
+
+
+VARIANTS: list[dict[str, Any]] = [{}, {"clip_norm": 0.1}, {"accumulation": 3}, {"more_ema_decays": [0.9]}, {"precision": "bf16"}]
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_a_recorded_step_is_the_plain_one_to_the_bit(changes, recorded):
+    """The rate is a float32 there."""
+    plain, captured = made(**changes), made(**changes, compile=True)
+    captured.compile(*batch())
+    assert captured._recording is not None and torch.equal(weights(plain), weights(captured))
+    losses: list[Tensor] = []
+    for i, rate in enumerate((2.0**-6, 2.0**-8, 2.0**-7, 2.0**-9)):
+        for step in (plain, captured):
+            step.set_rate(rate)
+            losses.append(step(*batch(i)))
+    assert len({float(loss) for loss in losses}) == 4  # each its own, and none overwritten
+    assert [float(loss) for loss in losses[::2]] == [float(loss) for loss in losses[1::2]]
+    assert torch.equal(weights(plain), weights(captured))
+    for a, b in zip(plain.averages, captured.averages, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.averages, b.averages, strict=True))
+    assert captured.skipped() == 0 and {float(s["step"]) for s in captured.optimiser.state.values()} == {4.0}
+
+
+def test_a_recorded_step_goes_on_from_a_checkpoint(recorded, tmp_path):
+    step = made(compile=True)
+    step.compile(*batch())
+    for i in range(5):
+        step.set_rate(2.0 ** -(6 + i))
+        step(*batch(i))
+        if i == 2:
+            torch.save(step.state_dict(), tmp_path / "state")
+    other = made(compile=True)
+    other.compile(*batch(9))
+    other(*batch(9))
+    other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert other._recording is None  # of moments that are no longer there
+    for i in (3, 4):
+        other.set_rate(2.0 ** -(6 + i))
+        if i == 4:
+            other.compile(*batch())
+        other(*batch(i))
+    assert torch.equal(weights(step), weights(other)) and other._recording is not None
+
+
+def test_what_waits_for_the_gpu_is_not_recorded(recorded):
+    recorded.setattr(capture, "rehearse", lambda *_: "called a synchronizing CUDA operation")
+    step = made(compile=True)
+    step.compile(*batch())
+    assert step._recording is None and step.uncaptured == "called a synchronizing CUDA operation"
+    plain = made()
+    assert float(step(*batch())) == float(plain(*batch()))
+
+
+def test_what_fails_to_be_recorded_all_the_same_says_so(recorded):
+    def fail(*_: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    recorded.setattr(capture, "record", fail)
+    with pytest.raises(ConfigError, match=r"compile: the step cannot be captured in a CUDA graph \(.*set it to false"):
+        made(compile=True).compile(*batch())
+
+
+@pytest.mark.parametrize("changes", [{"compile": False}, {"compile": True, "precision": "fp16"}])
+def test_what_is_not_captured(changes, recorded):
+    step = made(**changes)
+    if changes["compile"]:
+        step.compile(*batch())
+    assert step._recording is None and not step.optimiser.param_groups[0]["capturable"]
 
 
 # Averages

@@ -1,8 +1,4 @@
-"""One optimiser step: forward, backward, clipping, Adam, averages.
-
-On a GPU a compiled step is also captured, in a CUDA graph: a small network's thousand kernels are launched at once. What is
-captured is always the same work, so whatever is drawn or counted on the CPU has to be so outside of it.
-"""
+"""One optimiser step: forward, backward, clipping, Adam, averages."""
 
 import contextlib
 import time
@@ -17,7 +13,7 @@ from fmbench.config import TrainingSettings
 from fmbench.distributed import ALONE, Group
 from fmbench.errors import ConfigError
 from fmbench.networks.ema import EMA
-from fmbench.training import precision
+from fmbench.training import capture, precision
 
 
 class Loss(Protocol):
@@ -32,6 +28,8 @@ class Step:
     The network runs under autocast where ``precision`` is bf16 or fp16; the loss is float32 always. A batch is cut into
     ``accumulation`` micro-batches whose gradients are added; with several processes each has its share of the batch, and the
     gradients are averaged over them. With fp16 a step whose scaled gradients overflow is skipped, and the scale is halved.
+
+    On one GPU a compiled step is also captured in a CUDA graph (:mod:`fmbench.training.capture`), but for the averages.
 
     Attributes:
         uncaptured: why a compiled step on a GPU is not in a CUDA graph; empty if it is, or if none was wanted.
@@ -51,7 +49,7 @@ class Step:
         self.objective, self.network, self.settings, self.device = objective, network.to(device).train(), settings, device
         self.parameters = list(network.parameters())
         # fp16's scaler decides on the CPU whether a step is made, and processes wait for each other.
-        self._captures = settings.compile and device.type == "cuda" and group.size == 1 and settings.precision != "fp16"
+        self._captures = settings.compile and _can_capture(device) and group.size == 1 and settings.precision != "fp16"
         # In a graph a number is what it was at the capture, a tensor what it is at the replay.
         self._rate = torch.tensor(settings.learning_rate, device=device) if self._captures else None
         self.optimiser = torch.optim.Adam(
@@ -62,9 +60,7 @@ class Step:
             fused=True,
             capturable=self._captures,
         )
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: list[Tensor] = []  # of the graph, and its output
-        self._loss = torch.empty(0)
+        self._recording: capture.Recording | None = None
         self.uncaptured = ""
         self.averages = [EMA(self.parameters, decay) for decay in (settings.ema_decay, *settings.more_ema_decays)]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
@@ -89,13 +85,7 @@ class Step:
 
     def __call__(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
         """One step on a batch: noise and data (B, *), uniforms (B,) that become times. The mean loss, a detached scalar."""
-        if self._graph is None:
-            loss = self._update(x0, x1, u)
-        else:
-            for mine, given in zip(self._inputs, (x0, x1, u), strict=True):
-                mine.copy_(given)
-            self._graph.replay()
-            loss = self._loss.clone()
+        loss = (self._recording or self._update)(x0, x1, u)
         for average in self.averages:
             average.update()
         return loss
@@ -158,50 +148,42 @@ class Step:
         return time.monotonic() - began
 
     def _capture(self, x0: Tensor, x1: Tensor, u: Tensor) -> None:
-        """Record the step as a CUDA graph, if it can be. Nothing runs while it is recorded.
+        """Record the step, if it can be.
 
         Raises:
             ConfigError: it looked as if it could, and cannot.
         """
-        assert self._rate is not None
-        rate = self._rate.clone()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
-            if not self.optimiser.state:
-                # Moments are made by the first step; one in the graph would make them anew each time. Nothing moves by it.
-                self.set_rate(0.0)
-                for p in self.parameters:
-                    p.grad = torch.zeros_like(p)
-                self.optimiser.step()
-                for state in self.optimiser.state.values():
-                    state["step"].zero_()
-        self.set_rate(float(rate))
-        self._inputs = [x.clone() for x in (x0, x1, u)]
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        before = torch.cuda.get_sync_debug_mode()
-        # A capture that fails leaves allocator and generators in disorder, so what would make it fail is looked for before.
-        try:
-            with torch.cuda.stream(aside):  # libraries choose their algorithms and take their memory before the capture
-                for last in (False, False, True):
-                    self.optimiser.zero_grad(set_to_none=True)
-                    torch.cuda.set_sync_debug_mode("error" if last else before)
-                    self._gradients(*self._inputs)
-        except RuntimeError as error:  # such as a network of one's own that looks at a number on its way
-            self.uncaptured = " ".join(str(error).strip().split("\n")[0].split())
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-        torch.cuda.current_stream(self.device).wait_stream(aside)
+        if not self.optimiser.state:
+            self._make_moments()
+        inputs = [x.clone() for x in (x0, x1, u)]
+
+        def gradients(*inputs: Tensor) -> Tensor:
+            self.optimiser.zero_grad(set_to_none=True)
+            return self._gradients(*inputs)
+
+        self.uncaptured = capture.rehearse(gradients, inputs, self.device)
         self.optimiser.zero_grad(set_to_none=True)
         if self.uncaptured:
             return
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
-                self._loss = self._update(*self._inputs)
+            self._recording = capture.Recording(self._update, inputs)
         except RuntimeError as error:
             raise ConfigError(f"compile: the step cannot be captured in a CUDA graph ({error}); set it to false") from error
-        self._graph = graph
+
+    def _make_moments(self) -> None:
+        """Have Adam make its moments, by a step of length 0 down a gradient of 0; recorded, they would be made at each replay."""
+        assert self._rate is not None
+        rate = float(self._rate)
+        self.set_rate(0.0)
+        for p in self.parameters:
+            p.grad = torch.zeros_like(p)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
+            self.optimiser.step()
+        for state in self.optimiser.state.values():
+            state["step"].zero_()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.set_rate(rate)
 
     def skipped(self) -> int:
         """Steps skipped for an overflow of fp16 so far: those that the averages saw and Adam did not."""
@@ -226,7 +208,7 @@ class Step:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self._graph = None  # it would go on with the moments that were there before
+        self._recording = None  # it would go on with the moments that were there before
         if self._rate is not None:
             for group in self.optimiser.param_groups:
                 self._rate.fill_(float(group["lr"]))
@@ -234,3 +216,7 @@ class Step:
         for ema, values in zip(self.averages, [state["ema"], *state["more_emas"]], strict=True):
             ema.load_state_dict(values)
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _can_capture(device: torch.device) -> bool:
+    return device.type == "cuda"
