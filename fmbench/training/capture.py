@@ -25,6 +25,8 @@ def rehearse(work: Work, inputs: Sequence[Tensor], device: torch.device) -> str:
             for last in (False, False, True):
                 torch.cuda.set_sync_debug_mode("error" if last else before)
                 work(*inputs)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # such as a network of one's own that looks at a number on its way
         return " ".join(str(error).strip().split("\n")[0].split())
     finally:
