@@ -202,7 +202,8 @@ def test_the_normalisation_that_is_compiled(tall):
 def test_lower_precisions_learn_the_same_to_their_rounding(name, bits, compiled, tall):
     _, expected = steps(tall, 6, precision="fp32")
     low, found = steps(tall, 6, precision=name, compile=compiled)
-    assert found != expected and found == pytest.approx(expected, rel=32 * 2.0**-bits)
+    assert found == pytest.approx(expected, rel=32 * 2.0**-bits)
+    assert found != expected or name == "tf32"  # which libraries may take or leave, by the size of a product
     assert {p.dtype for p in low.parameters} == {torch.float32}
     assert (low._recording is not None) == (compiled and name != "fp16")
 
