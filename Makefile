@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
-# A file of tests is one worker's, so that what a file shares is made once.
-PARALLEL ?= -n 2 --dist loadfile
+# A file of tests is one worker's, so that what a file shares is made once; the longest come first (tests/conftest.py).
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 

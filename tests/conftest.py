@@ -9,6 +9,13 @@ from fmbench import specs
 from fmbench.config import canonical, parse
 from fmbench.stages import theory as stage
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run whole workflows come first, or one worker would still be at them when the others have long ended."""
+    long = {item.path for item in items if item.get_closest_marker("workflow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 THEORY_METHODS = ["ddpm", "scoreflow", "fm_ot", {"name": "mine", "path": "cosine_vp", "prediction": "v"}, "oracle_ot"]
 
 

@@ -29,6 +29,7 @@ FLOORS = [
         "progress",
         "codehash",
         "weights",
+        "devices",
         "distributed",
         "inception",
         "extractors",
