@@ -92,6 +92,8 @@ def _job(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"the device {device!r} cannot be used here: {error}") from None
     if chosen.type == "cuda":
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)
         reproducible()  # costs two seconds of imports
         # A solver at 1e-5 would pay for rounded products in evaluations. Trainings set their own precision.
         round_products("ieee")

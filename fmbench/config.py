@@ -122,7 +122,8 @@ class TrainingSettings(Settings):
     )
     compile: bool = Field(
         False,
-        description="torch.compile of the network, and on one GPU a CUDA graph of the whole step; their time is compile_seconds",
+        description="torch.compile of the network, and on one GPU, but with fp16, a CUDA graph of the step, averages apart; "
+        "their time is compile_seconds",
     )
     accumulation: Count = Field(
         1, description="micro-batches that a batch is cut into, for less memory: the same gradient to rounding"

@@ -1,11 +1,17 @@
 """One optimiser step: precision, accumulation, clipping, the loss scaler, several averages, compilation."""
 
+import contextlib
 import functools
+import random
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fmbench.config import TrainingSettings
 from fmbench.errors import ConfigError
@@ -182,13 +188,41 @@ def test_a_gpus_products_are_rounded_as_asked_and_only_meanwhile(name, inside):
 # Capture, by stand-ins for a GPU's graph; tests/test_cuda.py has the real one
 
 
+class Tape(TorchDispatchMode):
+    """Notes every operation with its tensors and numbers, and does them again; what Python did between is lost, as in a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = operation(*args, **(kwargs or {}))
+        self.calls.append((operation, args, kwargs or {}, output))
+        return output
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for operation, args, kwargs, output in self.calls:
+            for old, new in zip(tree_leaves(output), tree_leaves(operation(*args, **kwargs)), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
 @pytest.fixture
 def recorded(monkeypatch):
-    """Steps are recorded on the CPU: recording runs nothing, a replay runs the work on the recorded tensors."""
+    """Steps are recorded on the CPU, on a tape."""
 
     def record(work: Any, inputs: Any) -> Any:
-        loss = torch.full((), torch.nan)
-        return (lambda: loss.copy_(work(*inputs))), loss
+        step = work.__self__
+        moved = [*step.parameters, *(value for state in step.optimiser.state.values() for value in state.values())]
+        before, tape = [value.detach().clone() for value in moved], Tape()
+        with tape:
+            loss = work(*inputs)
+        with torch.no_grad():  # a graph runs nothing while it is recorded
+            for value, kept in zip(moved, before, strict=True):
+                value.copy_(kept)
+            loss.fill_(torch.nan)
+        return tape.replay, loss
 
     def rehearse(work: Any, inputs: Any, device: Any) -> str:
         work(*inputs)
@@ -221,6 +255,86 @@ def test_a_recorded_step_is_the_plain_one_to_the_bit(changes, recorded):
     for a, b in zip(plain.averages, captured.averages, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a.averages, b.averages, strict=True))
     assert captured.skipped() == 0 and {float(s["step"]) for s in captured.optimiser.state.values()} == {4.0}
+
+
+def test_a_number_is_frozen_on_the_tape(recorded):
+    """The stand-in shows what a graph would: a learning rate that is no tensor stays what it was."""
+    plain, captured = made(), made(compile=True)
+    captured.compile(*batch())
+    for step in (plain, captured):
+        for group in step.optimiser.param_groups:
+            group["lr"] = 2.0**-4
+        step(*batch(1))
+    assert not torch.equal(weights(plain), weights(captured))
+
+
+def test_a_recorded_step_takes_no_other_shape(recorded):
+    step = made(compile=True)
+    step.compile(*batch())
+    with pytest.raises(ValueError, match=r"recorded with a tensor of shape \(12, 2\), not \(1, 2\)"):
+        step(*(x[:1] for x in batch()))
+
+
+@pytest.fixture
+def queues(monkeypatch):
+    """What a rehearsal asks of a GPU, without one; its mode is in the list."""
+    queue, mode = SimpleNamespace(wait_stream=lambda other: None), ["default"]
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: queue)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: queue)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: mode[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", mode.append)
+    return mode
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.random, np.random.rand, None])
+def test_a_rehearsal_finds_what_is_drawn_on_the_cpu(draw, queues):
+    found = capture.rehearse(lambda x: x if draw is None else x * float(draw()), [torch.zeros(1)], CPU)
+    assert found == ("" if draw is None else "it draws random numbers on the CPU")
+    assert queues == ["default", "error", "default"]
+
+
+def test_a_rehearsal_finds_a_wait_for_the_gpu_and_nothing_else(queues):
+    def work(x: Tensor) -> None:
+        if queues[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation\nsomewhere")
+
+    found = capture.rehearse(work, [torch.zeros(1)], CPU)
+    assert found == "it waits for the GPU on its way (called a synchronizing CUDA operation)" and queues[-1] == "default"
+
+    def broken(x: Tensor) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        capture.rehearse(broken, [torch.zeros(1)], CPU)
+    assert queues[-1] == "default"
+
+
+def test_memory_that_is_out_while_recording_is_no_matter_of_compiling(recorded):
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    recorded.setattr(capture, "record", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        made(compile=True).compile(*batch())
+
+
+def test_compiling_moves_no_running_statistics(recorded):
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map, self.norm = nn.Linear(3, 2), nn.BatchNorm1d(2)
+
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            out: Tensor = self.norm(self.map(torch.cat([x, t[:, None]], 1)))
+            return out
+
+    step = Step(build(METHODS["fm_ot"]), Normed(), settings(compile=True), CPU)
+    before = [buffer.clone() for buffer in step.network.buffers()]
+    step.compile(*batch())
+    assert len(before) == 3 and all(torch.equal(a, b) for a, b in zip(before, step.network.buffers(), strict=True))
+    step(*batch())
+    assert not torch.equal(before[0], next(step.network.buffers()))
 
 
 def test_a_recorded_step_goes_on_from_a_checkpoint(recorded, tmp_path):
@@ -268,6 +382,7 @@ def test_what_is_not_captured(changes, recorded):
     if changes["compile"]:
         step.compile(*batch())
     assert step._recording is None and not step.optimiser.param_groups[0]["capturable"]
+    assert bool(step.uncaptured) == changes["compile"]
 
 
 # Averages

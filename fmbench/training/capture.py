@@ -3,8 +3,11 @@
 What is recorded is always the same work on the same tensors, so whatever is drawn or counted on the CPU must be so outside of it.
 """
 
+import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,24 +18,41 @@ def rehearse(work: Work, inputs: Sequence[Tensor], device: torch.device) -> str:
     """Run ``work`` as it must be before it is recorded; what kept it from being recorded, or nothing.
 
     Libraries choose their algorithms and take their memory in the first runs. A recording that fails leaves allocator and
-    generators in disorder, so a wait for the GPU, which would make it fail, is looked for in the last.
+    generators in disorder, so a wait for the GPU, which would make it fail, is looked for in the last. So is a number
+    drawn on the CPU, which each replay would have again.
+
+    Raises:
+        RuntimeError: the work cannot be done at all.
     """
     aside, now = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     aside.wait_stream(now)
     before = torch.cuda.get_sync_debug_mode()
     try:
         with torch.cuda.stream(aside):
-            for last in (False, False, True):
-                torch.cuda.set_sync_debug_mode("error" if last else before)
-                work(*inputs)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # such as a network of one's own that looks at a number on its way
-        return " ".join(str(error).strip().split("\n")[0].split())
+            work(*inputs)
+            work(*inputs)
+            generators = _on_the_cpu()
+            torch.cuda.set_sync_debug_mode("error")
+            work(*inputs)
+    except RuntimeError as error:
+        reason = " ".join(str(error).strip().split("\n")[0].split())
+        if WAITED not in reason:
+            raise
+        return f"it waits for the GPU on its way ({reason})"  # as a network of one's own may, that looks at a number
     finally:
         torch.cuda.set_sync_debug_mode(before)
         now.wait_stream(aside)
-    return ""
+    return "" if _on_the_cpu() == generators else "it draws random numbers on the CPU"
+
+
+WAITED = "synchronizing CUDA operation"
+"""What torch says in its synchronisation debug mode."""
+
+
+def _on_the_cpu() -> tuple[Any, ...]:
+    """The states of the generators there."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return (torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, np.asarray(keys).tobytes(), *rest)
 
 
 def record(work: Work, inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -41,8 +61,9 @@ def record(work: Work, inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Te
     Raises:
         RuntimeError: it cannot be recorded.
     """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    graph, device = torch.cuda.CUDAGraph(), inputs[0].device
+    # By itself a graph is the current GPU's, which need not be the one that the work is done on.
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
         output = work(*inputs)
     return graph.replay, output
 
@@ -52,6 +73,7 @@ class Recording:
 
     Raises:
         RuntimeError: it cannot be recorded.
+        ValueError: a tensor it is called with is of another shape.
     """
 
     def __init__(self, work: Work, inputs: Sequence[Tensor]) -> None:
@@ -60,6 +82,8 @@ class Recording:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         for mine, given in zip(self.inputs, inputs, strict=True):
+            if mine.shape != given.shape:
+                raise ValueError(f"the work was recorded with a tensor of shape {tuple(mine.shape)}, not {tuple(given.shape)}")
             mine.copy_(given)
         self._replay()
         return self._output.clone()

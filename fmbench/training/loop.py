@@ -141,9 +141,7 @@ def train(
             outcome.compile_seconds = update.compile(*batches.example())
             began += outcome.compile_seconds
             if update.uncaptured:
-                outcome.notes.append(
-                    f"the step is compiled, but in no CUDA graph, as it waits for the GPU on its way ({update.uncaptured})"
-                )
+                outcome.notes.append(f"the step is compiled, but in no CUDA graph: {update.uncaptured}")
 
         unseen: list[Tensor] = []  # losses not looked at yet, of this process
         for step in range(outcome.step, settings.iterations):

@@ -32,7 +32,7 @@ class Step:
     On one GPU a compiled step is also captured in a CUDA graph (:mod:`fmbench.training.capture`), but for the averages.
 
     Attributes:
-        uncaptured: why a compiled step on a GPU is not in a CUDA graph; empty if it is, or if none was wanted.
+        uncaptured: why a compiled step on a GPU is not in a CUDA graph; empty if it is, or none was wanted, or before.
 
     Args:
         network: moved to the device, left in training mode.
@@ -49,7 +49,8 @@ class Step:
         self.objective, self.network, self.settings, self.device = objective, network.to(device).train(), settings, device
         self.parameters = list(network.parameters())
         # fp16's scaler decides on the CPU whether a step is made, and processes wait for each other.
-        self._captures = settings.compile and _can_capture(device) and group.size == 1 and settings.precision != "fp16"
+        wanted = settings.compile and _can_capture(device)
+        self._captures = wanted and group.size == 1 and settings.precision != "fp16"
         # In a graph a number is what it was at the capture, a tensor what it is at the replay.
         self._rate = torch.tensor(settings.learning_rate, device=device) if self._captures else None
         self.optimiser = torch.optim.Adam(
@@ -62,6 +63,10 @@ class Step:
         )
         self._recording: capture.Recording | None = None
         self.uncaptured = ""
+        if wanted and not self._captures:
+            self.uncaptured = (
+                "fp16 decides at each step whether it is made" if group.size == 1 else "processes wait for each other"
+            )
         self.averages = [EMA(self.parameters, decay) for decay in (settings.ema_decay, *settings.more_ema_decays)]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         # The plain network keeps the weights and their names; these wrappers only run it.
@@ -128,11 +133,19 @@ class Step:
         return apart
 
     def compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
-        """Seconds of the first forward and backward pass, which compiles, and of the capture; no weight is changed.
+        """Seconds of the first forward and backward pass, which compiles, and of the capture; no weight or buffer is changed.
 
         Raises:
             ConfigError: the network cannot be compiled here.
         """
+        # Running statistics are of what was trained on, not of what compiling took.
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        seconds = self._compile(x0, x1, u)
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        return seconds
+
+    def _compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
         from torch._dynamo.exc import TorchDynamoException
         from torch._inductor.exc import InductorError
 
@@ -167,6 +180,8 @@ class Step:
             return
         try:
             self._recording = capture.Recording(self._update, inputs)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise ConfigError(f"compile: the step cannot be captured in a CUDA graph ({error}); set it to false") from error
 
@@ -187,6 +202,8 @@ class Step:
 
     def skipped(self) -> int:
         """Steps skipped for an overflow of fp16 so far: those that the averages saw and Adam did not."""
+        if not self.scaler.is_enabled():
+            return 0
         counts = [int(state["step"]) for state in self.optimiser.state.values()]
         return self.ema.updates - min(counts, default=self.ema.updates)
 
