@@ -1,6 +1,7 @@
 """GPUs: which one is a job's, how it comes to the same numbers each time, and how it rounds products."""
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,30 +11,45 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-_PER_GPU = 64  # more jobs on one GPU than anybody wants
+_CHOOSING = 10.0  # seconds to wait for others that choose
 _taken: list[FileLock] = []  # held until the process ends, however it ends
 
 
 def take_gpu() -> str:
     """The GPU of this process: of those it sees the first of the least taken, so that jobs started side by side spread over them.
 
-    Each job holds a lock on a place at its GPU. Locks are one user's on one machine; nothing waits for them.
+    Each job holds a lock on a place at its GPU until it ends. Locks are one user's on one machine, in its folder for temporary
+    files; jobs that have such a folder each do not see each other.
     """
     count = torch.cuda.device_count()
     if count < 2:
         return "cuda"
     names = [str(getattr(torch.cuda.get_device_properties(i), "uuid", i)) for i in range(count)]  # whatever is made visible
     folder = Path(tempfile.gettempdir()) / f"fmbench-gpus-{os.getuid()}"
-    with contextlib.suppress(OSError):
+    try:
         folder.mkdir(exist_ok=True)
-        for place in range(_PER_GPU):
-            for number, name in enumerate(names):
-                lock = FileLock(folder / f"{name}-{place}.lock")
-                with contextlib.suppress(Timeout):
-                    lock.acquire(blocking=False)
-                    _taken.append(lock)
-                    return f"cuda:{number}"
-    return "cuda"
+        with FileLock(folder / "choosing", timeout=_CHOOSING):
+            held = [[path for path in folder.glob(f"{name}-*.lock") if _is_held(path)] for name in names]
+            number = min(range(count), key=lambda i: len(held[i]))
+            free = next(
+                path for place in itertools.count() if (path := folder / f"{names[number]}-{place}.lock") not in held[number]
+            )
+            lock = FileLock(free)
+            lock.acquire(blocking=False)
+            _taken.append(lock)
+            return f"cuda:{number}"
+    except (OSError, NotImplementedError):  # Timeout is an OSError; a file system may have no locks
+        return "cuda"
+
+
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def reproducible(on: bool = True) -> None:

@@ -39,6 +39,14 @@ def test_a_gpu_is_free_again_when_its_job_ends(machine):
     assert device_of("cuda") == "cuda:1"
 
 
+def test_a_gpu_without_jobs_comes_before_one_with_a_free_place(machine):
+    gpus(machine, "ab")
+    assert [device_of("cuda") for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    for lock in devices._taken[:2]:
+        lock.release()
+    assert device_of("cuda") == "cuda:1"  # the third job is at the other still
+
+
 def test_a_gpu_is_known_whatever_number_it_has(machine):
     assert device_of("cuda") == "cuda:0"
     gpus(machine, "ca")  # as CUDA_VISIBLE_DEVICES has it
