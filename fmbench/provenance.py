@@ -40,11 +40,11 @@ def versions() -> str:
 
 
 def device_name(device: str) -> str:
-    """A device in words: the processor's model for ``cpu``, the GPU's name for ``cuda``."""
+    """A device in words: the processor's model for ``cpu``, the GPU's for ``cuda``, without its number, which may change."""
     if device.startswith("cuda"):
         import torch
 
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+        return f"cuda ({torch.cuda.get_device_name(device)})"
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

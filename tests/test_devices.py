@@ -9,6 +9,7 @@ import torch
 
 from fmbench import devices
 from fmbench.distributed import device_of
+from fmbench.provenance import device_name
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ def test_another_process_sees_what_is_taken(machine, tmp_path):
 import tempfile, torch
 from types import SimpleNamespace
 from fmbench.distributed import device_of
+from fmbench.provenance import device_name
 tempfile.tempdir = {str(tmp_path)!r}
 torch.cuda.device_count = lambda: 3
 torch.cuda.get_device_properties = lambda i: SimpleNamespace(uuid="abc"[i])
@@ -92,3 +94,8 @@ def test_processes_started_together_have_one_each(machine):
     machine.setenv("WORLD_SIZE", "2")
     machine.setenv("LOCAL_RANK", "1")
     assert device_of("cuda") == "cuda:1" and devices._taken == []
+
+
+def test_a_gpu_has_the_name_of_its_kind_whatever_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA X")
+    assert device_name("cuda") == device_name("cuda:1") == "cuda (NVIDIA X)"
