@@ -19,7 +19,7 @@ def take_gpu() -> str:
     """The GPU of this process: of those it sees the first of the least taken, so that jobs started side by side spread over them.
 
     Each job holds a lock on a place at its GPU until it ends. Locks are one user's on one machine, in its folder for temporary
-    files; jobs that have such a folder each do not see each other.
+    files; jobs that have such a folder each do not see each other. Where there can be no locks it is the current GPU, the first.
     """
     count = torch.cuda.device_count()
     if count < 2:
@@ -31,10 +31,8 @@ def take_gpu() -> str:
         with FileLock(folder / "choosing", timeout=_CHOOSING):
             held = [[path for path in folder.glob(f"{name}-*.lock") if _is_held(path)] for name in names]
             number = min(range(count), key=lambda i: len(held[i]))
-            free = next(
-                path for place in itertools.count() if (path := folder / f"{names[number]}-{place}.lock") not in held[number]
-            )
-            lock = FileLock(free)
+            places = (folder / f"{names[number]}-{place}.lock" for place in itertools.count())
+            lock = FileLock(next(path for path in places if path not in held[number]))
             lock.acquire(blocking=False)
             _taken.append(lock)
             return f"cuda:{number}"

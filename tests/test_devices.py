@@ -63,7 +63,6 @@ def test_another_process_sees_what_is_taken(machine, tmp_path):
 import tempfile, torch
 from types import SimpleNamespace
 from fmbench.distributed import device_of
-from fmbench.provenance import device_name
 tempfile.tempdir = {str(tmp_path)!r}
 torch.cuda.device_count = lambda: 3
 torch.cuda.get_device_properties = lambda i: SimpleNamespace(uuid="abc"[i])

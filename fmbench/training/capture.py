@@ -13,6 +13,9 @@ from torch import Tensor
 
 Work = Callable[..., Tensor]
 
+_WAITED = "synchronizing CUDA operation"
+"""What torch says of a wait for the GPU in its synchronisation debug mode."""
+
 
 def rehearse(work: Work, inputs: Sequence[Tensor], device: torch.device) -> str:
     """Run ``work`` as it must be before it is recorded; what kept it from being recorded, or nothing.
@@ -35,18 +38,14 @@ def rehearse(work: Work, inputs: Sequence[Tensor], device: torch.device) -> str:
             torch.cuda.set_sync_debug_mode("error")
             work(*inputs)
     except RuntimeError as error:
-        reason = " ".join(str(error).strip().split("\n")[0].split())
-        if WAITED not in reason:
+        if _WAITED not in str(error):
             raise
+        reason = " ".join(str(error).strip().split("\n")[0].split())
         return f"it waits for the GPU on its way ({reason})"  # as a network of one's own may, that looks at a number
     finally:
         torch.cuda.set_sync_debug_mode(before)
         now.wait_stream(aside)
     return "" if _on_the_cpu() == generators else "it draws random numbers on the CPU"
-
-
-WAITED = "synchronizing CUDA operation"
-"""What torch says in its synchronisation debug mode."""
 
 
 def _on_the_cpu() -> tuple[Any, ...]:

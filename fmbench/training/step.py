@@ -32,7 +32,7 @@ class Step:
     On one GPU a compiled step is also captured in a CUDA graph (:mod:`fmbench.training.capture`), but for the averages.
 
     Attributes:
-        uncaptured: why a compiled step on a GPU is not in a CUDA graph; empty if it is, or none was wanted, or before.
+        uncaptured: why a compiled step on a GPU is in no CUDA graph, as far as is known; :meth:`compile` may find more.
 
     Args:
         network: moved to the device, left in training mode.
@@ -48,9 +48,9 @@ class Step:
         precision.check(settings.precision, device)
         self.objective, self.network, self.settings, self.device = objective, network.to(device).train(), settings, device
         self.parameters = list(network.parameters())
-        # fp16's scaler decides on the CPU whether a step is made, and processes wait for each other.
         wanted = settings.compile and _can_capture(device)
-        self._captures = wanted and group.size == 1 and settings.precision != "fp16"
+        self.uncaptured = _obstacle(settings, group) if wanted else ""
+        self._captures = wanted and not self.uncaptured
         # In a graph a number is what it was at the capture, a tensor what it is at the replay.
         self._rate = torch.tensor(settings.learning_rate, device=device) if self._captures else None
         self.optimiser = torch.optim.Adam(
@@ -62,11 +62,6 @@ class Step:
             capturable=self._captures,
         )
         self._recording: capture.Recording | None = None
-        self.uncaptured = ""
-        if wanted and not self._captures:
-            self.uncaptured = (
-                "fp16 decides at each step whether it is made" if group.size == 1 else "processes wait for each other"
-            )
         self.averages = [EMA(self.parameters, decay) for decay in (settings.ema_decay, *settings.more_ema_decays)]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         # The plain network keeps the weights and their names; these wrappers only run it.
@@ -237,3 +232,10 @@ class Step:
 
 def _can_capture(device: torch.device) -> bool:
     return device.type == "cuda"
+
+
+def _obstacle(settings: TrainingSettings, group: Group) -> str:
+    """What in the settings keeps a step out of a CUDA graph."""
+    if group.size > 1:
+        return "processes wait for each other"
+    return "fp16's scaler decides on the CPU whether a step is made" if settings.precision == "fp16" else ""
