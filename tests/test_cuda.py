@@ -253,6 +253,19 @@ def test_lower_precisions_learn_the_same_to_their_rounding(name, bits, compiled,
     assert (low._recording is not None) == (compiled and name != "fp16")
 
 
+@pytest.mark.parametrize(("name", "low", "high"), [("fp32", 0.0, 1e-5), ("tf32", 1e-5, 5e-3)])
+def test_products_and_convolutions_are_rounded_as_asked(name, low, high):
+    """TF32 has 11 bits; in float32 proper nothing may come near its error."""
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(1024, 1024, generator=g).to(GPU) for _ in range(2))
+    x, w = torch.randn(8, 64, 16, 16, generator=g).to(GPU), torch.randn(64, 64, 3, 3, generator=g).to(GPU)
+    with matrix_precision(name, GPU):
+        pairs = [(a @ b, a.double() @ b.double())]
+        pairs.append((nn.functional.conv2d(x, w), nn.functional.conv2d(x.double(), w.double())))
+    for found, exact in pairs:
+        assert low <= float((found - exact).norm() / exact.norm()) < high
+
+
 def test_fp32_is_that_of_the_cpu(tall):
     """On the same numbers; each device draws its own."""
     g = torch.Generator().manual_seed(0)
