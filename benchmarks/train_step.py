@@ -12,6 +12,7 @@ products measured there.
 """
 
 import copy
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -184,6 +185,7 @@ def compare(
     timed |= {key: timed[key] / steps for key in ("ours_ms", "theirs_ms")}
     kind = "memory" if source is in_memory else "DataLoader"
     row = {"work": work, "input": kind, "batch": settings.batch_size, "parameters": parameters, "difference": apart, **timed}
+    print(f"{work}, batch {settings.batch_size}, {kind}: ratio {timed['ratio']:.3g}", file=sys.stderr)  # in case it is cut short
     return row | {"ours_per_s": 1e3 * settings.batch_size / timed["ours_ms"]}, mine
 
 
