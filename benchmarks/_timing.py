@@ -78,6 +78,8 @@ def arguments(description: str | None, devices: bool = False, parts: tuple[str, 
     if parts:
         parser.add_argument("--only", choices=parts, help="one part of it")
     found = parser.parse_args()
+    if found.rounds < 2:
+        parser.error("--rounds must be at least 2: quartiles are of several")
     torch.set_num_threads(1)
     return found
 
