@@ -37,7 +37,7 @@ def pair(shape: tuple[int, ...], settings: dict[str, Any], seed: int = 0) -> tup
     torch.manual_seed(seed)
     ours = UNet(shape, **settings, max_frequency=FREQUENCY)
     values = {"channels_multiple": (1, 2, 2, 2), "depth": 2, "attention_resolutions": (16,)} | settings
-    with mock.patch.object(torchcfm_unet, "normalization", group_norm):  # its 32 groups need 32 channels
+    with mock.patch.object(torchcfm_unet, "normalization", norm):  # its 32 groups need 32 channels
         theirs = torchcfm_unet.UNetModel(
             image_size=shape[1],
             in_channels=shape[0],
@@ -59,6 +59,11 @@ def pair(shape: tuple[int, ...], settings: dict[str, Any], seed: int = 0) -> tup
                 copied = mine.unflatten(0, (3, -1, head)).transpose(0, 1).flatten(0, 2)
             other.copy_(copied.reshape(other.shape))
     return ours.to(memory_format=torch.channels_last), theirs
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """torch's, with as many groups as ours."""
+    return nn.GroupNorm(group_norm(channels).num_groups, channels)
 
 
 @torch.no_grad()

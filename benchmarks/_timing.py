@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import torch
 
 Work = Callable[[], Any]
 Clock = Callable[[], float]
+Timer = Callable[[int], float]
+"""Does its work a number of times, and gives the seconds that one took, in the mean."""
 
 
 def seconds(work: Work, repeats: int, clock: Clock = time.perf_counter) -> float:
@@ -32,13 +37,18 @@ def in_turn(ours: Work, theirs: Work, rounds: int, least: float = 0.01, clock: C
     ``clock`` is the wall's; a processor's counts every thread and nothing that others do.
     """
     clock = clock or time.perf_counter
-    ours(), theirs()  # warm up
-    repeats = max(1, round(least / max(seconds(ours, 1, clock), 1e-9)))
+    return alternate(partial(seconds, ours, clock=clock), partial(seconds, theirs, clock=clock), rounds, least)
+
+
+def alternate(ours: Timer, theirs: Timer, rounds: int, least: float = 0.01) -> dict[str, float]:
+    """:func:`in_turn` of what measures its own time."""
+    ours(1), theirs(1)  # warm up
+    repeats = max(1, round(least / max(ours(1), 1e-9)))
     first, second = [], []
     for k in range(rounds):
         # Who goes first changes too.
         for mine in (True, False) if k % 2 else (False, True):
-            (first if mine else second).append(seconds(ours if mine else theirs, repeats, clock))
+            (first if mine else second).append((ours if mine else theirs)(repeats))
     ratios = [b / a for a, b in zip(first, second, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return {
@@ -48,6 +58,41 @@ def in_turn(ours: Work, theirs: Work, rounds: int, least: float = 0.01, clock: C
         "ratio_low": low,
         "ratio_high": high,
     }
+
+
+class Apart:
+    """The work that ``make(*arguments)`` gives, in a process of its own, by that process's own time; a :data:`Timer`.
+
+    For a peer on the CPU: what our command line sets for its whole process (:mod:`fmbench.heap`) is not set there. Both
+    processes have one thread, and one waits while the other works.
+    """
+
+    def __init__(self, make: Callable[..., Work], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there, make, *arguments), daemon=True)
+        self._process.start()
+        there.close()
+
+    def __call__(self, repeats: int) -> float:
+        self._pipe.send(repeats)
+        found: float = self._pipe.recv()  # EOFError where it has died, its traceback above
+        return found
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, make: Callable[..., Work], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    work = make(*arguments)
+    while True:
+        try:
+            repeats = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(seconds(work, repeats, time.process_time))
 
 
 def machine(device: torch.device | None = None) -> dict[str, Any]:
@@ -68,8 +113,10 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def arguments(description: str | None, devices: bool = False, parts: tuple[str, ...] = ()) -> argparse.Namespace:
-    """The command line of every script here, with ``--device`` and ``--only`` where one may choose; one thread from here on."""
+def arguments(
+    description: str | None, devices: bool = False, parts: tuple[str, ...] = (), compiles: bool = False
+) -> argparse.Namespace:
+    """The command line of every script here, with further options where one may choose; one thread from here on."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
     parser.add_argument("--rounds", type=int, default=21, help="how often each pair is run in turn")
@@ -77,6 +124,10 @@ def arguments(description: str | None, devices: bool = False, parts: tuple[str, 
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
     if parts:
         parser.add_argument("--only", choices=parts, help="one part of it")
+    if compiles:
+        parser.add_argument(
+            "--compile", action="store_true", help="on the CPU: ours compiled; seconds to minutes for each network"
+        )
     found = parser.parse_args()
     if found.rounds < 2:
         parser.error("--rounds must be at least 2: quartiles are of several")

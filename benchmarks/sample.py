@@ -1,20 +1,24 @@
 """Sampling with our networks and solvers against torchcfm's network and torchdiffeq, with equal weights, noise and evaluations.
 
-Float32; on the CPU one thread and the processor's time, which other jobs do not add to. ``evaluations_per_s`` counts the
+Float32; on the CPU one thread and the processor's time, which other jobs do not add to; the peer is in a process of its own, and
+ours has the heap that the command line gives it. ``evaluations_per_s`` counts the
 network's evaluations of one sample. dopri5 has one step size for the batch, as torchdiffeq's; the samples of both are compared.
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from _peer import MIDDLE, SMALL, difference, pair
-from _timing import arguments, in_turn, machine, show, write
+from _timing import Apart, Work, alternate, arguments, in_turn, machine, seconds, show, write
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from fmbench.devices import round_products
 from fmbench.fields import CountingField, Field
+from fmbench.heap import keep_freed_memory
 from fmbench.networks.mlp import MLP
 from fmbench.solvers.adaptive import dopri5
 from fmbench.solvers.fixed import integrate
@@ -40,18 +44,43 @@ class WithTime(nn.Module):
         return out
 
 
+def their_solve(f: Field, x: Tensor, method: str, grid: Tensor) -> Tensor:
+    """torchdiffeq's solution, by its fastest way to both ends of the grid."""
+    ends = grid[[0, -1]].to(x)
+    if method == "dopri5":
+        return odeint(f, x, ends, rtol=TOLERANCE, atol=TOLERANCE, method=method)[-1]
+    return odeint(f, x, ends, method=method, options={"grid_constructor": lambda f, y, t: grid.to(t)})[-1]
+
+
+def solving(solve: Callable[..., Tensor], *arguments: Any) -> Work:
+    """One solution after the other, each to its end."""
+
+    @torch.no_grad()
+    def work() -> None:
+        if solve(*arguments).is_cuda:
+            torch.cuda.synchronize()
+
+    return work
+
+
+def theirs_of(network: nn.Module, *arguments: Any) -> Work:
+    """The peer's work, to be made in a process of its own."""
+    return solving(their_solve, WithTime(network), *arguments)
+
+
 @torch.no_grad()
 def main() -> None:
     options = arguments(__doc__, devices=True)
     device = torch.device(options.device)
     round_products("ieee")
+    keep_freed_memory()
     before, rows = machine(device), []
     cuda = device.type == "cuda"
     torch.manual_seed(0)
     mlp = MLP((2,), width=192, depth=5)
     for work, shape, networks, batch, steps in (
         ("U-Net, 32 channels", (3, 32, 32), pair((3, 32, 32), MIDDLE), 16, 4),
-        ("digits' U-Net", (1, 8, 8), pair((1, 8, 8), SMALL), 64, 10),
+        ("digits' U-Net", (1, 8, 8), pair((1, 8, 8), SMALL), 360, 10),
         ("MLP of 5 x 192", (2,), (mlp, mlp), 256, 20),
     ):
         ours, theirs = (network.to(device).eval() for network in networks)
@@ -63,37 +92,26 @@ def main() -> None:
         def fixed(f: Field, tableau: Any, mine: Tensor = mine, grid: Tensor = grid) -> Tensor:
             return integrate(f, mine, grid, tableau)
 
-        def their_fixed(f: Field, method: str, x: Tensor = x, grid: Tensor = grid) -> Tensor:
-            return odeint(f, x, grid[[0, -1]].to(x), method=method, options={"grid_constructor": lambda f, y, t: grid.to(t)})[-1]
-
         def adaptive(f: Field, _: Any, mine: Tensor = mine) -> Tensor:
             return dopri5(f, mine, 0.0, 1.0, rtol=TOLERANCE, atol=TOLERANCE, per_sample=False).x
 
-        def their_adaptive(f: Field, _: Any, x: Tensor = x) -> Tensor:
-            times = torch.tensor([0.0, 1.0], device=x.device)
-            return odeint(f, x, times, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5")[-1]
-
-        for solver, a, b, how, their_how in (
-            (f"Euler, {steps} steps", fixed, their_fixed, EULER, "euler"),
-            (f"midpoint, {steps} steps", fixed, their_fixed, MIDPOINT, "midpoint"),
-            ("dopri5", adaptive, their_adaptive, None, None),
+        for solver, solve, how, their_how in (
+            (f"Euler, {steps} steps", fixed, EULER, "euler"),
+            (f"midpoint, {steps} steps", fixed, MIDPOINT, "midpoint"),
+            ("dopri5", adaptive, None, "dopri5"),
         ):
             counted, their_counted = (CountingField(WithTime(n), -1.0, 2.0) for n in (ours, theirs))
-            found, expected = a(counted, how), b(their_counted, their_how)
+            found, expected = solve(counted, how), their_solve(their_counted, x, their_how, grid)
             if counted.calls != their_counted.calls:
                 raise RuntimeError(f"{work}, {solver}: {counted.calls} evaluations against {their_counted.calls}")
 
-            def run(solve: Any, network: nn.Module, how: Any) -> None:
-                solve(WithTime(network), how)
-                if cuda:
-                    torch.cuda.synchronize()
-
-            timed = in_turn(
-                lambda a=a, n=ours, h=how: run(a, n, h),
-                lambda b=b, n=theirs, h=their_how: run(b, n, h),
-                options.rounds,
-                clock=time.perf_counter if cuda else time.process_time,
-            )
+            mine_of = solving(solve, WithTime(ours), how)
+            if cuda:
+                timed = in_turn(mine_of, theirs_of(theirs, x, their_how, grid), options.rounds)
+            else:
+                peer = Apart(theirs_of, theirs, x, their_how, grid)
+                timed = alternate(partial(seconds, mine_of, clock=time.process_time), peer, options.rounds)
+                peer.close()
             apart = float((found - expected).abs().max() / expected.abs().max())
             per_second = 1e3 * batch / timed["ours_ms"]
             row = {"work": work, "solver": solver, "batch": batch, "nfe": counted.calls, "difference": apart, **timed}

@@ -4,7 +4,8 @@ Ours is an iteration of the training loop without its log: indices, batch, dequa
 forward, backward, Adam, average. Theirs: a batch of float32 samples, its matcher, its network, the mean square, Adam as torch
 makes it, a scheduler, and an average tensor by tensor. Its batch comes from memory by random indices (``input`` memory: the step
 alone), or from a DataLoader without workers, as its examples have it (pictures to tensors, normalised; points from a
-TensorDataset): a whole iteration. On the CPU: float32, one thread, and the processor's time, which other jobs do not add to.
+TensorDataset): a whole iteration. On the CPU: float32, one thread, and the processor's time, which other jobs do not add to;
+the peer is in a process of its own, and ours has the heap that the command line gives it. --compile is ``compile: true`` there.
 
 On a GPU (--device cuda): ours compiled, captured and with deterministic algorithms, as ``compile: true`` has it, against theirs
 as it is; and (--only large) the paper's CIFAR-10 network in bf16, compiled and not, with its share of the rate of matrix
@@ -16,13 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _peer import CIFAR10, MIDDLE, SMALL, difference, pair, random_data
-from _timing import arguments, in_turn, machine, show, write
+from _timing import Apart, alternate, arguments, in_turn, machine, seconds, show, write
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ from torchvision import transforms
 from fmbench.config import TrainingSettings
 from fmbench.data.prepared import DataSet
 from fmbench.devices import reproducible, round_products
+from fmbench.heap import keep_freed_memory
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP
 from fmbench.objectives import build
@@ -57,6 +60,8 @@ COLUMNS = [
 ]
 ITERATIONS = 1_000_000
 """Of the schedule; never reached."""
+STEPS = 5
+"""A GPU is waited for once in so many."""
 
 
 def ours_of(network: nn.Module, dataset: DataSet, settings: TrainingSettings, device: torch.device) -> Callable[[], Tensor]:
@@ -67,7 +72,7 @@ def ours_of(network: nn.Module, dataset: DataSet, settings: TrainingSettings, de
         reproducible()
         step.compile(*batches.example())
         reproducible(False)
-        if step.uncaptured:
+        if device.type == "cuda" and step.uncaptured:
             raise RuntimeError(f"the step was not captured: {step.uncaptured}")
     number = 0
 
@@ -120,13 +125,14 @@ def from_loader(dataset: DataSet, batch: int, device: torch.device) -> Callable[
 
 def theirs_of(
     network: nn.Module,
-    batch: Callable[[], Tensor],
+    dataset: DataSet,
     settings: TrainingSettings,
     device: torch.device,
-    run: Callable[..., Tensor],
+    source: Callable[[DataSet, int, torch.device], Callable[[], Tensor]],
 ) -> Callable[[], None]:
     """A step as torchcfm's examples have it."""
     network.to(device).train()
+    batch = source(dataset, settings.batch_size, device)
     average = copy.deepcopy(network)
     matcher = ConditionalFlowMatcher(sigma=0.0)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -138,7 +144,9 @@ def theirs_of(
         x1 = batch()
         x0 = torch.randn_like(x1)
         t, x, u = matcher.sample_location_and_conditional_flow(x0, x1)
-        loss = torch.mean((run(network, t, x) - u) ** 2)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            v = network(t, x)
+        loss = torch.mean((v.float() - u) ** 2)
         loss.backward()
         optimiser.step()
         schedule.step()
@@ -148,6 +156,15 @@ def theirs_of(
                 kept.copy_(kept * settings.ema_decay + values[name] * (1 - settings.ema_decay))
 
     return iterate
+
+
+def several(step: Callable[[], Any], device: torch.device) -> Callable[[], None]:
+    def steps_and_wait() -> None:
+        for _ in range(STEPS):
+            step()
+        _finish(device)
+
+    return steps_and_wait
 
 
 def compare(
@@ -164,25 +181,15 @@ def compare(
     apart = difference(ours, theirs, torch.randn(4, *dataset.shape, device=device))
     parameters = sum(p.numel() for p in ours.parameters())
 
-    def run(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            return network(t, x).float()
-
     mine = ours_of(ours, dataset, settings, device)
-    other = theirs_of(theirs, source(dataset, settings.batch_size, device), settings, device, run)
-    steps = 5 if device.type == "cuda" else 1  # so that a GPU is waited for once in five steps only
-
-    def several(step: Callable[[], Any]) -> Callable[[], None]:
-        def steps_and_wait() -> None:
-            for _ in range(steps):
-                step()
-            _finish(device)
-
-        return steps_and_wait
-
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    timed = in_turn(several(mine), several(other), rounds, clock=clock)
-    timed |= {key: timed[key] / steps for key in ("ours_ms", "theirs_ms")}
+    if device.type == "cuda":
+        timed = in_turn(several(mine, device), several(theirs_of(theirs, dataset, settings, device, source), device), rounds)
+        timed |= {key: timed[key] / STEPS for key in ("ours_ms", "theirs_ms")}
+    else:
+        peer = Apart(theirs_of, theirs, dataset, settings, device, source)
+        # Some steps at a time: the first finds the processor's caches full of the other side's numbers.
+        timed = alternate(partial(seconds, mine, clock=time.process_time), peer, rounds, least=0.1)
+        peer.close()
     kind = "memory" if source is in_memory else "DataLoader"
     row = {"work": work, "input": kind, "batch": settings.batch_size, "parameters": parameters, "difference": apart, **timed}
     print(f"{work}, batch {settings.batch_size}, {kind}: ratio {timed['ratio']:.3g}", file=sys.stderr)  # in case it is cut short
@@ -285,22 +292,22 @@ def large(
     return rows, profiles
 
 
-def small(folder: Path, device: torch.device, rounds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def small(folder: Path, device: torch.device, rounds: int, compiled: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The default benchmark's networks and one at 32 x 32, in float32."""
-    rows, profiles, cuda = [], [], device.type == "cuda"
+    rows, profiles = [], []
     for work, shape, network, batch in (
         ("digits' U-Net", (1, 8, 8), SMALL, 64),
         ("MLP of 5 x 192", (2,), None, 256),
         ("U-Net, 32 channels", (3, 32, 32), MIDDLE, 32),
     ):
         settings = TrainingSettings(
-            iterations=ITERATIONS, batch_size=batch, learning_rate=1e-3, warmup_iterations=100, ema_decay=0.999, compile=cuda
+            iterations=ITERATIONS, batch_size=batch, learning_rate=1e-3, warmup_iterations=100, ema_decay=0.999, compile=compiled
         )
         dataset = random_data(shape, folder / work)
         for source in (in_memory, from_loader):
             mlp = MLP((2,), width=192, depth=5)
             networks = (mlp, copy.deepcopy(mlp)) if network is None else pair(shape, network)
-            row, step = compare(f"{work}{', compiled' if cuda else ''}", networks, dataset, settings, device, rounds, source)
+            row, step = compare(f"{work}{', compiled' if compiled else ''}", networks, dataset, settings, device, rounds, source)
             rows.append(row)
             if source is in_memory:
                 profiles += shares(work, step, device)
@@ -308,15 +315,16 @@ def small(folder: Path, device: torch.device, rounds: int) -> tuple[list[dict[st
 
 
 def main() -> None:
-    options = arguments(__doc__, devices=True, parts=("small", "large"))
+    options = arguments(__doc__, devices=True, parts=("small", "large"), compiles=True)
     device = torch.device(options.device)
     round_products("ieee")
+    keep_freed_memory()
     before, tables, profiles = machine(device), {}, []
     if options.only == "large" and device.type != "cuda":
         raise SystemExit("the large network is for a GPU: --device cuda")
     with tempfile.TemporaryDirectory() as folder:
         if options.only != "large":
-            tables["train_step"], more = small(Path(folder), device, options.rounds)
+            tables["train_step"], more = small(Path(folder), device, options.rounds, device.type == "cuda" or options.compile)
             show(tables["train_step"], COLUMNS)
             profiles += more
         if options.only == "large" or (device.type == "cuda" and options.only is None):

@@ -75,6 +75,7 @@ def _job(
     from fmbench.codehash import stage_hash
     from fmbench.devices import reproducible, round_products
     from fmbench.distributed import device_of, join, launched
+    from fmbench.heap import keep_freed_memory
     from fmbench.specs import code_stage, launcher, plugins
     from fmbench.stages.common import Job
 
@@ -85,6 +86,7 @@ def _job(
             f"{launcher(processes)} fmbench {spec['stage']} ..."
         )
     torch.set_num_threads(max(1, threads // started))
+    keep_freed_memory()
     device = device_of(device or spec.get("device", "cpu"))
     try:
         chosen = torch.device(device)

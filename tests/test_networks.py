@@ -379,6 +379,39 @@ def test_moments_by_channel_stand_a_mean_that_is_large():
     assert norm.by_channel(x.bfloat16()).dtype == torch.float32
 
 
+@pytest.mark.parametrize(("channels", "side"), [(16, 8), (48, 4), (6, 3), (4, 1)])
+def test_a_norm_by_sums_is_the_norm(channels, side):
+    norm = shaken(group_norm(channels))
+    x = (3 + draw(0, 5, channels, side, side + 1)).to(memory_format=torch.channels_last)
+    usual = norm(x)  # a gradient could be asked for
+    assert torch.equal(usual, torch.nn.GroupNorm.forward(norm, x))
+    with torch.no_grad():
+        found = norm(x)
+        assert torch.equal(found, norm.by_sums(x))
+        other = x.contiguous()
+        assert torch.equal(norm(other), torch.nn.GroupNorm.forward(norm, other))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, usual, rtol=1e-5, atol=2e-6)
+    norm.double()
+    torch.testing.assert_close(norm.by_sums(x.double()), norm(x.double()), rtol=1e-12, atol=1e-13)
+    far = (1e4 + draw(1, 2, channels, side, side + 1)).to(memory_format=torch.channels_last)
+    expected = norm(far.double())
+    norm.float()
+    assert (norm.by_sums(far) - expected).abs().max() < 5e-2  # a float32 near 10,000 has steps of 0.001
+
+
+def test_a_norm_of_many_channels_or_pixels_is_torchs():
+    for channels, side in ((8 * 32, 4), (16, 32)):
+        norm = group_norm(channels)
+        x = draw(0, 1, channels, side, side).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            assert torch.equal(norm(x), torch.nn.GroupNorm.forward(norm, x))
+            assert not torch.equal(norm(x), norm.by_sums(x))
+        with torch.no_grad():  # and so is one of 16-bit numbers, and of what are no images
+            assert norm(x.bfloat16()).dtype == torch.bfloat16
+            assert norm(x.flatten(2)).shape == (1, channels, side * side)
+
+
 def test_repeated_pixels():
     x = draw(0, 2, 3, 4, 5).to(memory_format=torch.channels_last)
     out = repeated(x)

@@ -41,15 +41,43 @@ def fuses(x: Tensor) -> bool:
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, and a form to be compiled.
+    """torch's, and a form to be compiled, and one to sample by on a CPU.
 
-    That takes moments of each channel over pixels first, so that neighbouring threads read neighbouring numbers, and puts them
-    together to those of a group after; what is left is a scale and a shift of each channel, which fuse with what stands around.
+    What is compiled takes moments of each channel over pixels first, so that neighbouring threads read neighbouring numbers, and
+    puts them together to those of a group after; what is left is a scale and a shift of each channel, which fuse with what stands
+    around.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W), normalised over each group of channels."""
-        return self.by_channel(x) if fuses(x) else super().forward(x)
+        if fuses(x):
+            return self.by_channel(x)
+        return self.by_sums(x) if self._strided(x) else super().forward(x)
+
+    def _strided(self, x: Tensor) -> bool:
+        """Whether torch would gather a group's few channels pixel by pixel (channels last, CPU), and no gradient is wanted."""
+        if x.ndim != 4 or x.device.type != "cpu" or x.dtype.itemsize < 4:
+            return False
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        # From 1024 pixels on torch goes through them in order.
+        few = x.shape[1] < 8 * self.num_groups and x.shape[2] * x.shape[3] < 1024
+        return few and x.is_contiguous(memory_format=torch.channels_last)
+
+    def by_sums(self, x: Tensor) -> Tensor:
+        """The same by sums over pixels, two to four times as fast there; with its gradient it would take longer than torch's."""
+        b, c, height, width = x.shape
+        pixels, size = x.permute(0, 2, 3, 1).reshape(b, height * width, c), height * width * c // self.num_groups
+
+        def of_groups(sums: Tensor) -> Tensor:
+            return sums.unflatten(1, (self.num_groups, -1)).sum(2, keepdim=True) / size
+
+        def of_channels(groups: Tensor) -> Tensor:
+            return groups.expand(-1, -1, c // self.num_groups).reshape(b, 1, c)
+
+        centred = pixels - of_channels(of_groups(pixels.sum(1)))
+        inverse = of_channels((of_groups(centred.square().sum(1)) + self.eps).rsqrt())
+        return torch.addcmul(self.bias, centred, inverse * self.weight).unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
     def by_channel(self, x: Tensor) -> Tensor:
         """The same in elementary operations; of 16-bit numbers in float32."""
