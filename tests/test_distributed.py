@@ -111,6 +111,7 @@ def test_two_processes_train_as_one_does(name, seen, folder):
     alone, net = together.run(folder, f"{name}-1", **together.VARIANTS[name])
     # fp16 rounds each share of a gradient to 11 bits.
     tolerance = 1e-2 if name == "fp16" else 1e-5
+    assert (alone.compile_seconds is not None) == (name == "compiled")
     assert [entry[0] for entry in curve] == [entry[0] for entry in alone.curve] == [3, 6, 9, 12]
     for (_, a, _), (_, b, _) in zip(alone.curve, curve, strict=True):
         assert b == pytest.approx(a, rel=tolerance)

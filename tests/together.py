@@ -5,8 +5,10 @@
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import outsider
 import torch
@@ -39,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "micro": {"accumulation": 3, "clip_norm": 0.5, "resident_mib": 0},
     "fp16": {"precision": "fp16", "accumulation": 2},
+    "compiled": {"compile": True, "accumulation": 3},
 }
 
 
@@ -68,24 +71,25 @@ class Spoiled:
 
 
 def run(folder: Path, name: str, group: Group = ALONE, objective: Any = None, **changes: Any) -> tuple[Outcome, nn.Module]:
-    """A training of ``folder/tall`` with its checkpoints in ``folder/name``."""
+    """A training of ``folder/tall`` with its checkpoints in ``folder/name``; compiling only traces, and generates no code."""
     torch.manual_seed(11)
     dataset = read(folder / "tall")
     net = UNet(dataset.shape, channels=8, channels_multiple=(1, 2), depth=1, head_channels=8)
     checkpoints = CheckpointFolder(folder / name)
-    outcome = train(
-        objective or Spoiled(build(METHODS["fm_ot"])),
-        net,
-        dataset,
-        SETTINGS.model_copy(update=changes),
-        5,
-        checkpoints,
-        "key",
-        torch.device("cpu"),
-        lambda *_: None,
-        lambda: None,
-        group=group,
-    )
+    with mock.patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
+        outcome = train(
+            objective or Spoiled(build(METHODS["fm_ot"])),
+            net,
+            dataset,
+            SETTINGS.model_copy(update=changes),
+            5,
+            checkpoints,
+            "key",
+            torch.device("cpu"),
+            lambda *_: None,
+            lambda: None,
+            group=group,
+        )
     return outcome, net
 
 
