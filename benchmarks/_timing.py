@@ -64,10 +64,14 @@ class Apart:
     """The work that ``make(*arguments)`` gives, in a process of its own, by that process's own time; a :data:`Timer`.
 
     For a peer on the CPU: what our command line sets for its whole process (:mod:`fmbench.heap`) is not set there. Both
-    processes have one thread, and one waits while the other works.
+    processes have one thread, and one waits while the other works; until it is closed both are kept on one core, since two need
+    not be equally fast.
     """
 
     def __init__(self, make: Callable[..., Work], *arguments: Any) -> None:
+        self._cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        if self._cores:
+            os.sched_setaffinity(0, {max(self._cores)})  # and what is started now
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, make, *arguments), daemon=True)
@@ -82,6 +86,8 @@ class Apart:
     def close(self) -> None:
         self._pipe.close()
         self._process.join()
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
 
 
 def _serve(pipe: Connection, make: Callable[..., Work], *arguments: Any) -> None:
