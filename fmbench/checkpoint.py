@@ -73,6 +73,10 @@ class CheckpointFolder:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def begun(self) -> bool:
+        """Whether there is a checkpoint, be it good or not."""
+        return self.latest.exists() or self.previous.exists()
+
     def save(self, state: dict[str, Any]) -> None:
         """Write ``state``, keeping the checkpoint before it.
 
@@ -206,9 +210,28 @@ def described(folder: Path) -> dict[str, Any] | None:
 
 def save_weights(path: Path, network: nn.Module, metadata: dict[str, Any]) -> None:
     """Write a network's state dict as safetensors, atomically, with metadata in its header."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"fmbench": json.dumps(metadata, sort_keys=True)})
+    write_tensors(path, network.state_dict(), metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write tensors as safetensors, atomically, with metadata in the header; there may be none. Tied ones are written twice.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    values, seen = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        storage = value.untyped_storage().data_ptr()
+        values[name] = value.clone() if storage in seen else value  # the format has no two names for one storage
+        seen.add(storage)
+    try:
+        with atomic(path) as temporary:
+            save_file(values, temporary, metadata={"fmbench": json.dumps(metadata, sort_keys=True)})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error}. Make room or fix the folder, then rerun: a training goes on from its last checkpoint"
+        ) from error
 
 
 def load_weights(path: Path, network: nn.Module) -> None:

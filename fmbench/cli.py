@@ -250,9 +250,11 @@ def theory(
     """Tabulate what follows from definitions alone: noise levels, fields, densities, equivalences, samplers."""
     import torch
 
+    from fmbench.heap import keep_freed_memory
     from fmbench.stages.theory import run
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     values = _spec(spec, "theory")
     run(values, out, summary, _console(values, mode, log))
 
@@ -642,9 +644,11 @@ def plan(
     """Print what a config costs before anything runs: operations, memory, disk, hours."""
     from fmbench.config import load
     from fmbench.files import write_json
+    from fmbench.heap import keep_freed_memory
     from fmbench.stages.plan import run, text
 
     config = load(*map(str, configfile))
+    keep_freed_memory()  # as the jobs will have it
     results = Path(config.results_dir)
     plans = run(config, gpu or ["h100"], results, probe, threads)
     path = out or results / "plan.json"

@@ -107,7 +107,7 @@ class TrainingSettings(Settings):
         "polynomial", description="polynomial: linear warm-up, then linear decay to 1e-8 at the last step (appendix E.2)"
     )
     warmup_iterations: Natural = 0
-    betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     adam_epsilon: Positive = 1e-8
     ema_decay: Decay = 0.999
     more_ema_decays: list[Decay] = Field(
@@ -126,7 +126,9 @@ class TrainingSettings(Settings):
         "their time is compile_seconds",
     )
     accumulation: Count = Field(
-        1, description="micro-batches that a batch is cut into, for less memory: the same gradient to rounding"
+        1,
+        description="micro-batches that a batch is cut into, for less memory: without dropout, whose masks are drawn for each, "
+        "the same gradient to rounding",
     )
     flips: bool = Field(False, description="mirror each training image left to right with probability 1/2; images only")
     resident_mib: Natural = Field(
@@ -591,7 +593,7 @@ class Config(Settings):
     processes: Count = Field(
         1,
         description="processes of one training, each with its share of every batch, on its own GPU if the device is cuda; part "
-        "of every trained model, as sums are rounded in another order",
+        "of every trained model, as sums are rounded in another order and each draws dropout masks of its own",
     )
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[

@@ -1,11 +1,13 @@
 """Named seeds: every random number of the benchmark is a function of (seed, name, index).
 
-No global generator is ever used. Two ways to draw:
+Two ways to draw:
 
-* :func:`generator` gives a torch generator for a *process* (training): its state is
-  saved in the checkpoint, so a resumed run goes on as if nothing had happened;
+* :func:`generator` gives a torch generator for a name, such as an iteration of a training;
 * :func:`indexed_normal` and friends draw for *samples*: sample i gets the same numbers
   whichever batch it falls in, on every device.
+
+torch's global generator is for what offers no other: initial weights, dropout, and what a network of one's own draws; it is
+seeded for just that, in training for each iteration. A network that draws by ``random`` or numpy is not reproducible.
 """
 
 import hashlib

@@ -353,6 +353,11 @@ def test_nothing_is_listed_twice(place, value, message):
     assert message in complaint(changed((place, value)))
 
 
+@pytest.mark.parametrize("betas", [[1.5, 0.9], [0.9, 1.0], [-0.1, 0.9]])
+def test_decays_of_moments_are_below_one(betas):
+    assert "settings.board.training.betas." in complaint(changed(("settings.board.training.betas", betas)))
+
+
 @pytest.mark.parametrize("place", ["seeds", "datasets", "methods"])
 def test_lists_that_must_not_be_empty(place):
     assert f"{place}: List should have at least 1 item" in complaint(changed((place, [])))

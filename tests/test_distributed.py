@@ -22,15 +22,15 @@ from fmbench.files import read_json
 from fmbench.records import read_table
 
 TESTS = Path(__file__).parent
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
-def launch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Two processes, as torchrun starts them."""
+def launch(*arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Processes as torchrun starts them."""
     paths = [str(TESTS), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*LAUNCH, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [*LAUNCH, str(processes), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240, check=False
     )
 
 
@@ -127,6 +127,15 @@ def test_two_processes_resume_to_the_bit(seen):
         resumed_from, curve, state = s["killed"]
         assert resumed_from == 4 and curve == s["plain"][0]
         assert torch.equal(flat(state), flat(s["plain"][3]))
+
+
+def test_three_processes_resume_to_the_bit(tmp_path):
+    """A sum of three depends on its order, and DDP's is another one in the first step that it makes after a start."""
+    write(tall_images(train=24, test=6), tmp_path / "tall", {"dataset": "tall"})
+    said = launch(TESTS / "together.py", tmp_path, "resume", processes=3)
+    assert said.returncode == 0, said.stderr
+    resumed_from, whole, net = torch.load(tmp_path / "resumed.pt")
+    assert resumed_from == 4 and torch.equal(flat(whole), flat(net))
 
 
 def test_a_loss_gone_bad_in_one_process_ends_all(seen):

@@ -412,6 +412,14 @@ def test_a_norm_of_many_channels_or_pixels_is_torchs():
             assert norm(x.flatten(2)).shape == (1, channels, side * side)
 
 
+def test_heads_of_the_channels_asked_for():
+    """Or one of fewer; two of 80 where 64 are asked for would be a setting ignored."""
+    assert [AttentionBlock(c, 64).heads for c in (16, 64, 128, 256)] == [1, 1, 2, 4]
+    for channels in (96, 160):
+        with pytest.raises(ValueError, match=f"{channels} channels do not divide into heads of 64; take head_channels that"):
+            AttentionBlock(channels, 64)
+
+
 def test_repeated_pixels():
     x = draw(0, 2, 3, 4, 5).to(memory_format=torch.channels_last)
     out = repeated(x)

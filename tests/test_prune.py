@@ -54,6 +54,12 @@ def test_what_changed_is_said_when_a_training_starts_afresh(results):
     assert "starts afresh" not in train(results, 3).err
     assert "starts afresh" not in train(results, 3).err  # it goes on
     (old,) = folders(results)
+    twin = old.parent / "another-code"  # so that there is something not to go on from
+    shutil.copytree(old, twin)
+    (old / "checkpoint.pt").unlink()  # killed between the two renames of a save, when the newest is the previous one
+    said = train(results, 3).err
+    assert "starts afresh" not in said and "resumed from the checkpoint at iteration" in said
+    shutil.rmtree(twin)
     said = train(results, 4).err
     assert f"starts afresh: not from the checkpoints in {old}, where spec.training.iterations was 3 there and is 4 here" in said
     assert "starts afresh" not in train(results, 3, seed=1).err  # nothing of another seed's

@@ -311,7 +311,7 @@ def test_a_training_leaves_what_the_next_stages_need(bench):
     assert values["parameters"] == sum(p.numel() for p in bench.network("board", "fm_ot").parameters())
 
 
-def test_checkpoints_are_kept_by_settings_code_data_and_versions(bench):
+def test_checkpoints_are_kept_by_settings_code_data_versions_and_device(bench):
     folders = {p.name for p in (bench.results / "checkpoints").iterdir()}
     expected = set()
     for dataset in bench.config.datasets:
@@ -319,7 +319,7 @@ def test_checkpoints_are_kept_by_settings_code_data_and_versions(bench):
             spec = bench.spec("train", dataset, method)
             content = [entry["sha256"] for entry in bench.data(dataset).manifest["splits"].values()]
             code = stage_hash("train", specs.plugins(spec))
-            expected.add(f"{settings_hash(spec)}-{settings_hash([code, content, versions()])}")
+            expected.add(f"{settings_hash(spec)}-{settings_hash([code, content, versions(), 'cpu'])}")
     assert folders == expected
 
 
@@ -1393,6 +1393,15 @@ def test_everything_impossible_is_said_at_once(bench, tmp_path):
     with pytest.raises(ConfigError) as caught:
         checked(bench, tmp_path, methods=methods, settings=settings_with("board", network={"kind": "unet"}))
     assert "methods.odd: " in str(caught.value) and "settings.board.network: " in str(caught.value)
+
+
+def test_attention_where_no_level_is_is_said():
+    settings: dict[str, Any] = {"kind": "unet", "channels_multiple": [1, 2], "attention_resolutions": [8, 16, 5]}
+    assert check.attention_nowhere(settings, (1, 8, 8)) == (
+        "attention_resolutions has 16, 5, but the heights of this network are 8, 4; there is no attention there"
+    )
+    assert check.attention_nowhere(settings | {"attention_resolutions": [8, 4]}, (1, 8, 8)) == ""
+    assert check.attention_nowhere({"kind": "mlp"}, (2,)) == ""
 
 
 # The same check, when the Snakefile is read

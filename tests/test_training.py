@@ -1,7 +1,9 @@
 import dataclasses
 import functools
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from outsider import tall_images, two_points
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fmbench.checkpoint import CheckpointFolder, load_weights, save_weights
@@ -84,6 +87,7 @@ def run(
     on_log: Any = None,
     on_checkpoint: Any = None,
     on_resume: Any = None,
+    tell: Any = None,
     seed: int = 5,
     width: int = 16,
     given: nn.Module | None = None,
@@ -103,6 +107,7 @@ def run(
             on_log or (lambda *_: None),
             on_checkpoint or (lambda: None),
             on_resume or (lambda step, curve: None),
+            tell=tell or (lambda line: None),
         )
     return outcome, net
 
@@ -410,7 +415,7 @@ def test_what_a_kill_left_half_written_is_removed(board, tmp_path):
     assert outcome.resumed_from == 20 and not leftover.exists()
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "of another training"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "of another training", "one bit"])
 def test_a_snapshot_that_is_lost_costs_no_training(board, tmp_path, damage):
     """It is left out, which is said, and the weights are those of an undisturbed training."""
     _, expected = run(board, tmp_path / "whole")
@@ -421,6 +426,10 @@ def test_a_snapshot_that_is_lost_costs_no_training(board, tmp_path, damage):
         path.unlink()
     elif damage == "truncated":
         path.write_bytes(path.read_bytes()[:50])
+    elif damage == "one bit":
+        content = bytearray(path.read_bytes())
+        content[-6] ^= 1
+        path.write_bytes(content)
     else:
         snapshots(tmp_path / "killed", "other").save(12, {"a": torch.zeros(1)})
     outcome, net = run(board, tmp_path / "killed")
@@ -464,13 +473,16 @@ def test_a_diverged_training_has_the_snapshots_up_to_where_it_got(board, tmp_pat
     assert all(torch.isfinite(t).all() for _, s in snapshots(tmp_path).load(outcome.snapshots) for t in s.values())
 
 
-def test_a_snapshot_that_cannot_be_written_says_so(board, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_snapshot_that_cannot_be_written_says_so(board, tmp_path, monkeypatch, error):
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
-    monkeypatch.setattr("fmbench.training.snapshots.save_file", full)
-    with pytest.raises(CheckpointError, match=r"cannot write a snapshot to .*No space left.*Make room or fix the folder"):
+    monkeypatch.setattr("fmbench.checkpoint.save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*snapshot.*No space left.*Make room or fix the folder"):
         run(board, tmp_path)
+    with pytest.raises(CheckpointError, match=r"cannot write .*w\.safetensors: .*No space left"):
+        save_weights(tmp_path / "w.safetensors", network(board), {})
 
 
 # Precision, micro-batches and averages in the loop
@@ -638,6 +650,55 @@ def test_a_damaged_checkpoint_never_replaces_the_good_one_before_it(board, tmp_p
     assert (tmp_path / "checkpoint.previous.pt").read_bytes() == good
 
 
+def test_what_is_wrong_is_told_at_once(board, tmp_path):
+    """A process that is killed later takes nothing of it along."""
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 25))
+    (tmp_path / "checkpoint.pt").write_bytes(b"half of a")
+    told: list[str] = []
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 13, first=10), tell=told.append)
+    (line,) = told
+    assert line.startswith(f"warning: {tmp_path / 'checkpoint.pt'} cannot be used (")
+    assert line.endswith("; the training goes on from iteration 10")
+
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (tmp_path / name).write_bytes(b"half of a")
+    told.clear()
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 3), tell=told.append)
+    assert len(told) == 2 and all(line.endswith("; the training goes on from iteration 0") for line in told)
+
+
+def test_another_number_of_threads_is_told(board, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 25))
+    before, told = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: before + 1)
+    run(board, tmp_path, tell=told.append)
+    assert told == [
+        f"warning: it was on {before} threads and is on {before + 1} now: the same numbers to rounding only; "
+        "the training goes on from iteration 20"
+    ]
+
+
+def test_a_resumed_training_does_not_keep_what_it_read(board, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 25))
+    load, read = CheckpointFolder.load, []
+
+    def watched(self: CheckpointFolder, key: str) -> Any:
+        state, complaints = load(self, key)
+        assert state is not None
+        read.extend(weakref.ref(x) for x in [*state["network"].values(), *state["ema"]["averages"]])
+        return state, complaints
+
+    monkeypatch.setattr(CheckpointFolder, "load", watched)
+    alive: list[int] = []
+    run(board, tmp_path, on_log=lambda *_: alive.append(gc.collect() * 0 + sum(x() is not None for x in read)))
+    assert read and alive and not any(alive)
+
+
 def test_no_good_checkpoint_means_from_the_start(board, tmp_path):
     whole, expected = run(board, tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -661,7 +722,19 @@ def test_a_checkpoint_of_another_training_is_refused(board, tmp_path):
 def test_a_checkpoint_holds_no_classes(board, tmp_path):
     run(board, tmp_path)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert set(state) == {"key", "step", "network", "optimiser", "ema", "more_emas", "scaler", "losses", "curve", "seconds"}
+    assert set(state) == {
+        "key",
+        "step",
+        "network",
+        "optimiser",
+        "ema",
+        "more_emas",
+        "scaler",
+        "losses",
+        "curve",
+        "seconds",
+        "threads",
+    }
     assert state["ema"]["updates"] == state["step"] == 30
 
 
@@ -699,6 +772,28 @@ def test_weights_survive_the_file_and_know_their_network(board, tmp_path):
     assert weights(net) == weights(other)
     with pytest.raises(CheckpointError, match="do not fit the network described beside them"):
         load_weights(tmp_path / "w.safetensors", MLP(board.shape, width=17, depth=2))
+
+
+class Tied(nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, t, x):
+        return self.second(self.first(torch.cat([x, t[:, None]], 1)))[:, :2]
+
+
+def test_tied_weights_are_trained_and_kept(board, tmp_path):
+    outcome, net = run(board, tmp_path, given=Tied())
+    (_, kept), *_ = snapshots(tmp_path).load(outcome.snapshots[-1:])
+    assert torch.equal(kept["first.weight"], kept["second.weight"]) and torch.equal(kept["first.weight"], net.first.weight)
+    save_weights(tmp_path / "w.safetensors", net, {})
+    other = Tied()
+    load_weights(tmp_path / "w.safetensors", other)
+    assert weights(other) == weights(net) and other.first.weight is other.second.weight
 
 
 def test_weights_that_are_missing_or_truncated(board, tmp_path):

@@ -1,6 +1,7 @@
 """What each of several processes does for test_distributed.py, in one launch: torchrun starts this file.
 
-``together.py FOLDER``: FOLDER has a prepared data set ``tall``; each process leaves ``{rank}.pt`` there.
+``together.py FOLDER``: FOLDER has a prepared data set ``tall``; each process leaves ``{rank}.pt`` there. ``together.py FOLDER
+resume``: a training that is whole and one that was killed, and nothing else; the first process leaves ``resumed.pt``.
 """
 
 import importlib
@@ -93,9 +94,23 @@ def run(folder: Path, name: str, group: Group = ALONE, objective: Any = None, **
     return outcome, net
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    group = join(torch.device("cpu"))
+def killed(folder: Path, name: str, group: Group) -> tuple[Outcome, nn.Module]:
+    """A training killed between two checkpoints, and gone on."""
+    try:
+        run(folder, name, group, Spoiled(build(METHODS["fm_ot"]), 6))
+    except Interrupted:
+        group.wait()
+    return run(folder, name, group)
+
+
+def resume(folder: Path, group: Group) -> None:
+    _, whole = run(folder, f"whole-{group.size}", group)
+    outcome, net = killed(folder, f"killed-{group.size}", group)
+    if group.main:
+        torch.save((outcome.resumed_from, whole.state_dict(), net.state_dict()), folder / "resumed.pt")
+
+
+def main(folder: Path, group: Group) -> None:
     seen: dict[str, Any] = {"rank": group.rank, "size": group.size}
     part = group.part(10)
     seen["part"] = [part.start, part.stop]
@@ -108,16 +123,11 @@ def main(folder: Path) -> None:
         outcome, net = run(folder, f"{name}-2", group, **changes)
         seen[name] = (outcome.curve, outcome.reason, outcome.snapshots, net.state_dict(), outcome.averages)
 
-    # Killed between two checkpoints, and gone on.
-    try:
-        run(folder, "killed", group, Spoiled(build(METHODS["fm_ot"]), 6))
-    except Interrupted:
-        group.wait()
-    outcome, net = run(folder, "killed", group)
+    outcome, net = killed(folder, "killed", group)
     seen["killed"] = (outcome.resumed_from, outcome.curve, net.state_dict())
 
     # Only the second process sees a loss that is not a number.
-    spoiled = Spoiled(build(METHODS["fm_ot"]), 7, float("nan") if group.rank else 1.0)
+    spoiled = Spoiled(build(METHODS["fm_ot"]), 8, float("nan") if group.rank else 1.0)  # call 0 warms up, 8 is iteration 7's
     outcome, net = run(folder, "diverged", group, spoiled)
     seen["diverged"] = (outcome.reason, outcome.step, net.state_dict())
 
@@ -131,8 +141,10 @@ def main(folder: Path) -> None:
             seen[stage, attempt] = list(outsider.seen)
 
     torch.save(seen, folder / f"{group.rank}.pt")
-    group.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.set_num_threads(1)
+    group = join(torch.device("cpu"))
+    (resume if "resume" in sys.argv else main)(Path(sys.argv[1]), group)
+    group.close()

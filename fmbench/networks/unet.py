@@ -18,7 +18,8 @@ Choices the flow-matching paper leaves open (it says "minimal changes" and Table
 * GroupNorm has 32 groups, or fewer where channels are few (at least 4 channels a group, so from 128 channels on it is ADM's).
 * Layers start as torch makes them, but the last one of every residual branch, of every attention and of the network starts at 0.
 * Unconditional, as all of the paper's networks but that for super-resolution. A condition enters by channel concatenation: the
-  low-resolution image, upsampled to the image's size, or a class as :func:`label_planes`.
+  low-resolution image, upsampled to the image's size, or a class as :func:`label_planes`. The pipeline's trainings have none:
+  a condition is for one who calls the network.
 """
 
 from collections.abc import Sequence
@@ -186,8 +187,11 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, head_channels: int) -> None:
         super().__init__()
         self.heads = max(1, channels // head_channels)
-        if channels % self.heads:
-            raise ValueError(f"{channels} channels do not divide into heads of {head_channels}")
+        if channels > head_channels and channels % head_channels:
+            raise ValueError(
+                f"{channels} channels do not divide into heads of {head_channels}; take head_channels that divides the channels "
+                "of every level with attention, and of the middle"
+            )
         self.norm = group_norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
@@ -248,7 +252,7 @@ class UNet(nn.Module):
         channels_multiple: channels of each level over the base; one level a halving of the resolution.
         depth: residual blocks a level (down; one more on the way up).
         attention_resolutions: heights at which attention follows each residual block; the middle always has it.
-        head_channels: channels of an attention head.
+        head_channels: channels of an attention head; fewer channels than that are one head.
         dropout: inside residual blocks.
         resample_blocks: resample by residual blocks (ADM) rather than by plain convolutions.
         max_frequency: top frequency of the time embedding, radians per unit of t (ADM's own: 1000).

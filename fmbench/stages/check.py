@@ -80,6 +80,9 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
                     problems.append(f"  settings.{name}.evaluation.features: {reason}")
         found, parameters[name] = network_problems(settings["network"], shape, objectives)
         problems += [f"  settings.{name}.network{found_one}" for found_one in found]
+        nowhere = attention_nowhere(settings["network"], shape)
+        if nowhere:
+            console.say(f"note: settings.{name}.network: {nowhere}")
     if problems:
         raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))
     # Without its key the check is done again, when the data are there.
@@ -110,6 +113,20 @@ def network_problems(
     except Exception as error:
         return [f": {error}"], 0
     return _try_network(network, shape, objectives, "cpu"), sum(p.numel() for p in network.parameters())
+
+
+def attention_nowhere(settings: dict[str, Any], shape: tuple[int, ...]) -> str:
+    """What to know of attention resolutions that a U-Net on samples of ``shape`` does not come to; empty if nothing."""
+    if settings["kind"] != "unet" or len(shape) != 3:
+        return ""
+    heights = [shape[1] >> level for level in range(len(settings["channels_multiple"]))]
+    missed = [r for r in settings["attention_resolutions"] if r not in heights]
+    if not missed:
+        return ""
+    return (
+        f"attention_resolutions has {', '.join(map(str, missed))}, but the heights of this network are "
+        f"{', '.join(map(str, heights))}; there is no attention there"
+    )
 
 
 def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tuple[str, Objective]], device: str) -> list[str]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from fmbench.checkpoint import save_weights
+from fmbench.checkpoint import save_weights, write_tensors
 from fmbench.config import settings_hash
 from fmbench.data.prepared import DataSet
 from fmbench.distributed import ALONE, Group
@@ -21,7 +21,6 @@ from fmbench.progress import Console
 from fmbench.provenance import commit, device_name, versions
 from fmbench.records import DIVERGED, OK, SKIPPED, Row, table, write_rows, write_table
 from fmbench.rng import generator, indexed_normal
-from fmbench.training.snapshots import write_tensors
 
 
 @dataclass

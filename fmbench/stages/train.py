@@ -30,16 +30,17 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     check_data(spec, dataset)
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])
-    # Other data, other code or another torch must not go on from this checkpoint.
+    # Other data, other code, another torch or another kind of device must not go on from this checkpoint.
     content = [entry["sha256"] for entry in dataset.manifest["splits"].values()]
-    key = f"{settings_hash(spec)}-{settings_hash([job.code_hash, content, versions()])}"
+    key = f"{settings_hash(spec)}-{settings_hash([job.code_hash, content, versions(), job.device.type])}"
     about = {"spec": spec, "code": job.code_hash, "data": content, "versions": json.loads(versions())}
+    about["device"] = job.device.type  # which the command line may have chosen in place of the spec's
     parameters = sum(p.numel() for p in network.parameters())
 
     folder = CheckpointFolder(checkpoints / key, about)
     with folder if job.group.main else contextlib.nullcontext():
         job.group.wait()  # nobody reads a checkpoint before the lock is held
-        if job.group.main and not folder.latest.exists():
+        if job.group.main and not folder.begun():
             for line in not_gone_on_from(folder.folder, about):
                 job.console.say(line)
         tracker.open(parameters=parameters)
@@ -69,16 +70,11 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
             tracker.flush,
             on_resume,
             job.group,
+            job.console.say,
         )
         progress.close()
     if not job.group.main:
         return
-
-    for complaint in outcome.complaints:
-        job.console.say(f"warning: {complaint}; the training went on from iteration {outcome.resumed_from}")
-
-    for note in outcome.notes:
-        job.console.say(f"note: {note}")
 
     columns: dict[str, Any] = {"step": outcome.step}
     if outcome.reason:

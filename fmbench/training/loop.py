@@ -68,6 +68,7 @@ def train(
     on_checkpoint: Callable[[], None],
     on_resume: Callable[[int, list[tuple[int, float, float]]], None] = lambda step, curve: None,
     group: Group = ALONE,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Train ``network`` in place and leave its averaged weights in it.
 
@@ -77,6 +78,7 @@ def train(
         on_checkpoint: called before each checkpoint is written (flush what must not be lost).
         on_resume: called with the iteration and the curve of the checkpoint that the training goes on from.
         group: the processes that train together, each in a call of its own; the first alone writes, and holds the lock.
+        tell: called with each complaint and note as it comes, so that none is lost with a process that is killed later.
 
     Returns:
         The outcome. A loss that is not finite ends the training with the weights of the last good checkpoint.
@@ -102,8 +104,19 @@ def train(
             lost = snapshots.damaged([step for step in kept if step <= state["step"]])
             kept = [step for step in kept if step not in lost]
             complaints = [*complaints, *(f"the snapshot {why}, and is left out" for why in lost.values())]
-        outcome = Outcome(step=0, curve=[], complaints=complaints)
+        outcome = Outcome(step=0, curve=[])
         losses: list[Tensor] = []  # since the last entry of the curve, of all processes
+        threads = torch.get_num_threads()
+        had = threads if state is None or device.type != "cpu" else state.get("threads", threads)
+        if had != threads:
+            complaints = [*complaints, f"it was on {had} threads and is on {threads} now: the same numbers to rounding only"]
+
+        def complain(what: list[str], step: int) -> None:
+            outcome.complaints += what
+            for complaint in what:
+                tell(f"warning: {complaint}; the training goes on from iteration {step}")
+
+        complain(complaints, 0 if state is None else state["step"])
         if state is not None:
             update.load_state_dict(state)
             outcome.step = outcome.resumed_from = state["step"]
@@ -111,6 +124,7 @@ def train(
             outcome.seconds = state["seconds"]
             losses = list(state["losses"].to(device))
             on_resume(outcome.step, outcome.curve)
+        fresh, state = state is None, None  # copied; the weights and averages in it would stay in memory to the end
         # All have read, so the first may write.
         if float(group.mean(torch.tensor([float(outcome.step)], device=device))) != outcome.step:
             raise CheckpointError(
@@ -130,18 +144,22 @@ def train(
                 "losses": torch.stack(losses) if losses else torch.empty(0),
                 "curve": outcome.curve,
                 "seconds": outcome.seconds,
+                "threads": threads,
             }
             checkpoints.save(values | update.state_dict())
 
         if group.main:
             snapshots.tidy()
-        if state is None:
+        if fresh:
             save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
         if settings.compile and outcome.step < settings.iterations:
             outcome.compile_seconds = update.compile(*batches.example())
             began += outcome.compile_seconds
             if update.uncaptured:
                 outcome.notes.append(f"the step is compiled, but in no CUDA graph: {update.uncaptured}")
+                tell(f"note: {outcome.notes[-1]}")
+        elif group.size > 1 and outcome.step < settings.iterations:
+            update.warm_up(*batches.example())
 
         unseen: list[Tensor] = []  # losses not looked at yet, of this process
         for step in range(outcome.step, settings.iterations):
@@ -180,9 +198,9 @@ def train(
 
         if outcome.reason:
             good, more = checkpoints.load(key)
-            outcome.complaints += more
             if good is None:
                 raise CheckpointError(f"{outcome.reason}, and no checkpoint to go back to can be read: {'; '.join(more)}")
+            complain(more, good["step"])
             update.load_state_dict(good)
             outcome.step, outcome.seconds = good["step"], good["seconds"]
             outcome.curve = [tuple(entry) for entry in good["curve"]]

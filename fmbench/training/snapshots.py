@@ -1,23 +1,25 @@
 """Averaged weights along a training, kept beside its checkpoints until it ends, whatever kills it in between."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
-from fmbench.errors import CheckpointError
-from fmbench.files import atomic
+from fmbench.checkpoint import write_tensors
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Safetensors with metadata in the header, as :func:`fmbench.checkpoint.save_weights` writes them; there may be none."""
-    values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic(path) as temporary:
-        save_file(values, temporary, metadata={"fmbench": json.dumps(metadata, sort_keys=True)})
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of names and numbers."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 class Snapshots:
@@ -40,13 +42,7 @@ class Snapshots:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        try:
-            write_tensors(self._path(step), tensors, {"key": self.key, "step": step})
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"cannot write a snapshot to {self.folder}: {error}. Make room or fix the folder, then rerun: the training goes "
-                "on from its last checkpoint"
-            ) from error
+        write_tensors(self._path(step), tensors, {"key": self.key, "step": step, "sha256": digest(tensors)})
 
     def damaged(self, steps: list[int]) -> dict[int, str]:
         """The snapshots of these iterations that cannot be used, and why."""
@@ -55,8 +51,11 @@ class Snapshots:
             try:
                 with safe_open(self._path(step), "pt") as file:
                     metadata = json.loads(file.metadata()["fmbench"])
+                content = metadata.pop("sha256", None)
                 if metadata != {"key": self.key, "step": step}:
                     raise ValueError(f"it is of {metadata}")
+                if content != digest(load_file(self._path(step))):
+                    raise ValueError("its content is not what its checksum says: it is damaged")
             except Exception as error:  # missing, truncated, without metadata: all mean the same here
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 found[step] = f"{self._path(step)} cannot be used ({reason})"

@@ -3,6 +3,7 @@
 import contextlib
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -133,12 +134,26 @@ class Step:
         Raises:
             ConfigError: the network cannot be compiled here.
         """
-        # Running statistics are of what was trained on, not of what compiling took.
+        with self._buffers_kept():
+            return self._compile(x0, x1, u)
+
+    def warm_up(self, x0: Tensor, x1: Tensor, u: Tensor) -> None:
+        """A forward and a backward pass that change nothing, for several processes; compiling is one, too.
+
+        After its first such pass DDP adds up gradients in an order that it keeps from then on. So that no step is made in the
+        first order, which is another one with three or more processes: neither the first of a training nor that of a resumed one.
+        """
+        with self._buffers_kept():
+            self._gradients(x0, x1, u)
+        self.optimiser.zero_grad(set_to_none=True)
+
+    @contextlib.contextmanager
+    def _buffers_kept(self) -> Iterator[None]:
+        """Running statistics are of what was trained on, not of what a trial took."""
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        seconds = self._compile(x0, x1, u)
+        yield
         for buffer, value in buffers:
             buffer.copy_(value)
-        return seconds
 
     def _compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
         from torch._dynamo.exc import TorchDynamoException
@@ -221,6 +236,8 @@ class Step:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self._recording = None  # it would go on with the moments that were there before
+        for group in self.optimiser.param_groups:
+            group["capturable"] = self._captures  # not as it was where the state was saved
         if self._rate is not None:
             for group in self.optimiser.param_groups:
                 self._rate.fill_(float(group["lr"]))
