@@ -30,6 +30,7 @@ FLOORS = [
         "codehash",
         "weights",
         "devices",
+        "heap",
         "distributed",
         "inception",
         "extractors",
