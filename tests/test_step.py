@@ -422,6 +422,17 @@ def test_a_step_goes_on_from_its_state(name):
     assert whole.scaler.state_dict() == second.scaler.state_dict()
 
 
+def test_a_state_does_not_bring_its_way_to_capture():
+    """A capturable Adam is asked for by a step that is captured, and by no other."""
+    step, other = made(), made()
+    step(*batch())
+    state = step.state_dict()
+    for group in state["optimiser"]["param_groups"]:
+        group["capturable"] = True
+    other.load_state_dict(state)
+    assert [group["capturable"] for group in other.optimiser.param_groups] == [False]
+
+
 # Compilation
 
 
