@@ -1,9 +1,9 @@
 """A training step of ours against torchcfm's network and the step of its examples, on equal sizes, batch, loss and optimiser.
 
 Ours is an iteration of the training loop without its log: indices, batch, dequantisation, noise and times, learning rate,
-forward, backward, Adam, average. Theirs: a batch of float32 samples, its matcher, its network, the mean square, Adam as torch
-makes it, a scheduler, and an average tensor by tensor. Its batch comes from memory by random indices (``input`` memory: the step
-alone), or from a DataLoader without workers, as its examples have it (pictures to tensors, normalised; points from a
+seed, forward, backward, Adam, average. Theirs: a batch of float32 samples, its matcher, its network, the mean square, Adam as
+torch makes it, a scheduler, and an average tensor by tensor. Its batch comes from memory by random indices (``input`` memory:
+the step alone), or from a DataLoader without workers, as its examples have it (pictures to tensors, normalised; points from a
 TensorDataset): a whole iteration. On the CPU: float32, one thread, and the processor's time, which other jobs do not add to;
 the peer is in a process of its own, and ours has the heap that the command line gives it. --compile is ``compile: true`` there.
 
@@ -41,6 +41,7 @@ from fmbench.heap import keep_freed_memory
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP
 from fmbench.objectives import build
+from fmbench.rng import seed_global
 from fmbench.training.batches import Batches
 from fmbench.training.schedule import learning_rate
 from fmbench.training.step import Step
@@ -79,6 +80,7 @@ def ours_of(network: nn.Module, dataset: DataSet, settings: TrainingSettings, de
     def iterate() -> Tensor:
         nonlocal number
         step.set_rate(learning_rate(number, ITERATIONS, settings.learning_rate, settings.warmup_iterations, settings.schedule))
+        seed_global(number, device)
         loss = step(*batches(number))
         number += 1
         return loss

@@ -23,7 +23,7 @@ from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
 from fmbench.objectives import build
 from fmbench.records import read_table
-from fmbench.rng import named_seed
+from fmbench.rng import named_seed, seed_global
 from fmbench.stages.plan import plan
 from fmbench.training.batches import Batches
 from fmbench.training.loop import Outcome, train
@@ -83,7 +83,7 @@ def steps(dataset: DataSet, n: int, device: torch.device = GPU, dropout: float =
             step.compile(*batches.example())
         for i in range(n):
             step.set_rate(learning_rate(i, 12, settings.learning_rate, settings.warmup_iterations, settings.schedule))
-            torch.manual_seed(named_seed(5, f"train/dropout/{i}"))
+            seed_global(named_seed(5, f"train/dropout/{i}"), GPU)
             losses.append(float(step(*batches(i))))
         batches.close()
     return step, losses
@@ -200,7 +200,7 @@ def test_dropout_is_drawn_anew_at_each_replay_and_by_the_seed(tall):
     step.set_rate(0.0)
     losses = []
     for seed in (1, 2, 1):
-        torch.manual_seed(seed)
+        seed_global(seed, GPU)
         losses.append(float(step(*batches(0))))
     assert losses[0] == losses[2] != losses[1]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform, named_seed
+from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform, named_seed, seed_global
 
 DRAWS = [indexed_normal, indexed_uniform, indexed_rademacher]
 seeds = st.integers(-(2**70), 2**70)
@@ -104,3 +104,13 @@ def test_global_generators_are_left_alone():
         draw(0, "a", [0, 1], (3,))
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert (np.random.get_state()[1] == numpy_before).all()
+
+
+def test_the_global_generator_is_seeded_as_by_torch():
+    seed = named_seed(3, "train/dropout/0")
+    torch.manual_seed(seed)
+    theirs = torch.get_rng_state()
+    torch.manual_seed(0)
+    assert not torch.equal(torch.get_rng_state(), theirs)
+    seed_global(seed, torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), theirs)

@@ -18,7 +18,7 @@ from fmbench.data.prepared import DataSet
 from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError
 from fmbench.objectives import Objective
-from fmbench.rng import named_seed
+from fmbench.rng import named_seed, seed_global
 from fmbench.training.batches import Batches
 from fmbench.training.precision import matrix_precision
 from fmbench.training.schedule import learning_rate
@@ -166,7 +166,7 @@ def train(
             rate = rate_of(step)
             update.set_rate(rate)
             # Dropout, and what else a network of one's own draws, comes from the global generator.
-            torch.manual_seed(named_seed(seed, f"train/dropout/{step}" + (f"/{group.rank}" if group.rank else "")))
+            seed_global(named_seed(seed, f"train/dropout/{step}" + (f"/{group.rank}" if group.rank else "")), device)
             unseen.append(update(*batches(step)))
 
             done = step + 1
