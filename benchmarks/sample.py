@@ -5,14 +5,12 @@ ours has the heap that the command line gives it. ``evaluations_per_s`` counts t
 network's evaluations of one sample. dopri5 has one step size for the batch, as torchdiffeq's; the samples of both are compared.
 """
 
-import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from _peer import MIDDLE, SMALL, difference, pair
-from _timing import Apart, Work, alternate, arguments, in_turn, machine, seconds, show, write
+from _timing import Work, against_apart, arguments, in_turn, machine, show, write
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
@@ -109,9 +107,7 @@ def main() -> None:
             if cuda:
                 timed = in_turn(mine_of, theirs_of(theirs, x, their_how, grid), options.rounds)
             else:
-                peer = Apart(theirs_of, theirs, x, their_how, grid)
-                timed = alternate(partial(seconds, mine_of, clock=time.process_time), peer, options.rounds)
-                peer.close()
+                timed = against_apart(mine_of, theirs_of, theirs, x, their_how, grid, rounds=options.rounds)
             apart = float((found - expected).abs().max() / expected.abs().max())
             per_second = 1e3 * batch / timed["ours_ms"]
             row = {"work": work, "solver": solver, "batch": batch, "nfe": counted.calls, "difference": apart, **timed}

@@ -3,8 +3,9 @@
 Ours is an iteration of the training loop without its log: indices, batch, dequantisation, noise and times, learning rate,
 seed, forward, backward, Adam, average. Theirs: a batch of float32 samples, its matcher, its network, the mean square, Adam as
 torch makes it, a scheduler, and an average tensor by tensor. Its batch comes from memory by random indices (``input`` memory:
-the step alone), or from a DataLoader without workers, as its examples have it (pictures to tensors, normalised; points from a
-TensorDataset): a whole iteration. On the CPU: float32, one thread, and the processor's time, which other jobs do not add to;
+the step alone), or, on the CPU, from a DataLoader without processes of its own, whose time would count as well (pictures to
+tensors, normalised, as in its examples; points from a TensorDataset): a whole iteration. Gradients are not clipped, and
+nothing is dropped out, on either side. On the CPU: float32, one thread, and the processor's time, which other jobs do not add to;
 the peer is in a process of its own, and ours has the heap that the command line gives it. --compile is ``compile: true`` there.
 
 On a GPU (--device cuda): ours compiled, captured and with deterministic algorithms, as ``compile: true`` has it, against theirs
@@ -17,14 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _peer import CIFAR10, MIDDLE, SMALL, difference, pair, random_data
-from _timing import Apart, alternate, arguments, in_turn, machine, seconds, show, write
+from _timing import against_apart, arguments, in_turn, machine, show, write
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -69,8 +69,8 @@ def ours_of(network: nn.Module, dataset: DataSet, settings: TrainingSettings, de
     """The next iteration of the training loop."""
     step, batches = Step(build(METHODS["fm_ot"]), network, settings, device), Batches(dataset, settings, 0, device)
     if settings.compile:
-        # As the command line has it. What is captured keeps its algorithms, and theirs is free to choose.
-        reproducible()
+        # On a GPU as the command line has it: what is captured keeps its algorithms, and theirs is free to choose.
+        reproducible(device.type == "cuda")
         step.compile(*batches.example())
         reproducible(False)
         if device.type == "cuda" and step.uncaptured:
@@ -188,10 +188,8 @@ def compare(
         timed = in_turn(several(mine, device), several(theirs_of(theirs, dataset, settings, device, source), device), rounds)
         timed |= {key: timed[key] / STEPS for key in ("ours_ms", "theirs_ms")}
     else:
-        peer = Apart(theirs_of, theirs, dataset, settings, device, source)
         # Some steps at a time: the first finds the processor's caches full of the other side's numbers.
-        timed = alternate(partial(seconds, mine, clock=time.process_time), peer, rounds, least=0.1)
-        peer.close()
+        timed = against_apart(mine, theirs_of, theirs, dataset, settings, device, source, rounds=rounds, least=0.1)
     kind = "memory" if source is in_memory else "DataLoader"
     row = {"work": work, "input": kind, "batch": settings.batch_size, "parameters": parameters, "difference": apart, **timed}
     print(f"{work}, batch {settings.batch_size}, {kind}: ratio {timed['ratio']:.3g}", file=sys.stderr)  # in case it is cut short
@@ -306,7 +304,8 @@ def small(folder: Path, device: torch.device, rounds: int, compiled: bool) -> tu
             iterations=ITERATIONS, batch_size=batch, learning_rate=1e-3, warmup_iterations=100, ema_decay=0.999, compile=compiled
         )
         dataset = random_data(shape, folder / work)
-        for source in (in_memory, from_loader):
+        # On a GPU one would give a loader processes, as torchcfm's script for CIFAR-10 does: without them it only waits for it.
+        for source in (in_memory,) if device.type == "cuda" else (in_memory, from_loader):
             mlp = MLP((2,), width=192, depth=5)
             networks = (mlp, copy.deepcopy(mlp)) if network is None else pair(shape, network)
             row, step = compare(f"{work}{', compiled' if compiled else ''}", networks, dataset, settings, device, rounds, source)

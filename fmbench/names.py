@@ -89,3 +89,22 @@ def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] 
     }.get(source, (0, None))
     known = isinstance(channels, int) and isinstance(side, int)  # what is neither, the source will say
     return (channels, side, side) if known and channels > 0 and side > 0 else None
+
+
+def split_sizes(source: str, parameters: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Samples of training and test split, where source and parameters tell them before anything is prepared; else None."""
+    if source in POINT_SETS:
+        sizes = parameters.get("train", 200_000), parameters.get("test", 4_000)
+    elif source == "digits":
+        test = parameters.get("test", 360)
+        sizes = (1797 - test if isinstance(test, int) else None), test
+    else:
+        sizes = {
+            "fashion_mnist": (60_000, 10_000),
+            "cifar10": (50_000, 10_000),
+            "imagenet_downsampled": (1_281_167, 50_000),
+            "imagenet": (1_281_167, 50_000),
+        }.get(source, (None, None))
+    train, test = sizes
+    known = isinstance(train, int) and isinstance(test, int)  # what is neither, the source will say
+    return (train, test) if known and train > 0 and test > 0 else None

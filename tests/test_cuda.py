@@ -416,7 +416,9 @@ def test_the_plan_knows_what_a_training_takes(precision, compiled, tmp_path):
     settings = {"data": data, "network": unet, "training": training}
     config = parse({"device": "cuda", "datasets": ["tall"], "methods": ["fm_ot"], "settings": {"tall": settings}})
     write(tall_images(train=128, height=32, width=32), tmp_path / "data" / "tall", {"dataset": "tall"})
-    expected = plan(config, "tall", [], tmp_path, 0.0).batch_gib
+    planned = plan(config, "tall", [], tmp_path, 0.0)
+    assert planned is not None
+    expected = planned.batch_gib
     dataset = read(tmp_path / "data" / "tall")
     net = UNet(dataset.shape, **{k: v for k, v in unet.items() if k != "kind"}).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
     gc.collect()

@@ -400,6 +400,13 @@ def test_a_norm_by_sums_is_the_norm(channels, side):
     assert (norm.by_sums(far) - expected).abs().max() < 5e-2  # a float32 near 10,000 has steps of 0.001
 
 
+def test_a_norm_of_images_under_vmap():
+    norm, x = group_norm(16), draw(0, 3, 2, 16, 4, 4)
+    with torch.no_grad():
+        found = torch.func.vmap(norm)(x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 2)))
+        torch.testing.assert_close(found, torch.stack([norm(images) for images in x]))
+
+
 def test_a_norm_of_many_channels_or_pixels_is_torchs():
     for channels, side in ((8 * 32, 4), (16, 32)):
         norm = group_norm(channels)

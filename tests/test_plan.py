@@ -1,6 +1,8 @@
 """``fmbench plan`` counts what the network does."""
 
 import json
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ import torch
 from outsider import command
 from torch import nn
 
-from fmbench.config import load, parse
+from fmbench.config import TrainingSettings, load, parse
+from fmbench.counting import Live, count
 from fmbench.errors import ConfigError
 from fmbench.stages import plan
 
@@ -29,12 +32,15 @@ def run(settings, tmp_path, **arguments):
 
 def test_an_mlp_by_hand(tmp_path):
     found = run(config(), tmp_path)
+    (training,) = found["trainings"]
     assert found["parameters"] == 3 * 10 + 10 + 10 * 2 + 2
     assert found["forward_gflop"] == pytest.approx(2 * (3 * 10 + 10 * 2) / 1e9)
-    assert found["models"] == 3 and found["samples_seen"] == found["iterations"] * found["batch_size"]
-    assert found["train_pflop"] == pytest.approx(3 * found["train_gflop"] * found["samples_seen"] / 1e6)
+    assert found["models"] == 3 and training["samples_seen"] == training["iterations"] * training["batch_size"]
+    assert found["train_pflop"] == pytest.approx(3 * found["train_gflop"] * training["samples_seen"] / 1e6)
     # Kept for the backward pass: the input with its time (3) and the hidden layer before and after its SiLU (10 + 10).
-    assert found["activation_mib"] * 2**20 == pytest.approx(4 * (3 + 10 + 10))
+    assert training["activation_mib"] * 2**20 == pytest.approx(4 * (3 + 10 + 10))
+    # Weights, gradients, two moments and the average; the training split is held, too.
+    assert training["state_gib"] * 2**30 == pytest.approx(4 * 5 * found["parameters"] + 4 * 2 * 200_000)
 
 
 def test_the_evaluations_that_figures_are_drawn_from_are_counted(tmp_path):
@@ -48,6 +54,15 @@ def test_the_evaluations_that_figures_are_drawn_from_are_counted(tmp_path):
         return found["evaluate_pflop"] * 1e6 / found["forward_gflop"] / found["models"]
 
     before = petaflop()
+    assert petaflop(likelihood={"n": 100}) == pytest.approx(
+        before - 3_900 * 250 * 3
+    )  # of 4,000; a pass and two products in the plane
+    assert petaflop(likelihood={"n": 9_999}) == pytest.approx(before)
+    hutchinson = petaflop(likelihood={"exact_up_to": 0, "probes": 4})
+    assert hutchinson == pytest.approx(before + 4_000 * 250 * (5 - 3))
+    assert petaflop(likelihood={"exact_up_to": 0, "probes": 4, "mode": "forward"}) == pytest.approx(
+        before + 4_000 * 250 * (8 - 3)
+    )
     some = {"n": 100, "nfe": [4], "solvers": ["euler"]}
     no_budget = petaflop(budget=some) - 100 * 4
     assert petaflop(budget={"n": 100, "nfe": [8, 12], "solvers": ["euler", "rk4"]}) == pytest.approx(no_budget + 100 * 40)
@@ -104,40 +119,213 @@ def test_the_disk_by_hand():
     # Two checkpoints of weights, two moments and two averages; the model, one more average, three snapshots twice.
     weights = 2 * (1 + 2 + 2) + 1 + 1 + 2 * 3
     assert plan.disk_bytes(settings, "board", (2,), 100) == 3 * (weights * 400 + 2 * 7 * 2 * 4)
+    assert plan.disk_bytes(settings, "board", (2,), 100, (30, 10)) == 3 * (weights * 400 + 2 * 7 * 2 * 4) + 40 * 2 * 4
+    assert plan.disk_bytes(settings, "board", (1, 2, 1), 100, (30, 10)) == 3 * (weights * 400 + 2 * 7 * 2 * 4) + 40 * 2
 
 
 def preset(name):
     return load(str(ROOT / "config.yaml"), str(ROOT / "configs" / f"{name}.yaml"))
 
 
+@cache
+def of_preset(name):
+    (found,) = plan.run(preset(name), ["h100"], Path("nowhere"), 0, 1)["datasets"]
+    return found
+
+
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10_1gpu", "imagenet32_1gpu", "imagenet64_1gpu", "imagenet128_1gpu"])
-def test_presets_for_one_gpu_take_less_than_a_day_and_fit(name, tmp_path):
-    found = run(preset(name), tmp_path)
-    assert found["gpu_hours"]["h100"] < 23 and found["batch_gib"] < 60 and found["processes"] == 1
+def test_presets_for_one_gpu_take_less_than_a_day_and_fit(name):
+    found = of_preset(name)
+    assert found["gpu_hours"]["h100"] < 23 and found["batch_gib"] < 60 and found["trainings"][0]["processes"] == 1
     assert max(found["sample_gib"], found["likelihood_gib"]) < 75
-    assert not any("data's own images" in note for note in found["notes"])
+    assert not any("data's own images" in note or "fit" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize(("name", "least"), [("cifar10", 2), ("imagenet32", 4), ("imagenet64", 8), ("imagenet128", 8)])
-def test_presets_with_the_papers_settings_fit_into_80_gb(name, least, tmp_path):
-    found = run(preset(name), tmp_path)
-    assert found["batch_gib"] < 70 and found["processes"] == least
+def test_presets_with_the_papers_settings_fit_into_80_gb(name, least):
+    found = of_preset(name)
+    assert found["batch_gib"] < 70 and found["trainings"][0]["processes"] == least
     assert max(found["sample_gib"], found["likelihood_gib"]) < 75
+    assert not any("fit" in note for note in found["notes"])
+
+
+def documented():
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) M \| (.*) \|$", (ROOT / "docs" / "cluster.md").read_text(), re.M)
+    return {name: [parameters, *rest.split(" | ")] for name, parameters, rest in rows}
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("*.yaml") if p.stem != "smoke"))
+def test_the_memory_that_the_documents_state(name):
+    found = of_preset(name)
+    (training,) = found["trainings"]
+    at_once = training["batch_size"] // (training["processes"] * training["accumulation"])
+    values = [f"{found[key]:.3g}" for key in ("batch_gib", "sample_gib", "likelihood_gib")]
+    expected = [f"{found['parameters'] / 1e6:.4g}", training["precision"], str(training["processes"]), str(at_once), *values]
+    assert documented()[name] == expected
 
 
 def test_the_peak_of_a_forward_pass_by_hand():
     """Input and first layer, then that layer's output and its activation: 2,000 numbers at once, and the input with them."""
     with torch.device("meta"):
         network = nn.Sequential(nn.Linear(10, 1000), nn.SiLU(), nn.Linear(1000, 10))
-    with torch.no_grad(), plan._Live(network.parameters()) as live:
+    with torch.no_grad(), Live(network.parameters()) as live:
         network(torch.zeros(1, 10, device="meta"))
     assert live.peak == 4 * (10 + 1000 + 1000)
 
 
-def test_sampling_takes_a_network_less_memory_than_training(tmp_path):
-    found = run(preset("cifar10"), tmp_path)
-    sampling = found["sample_gib"] * 1024 / 500
-    assert sampling < found["activation_mib"] / 4 and found["likelihood_gib"] > found["activation_mib"] * 500 / 1024
+def test_sampling_takes_a_network_less_memory_than_training():
+    found = of_preset("cifar10")
+    sampling, activations = found["sample_gib"] * 1024 / 500, found["trainings"][0]["activation_mib"]
+    assert sampling < activations / 4
+    # Frozen weights need no inputs of their layers, so a likelihood keeps somewhat less.
+    assert 0.8 < found["likelihood_gib"] * 1024 / 500 / activations < 1
+
+
+class Attentive(nn.Module):
+    """Attention between 100 pixels of 8 channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(8, 24)
+
+    def forward(self, t, x):
+        q, k, v = self.map(x).unflatten(2, (3, 8)).permute(2, 0, 1, 3).unsqueeze(2).unbind(0)
+        return nn.functional.scaled_dot_product_attention(q, k, v).squeeze(1)
+
+
+def test_attention_keeps_no_matrix_of_all_pixels():
+    """Its input, queries, keys and values, what it puts out and a number a pixel; the operations are those of two products."""
+    cost = count(Attentive, (100, 8))
+    assert cost.kept == 4 * (100 * 8 + 3 * 100 * 8 + 100 * 8 + 100)
+    assert cost.flops == 2 * (100 * 8 * 24 + 2 * 100 * 100 * 8)
+
+
+def test_what_is_counted_of_attention_is_what_the_cpu_keeps():
+    network, kept = Attentive(), {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(torch.full((1,), 0.5), torch.zeros(1, 100, 8))
+    found = sum(t.untyped_storage().nbytes() for t in kept.values() if t.numel() > network.map.weight.numel())
+    # Less than its output and a number a pixel are not there, or more: the matrix of all pixels alone would be 40,000 bytes.
+    assert found == pytest.approx(count(Attentive, (100, 8)).kept, rel=0.1)
+
+
+class Looks(nn.Module):
+    """A network that looks at a number, and makes a tensor where it likes."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.map = nn.Linear(2, 2)
+
+    def forward(self, t, x):
+        if float(x.abs().max()) > 1e6:
+            raise ValueError("far away")
+        return self.map(x) + torch.arange(2, device="cpu")
+
+
+class Refuses(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.map = nn.Linear(3, 2)
+
+    def forward(self, t, x):
+        return self.map(x)
+
+
+def of_ones_own(network):
+    values = config().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
+    values["settings"]["board"]["network"] = {"kind": f"{__name__}:{network.__name__}"}
+    return parse(values)
+
+
+def test_a_network_that_looks_at_numbers_is_counted_on_the_cpu(tmp_path):
+    found = run(of_ones_own(Looks), tmp_path)
+    assert found["parameters"] == 6 and found["forward_gflop"] == pytest.approx(2 * 4 / 1e9)
+
+
+def test_a_network_that_cannot_be_run_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"the network of board cannot be run on a sample of shape \(2,\)"):
+        run(of_ones_own(Refuses), tmp_path)
+
+
+def test_trainings_of_a_methods_own_are_counted_as_they_are(tmp_path):
+    """In either order: the peak is the larger one's, and hours are those of both."""
+    big = {"name": "big", "use": "fm_ot", "training": {"batch_size": 8192, "iterations": 9000, "precision": "bf16"}}
+    one, other = run(config(["ddpm", big]), tmp_path), run(config([big, "ddpm"]), tmp_path)
+    assert [t["methods"] for t in one["trainings"]] == [["ddpm"], ["big"]]
+    assert [t["methods"] for t in other["trainings"]] == [["big"], ["ddpm"]]
+    assert one["trainings"] == other["trainings"][::-1]
+    assert one["batch_gib"] == other["batch_gib"] == one["trainings"][1]["batch_gib"]
+    assert one["gpu_hours"] == other["gpu_hours"] and one["models"] == 6
+    alike = {"name": "alike", "use": "fm_ot"}
+    (both,) = run(config(["ddpm", alike]), tmp_path)["trainings"]
+    assert both["methods"] == ["ddpm", "alike"] and both["models"] == 6
+
+
+@pytest.mark.parametrize("stage", ["sample", "sweep", "along", "budget", "states"])
+def test_the_largest_batch_of_any_solve_is_the_peak(stage, tmp_path):
+    values = config().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
+    values["settings"]["board"]["evaluation"] = {stage: {"n": 20_000, "batch": 16_000}}
+    found = run(parse(values), tmp_path)
+    # Ten states; time, input with it, and the hidden layer before and after its SiLU.
+    weights, numbers = 4 * found["parameters"], 16_000 * 4 * (2 * plan.STAGES_HELD + 1 + 3 + 20)
+    assert found["sample_gib"] * 2**30 == pytest.approx(weights + numbers, rel=1e-3)
+
+
+def test_what_does_not_fit_a_gpu_is_said(tmp_path):
+    (found,) = plan.run(preset("cifar10"), ["h100", "rtx4090"], tmp_path, 0, 1)["datasets"]
+    (note,) = [note for note in found["notes"] if "fit" in note]
+    assert "the likelihood" in note and "24 GiB of a rtx4090" in note
+
+
+def test_processes_hold_their_gradients_twice_and_share_sampling(tmp_path):
+    one, two = run(small(1), tmp_path), run(small(2), tmp_path)
+    more = two["trainings"][0]["state_gib"] - one["trainings"][0]["state_gib"]
+    assert more * 2**30 == pytest.approx(4 * one["parameters"])
+    assert two["gpu_hours"]["h100"] < one["gpu_hours"]["h100"]
+
+
+@pytest.mark.parametrize(("mib", "flips", "copies"), [(1, True, 2), (1, False, 1), (0.1, True, 1), (0.05, True, 0)])
+def test_the_training_split_on_the_device(mib, flips, copies):
+    training = TrainingSettings.model_construct(resident_mib=mib, flips=flips)
+    assert plan._resident_bytes(training, (1, 8, 8), (1437, 360)) == copies * 1437 * 64
+
+
+def test_a_data_set_whose_shape_is_not_known_yet_does_not_stop_the_others(tmp_path):
+    values = config().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"], "datasets": ["mine", "board"]}
+    values["settings"]["mine"] = values["settings"]["board"] | {"data": {"source": "array", "parameters": {"path": "x.npy"}}}
+    found = plan.run(parse(values), ["h100"], tmp_path, 0, 1)
+    assert [p["dataset"] for p in found["datasets"]] == ["board"] and found["unknown"] == ["mine"]
+    assert "mine: the shape" in plan.text(found)
+
+
+def test_the_size_of_the_digits_splits_is_a_parameter(tmp_path):
+    def evaluated(test):
+        values = small().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
+        values["settings"]["digits"]["data"]["parameters"] = {"test": test}
+        values["settings"]["digits"]["evaluation"]["likelihood"]["n"] = None
+        return run(parse(values), tmp_path)
+
+    more, fewer = evaluated(1000), evaluated(360)
+    passes = (more["evaluate_pflop"] - fewer["evaluate_pflop"]) * 1e6 / more["forward_gflop"] / more["models"]
+    assert passes == pytest.approx(640 * plan.ADAPTIVE_NFE * 2)
+
+
+def test_exact_draws_are_two_solves(tmp_path):
+    """64 products and a pass, and the paper's one probe with a pass of its own, where four probes share one."""
+
+    def evaluated(**draws):
+        values = small().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
+        values["settings"]["digits"]["evaluation"]["draws"] = {"n": 1000, "draws": [2], **draws}
+        return run(parse(values), tmp_path)
+
+    exact, averaged = evaluated(exact_up_to=64), evaluated()
+    passes = (exact["evaluate_pflop"] - averaged["evaluate_pflop"]) * 1e6 / exact["forward_gflop"] / exact["models"]
+    assert passes == pytest.approx(360 * 2 * plan.ADAPTIVE_NFE * (65 + 2 - 5))
 
 
 def small(processes=1, **training):
@@ -157,35 +345,36 @@ def test_a_gpu_is_as_fast_as_the_trainings_precision(tmp_path, monkeypatch):
         found = run(small(precision=precision), tmp_path)
         evaluation = 1e3 * (found["evaluate_pflop"] + found["features_pflop"]) / (0.6 * 67) / 3600
         hours[precision] = found["gpu_hours"]["h100"] - evaluation
-        memory[precision] = found["batch_gib"] - found["state_gib"]
+        memory[precision] = found["batch_gib"] - found["trainings"][0]["state_gib"]
     assert hours["fp32"] / hours["tf32"] == pytest.approx(0.35 * 495 / (0.6 * 67), rel=1e-6)
     assert hours["tf32"] / hours["bf16"] == pytest.approx(989 / 495, rel=1e-6) and hours["bf16"] == hours["fp16"]
-    assert memory["fp32"] == memory["tf32"] and memory["bf16"] == memory["fp16"] == pytest.approx(0.75 * memory["fp32"], rel=1e-6)
+    assert memory["fp32"] == memory["tf32"] and memory["bf16"] == memory["fp16"] == pytest.approx(0.84 * memory["fp32"], rel=1e-6)
 
 
 def test_16_bits_are_bounded_by_memory(tmp_path, monkeypatch):
     """The H100's 3.35 TB/s, for what a sample keeps in float32, several times over."""
     monkeypatch.setattr(plan, "LEAST_STEP", 0)
     found = {compiled: run(small(precision="bf16", compile=compiled), tmp_path) for compiled in (False, True)}
-    kept = found[False]["activation_mib"] * 2**20 / 0.75
-    assert found[True]["activation_mib"] * 2**20 == pytest.approx(0.31 * kept, rel=1e-4)
-    for compiled, passes in ((False, 27.6), (True, 10.8)):
+    kept = found[False]["trainings"][0]["activation_mib"] * 2**20 / 0.84
+    assert found[True]["trainings"][0]["activation_mib"] * 2**20 == pytest.approx(0.35 * kept, rel=1e-4)
+    for compiled, passes in ((False, 31.1), (True, 12.2)):
         p = found[compiled]
         evaluation = 1e3 * (p["evaluate_pflop"] + p["features_pflop"]) / (0.6 * 67) / 3600
         seconds = (p["gpu_hours"]["h100"] - evaluation) * 3600
-        assert seconds == pytest.approx(passes * kept * p["samples_seen"] * p["models"] / 3.35e12, rel=1e-4)
+        assert seconds == pytest.approx(passes * kept * p["trainings"][0]["samples_seen"] * p["models"] / 3.35e12, rel=1e-4)
 
 
 def test_processes_and_micro_batches_share_the_batch(tmp_path):
     one, two, four = (run(small(p, accumulation=a), tmp_path) for p, a in ((1, 1), (2, 1), (2, 2)))
-    at_once = [(p["batch_gib"] - p["state_gib"]) / (p["activation_mib"] / 1024) for p in (one, two, four)]
+    trainings = [p["trainings"][0] for p in (one, two, four)]
+    at_once = [(t["batch_gib"] - t["state_gib"]) / (t["activation_mib"] / 1024) for t in trainings]
     assert at_once == pytest.approx([256, 128, 64], rel=1e-6)
     assert one["train_pflop"] == two["train_pflop"] == four["train_pflop"]
 
 
-def test_inceptions_operations_are_counted_of_every_image_it_sees(tmp_path):
+def test_inceptions_operations_are_counted_of_every_image_it_sees():
     """5.7 billion multiply-adds an image is what InceptionV3 is published with, at 299 px."""
-    found = run(preset("cifar10_1gpu"), tmp_path)
+    found = of_preset("cifar10_1gpu")
     # Samples of five methods, the data's own images; 5 snapshots at 2,500, and 3 solvers at 6 NFE and the adaptive one at 5,000.
     images = 5 * 50_000 + 60_000 + 5 * (5 * 2_500 + (3 * 6 + 1) * 5_000)
     assert found["features_pflop"] * 1e15 / images == pytest.approx(2 * 5.7e9, rel=0.02)

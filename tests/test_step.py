@@ -337,6 +337,30 @@ def test_compiling_moves_no_running_statistics(recorded):
     assert not torch.equal(before[0], next(step.network.buffers()))
 
 
+def test_a_warm_up_changes_no_buffer_that_a_network_replaces():
+    class Counts(nn.Module):
+        seen: Tensor
+        nothing: Tensor | None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(3, 2)
+            self.register_buffer("seen", torch.zeros(()))
+            self.register_buffer("nothing", None)
+
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            self.seen = self.seen + 1
+            out: Tensor = self.map(torch.cat([x, t[:, None]], 1))
+            return out
+
+    network = Counts()
+    step = Step(build(METHODS["fm_ot"]), network, settings(), CPU)
+    step.warm_up(*batch())
+    assert network.seen == 0 and network.nothing is None
+    step(*batch())
+    assert network.seen == 1
+
+
 def test_a_recorded_step_goes_on_from_a_checkpoint(recorded, tmp_path):
     step = made(compile=True)
     step.compile(*batch())

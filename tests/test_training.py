@@ -670,6 +670,23 @@ def test_what_is_wrong_is_told_at_once(board, tmp_path):
     assert len(told) == 2 and all(line.endswith("; the training goes on from iteration 0") for line in told)
 
 
+def test_a_damaged_checkpoint_at_a_training_that_diverges(board, tmp_path):
+    """It ends, and does not go on."""
+
+    class Damaging(Spoiled):
+        def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+            found = super().loss(network, x0, x1, u)
+            if self.step > 25:
+                (tmp_path / "checkpoint.pt").write_bytes(b"half of a")
+                found = found * float("nan")
+            return found
+
+    told: list[str] = []
+    outcome, _ = run(board, tmp_path, objective=Damaging(build(METHODS["fm_ot"]), 10_000), tell=told.append)
+    (line,) = told
+    assert outcome.reason and outcome.step == 10 and line.endswith("; the weights are those of iteration 10")
+
+
 def test_another_number_of_threads_is_told(board, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), 25))

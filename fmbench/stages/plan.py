@@ -1,55 +1,44 @@
 """What a config costs before anything runs: parameters, operations, memory, iterations, disk, and hours by hardware.
 
-Operations are counted by torch on tensors without storage, one image through the real network; memory of activations is what
-autograd would keep of it. Hours are operations over a rate: of this machine from a short probe of the real training step and of
-a forward pass, of a GPU from its data sheet and a utilisation, or bytes over its memory's bandwidth where that takes longer. A
-GPU's peak rate goes with the precision of the training; evaluations run in float32 proper, since a solver's tolerance is finer
-than TF32's rounding.
+Operations and bytes are counted of one sample through the real network (:mod:`fmbench.counting`). Hours are operations over a
+rate: of this machine from a short probe of the real training step and of a forward pass, of a GPU from its data sheet and a
+utilisation, or bytes over its memory's bandwidth where that takes longer. A GPU's peak rate goes with the precision of the
+training; evaluations run in float32 proper, since a solver's tolerance is finer than TF32's rounding.
 """
 
 import contextlib
 import time
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fmbench import specs
-from fmbench.config import Config, LikelihoodSettings
-from fmbench.data.prepared import read
+from fmbench.config import Config, DrawsSettings, EvaluationSettings, LikelihoodSettings, TrainingSettings
+from fmbench.counting import Cost, count
+from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
 from fmbench.extractors import make_extractor
-from fmbench.names import sample_shape
+from fmbench.names import sample_shape, split_sizes
 from fmbench.objectives import build
 from fmbench.records import PREVIEW_POINTS, STATES_IMAGES
 from fmbench.stages.common import initial_network
 from fmbench.training.step import Step
 from fmbench.weights import problem
 
-SIZES = {
-    "digits": (1437, 360),
-    "fashion_mnist": (60_000, 10_000),
-    "cifar10": (50_000, 10_000),
-    "imagenet_downsampled": (1_281_167, 50_000),
-    "imagenet": (1_281_167, 50_000),
-}
-"""Training and test images of sources that always have the same."""
 ADAPTIVE_NFE = 250
 """Evaluations of an adaptive solve that the estimate counts with: about the mean of the paper's Table 1, which has 122 to 601."""
 STAGES_HELD = 10
 """States that dopri5 holds at once: seven stages, the state, its proposal and the error."""
 UTILISATION, UTILISATION_FLOAT32 = 0.35, 0.6
 """The share of a GPU's peak rate that the estimate counts with: of tensor cores, which wait for memory, and without them."""
-KEPT_AUTOCAST, KEPT_COMPILED = 0.75, 0.31
+KEPT_AUTOCAST, KEPT_COMPILED = 0.84, 0.35
 """What 16-bit training keeps of the bytes that autograd keeps in float32, where norms put out float32 and where they are fused:
 measured with the CIFAR-10 network on an H100 (benchmarks/README.md)."""
-TRAFFIC_AUTOCAST, TRAFFIC_COMPILED = 27.6, 10.8
+TRAFFIC_AUTOCAST, TRAFFIC_COMPILED = 31.1, 12.2
 """How often 16-bit training moves those bytes through a GPU's memory, which is what bounds it: measured likewise."""
 LEAST_STEP = 0.01
 """Seconds that a GPU takes for a training step however small the network: a thousand kernels to launch."""
@@ -81,6 +70,37 @@ GPUS = {
 
 
 @dataclass
+class TrainingPlan:
+    """The trainings of methods that are trained alike.
+
+    Attributes:
+        methods: their names; models: one for each of them and each seed.
+        precision: of the products; processes: of one training, each with a GPU; accumulation: micro-batches of a step.
+        iterations, batch_size, samples_seen: of one training.
+        state_gib: weights, gradients, Adam's moments, the averages, with several processes the gradients they exchange, and the
+            training split where it is held on the device.
+        activation_mib: kept for the backward pass, a sample.
+        batch_gib: state and the activations of what one process holds of a batch at once.
+        pflop: all of these trainings, forwards and backwards.
+        gpu_hours: one after another, each on its processes' GPUs.
+    """
+
+    methods: list[str]
+    models: int
+    precision: str
+    processes: int
+    accumulation: int
+    iterations: int
+    batch_size: int
+    samples_seen: int
+    state_gib: float
+    activation_mib: float
+    batch_gib: float
+    pflop: float
+    gpu_hours: dict[str, float]
+
+
+@dataclass
 class DataSetPlan:
     """The cost of one data set.
 
@@ -88,17 +108,16 @@ class DataSetPlan:
         shape: of a sample; parameters: of the network.
         forward_gflop: multiply-adds counted as two, one evaluation of one sample.
         train_gflop: one training step's share of one sample: forward and backward.
-        state_gib: weights, gradients, Adam's moments and the averages; activation_mib: kept for the backward pass, a sample.
-        batch_gib: state and the activations of what one process holds of a batch at once.
-        sample_gib: the peak of sampling a batch; likelihood_gib: of the largest batch of a likelihood, activations and
-            forward pass counted as if they peaked together. Weights are in both.
-        precision: of the training; processes: of one training, each with a GPU; accumulation: micro-batches of a step.
-        iterations, batch_size, samples_seen: of one training; models: how many trainings.
+        trainings: what is trained, in the order of the config's methods; models: how many trainings.
+        batch_gib: the peak of the training that takes most.
+        sample_gib: the peak of the solve that takes most: sampling, sweep, budget, along the training, states.
+        likelihood_gib: that of the largest batch of a likelihood. Weights are in both.
         train_pflop: all trainings; evaluate_pflop: all evaluations at the NFE assumed; features_pflop: feature extractors.
-        disk_gib: checkpoints, weights and samples.
+        disk_gib: prepared data, checkpoints, weights and samples.
         cpu_samples_per_second: trained by this machine's probe, on the threads given; None where it would take too long.
-        gpu_hours: of everything, each training on its processes' GPUs and everything else on one.
-        notes: what the estimate leaves out.
+        gpu_hours: of everything, one job after another: training, sampling and features on as many GPUs as a training has
+            processes, everything else on one.
+        notes: what the estimate leaves out, and what does not fit.
     """
 
     dataset: str
@@ -106,18 +125,11 @@ class DataSetPlan:
     parameters: int
     forward_gflop: float
     train_gflop: float
-    state_gib: float
-    activation_mib: float
+    trainings: list[TrainingPlan]
+    models: int
     batch_gib: float
     sample_gib: float
     likelihood_gib: float
-    precision: str
-    processes: int
-    accumulation: int
-    iterations: int
-    batch_size: int
-    samples_seen: int
-    models: int
     train_pflop: float
     evaluate_pflop: float
     features_pflop: float
@@ -136,15 +148,18 @@ def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, th
         probe_seconds: how long this machine may be tried for each data set; 0 for not at all.
 
     Raises:
-        ConfigError: an unknown GPU.
+        ConfigError: an unknown GPU, a config that trains nothing, or a network that cannot be run.
     """
     unknown = [g for g in gpus if g not in GPUS]
     if unknown:
         raise ConfigError(f"unknown GPU {', '.join(unknown)}; known: {', '.join(GPUS)}")
+    if not _trained(config):
+        raise ConfigError("the config trains nothing: all its methods are oracles")
     torch.set_num_threads(threads)
-    plans = [plan(config, name, gpus, results, probe_seconds) for name in config.datasets]
+    plans = {name: plan(config, name, gpus, results, probe_seconds) for name in config.datasets}
     return {
-        "datasets": [asdict(p) for p in plans],
+        "datasets": [asdict(p) for p in plans.values() if p is not None],
+        "unknown": [name for name, p in plans.items() if p is None],
         "assumed": {
             "nfe": ADAPTIVE_NFE,
             "gpu_utilisation": UTILISATION,
@@ -157,119 +172,227 @@ def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, th
     }
 
 
-def plan(config: Config, name: str, gpus: list[str], results: Path, probe_seconds: float) -> DataSetPlan:
-    """The cost of one data set of a config."""
-    notes: list[str] = []
-    settings = config.dataset(name)
-    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
-    if not trained:
-        raise ConfigError("the config trains nothing: all its methods are oracles")
-    if len(trained) < len(config.methods):
+def plan(config: Config, name: str, gpus: list[str], results: Path, probe_seconds: float) -> DataSetPlan | None:
+    """The cost of one data set of a config; None where the shape of a sample is known only once it is prepared."""
+    settings, notes = config.dataset(name), []
+    if len(_trained(config)) < len(config.methods):
         notes.append("oracles are left out: they have no network")
     dataset = None
     with contextlib.suppress(DataError):
         dataset = read(results / "data" / name)
     shape = sample_shape(settings.data.source, settings.data.parameters) or (None if dataset is None else dataset.shape)
     if shape is None:
-        raise ConfigError(f"the shape of {name} is known once it is prepared: run its preparation first, then plan")
-
-    with torch.device("meta"):
-        network = initial_network(settings.network.model_dump(), shape, 0)
-    parameters = sum(p.numel() for p in network.parameters())
-    forward = _flops(network, shape)
-    activations = _activation_bytes(network, shape)
-    training = config.training(name, trained[0])
-    models = len(trained) * len(config.seeds)
-    peak = _forward_bytes(network, shape)
-    kept = activations  # evaluations are in float32, whatever the training's precision
-    state = 4 * (5 + len(training.more_ema_decays)) * parameters  # float32: weights, gradients, two moments, the averages
-    samples_seen = sum(config.training(name, m).iterations * config.training(name, m).batch_size for m in trained)
-    samples_seen *= len(config.seeds)
-    traffic = 0.0
-    if training.precision in ("bf16", "fp16"):
-        activations = int(activations * (KEPT_COMPILED if training.compile else KEPT_AUTOCAST))
-        traffic = kept * samples_seen * (TRAFFIC_COMPILED if training.compile else TRAFFIC_AUTOCAST)
-    at_once = training.batch_size // (config.processes * training.accumulation)
-
+        return None
+    sizes = _sizes(config, name, dataset)
+    cost = _cost(config, name, shape)
     evaluation = settings.evaluation
-    solver = 4 * STAGES_HELD * int(torch.Size(shape).numel())
-    in_likelihood = min(evaluation.likelihood.batch, evaluation.likelihood.n or evaluation.likelihood.batch)
-    if len(shape) == 3:
-        in_likelihood = max(in_likelihood, min(evaluation.draws.batch, evaluation.draws.n))
-    sizes = SIZES.get(settings.data.source)
-    if dataset is not None:
-        splits = dataset.manifest["splits"]
-        sizes = (splits["train"]["n"], splits["test"]["n"])
-    n_test = evaluation.likelihood.n or (None if sizes is None else sizes[1])
-    evaluations = (evaluation.sample.n + evaluation.sample.shared_batch) * ADAPTIVE_NFE
-    evaluations += evaluation.sweep.n * (sum(cell.nfe for cell in evaluation.sweep.cells()) + evaluation.sweep.reference_nfe)
-    if n_test is None:
-        notes.append("the likelihood is left out: the number of test samples is known once the data set is prepared")
-    else:
-        evaluations += n_test * ADAPTIVE_NFE * _likelihood_passes(evaluation.likelihood, shape)
-    evaluations += evaluation.budget.n * sum(cell.nfe for cell in evaluation.budget.cells())
-    evaluations += evaluation.along.n * len(training.snapshot_steps()) * ADAPTIVE_NFE
-    # States on the way are of the first seed only.
-    on_the_way = evaluation.states.n or (STATES_IMAGES if len(shape) == 3 else PREVIEW_POINTS)
-    evaluations += on_the_way * ADAPTIVE_NFE // len(config.seeds)
-    if len(shape) == 3:
-        draws = evaluation.draws
-        evaluations += draws.n * max(draws.draws) * ADAPTIVE_NFE * (1 + 2 * draws.probes)
 
-    extraction = 0
-    if len(shape) == 3:
-        extraction, left_out = _extraction(config, name, shape, sizes)
-        notes += left_out
+    alike: dict[str, list[str]] = {}
+    for method in _trained(config):
+        alike.setdefault(config.training(name, method).model_dump_json(), []).append(method)
+    trainings = [_training(config, name, methods, cost, shape, sizes, gpus) for methods in alike.values()]
+    models = len(_trained(config)) * len(config.seeds)
+    train_flop = sum(t.pflop for t in trainings) * 1e15
 
-    train_flop, evaluate_flop = 3 * forward * samples_seen, forward * evaluations * models
+    if sizes is None:
+        notes.append("the likelihood is left out where all test samples are asked for: how many is known once they are prepared")
+        notes.append("prepared data are left out of disk and memory")
+    sampled = (evaluation.sample.n + evaluation.sample.shared_batch) * ADAPTIVE_NFE * models * cost.flops
+    evaluated = _evaluations(config, name, shape, None if sizes is None else sizes[1]) * cost.flops
+    shared_features, more_features, left_out = _extraction(config, name, shape, sizes) if len(shape) == 3 else (0, 0, [])
+    extraction = shared_features + more_features
+    notes += left_out
+
     rates = None
     if probe_seconds > 0:
-        rates = _probe(config, name, trained[0], shape, probe_seconds, 3 * forward)
+        rates = _probe(config, name, _trained(config)[0], shape, probe_seconds, 3 * cost.flops)
         if rates is None:
             notes.append("no probe of this machine: one training step on one sample would take too long")
     cpu = None
     if rates is not None:  # extractors at the rate of the network's forward pass
-        cpu = (samples_seen / rates[0] + (evaluations * models + extraction / forward) / rates[1]) / 3600
-    steps = sum(config.training(name, m).iterations for m in trained) * len(config.seeds)
+        seen = sum(t.samples_seen * t.models for t in trainings)
+        cpu = (seen / rates[0] + (sampled + evaluated + extraction) / cost.flops / rates[1]) / 3600
 
-    def gpu_hours(gpu: Gpu) -> float:
-        share = UTILISATION_FLOAT32 if training.precision == "fp32" else UTILISATION
-        train_rate = share * gpu.peak(training.precision) * 1e12 * config.processes
-        moved = traffic / (gpu.bandwidth * 1e12 * config.processes)
-        trained = max(train_flop / train_rate, moved, steps * training.accumulation * LEAST_STEP)
-        return (trained + (evaluate_flop + extraction) / (UTILISATION_FLOAT32 * gpu.float32 * 1e12)) / 3600
+    def gpu_hours(gpu: str) -> float:
+        alone = (sampled + shared_features) / config.processes + evaluated + more_features
+        evaluating = alone / (UTILISATION_FLOAT32 * GPUS[gpu].float32 * 1e12) / 3600
+        return sum(t.gpu_hours[gpu] for t in trainings) + evaluating
 
-    return DataSetPlan(
+    found = DataSetPlan(
         dataset=name,
         shape=list(shape),
-        parameters=parameters,
-        forward_gflop=forward / 1e9,
-        train_gflop=3 * forward / 1e9,
-        state_gib=state / 2**30,
-        activation_mib=activations / 2**20,
-        batch_gib=(state + activations * at_once) / 2**30,
-        sample_gib=(4 * parameters + (peak + solver) * min(evaluation.sample.batch, evaluation.sample.n)) / 2**30,
-        likelihood_gib=(4 * parameters + (peak + kept + solver) * in_likelihood) / 2**30,
+        parameters=cost.parameters,
+        forward_gflop=cost.flops / 1e9,
+        train_gflop=3 * cost.flops / 1e9,
+        trainings=trainings,
+        models=models,
+        batch_gib=max(t.batch_gib for t in trainings),
+        sample_gib=_solve_bytes(evaluation, cost, shape) / 2**30,
+        likelihood_gib=_likelihood_bytes(evaluation, cost, shape) / 2**30,
+        train_pflop=train_flop / 1e15,
+        evaluate_pflop=(sampled + evaluated) / 1e15,
+        features_pflop=extraction / 1e15,
+        disk_gib=disk_bytes(config, name, shape, cost.parameters, sizes) / 2**30,
+        cpu_samples_per_second=None if rates is None else rates[0],
+        cpu_hours=cpu,
+        gpu_hours={g: gpu_hours(g) for g in gpus},
+        notes=notes,
+    )
+    for gpu in gpus:
+        wanted = {"training": found.batch_gib, "sampling": found.sample_gib, "the likelihood": found.likelihood_gib}
+        over = [f"{what} ({gib:.3g} GiB)" for what, gib in wanted.items() if gib > GPUS[gpu].memory]
+        if over:
+            notes.append(
+                f"{' and '.join(over)} would not fit into the {GPUS[gpu].memory:g} GiB of a {gpu}: "
+                "lower the batches, or raise accumulation or processes"
+            )
+    return found
+
+
+def _trained(config: Config) -> list[str]:
+    return [m.name for m in config.methods if m.name not in specs.oracles(config)]
+
+
+def _sizes(config: Config, name: str, dataset: DataSet | None = None) -> tuple[int, int] | None:
+    """Training and test samples, as far as they are known."""
+    if dataset is not None:
+        splits = dataset.manifest["splits"]
+        return splits["train"]["n"], splits["test"]["n"]
+    source = config.dataset(name).data
+    return split_sizes(source.source, source.parameters)
+
+
+def _cost(config: Config, name: str, shape: tuple[int, ...]) -> Cost:
+    settings = config.dataset(name).network.model_dump()
+    try:
+        return count(lambda: initial_network(settings, shape, 0), shape)
+    except Exception as error:  # a network of one's own may raise anything
+        raise ConfigError(f"the network of {name} cannot be run on a sample of shape {shape}: {error}") from error
+
+
+def _split_bytes(n: int, shape: tuple[int, ...]) -> int:
+    """Images are kept as bytes, points as float32."""
+    return n * int(torch.Size(shape).numel()) * (1 if len(shape) == 3 else 4)
+
+
+def _training(
+    config: Config,
+    name: str,
+    methods: list[str],
+    cost: Cost,
+    shape: tuple[int, ...],
+    sizes: tuple[int, int] | None,
+    gpus: list[str],
+) -> TrainingPlan:
+    training = config.training(name, methods[0])
+    models = len(methods) * len(config.seeds)
+    # float32: weights, gradients, two moments, the averages; processes exchange gradients in buffers of their own.
+    copies = 5 + len(training.more_ema_decays) + (config.processes > 1)
+    held = 4 * copies * cost.parameters + _resident_bytes(training, shape, sizes)
+    samples = training.iterations * training.batch_size * models
+    flop, activations, traffic = 3 * cost.flops * samples, float(cost.kept), 0.0
+    if training.precision in ("bf16", "fp16"):
+        activations *= KEPT_COMPILED if training.compile else KEPT_AUTOCAST
+        traffic = cost.kept * samples * (TRAFFIC_COMPILED if training.compile else TRAFFIC_AUTOCAST)
+    at_once = training.batch_size // (config.processes * training.accumulation)
+
+    def hours(gpu: Gpu) -> float:
+        share = UTILISATION_FLOAT32 if training.precision == "fp32" else UTILISATION
+        computed = flop / (share * gpu.peak(training.precision) * 1e12 * config.processes)
+        moved = traffic / (gpu.bandwidth * 1e12 * config.processes)
+        return max(computed, moved, training.iterations * models * training.accumulation * LEAST_STEP) / 3600
+
+    return TrainingPlan(
+        methods=methods,
+        models=models,
         precision=training.precision,
         processes=config.processes,
         accumulation=training.accumulation,
         iterations=training.iterations,
         batch_size=training.batch_size,
         samples_seen=training.iterations * training.batch_size,
-        models=models,
-        train_pflop=train_flop / 1e15,
-        evaluate_pflop=evaluate_flop / 1e15,
-        features_pflop=extraction / 1e15,
-        disk_gib=disk_bytes(config, name, shape, parameters) / 2**30,
-        cpu_samples_per_second=None if rates is None else rates[0],
-        cpu_hours=cpu,
-        gpu_hours={g: gpu_hours(GPUS[g]) for g in gpus},
-        notes=notes,
+        state_gib=held / 2**30,
+        activation_mib=activations / 2**20,
+        batch_gib=(held + activations * at_once) / 2**30,
+        pflop=flop / 1e15,
+        gpu_hours={g: hours(GPUS[g]) for g in gpus},
     )
 
 
-def _extraction(config: Config, name: str, shape: tuple[int, ...], sizes: tuple[int, int] | None) -> tuple[int, list[str]]:
-    """Operations of the feature extractors over samples, training and test images, and what is not counted."""
+def _resident_bytes(training: TrainingSettings, shape: tuple[int, ...], sizes: tuple[int, int] | None) -> int:
+    """What of the training split lies on the device, with its mirrored copy where that fits, too."""
+    if sizes is None:
+        return 0
+    size, room = _split_bytes(sizes[0], shape), training.resident_mib * 2**20
+    if size > room:
+        return 0
+    return 2 * size if training.flips and 2 * size <= room else size
+
+
+def _evaluations(config: Config, name: str, shape: tuple[int, ...], n_test: int | None) -> int:
+    """Forward passes' worth of all evaluations but sampling, of one sample each, by all models.
+
+    A vector-Jacobian product by the input is a forward pass's worth: weights that are not trained take none.
+    """
+    evaluation, dimensions = config.dataset(name).evaluation, int(torch.Size(shape).numel())
+    models = len(_trained(config)) * len(config.seeds)
+
+    def at_most(n: int | None) -> int:
+        """Of the test split."""
+        return min(x for x in (n, n_test) if x is not None) if n is not None or n_test is not None else 0
+
+    def passes(probes: int, mode: str) -> int:
+        return 2 * probes if mode == "forward" else 1 + probes  # in forward mode each probe is a pass with its derivative
+
+    each = evaluation.sweep.n * (sum(cell.nfe for cell in evaluation.sweep.cells()) + evaluation.sweep.reference_nfe)
+    likelihood = evaluation.likelihood
+    exact = dimensions <= likelihood.exact_up_to
+    by = 1 + dimensions if exact else passes(likelihood.probes, likelihood.mode)
+    each += at_most(likelihood.n) * ADAPTIVE_NFE * by
+    each += evaluation.budget.n * sum(cell.nfe for cell in evaluation.budget.cells())
+    if len(shape) == 3:
+        draws = evaluation.draws
+        # The exact estimate is beside the paper's, in a solve of its own; averaged probes have the paper's among them.
+        exact = dimensions <= draws.exact_up_to
+        by = 1 + dimensions + passes(1, draws.mode) if exact else passes(draws.probes, draws.mode)
+        each += at_most(draws.n) * max(draws.draws) * ADAPTIVE_NFE * by
+    total = each * models
+    for method in _trained(config):
+        along = evaluation.along.n * len(config.training(name, method).snapshot_steps())
+        total += along * ADAPTIVE_NFE * len(config.seeds)
+    # States on the way are of the first seed only.
+    return total + _states(evaluation, shape) * ADAPTIVE_NFE * len(_trained(config))
+
+
+def _states(evaluation: EvaluationSettings, shape: tuple[int, ...]) -> int:
+    return evaluation.states.n or (STATES_IMAGES if len(shape) == 3 else PREVIEW_POINTS)
+
+
+def _solve_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
+    """The peak of the solve with the most samples at once."""
+    sample, sweep, along, budget = evaluation.sample, evaluation.sweep, evaluation.along, evaluation.budget
+    batches = [min(sample.batch, sample.n), sample.shared_batch, min(sweep.batch, sweep.n), min(along.batch, along.n)]
+    batches += [min(budget.batch, budget.n), min(evaluation.states.batch, _states(evaluation, shape))]
+    solver = 4 * STAGES_HELD * int(torch.Size(shape).numel())
+    return 4 * cost.parameters + (cost.peak + solver) * max(batches)
+
+
+def _likelihood_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
+    """The peak of the likelihood that takes most: of the test split, or, of images, over dequantisation draws."""
+    solver = 4 * STAGES_HELD * int(torch.Size(shape).numel())
+    stages: list[LikelihoodSettings | DrawsSettings] = [evaluation.likelihood]
+    stages += [evaluation.draws] if len(shape) == 3 else []
+    most = 0
+    for stage in stages:
+        exact = int(torch.Size(shape).numel()) <= stage.exact_up_to
+        # In forward mode each number has its derivative, and nothing is kept for later.
+        peak = cost.peak_vjp if exact or stage.mode == "reverse" else 2 * cost.peak
+        most = max(most, (peak + solver) * min(stage.batch, stage.n or stage.batch))
+    return 4 * cost.parameters + most
+
+
+def _extraction(config: Config, name: str, shape: tuple[int, ...], sizes: tuple[int, int] | None) -> tuple[int, int, list[str]]:
+    """Operations of the feature extractors: of samples and the data's own images, of all else; and what is not counted."""
     settings, evaluation = config.dataset(name).evaluation.features, config.dataset(name).evaluation
     images, notes = evaluation.sample.n * len(config.methods) * len(config.seeds), []
     if sizes is None:
@@ -277,112 +400,43 @@ def _extraction(config: Config, name: str, shape: tuple[int, ...], sizes: tuple[
     else:
         images += min(sizes[0], settings.reference_n or sizes[0]) + sizes[1]
     # Along training and at few evaluations there is the main distance alone, of the first extractor.
-    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
-    more = sum(len(config.training(name, m).snapshot_steps()) for m in trained) * evaluation.along.n * len(config.seeds)
+    snapshots = sum(len(config.training(name, m).snapshot_steps()) for m in _trained(config))
+    more = snapshots * evaluation.along.n * len(config.seeds)
     more += (len(evaluation.budget.cells()) + 1) * evaluation.budget.n * len(config.methods) * len(config.seeds)
-    total = 0
+    total = besides = 0
     for i, part in enumerate(settings.extractors()):
-        judged = images + (0 if i else more)
         if part.extractor == "inception":
             from fmbench.inception import SIZE, build
 
             with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
                 build()(torch.zeros(1, 3, SIZE, SIZE))
-            total += judged * int(counter.get_total_flops())
         elif part.extractor == "efficientnet_lite0" and not problem(part.extractor, part.options):
             extractor = make_extractor(part.extractor, "cpu", **part.options)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 extractor(torch.zeros(1, *shape, dtype=torch.uint8))
-            total += judged * int(counter.get_total_flops())
         else:
             notes.append(f"the feature extractor {part.extractor} is not counted")
-    return total, notes
+            continue
+        total += images * int(counter.get_total_flops())
+        besides += (0 if i else more) * int(counter.get_total_flops())
+    return total, besides, notes
 
 
-def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int) -> int:
-    """What the checkpoints (two of each training), snapshots, averages, weights and samples of a data set take."""
-    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int, sizes: tuple[int, int] | None = None) -> int:
+    """What checkpoints (two of each training), snapshots, averages, weights, samples and prepared data of these sizes take."""
     copies = 0  # of the weights: a checkpoint has them, two moments and each average, and snapshots are in two places
-    for method in trained:
+    for method in _trained(config):
         training = config.training(name, method)
         averages = len(training.more_ema_decays)
         copies += 2 * (4 + averages) + 1 + averages + 2 * len(training.snapshot_steps())
     samples = 4 * config.dataset(name).evaluation.sample.n * int(torch.Size(shape).numel())
-    return len(config.seeds) * (4 * parameters * copies + len(config.methods) * samples)
+    data = 0 if sizes is None else _split_bytes(sum(sizes), shape)
+    return data + len(config.seeds) * (4 * parameters * copies + len(config.methods) * samples)
 
 
 def parameter_count(config: Config, name: str, shape: tuple[int, ...]) -> int:
-    """Parameters of a data set's network, without making it."""
-    with torch.device("meta"):
-        network = initial_network(config.dataset(name).network.model_dump(), shape, 0)
-    return sum(p.numel() for p in network.parameters())
-
-
-def _likelihood_passes(settings: LikelihoodSettings, shape: tuple[int, ...]) -> int:
-    """Forward passes' worth of one evaluation of the joint solve: a vector-Jacobian product is two."""
-    dimensions = int(torch.Size(shape).numel())
-    return 1 + 2 * (dimensions if dimensions <= settings.exact_up_to else settings.probes)
-
-
-def _inputs(shape: tuple[int, ...], batch: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.full((batch,), 0.5, device=device), torch.zeros(batch, *shape, device=device)
-
-
-def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(*_inputs(shape, 1, "meta"))
-    return int(counter.get_total_flops())
-
-
-def _activation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """What autograd keeps of one sample, weights apart."""
-    weights = {p.untyped_storage()._cdata for p in network.parameters()}
-    kept: dict[int, torch.Tensor] = {}  # by storage: views of one tensor are kept once
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        network(*_inputs(shape, 1, "meta")).sum()
-    return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in weights)
-
-
-class _Live(TorchDispatchMode):
-    """The most bytes of tensors that operations made and that were alive at once, other than ``known`` ones and views of them."""
-
-    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self._born(tensor.untyped_storage())
-        return out
-
-    def _born(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, key, size)
-
-    def _gone(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
-
-
-def _forward_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """The peak of one sample's forward pass without gradients, weights apart."""
-    inputs = _inputs(shape, 1, "meta")
-    with torch.no_grad(), _Live([*network.parameters(), *network.buffers()]) as live:
-        network(*inputs)
-    return live.peak
+    """Parameters of a data set's network."""
+    return _cost(config, name, shape).parameters
 
 
 def _probe(
@@ -424,34 +478,44 @@ def text(plans: dict[str, Any]) -> str:
     """The plan for reading."""
     lines = []
     for p in plans["datasets"]:
-        shape, at_once = " x ".join(map(str, p["shape"])), p["batch_size"] // (p["processes"] * p["accumulation"])
+        assumed = plans["assumed"]
         lines += [
-            f"{p['dataset']} ({shape})",
+            f"{p['dataset']} ({' x '.join(map(str, p['shape']))})",
             f"  network      {p['parameters']:,} parameters, {p['forward_gflop']:.4g} GFLOP a forward pass of one sample",
-            f"  training     {p['models']} models, each {p['iterations']:,} iterations x {p['batch_size']} = "
-            f"{p['samples_seen']:,} samples; {p['train_pflop']:.4g} PFLOP in all",
-            f"  evaluation   {p['evaluate_pflop']:.4g} PFLOP in all, at {plans['assumed']['nfe']} NFE a solve; "
+        ]
+        for t in p["trainings"]:
+            at_once = t["batch_size"] // (t["processes"] * t["accumulation"])
+            whose = "" if len(p["trainings"]) == 1 else f" of {', '.join(t['methods'])}"
+            lines += [
+                f"  training     {t['models']} model{'s' if t['models'] > 1 else ''}{whose}, each {t['iterations']:,} iterations x {t['batch_size']} = "
+                f"{t['samples_seen']:,} samples; {t['pflop']:.4g} PFLOP in all",
+                f"  its memory   {t['state_gib']:.3g} GiB of state, {t['activation_mib']:.3g} MiB of activations a sample, "
+                f"{t['batch_gib']:.3g} GiB for {'a batch' if at_once == t['batch_size'] else f'{at_once} samples at once'} in "
+                f"{t['precision']}",
+            ]
+        lines += [
+            f"  evaluation   {p['evaluate_pflop']:.4g} PFLOP in all, at {assumed['nfe']} NFE a solve; "
             f"{p['features_pflop']:.4g} PFLOP of feature extractors",
-            f"  memory       {p['state_gib']:.3g} GiB of state, {p['activation_mib']:.3g} MiB of activations a sample, "
-            f"{p['batch_gib']:.3g} GiB for {'a batch' if at_once == p['batch_size'] else f'{at_once} samples at once'} in "
-            f"{p['precision']}; {p['sample_gib']:.3g} GiB to sample a batch, {p['likelihood_gib']:.3g} GiB in the likelihood",
-            f"  disk         {p['disk_gib']:.3g} GiB of checkpoints, weights and samples",
+            f"  its memory   {p['sample_gib']:.3g} GiB to sample a batch, {p['likelihood_gib']:.3g} GiB in the likelihood",
+            f"  disk         {p['disk_gib']:.3g} GiB of data, checkpoints, weights and samples",
         ]
         if p["cpu_hours"] is not None:
-            threads = plans["assumed"]["threads"]
+            threads = assumed["threads"]
             lines.append(
                 f"  this machine {p['cpu_hours']:.3g} h on {threads} thread{'s' if threads > 1 else ''} "
                 f"({p['cpu_samples_per_second']:.3g} samples a second in training)"
             )
+        most = max(p["trainings"], key=lambda t: t["pflop"])
         for gpu, hours in p["gpu_hours"].items():
-            assumed = plans["assumed"]
-            count = f"{p['processes']} in training, " if p["processes"] > 1 else ""
-            share = assumed["gpu_utilisation_float32" if p["precision"] == "fp32" else "gpu_utilisation"]
+            several = f"{most['processes']} in training, " if most["processes"] > 1 else ""
+            share = assumed["gpu_utilisation_float32" if most["precision"] == "fp32" else "gpu_utilisation"]
             rate = (
-                f"{count}{share:.0%} of its {p['precision']} peak in training and "
+                f"{several}{share:.0%} of its {most['precision']} peak in training and "
                 f"{assumed['gpu_utilisation_float32']:.0%} of its float32 peak after, "
                 f"and {assumed['gpu_least_step_seconds']:g} s a step at least; 16 bits are bounded by its memory, too"
             )
             lines.append(f"  {gpu:<12} {hours:.3g} h, assuming {rate}")
         lines += [f"  note: {note}" for note in p["notes"]]
+    for name in plans["unknown"]:
+        lines.append(f"{name}: the shape of its samples is known once it is prepared: run its preparation first, then plan")
     return "\n".join(lines)

@@ -111,12 +111,12 @@ def train(
         if had != threads:
             complaints = [*complaints, f"it was on {had} threads and is on {threads} now: the same numbers to rounding only"]
 
-        def complain(what: list[str], step: int) -> None:
+        def complain(what: list[str], then: str) -> None:
             outcome.complaints += what
             for complaint in what:
-                tell(f"warning: {complaint}; the training goes on from iteration {step}")
+                tell(f"warning: {complaint}; {then}")
 
-        complain(complaints, 0 if state is None else state["step"])
+        complain(complaints, f"the training goes on from iteration {0 if state is None else state['step']}")
         if state is not None:
             update.load_state_dict(state)
             outcome.step = outcome.resumed_from = state["step"]
@@ -200,7 +200,7 @@ def train(
             good, more = checkpoints.load(key)
             if good is None:
                 raise CheckpointError(f"{outcome.reason}, and no checkpoint to go back to can be read: {'; '.join(more)}")
-            complain(more, good["step"])
+            complain(more, f"the weights are those of iteration {good['step']}")
             update.load_state_dict(good)
             outcome.step, outcome.seconds = good["step"], good["seconds"]
             outcome.curve = [tuple(entry) for entry in good["curve"]]

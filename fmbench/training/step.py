@@ -149,11 +149,13 @@ class Step:
 
     @contextlib.contextmanager
     def _buffers_kept(self) -> Iterator[None]:
-        """Running statistics are of what was trained on, not of what a trial took."""
-        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        """Running statistics are of what was trained on, not of what a trial took; set back in place, and in theirs."""
+        places = [(module._buffers, name) for module in self.network.modules() for name in module._buffers]
+        kept = [(buffers, name, buffers[name]) for buffers, name in places]
+        values = [None if buffer is None else buffer.clone() for _, _, buffer in kept]
         yield
-        for buffer, value in buffers:
-            buffer.copy_(value)
+        for (buffers, name, buffer), value in zip(kept, values, strict=True):
+            buffers[name] = buffer if buffer is None or value is None else buffer.copy_(value)
 
     def _compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
         from torch._dynamo.exc import TorchDynamoException
