@@ -16,6 +16,8 @@ from fmbench.files import read_json
 from fmbench.plugins import is_dotted
 
 FILE = "benchmark.json"
+DRAWS = "draws.parquet"
+"""The rows of Table 4."""
 FORMAT = 1
 KEYS = {"format", "config", "hash", "code", "commits", "versions", "devices", "threads", "rows", "data", "merged", "notes"}
 
@@ -100,6 +102,17 @@ def read_benchmark(results: Path) -> dict[str, Any]:
     if settings_hash(found["config"]) != found["hash"]:
         raise DataError(f"{path} was changed by hand: its config has hash {settings_hash(found['config'])}, not {found['hash']}")
     return found
+
+
+def left_over(results: Path) -> tuple[str, ...]:
+    """Files of the folder that another config left there: Table 4 and its rows, where this one has nothing to dequantise.
+
+    All other files are made by every config.
+    """
+    if not (results / FILE).exists():
+        return ()
+    spec = specs.table4(config_of(results))
+    return () if spec["datasets"] and spec["methods"] else (DRAWS, "table4.csv", "table4.md", "table4.tex")
 
 
 def config_of(results: Path) -> Config:

@@ -192,7 +192,7 @@ def train(
 MODEL_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sample": ("Sample a model by the adaptive solver and count its evaluations.", ("data", "model", "out")),
     "likelihood": ("Measure a model's NLL on the test split.", ("data", "model", "out")),
-    "draws": ("Measure a model's NLL over the number of dequantisation draws (images only).", ("data", "model", "out")),
+    "draws": ("Measure a model's NLL over the number of dequantisation draws (images only).", ("data", "model", "out", "cache")),
     "sweep": ("Run every fixed-step solver at every NFE against the reference.", ("data", "model", "out", "cache")),
     "quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
     "along": ("Measure NFE and distance along training, at each snapshot.", ("data", "model", "features", "out")),

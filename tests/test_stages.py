@@ -136,7 +136,7 @@ class Bench:
             extra += ["--features", self.results / "features" / dataset]
         if stage == "budget":
             extra += ["--samples", self.folder("sample", dataset, method)]
-        if stage in ("sweep", "budget"):
+        if stage in ("sweep", "budget", "draws"):
             extra += ["--cache", self.results / "cache" / stage / dataset / method]
         extra += ["--code", code, "--progress", "lines"]
         return command(stage, "--spec", canonical(spec), "--data", data, "--out", out, *extra)
@@ -199,6 +199,8 @@ def evaluated(bench: Bench, stage: str, dataset: str, method: str, out: Path, **
     spec = bench.spec(stage, dataset, method)
     spec["settings"] |= settings
     folders = ["--data", bench.results / "data" / dataset, "--model", bench.folder("train", dataset, method), "--out", out]
+    if stage == "draws":
+        folders += ["--cache", out.parent / "cache"]
     return command(stage, "--spec", canonical(spec), "--progress", "lines", *folders)
 
 
@@ -996,6 +998,29 @@ def test_a_low_dimension_has_the_exact_divergence_in_place_of_averaged_probes(be
     assert (table1["nll"]["draws"], table1["nll"]["probes"]) == (1, 0)
 
 
+def test_a_draw_is_solved_once(bench, tmp_path):
+    """Killed or asked for more, the stage goes on with what it has; an entry that is damaged, or of other settings, is not used."""
+    out, cache = tmp_path / "draws", tmp_path / "cache"
+
+    def said(**settings: Any) -> str:
+        found = evaluated(bench, "draws", "tall", "fm_ot", out, **settings)
+        assert found.code == 0, found.err
+        return found.err
+
+    def same() -> bool:
+        found, expected = read_rows([out / "rows.parquet"]).to_pylist(), bench.rows("draws", "tall", "fm_ot")
+        shown = ("metric", "draws", "value", "nfe")
+        return [[row[c] for c in shown] for row in found] == [[row[c] for c in shown] for row in expected]
+
+    assert "2 solves and 0 from the cache" in said(draws=[1, 2])
+    assert "1 solves and 2 from the cache" in said() and same()
+    assert "0 solves and 3 from the cache" in said() and same()
+    arrays = sorted(cache.glob("*.npy"))
+    arrays[0].write_bytes(arrays[0].read_bytes()[:-9])
+    assert "1 solves and 2 from the cache" in said() and same()
+    assert "3 solves and 0 from the cache" in said(rtol=2e-2)
+
+
 @pytest.mark.parametrize("changes", [{"probe": "gaussian"}, {"mode": "forward"}])
 def test_draws_with_other_probes_or_another_way_to_apply_them(bench, tmp_path, changes):
     """Other probes are another number; applied in another way they are the same."""
@@ -1005,6 +1030,17 @@ def test_draws_with_other_probes_or_another_way_to_apply_them(bench, tmp_path, c
     (expected,) = [r for r in bench.rows("draws", "tall", "fm_ot") if (r["metric"], r["draws"]) == ("nll_averaged", 1)]
     assert (found["value"] == pytest.approx(expected["value"], rel=1e-5)) == ("mode" in changes)
     assert found["value"] == pytest.approx(expected["value"], rel=0.05)
+
+
+def test_a_budget_need_not_keep_pictures(bench, tmp_path):
+    spec = bench.spec("budget", "tall", "fm_ot")
+    spec["settings"]["shown"] = 0
+    folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
+    folders += ["--samples", bench.folder("sample", "tall", "fm_ot"), "--features", bench.results / "features" / "tall"]
+    said = command("budget", "--spec", canonical(spec), "--progress", "lines", "--cache", tmp_path / "cache", *folders)
+    assert said.code == 0, said.err
+    assert read_table(tmp_path / "previews.parquet").num_rows == 0
+    assert read_rows([tmp_path / "rows.parquet"]).num_rows == len(bench.rows("budget", "tall", "fm_ot"))
 
 
 def test_points_have_no_draws(bench, tmp_path):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial.distance import cdist
 
+from fmbench.benchmark import left_over
 from fmbench.errors import DataError
 from fmbench.names import STEP_COSTS
 from fmbench.records import read_rows, read_table
@@ -991,15 +992,15 @@ CLAIMS = (
 
 
 def read_sources(results: Path) -> Sources:
-    """Every file of :data:`FILES` that a results folder has.
+    """Every file of :data:`FILES` that a results folder has, but for those of another config.
 
     Raises:
         DataError: it has none, or one cannot be read.
     """
-    found = {}
+    found, others = {}, left_over(results)
     for name, file in FILES.items():
         path = results / file
-        if path.exists():
+        if path.exists() and file not in others:
             found[name] = (read_rows([path]) if name in _OF_RECORDS else read_table(path)).to_pandas()
     if not found:
         raise DataError(f"{results} has none of {', '.join(FILES.values())}: give the folder of a finished run")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from fmbench.benchmark import left_over
 from fmbench.errors import DataError
 from fmbench.files import write_text
 from fmbench.names import FIGURES
@@ -75,11 +76,11 @@ def lead(results: Path) -> str:
 
 def page(results: Path, captions: Path | None) -> str:
     """The whole page. Figures come in the order of :data:`fmbench.names.FIGURES`, those that are there."""
-    head = lead(results)
+    head, others = lead(results), left_over(results)
     tables = "".join(
         _section(name, to_html((results / f"{name}.md").read_text(encoding="utf-8"), shift=1))
         for name in TABLES
-        if (results / f"{name}.md").is_file()
+        if (results / f"{name}.md").is_file() and f"{name}.md" not in others
     )
     figures = ""
     for name in FIGURES:

@@ -123,7 +123,7 @@ def _distance(judge: Judge, samples: NDArray) -> float | None:
 
 
 def _pictures(job: Job, dataset: DataSet, samples: NDArray, solver: str, nfe: int) -> pa.Table:
-    kept = np.flatnonzero(np.isfinite(samples).reshape(len(samples), -1).all(1))
+    kept = np.flatnonzero(np.isfinite(samples).all(tuple(range(1, samples.ndim))))
     rows = previews(dataset.manifest["dataset"], job.spec["method"], job.spec["seed"], dataset.to_data(samples[kept]), kept)
     rows = rows.append_column("solver", pa.array([solver] * len(kept), pa.string()))
     return rows.append_column("nfe", pa.array([nfe] * len(kept), pa.int64()))

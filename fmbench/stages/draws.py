@@ -9,24 +9,31 @@ steps are those of the joint solve. Uniforms of the first draw are Table 1's.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbench.cache import Cache
 from fmbench.config import DrawsSettings
-from fmbench.data.prepared import read
+from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.likelihood import bits_per_dimension, dequantised, log_likelihood, probe_bias
+from fmbench.provenance import versions
 from fmbench.records import write_rows
 from fmbench.rng import indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.stages.common import Job, batches
-from fmbench.stages.models import load_model
+from fmbench.stages.models import Model, load_model
 
 UNIT = "bits/dim"
 
 
-def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
-    """Write ``rows.parquet`` into ``out``: the NLL at every K, over the first n test images."""
+def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path) -> None:
+    """Write ``rows.parquet`` into ``out``: the NLL at every K, over the first n test images.
+
+    A draw that is in the cache, under the same weights, code, noise and settings, is not solved again.
+    """
     dataset = read(data)
     if dataset.levels is None:  # a source of one's own shows only now what it gives
         write_rows(out / "rows.parquet", [])
@@ -38,7 +45,6 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     n, most = min(settings.n, len(dataset.test)), max(settings.draws)
     if model.oracle is not None:
         raise DataError(f"{model_folder} is an oracle; its likelihood is in closed form, and the stage likelihood has it")
-    objective = model.objective
     exact = dimensions <= settings.exact_up_to
     # What is solved, with how many probes; the paper's estimator has the first of the averaged ones.
     solves = {"nll_exact": 0} if exact else {"nll_averaged": settings.probes}
@@ -56,35 +62,32 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         job.console.say(f"skipped, training diverged: {model.reason}")
         return
 
-    draw = indexed_rademacher if settings.probe == "rademacher" else indexed_normal
+    cache = Cache(cache_folder)
+    common = {
+        "weights": model.sha256,
+        "code": job.code_hash,
+        "seed": seed,
+        "settings": settings.model_dump(include={"probe", "mode", "batch", "rtol", "atol"}) | {"n": n},
+        "device": job.device_name,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
     found: dict[str, list[Tensor]] = {name: [] for name in solves}
-    spent, failed = dict.fromkeys(solves, 0.0), dict.fromkeys(solves, 0)
+    spent, failed, computed = dict.fromkeys(solves, 0.0), dict.fromkeys(solves, 0), 0
     progress = job.console.progress(most, "draws")
     for k in range(most):
         for name, count in solves.items():
-            pieces = []
-            for indices in batches(n, settings.batch):
-                x = torch.from_numpy(dataset.test[indices.start : indices.stop].copy())
-                u = indexed_uniform(seed, f"dequantise/{k}" if k else "dequantise", indices, dataset.shape)
-                drawn = [draw(seed, f"draws/{k}/probe/{m}", indices, dataset.shape) for m in range(count)]
-                x1 = dataset.to_model(x, u).to(job.device)
-                stacked = torch.stack(drawn).to(job.device) if drawn else None
-                field = model.field()
-                result = log_likelihood(
-                    field,
-                    x1,
-                    objective.t_min,
-                    objective.t_max,
-                    base_std=objective.path.base_std,
-                    probes=stacked,
-                    mode=settings.mode,
-                    rtol=settings.rtol,
-                    atol=settings.atol,
-                )
-                spent[name] += field.calls * len(indices) / n / most
-                failed[name] += int(result.failed.sum())
-                pieces.append(result.by_probe.cpu())
-            found[name].append(torch.cat(pieces, 1))
+            key = common | {"draw": k, "probes": count}
+            counts, solved = cache.get(key), cache.get_array(key)
+            if counts is None or solved is None:
+                counts, solved = _solve(model, dataset, job, settings, n, k, count)
+                cache.put_array(key, solved)
+                cache.put(key, counts)
+                computed += 1
+            for indices, calls in zip(batches(n, settings.batch), counts["calls"], strict=True):
+                spent[name] += calls * len(indices) / n / most
+            failed[name] += counts["failed"]
+            found[name].append(torch.from_numpy(solved))
         progress.update(k + 1)
     progress.close()
 
@@ -107,4 +110,36 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
                 job.add("nll_probe_std", None if bad else variance.mean().sqrt().item() / bits, UNIT, **row)
             lines.append(f"{metric} at K = {k}: {nll.mean().item():.4f}")
     write_rows(out / "rows.parquet", job.rows)
-    job.console.say(f"{'; '.join(lines)} {UNIT} over {n} test images -> {out / 'rows.parquet'}")
+    kept = most * len(solves) - computed
+    job.console.say(
+        f"{'; '.join(lines)} {UNIT} over {n} test images, {computed} solves and {kept} from the cache -> {out / 'rows.parquet'}"
+    )
+
+
+def _solve(
+    model: Model, dataset: DataSet, job: Job, settings: DrawsSettings, n: int, k: int, count: int
+) -> tuple[dict[str, Any], NDArray]:
+    """One draw of all images: evaluations of each batch and solves that failed; log p by each probe, (probes or 1, n)."""
+    seed, objective = job.spec["seed"], model.objective
+    draw = indexed_rademacher if settings.probe == "rademacher" else indexed_normal
+    calls, failed, pieces = [], 0, []
+    for indices in batches(n, settings.batch):
+        x = torch.from_numpy(dataset.test[indices.start : indices.stop].copy())
+        u = indexed_uniform(seed, f"dequantise/{k}" if k else "dequantise", indices, dataset.shape)
+        drawn = [draw(seed, f"draws/{k}/probe/{m}", indices, dataset.shape) for m in range(count)]
+        field = model.field()
+        result = log_likelihood(
+            field,
+            dataset.to_model(x, u).to(job.device),
+            objective.t_min,
+            objective.t_max,
+            base_std=objective.path.base_std,
+            probes=torch.stack(drawn).to(job.device) if drawn else None,
+            mode=settings.mode,
+            rtol=settings.rtol,
+            atol=settings.atol,
+        )
+        calls.append(field.calls)
+        failed += int(result.failed.sum())
+        pieces.append(result.by_probe.cpu())
+    return {"calls": calls, "failed": failed}, torch.cat(pieces, 1).numpy()

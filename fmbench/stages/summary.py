@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fmbench.benchmark import FILE, read_benchmark
+from fmbench.benchmark import FILE, left_over, read_benchmark
 from fmbench.errors import DataError
 from fmbench.files import sha256, write_json
 from fmbench.progress import Console
@@ -28,10 +28,10 @@ SHOWN = ("nll", "nfe", "frechet", "energy_distance")
 
 def artifacts(results: Path) -> dict[str, Path]:
     """What there is to attach, by its path in MLflow."""
-    found = {FILE: results / FILE}
+    found, others = {FILE: results / FILE}, ("report.html", *left_over(results))
     for folder, patterns in PATTERNS.items():
         for path in sorted(p for pattern in patterns for p in results.glob(pattern)):
-            if path.name != "report.html" and not path.name.startswith("."):
+            if path.name not in others and not path.name.startswith("."):
                 found[f"{folder}/{path.name}"] = path
     return found
 

@@ -59,7 +59,7 @@ rule likelihood:
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
-# Images only, and not part of the main job.
+# Images only, and not part of the main job. Draws solved before are in the cache, which is not declared as output.
 rule draws:
     input:
         manifest=results("data/{dataset}/manifest.json"),
@@ -77,6 +77,7 @@ rule draws:
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
+        cache=results(f"cache/draws/{MODEL}"),
     threads: 1
     resources:
         gpu=GPU,
@@ -84,7 +85,7 @@ rule draws:
         "../../environment.yml"
     shell:
         "python -m fmbench draws --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
-        " --threads {threads} --code {params.code} --log {log:q} --progress lines"
+        " --cache {params.cache:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
 # One job walks all cells of a model; cells computed before are in the cache, which is not declared as output.

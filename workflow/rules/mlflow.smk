@@ -10,6 +10,7 @@ rule mlflow_summary:
         results("table4.csv") if DEQUANTISED else [],
         results("equivalence.csv"),
         expand(results("figures/{figure}.png"), figure=FIGURES),
+        results("index.html"),
     output:
         listed=results("summary.json"),
     log:
