@@ -1,9 +1,14 @@
 from snakemake.utils import min_version
 
+from fmbench.workflow import check_files
+
 min_version("9.0")
 
 
 configfile: "config.yaml"
+
+
+check_files(workflow.configfiles)
 
 
 report: "workflow/report/workflow.rst"

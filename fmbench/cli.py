@@ -699,6 +699,8 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     codes: list[tuple[type[FmbenchError], int]] = [(ConfigError, 2), (DataError, 3), (CheckpointError, 3), (LockedError, 4)]
+    if os.getcwd() not in sys.path:  # as `python -m fmbench`, by which Snakemake starts jobs, has it: for modules of one's own
+        sys.path.insert(0, os.getcwd())
     try:
         app()
     except FmbenchError as error:

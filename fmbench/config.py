@@ -7,26 +7,56 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from fmbench import names
 from fmbench.errors import ConfigError
 from fmbench.methods import METHODS, ORACLES, Method, Part
 from fmbench.plugins import is_dotted, resolve
 
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?)(\d+))?")
+
 
 def _number(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return value
-        raise ValueError(f"the number {value!r} is written as a string. In YAML 1e-4 is a string: write 1.0e-4, without quotes")
-    return value
+    number = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if number is None:
+        return value
+    mantissa, sign, exponent = number.groups()
+    if exponent is None:
+        raise ValueError(f"the number {value!r} is written as a string: write {float(value):.15g}, without quotes")
+    dotted = re.sub(r"^([+-]?)\.", r"\g<1>0.", mantissa) if "." in mantissa else f"{mantissa}.0"
+    written = f"{dotted}e{sign or '+'}{exponent}"
+    plain = f", or {float(value):.0f}" if float(value).is_integer() else ""
+    raise ValueError(
+        f"the number {value!r} is written as a string: in YAML an exponent needs a dot before it and a sign in it, and no quotes "
+        f"around: write {written}{plain}"
+    )
+
+
+def _whole_number(value: Any) -> Any:
+    number = float(value) if isinstance(value, float) or (isinstance(value, str) and _NUMBER.fullmatch(value)) else None
+    if number is not None and number.is_integer():
+        kind = "a string" if isinstance(value, str) else "a decimal"
+        raise ValueError(f"the number {value!r} is written as {kind}, and must be a whole one: write {number:.0f}")
+    return _number(value)
 
 
 class Settings(BaseModel):
@@ -39,29 +69,47 @@ class Settings(BaseModel):
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Decay = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
-Several = Annotated[int, Field(ge=2), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
+Several = Annotated[int, Field(ge=2), BeforeValidator(_whole_number)]
 """A number of samples: one has no spread."""
-Natural = Annotated[int, Field(ge=0), BeforeValidator(_number)]
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
-def _known(what: str, known: tuple[str, ...]) -> BeforeValidator:
+def _known(what: str, known: tuple[str, ...], dotted: bool = True) -> BeforeValidator:
+    """``dotted``: whether it may be somebody's own."""
+
     def check(value: Any) -> Any:
-        if isinstance(value, str) and value not in known and not is_dotted(value):
-            raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}; or a dotted name 'package.module:ATTRIBUTE'")
+        if isinstance(value, str) and value not in known and not (dotted and is_dotted(value)):
+            or_own = "; or a dotted name 'package.module:ATTRIBUTE'" if dotted else ""
+            raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}{or_own}")
         return value
 
     return BeforeValidator(check)
 
 
-def _no_exponent_without_a_dot(value: Any) -> Any:
-    return _number(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) else value
+def _plain(value: Any) -> Any:
+    """What JSON has, all the way down, without numbers written as strings."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is not text; put it in quotes")
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _plain(inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number; choose one that is")
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(
+            f"{value} is a {type(value).__name__}, and a parameter is text, a number, true, false, null, a list or a mapping; "
+            "put it in quotes if it is text"
+        )
+    return _number(value) if isinstance(value, str) and re.search("[eE]", value) else value
 
 
-Parameters = dict[str, Annotated[Any, BeforeValidator(_no_exponent_without_a_dot)]]
-"""Parameters of a part, open to any name and type; 1e-4 is a string in YAML here too."""
+Parameters = dict[str, Annotated[Any, BeforeValidator(_plain)]]
+"""Parameters of a part, open to any name and to every type of JSON; 1e-4 is a string in YAML here too."""
 
 
 def _by_name(value: Any) -> Any:
@@ -162,17 +210,36 @@ class TrainingSettings(Settings):
 
 
 class TrainingOverrides(Settings):
-    """A method's own training settings, over those of the data set."""
+    """A method's own training settings, over those of the data set. What is not set is not in a dump either."""
 
-    iterations: Count | None = None
-    batch_size: Count | None = None
-    learning_rate: Positive | None = None
-    schedule: Literal["polynomial", "constant"] | None = None
-    warmup_iterations: Natural | None = None
-    ema_decay: Decay | None = None
-    clip_norm: Positive | None = None
-    precision: Precision | None = None
-    accumulation: Count | None = None
+    iterations: Count | SkipJsonSchema[None] = None
+    batch_size: Count | SkipJsonSchema[None] = None
+    learning_rate: Positive | SkipJsonSchema[None] = None
+    schedule: Literal["polynomial", "constant"] | SkipJsonSchema[None] = None
+    warmup_iterations: Natural | SkipJsonSchema[None] = None
+    ema_decay: Decay | SkipJsonSchema[None] = None
+    clip_norm: Positive | None = Field(None, description="null for none, where the data set has one")
+    precision: Precision | SkipJsonSchema[None] = None
+    accumulation: Count | SkipJsonSchema[None] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_results(cls, values: Any) -> Any:
+        """The benchmark.json of older results has every key, with null for what was not set."""
+        if isinstance(values, dict) and set(cls.model_fields) <= set(values):
+            return {key: value for key, value in values.items() if value is not None}
+        return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _set(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and info.field_name != "clip_norm":
+            raise ValueError("null sets nothing; give a value, or leave the key out for the data set's own")
+        return value
+
+    @model_serializer
+    def _what_is_set(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
 
 
 class OracleSettings(Settings):
@@ -205,6 +272,11 @@ class MethodSettings(Settings):
     oracle: OracleSettings | None = None
     training: TrainingOverrides = TrainingOverrides()
 
+    @property
+    def is_oracle(self) -> bool:
+        """Whether nothing is trained, as far as that is known without importing somebody's module."""
+        return self.oracle is not None or (self.use or self.name) in ORACLES
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.use is not None and not is_dotted(self.use) and self.use not in METHODS:
@@ -218,9 +290,9 @@ class MethodSettings(Settings):
             )
         if self.name == "data":
             raise ValueError("a method cannot be called data: figures show the real data by that name")
-        if self.oracle is not None or (self.use or self.name) in ORACLES:
+        if self.is_oracle:
             trained = [k for k in ("prediction", "weighting", "time") if getattr(self, k) is not None]
-            trained += sorted(self.training.model_dump(exclude_none=True))
+            trained += sorted(self.training.model_dump())
             if trained:
                 raise ValueError(f"{self.name} is an oracle: nothing is trained, so {', '.join(trained)} would change nothing")
         needed = self.path is None or (self.prediction is None and self.oracle is None)
@@ -291,14 +363,24 @@ class PluginNetworkSettings(Settings):
 
 
 def _network_kind(value: Any) -> Any:
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if isinstance(value, dict) and not isinstance(kind, str):
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("kind")
+    known: dict[str, type[Settings]] = {"mlp": MLPSettings, "unet": UNetSettings}
+    if not isinstance(kind, str):
         raise ValueError(f"a network needs a kind: {', '.join(names.NETWORKS)}, or a dotted name")
-    if isinstance(kind, str) and kind not in names.NETWORKS and not is_dotted(kind):
+    if kind not in known and not is_dotted(kind):
         raise ValueError(f"unknown network kind {kind!r}; known: {', '.join(names.NETWORKS)}; or a dotted name")
-    if isinstance(value, dict) and kind in names.NETWORKS:  # validate against that kind alone, for errors to the point
-        return (MLPSettings if kind == "mlp" else UNetSettings).model_validate(value)
-    return value
+    chosen = known.get(kind, PluginNetworkSettings)
+    others = {*MLPSettings.model_fields, *UNetSettings.model_fields, *PluginNetworkSettings.model_fields}
+    strange = [key for key in value if key in others - set(chosen.model_fields)]
+    if strange:
+        raise ValueError(
+            f"a network of kind {kind} takes {', '.join(chosen.model_fields)}, and not {', '.join(strange)}. If these are of an "
+            "earlier config file: files are laid over each other key by key, so its keys stay; give your data set a name that no "
+            "earlier file has"
+        )
+    return chosen.model_validate(value)  # against that kind alone, for errors to the point
 
 
 class SampleSettings(Settings):
@@ -327,10 +409,13 @@ class LikelihoodSettings(Settings):
     )
 
 
+Solver = Annotated[str, _known("solver", tuple(names.STEP_COSTS), dotted=False)]
+
+
 class SolverSettings(Settings):
     """A fixed-step solver with its own time grid and list of NFE."""
 
-    name: Annotated[str, _known("solver", tuple(names.STEP_COSTS))]
+    name: Solver
     grid: Literal["uniform", "karras", "log_snr", "cosine"] = "uniform"
     nfe: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="null for the sweep's own list")
 
@@ -348,6 +433,12 @@ class Cell(NamedTuple):
         return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
 
 
+def _spend(solver: str, nfe: int, remedy: str) -> None:
+    cost = names.STEP_COSTS[solver]
+    if nfe % cost:
+        raise ValueError(f"{solver} costs {cost} evaluations a step and cannot spend exactly {nfe}; {remedy}")
+
+
 class FixedStepSettings(Settings):
     """Fixed-step solvers at several NFE."""
 
@@ -359,15 +450,9 @@ class FixedStepSettings(Settings):
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:
-        for solver, _, nfe in self.solves():
-            if solver not in names.STEP_COSTS:
-                raise ValueError(f"unknown solver {solver!r}; known: {', '.join(names.STEP_COSTS)}")
-            stages = names.STEP_COSTS[solver]
-            if nfe % stages:
-                raise ValueError(
-                    f"{solver} costs {stages} evaluations a step and cannot spend exactly {nfe}; give multiples of "
-                    f"{stages}, or a list of its own: solvers: [{{name: {solver}, nfe: [...]}}]"
-                )
+        for solver, _, nfe in self.cells():
+            own = f"or a list of its own: solvers: [{{name: {solver}, nfe: [...]}}]"
+            _spend(solver, nfe, f"give multiples of {names.STEP_COSTS[solver]}, {own}")
         return self
 
     def cells(self) -> list[Cell]:
@@ -375,26 +460,24 @@ class FixedStepSettings(Settings):
         pairs = [Cell(entry.name, entry.grid, nfe) for entry in self.solvers for nfe in entry.nfe or self.nfe]
         return list(dict.fromkeys(pairs))
 
-    def solves(self) -> list[Cell]:
-        """Everything that is solved, the cells and what they are compared with."""
-        return self.cells()
-
 
 class SweepSettings(FixedStepSettings):
     """Fixed-step solvers against a fine reference."""
 
     n: Count = 256
     batch: Count = 256
-    reference_solver: str = Field(
+    reference_solver: Solver = Field(
         "midpoint",
         description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
     )
     reference_nfe: Count = 1000
     reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
 
-    def solves(self) -> list[Cell]:
-        """The cells and their reference."""
-        return [*self.cells(), Cell(self.reference_solver, "uniform", self.reference_nfe)]
+    @model_validator(mode="after")
+    def _reference_spendable(self) -> Self:
+        remedy = f"make reference_nfe a multiple of {names.STEP_COSTS[self.reference_solver]}, or choose another reference_solver"
+        _spend(self.reference_solver, self.reference_nfe, remedy)
+        return self
 
 
 class AlongSettings(Settings):
@@ -477,6 +560,11 @@ class ExtractorSettings(Settings):
         if unknown:
             takes = "takes none; its settings stand beside it: epochs, width, ..." if not known else f"takes {', '.join(known)}"
             raise ValueError(f"the extractor {self.extractor} has no option {', '.join(unknown)}: it {takes}")
+        weights, size = self.options.get("weights"), self.options.get("size", 1)
+        if self.extractor == "inception" and not isinstance(weights, str | None):
+            raise ValueError(f"options.weights must be the path of a file, as text, not {weights!r}")
+        if self.extractor == "efficientnet_lite0" and (type(size) is not int or size < 1):
+            raise ValueError(f"options.size must be a whole number of pixels, 1 or more, not {size!r}")
         return self
 
 
@@ -516,7 +604,7 @@ class FeatureSettings(Settings):
     kid: KidSettings = KidSettings()
     nearest: Count = Field(3, description="k of precision and recall: a ball reaches to the k-th nearest feature")
     splits: Count = Field(10, description="of the Inception Score")
-    infinity: Annotated[int, Field(ge=3), BeforeValidator(_number)] | None = Field(
+    infinity: Annotated[int, Field(ge=3), BeforeValidator(_whole_number)] | None = Field(
         None, description="sizes that the distance is taken at and extrapolated from to infinitely many samples; null for none"
     )
     projections: Count = Field(128, description="directions of the sliced Wasserstein distance of points")
@@ -584,11 +672,23 @@ class TrackingSettings(Settings):
     )
 
 
+def _written_out(path: str) -> str:
+    if path.startswith("~") or "$" in path:
+        meant = os.path.expandvars(os.path.expanduser(path))
+        whole = "" if meant == path else f", such as {meant}"
+        raise ValueError(
+            f"{path!r} would be a folder of that very name: ~ and $ stand for nothing here; write the path out{whole}"
+        )
+    if path != path.strip() or not path.isprintable():
+        raise ValueError(f"{path!r} has a line break, or spaces at an end; write a path without them")
+    return path
+
+
 class Config(Settings):
     """The whole benchmark."""
 
-    results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$")] = "results"
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_number)]], Field(min_length=1)] = [0, 1]
+    results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$"), AfterValidator(_written_out)] = "results"
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole_number)]], Field(min_length=1)] = [0, 1]
     device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
     processes: Count = Field(
         1,
@@ -621,6 +721,8 @@ class Config(Settings):
             )
         for dataset in self.datasets:
             for method in self.methods:
+                if method.is_oracle:
+                    continue
                 try:
                     self.training(dataset, method.name)
                 except ValidationError as error:
@@ -659,7 +761,7 @@ class Config(Settings):
 
     def training(self, dataset: str, method: str) -> TrainingSettings:
         """The training settings of a method on a data set: the data set's, with the method's overrides."""
-        overrides = self.method(method).training.model_dump(exclude_none=True)
+        overrides = self.method(method).training.model_dump()
         return TrainingSettings.model_validate(self.settings[dataset].training.model_dump() | overrides)
 
 
@@ -688,20 +790,11 @@ def _explain(error: Any) -> str:
 
 def load(*files: str) -> Config:
     """Read YAML files, later ones laid over earlier ones (mappings merge, everything else is replaced)."""
-    import yaml
+    from fmbench.yamlfile import read
 
     merged: dict[str, Any] = {}
     for file in files:
-        try:
-            with open(file, encoding="utf-8") as stream:
-                values = yaml.safe_load(stream) or {}
-        except FileNotFoundError:
-            raise ConfigError(f"there is no config file {file}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not valid YAML: {error}") from None
-        if not isinstance(values, dict):
-            raise ConfigError(f"{file} must hold a mapping, not a {type(values).__name__}")
-        _lay_over(merged, values)
+        _lay_over(merged, read(file))
     return parse(merged)
 
 

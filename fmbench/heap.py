@@ -5,8 +5,8 @@ import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 MAPPED_FROM = 32 * 2**20
-"""Bytes from which a block is mapped by itself, and so given back as soon as it is freed. It is what glibc raises its own threshold
-to in time, and the most that older ones take; larger blocks among small ones would leave holes without bound."""
+"""Bytes from which a block is mapped by itself, and so given back as soon as it is freed. It is what glibc raises its own
+threshold to in time, and the most that older ones take; larger blocks among small ones would leave holes without bound."""
 KEPT = 2**30
 """Bytes of freed memory at the heap's end that the process keeps."""
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from fmbench.benchmark import FILE, codes, config_of, describe, parse_config, read_benchmark, splits
+from fmbench.benchmark import DRAWS, FILE, codes, config_of, describe, left_over, parse_config, read_benchmark, splits
 from fmbench.config import Config
 from fmbench.errors import DataError
 from fmbench.files import atomic, read_json, write_json
@@ -77,18 +77,18 @@ FIRST_SEED = ("states.parquet", "budget_previews.parquet")
 
 def members(results: Path) -> dict[str, Path | pa.Table]:
     """The files of a result set by their names in an archive; NLL over draws is joined if it lies in a file per model."""
-    config = config_of(results)
+    config, others = config_of(results), left_over(results)
     found: dict[str, Path | pa.Table] = {FILE: results / FILE}
     for pattern in ("*.parquet", "theory/*.parquet", "*.csv", "*.md", "*.tex", "data/*/manifest.json"):
         for path in sorted(results.glob(pattern)):
             name = path.relative_to(results).as_posix()
-            if _is_member(name) and (path.name != "manifest.json" or path.parent.name in config.datasets):
+            if name not in others and _is_member(name) and (path.name != "manifest.json" or path.parent.name in config.datasets):
                 found[name] = path
     if "records.parquet" not in found:
         raise DataError(f"{results} has no records.parquet, so there is nothing to share; run snakemake there first")
     draws = draws_files(results, config)
-    if draws and "draws.parquet" not in found:
-        found["draws.parquet"] = read_rows(draws)
+    if draws and DRAWS not in found:
+        found[DRAWS] = read_rows(draws)
     return dict(sorted(found.items()))
 
 
@@ -99,10 +99,9 @@ def _is_member(name: str) -> bool:
 
 def draws_files(results: Path, config: Config) -> list[Path]:
     """Where the rows of Table 4 are: joined, as in a set that was shared, or in a file for each model."""
-    joined = results / "draws.parquet"
-    if joined.exists():
+    spec, joined = table4(config), results / DRAWS
+    if joined.exists() and DRAWS not in left_over(results):
         return [joined]
-    spec = table4(config)
     models = [(d, m, s) for d in spec["datasets"] for m in spec["methods"] for s in spec["seeds"]]
     files = [results / model_folder("draws", *model) / "rows.parquet" for model in models]
     return [file for file in files if file.exists()]
@@ -330,7 +329,7 @@ def agreed(config: dict[str, Any]) -> dict[str, Any]:
             "t_min": resolved.t_min,
             "t_max": resolved.t_max,
             "oracle": resolved.oracle,
-            "training": {k: v for k, v in written["training"].items() if v is not None},
+            "training": written["training"],
         }
     return common
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,22 @@ from fmbench.files import read_json
 from fmbench.progress import Console
 from fmbench.tracking import OFF
 from fmbench.weights import problem
+from fmbench.yamlfile import read
+
+
+def check_files(files: Iterable[str | Path]) -> None:
+    """Refuse config files with what Snakemake does not see: a key that is there twice, or a number that YAML takes for another.
+
+    Raises:
+        WorkflowError: one of them has.
+    """
+    from snakemake.exceptions import WorkflowError
+
+    try:
+        for file in files:
+            read(str(file))
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def configure(values: Mapping[str, Any], sources: Path) -> Config:

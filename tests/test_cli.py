@@ -72,7 +72,7 @@ def test_a_spec_that_is_none(tmp_path, stage, text, fragments):
     [
         ("table1", "table4", ["--records", "r"]),
         ("table4", "tables", ["--rows", "r"]),
-        ("draws", "likelihood", ["--data", "d", "--model", "m"]),
+        ("draws", "likelihood", ["--data", "d", "--model", "m", "--cache", "c"]),
         ("theory", "check", ["--summary", "s"]),
         ("train", "oracles", ["--data", "d", "--checkpoints", "c"]),
     ],
@@ -175,6 +175,29 @@ def test_a_config_file_that_is_missing(name, tmp_path):
     more = ["check"] if name == "spec" else []
     said = command(name, *more, "--configfile", tmp_path / "nope.yaml")
     failed(said, 2, f"there is no config file {tmp_path / 'nope.yaml'}")
+
+
+@pytest.mark.parametrize(
+    ("data", "fragments"),
+    [
+        ({"source": "checkerboard", "parameters": {"tset": 100}}, ["unexpected keyword argument 'tset'; it takes train, test"]),
+        ({"source": "checkerboard", "parameters": {"test": -3}}, ["test: Input should be greater than or equal to 2, not -3"]),
+        ({"source": "folder", "parameters": {"size": 8}}, ["missing a required argument: 'path'; it takes path, size"]),
+        ("nosuch.mod:F", ["data set 'nosuch.mod:F' cannot be imported"]),
+        ({"source": "outsider:two_points", "parameters": {"m": 3}}, ["unexpected keyword argument 'm'; it takes n, support"]),
+    ],
+)
+def test_validate_looks_at_a_data_set_without_reading_it(tmp_path, monkeypatch, configfile, data, fragments):
+    monkeypatch.chdir(tmp_path)
+    values = json.loads(json.dumps(CONFIG | {"datasets": ["board"]}))
+    values["settings"]["board"]["data"] = data
+    configfile.write_text(yaml.safe_dump(values))
+    failed(command("validate", "--configfile", configfile), 2, "settings.board.data: ", *fragments)
+    assert not (tmp_path / "results" / "checked.json").exists()
+
+
+def test_a_folder_for_a_config_file(tmp_path):
+    failed(command("validate", "--configfile", tmp_path), 2, f"{tmp_path} is a folder, not a config file")
 
 
 def test_a_config_with_errors(configfile):

@@ -1,6 +1,8 @@
 import copy
 import dataclasses
+import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +18,7 @@ from fmbench.config import (
     OracleSettings,
     SolverSettings,
     SweepSettings,
+    TrainingOverrides,
     TrainingSettings,
     canonical,
     load,
@@ -34,6 +37,7 @@ from fmbench.solvers.ddim import ddim
 from fmbench.solvers.fixed import integrate
 from fmbench.solvers.grids import GRIDS, uniform_grid
 from fmbench.solvers.tableaux import FIXED
+from fmbench.yamlfile import read
 
 ROOT = Path(fmbench.__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -130,6 +134,14 @@ def test_later_files_are_laid_over_earlier_ones(tmp_path):
         ("seeds: [0", ["missing.yaml", "not valid YAML"]),
         ("- seeds", ["missing.yaml", "must hold a mapping, not a list"]),
         ("", ["datasets: this key is missing", "methods: this key is missing", "settings: this key is missing"]),
+        ("[]", ["missing.yaml", "must hold a mapping, not a list"]),
+        ("seeds: 2024-13-45", ["missing.yaml", "not valid YAML", "month must be in 1..12"]),
+        ("seeds: [0]\ndevice: cpu\nseeds: [1]", ["missing.yaml: ", "'seeds'", "twice, in line 1 and in line 3", "leave one"]),
+        ("tracking:\n  uri: a\n  'uri': b", ["missing.yaml: ", "'uri'", "twice, in line 2 and in line 3"]),
+        ("tracking: {uri: a, uri: b}", ["missing.yaml: ", "'uri'", "twice, in line 1 and in line 1"]),
+        ("device: cpu\nseeds: [010]", ["missing.yaml: 010 in line 2 is the number 8 to YAML", "write 8", "'010' in quotes"]),
+        ("seeds: [1:30]", ["missing.yaml: 1:30 in line 1 is the number 90 to YAML", "base 60", "write 90"]),
+        ("live_after: 1:30.5", ["missing.yaml: 1:30.5 in line 1 is the number 90.5 to YAML"]),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, text, fragments):
@@ -142,6 +154,20 @@ def test_a_file_that_is_no_config(tmp_path, text, fragments):
         assert fragment in str(caught.value)
 
 
+def test_a_folder_is_no_config_file(tmp_path):
+    with pytest.raises(ConfigError, match=f"{tmp_path} is a folder, not a config file; name a file in it"):
+        load(str(tmp_path))
+
+
+def test_a_key_may_stand_over_one_that_is_merged_into_its_mapping(tmp_path):
+    """YAML's own way to say a thing twice."""
+    path = tmp_path / "config.yaml"
+    own = "a: {deep: {more: &more {<<: &off {x: 1, v: 0, 'z': 0x10}, x: 2}}}\nb: {<<: *more, x: 3, w: 0}\n"
+    path.write_text(own)
+    off = {"x": 1, "v": 0, "z": 16}
+    assert read(str(path)) == {"a": {"deep": {"more": off | {"x": 2}}}, "b": off | {"x": 3, "w": 0}}
+
+
 def test_a_number_with_an_exponent_but_no_dot_is_a_string_in_yaml(tmp_path):
     """The trap itself: what the error explains is what YAML does."""
     path = tmp_path / "config.yaml"
@@ -150,6 +176,26 @@ def test_a_number_with_an_exponent_but_no_dot_is_a_string_in_yaml(tmp_path):
         load(str(path))
     path.write_text(path.read_text().replace("1e-4", "1.0e-4"))
     assert load(str(path)).settings["board"].training.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("1e-4", "1.0e-4"),
+        ("1.0e3", "1.0e+3"),
+        ("2E3", "2.0e+3"),
+        ("-.5e3", "-0.5e+3"),
+        ("7.e2", "7.e+2"),
+        ("+1e+1", "+1.0e+1"),
+    ],
+)
+@pytest.mark.parametrize("place", ["settings.digits.network.max_frequency", "methods.2.path.sigma_max"])
+def test_the_remedy_for_an_exponent_is_a_number_to_yaml(written, remedy, place):
+    """Of a setting and of an open parameter alike."""
+    assert isinstance(yaml.safe_load(written), str) and yaml.safe_load(remedy) == float(written)
+    message = complaint(changed(("methods.2.path", {"name": "ve"}), (place, written)))
+    assert f"{place}: the number '{written}' is written as a string: in YAML an exponent needs a dot" in message
+    assert f"write {remedy}" in message
 
 
 # Bad input: where it stands, what was found, what to do
@@ -230,11 +276,58 @@ def test_a_number_written_as_a_string(place):
         ("methods.2.path", {"name": "ot", "sigma_min": "1e-4"}),
         ("methods.2.time", {"name": "logit_normal", "std": "1e-1"}),
         ("settings.board.data", {"source": "checkerboard", "parameters": {"train": "1e4"}}),
+        ("methods.2.path", {"name": "ve", "sigmas": [{"max": "1.0e2"}]}),
     ],
 )
 def test_a_parameter_written_as_a_string(place, value):
     """The parameters of a part are open to any name, but a number is a number."""
     assert "is written as a string" in complaint(changed((place, value)))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1e3", "the number '1e3' is written as a string, and must be a whole one: write 1000"),
+        ("10", "the number '10' is written as a string, and must be a whole one: write 10"),
+        (1e3, "the number 1000.0 is written as a decimal, and must be a whole one: write 1000"),
+    ],
+)
+@pytest.mark.parametrize("place", ["settings.board.training.iterations", "settings.board.evaluation.sample.n", "seeds.1"])
+def test_a_whole_number_written_otherwise(place, value, message):
+    found = complaint(changed((place, value)))
+    assert f"{place}: {message}" in found and "1.0e" not in found
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (date(2024, 1, 2), "2024-01-02 is a date, and a parameter is text, a number"),
+        ([{"since": date(2024, 1, 2)}], "put it in quotes if it is text"),
+        ({"of": {1: "a"}}, "the key 1 is not text; put it in quotes"),
+        (float("inf"), "inf is not a finite number"),
+        ({"a"}, "is a set, and a parameter is"),
+    ],
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "methods.2.path.own",
+        "methods.2.time.own",
+        "settings.board.data.parameters.own",
+        "settings.board.network.parameters.own",
+        "settings.digits.evaluation.features.options.own",
+    ],
+)
+def test_a_parameter_is_of_a_type_of_json(place, value, message):
+    parts = [("methods.2.path", {"name": "ve"}), ("methods.2.time", {"name": "uniform"})]
+    more = [
+        ("settings.board.network", {"kind": "outsider:Lines"}),
+        ("settings.digits.evaluation.features.extractor", "outsider:E"),
+    ]
+    found = complaint(changed(*parts, *more, (place, value)))
+    assert f"{place}: " in found and message in found
+    plain = {"text": "2024-01-02", "list": [1, 0.5, True, None, {"deep": []}]}
+    canonical(parse(changed(*parts, *more, (place, plain))).model_dump())
 
 
 @pytest.mark.parametrize("nfe", [10, 6, 2, 1])
@@ -298,10 +391,12 @@ def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid)
         ({"grid": "karras"}, ["sweep.solvers.0.name: this key is missing"]),
         ({"name": "heun3"}, ["heun3 costs 3 evaluations a step and cannot spend exactly 4"]),
         ("euler/karras", ["unknown solver 'euler/karras'", "known: euler"]),
+        ("outsider:Solver", ["sweep.solvers.0.name: unknown solver 'outsider:Solver'; known: euler"]),
     ],
 )
 def test_a_solver_of_a_sweep_that_cannot_be(solver, fragments):
     message = complaint(changed(("settings.board.evaluation.sweep.solvers", [solver])))
+    assert "dotted" not in message  # nobody's own are taken
     for fragment in fragments:
         assert fragment in message
 
@@ -338,7 +433,10 @@ def test_how_probes_are_applied_is_one_of_two_ways():
 
 def test_a_reference_that_cannot_be_spent():
     message = complaint(changed(("settings.board.evaluation.sweep", {"reference_solver": "rk4", "reference_nfe": 1001})))
-    assert "rk4 costs 4 evaluations a step and cannot spend exactly 1001" in message
+    assert "rk4 costs 4 evaluations a step and cannot spend exactly 1001; make reference_nfe a multiple of 4" in message
+    assert "solvers: [" not in message
+    message = complaint(changed(("settings.board.evaluation.sweep.reference_solver", "outsider:Solver")))
+    assert "sweep.reference_solver: unknown solver 'outsider:Solver'; known: euler" in message and "dotted" not in message
 
 
 @pytest.mark.parametrize(
@@ -408,6 +506,31 @@ def test_a_method_of_the_paper_may_train_differently():
     assert specs.overridden(config) == {"ddpm": {"learning_rate": 0.5}}
 
 
+def test_a_method_may_train_without_what_the_data_set_clips():
+    """null is what the paper has, where the data set has something else; and results written down say so."""
+    clipped = ("settings.board.training.clip_norm", 1.0)
+    config = parse(changed(clipped, ("methods.2.training", {"clip_norm": None})))
+    for found in (config, parse(json.loads(canonical(specs.describe(config))))):
+        assert [found.training("board", m).clip_norm for m in ("ddpm", "mine")] == [1.0, None]
+        assert specs.overridden(found) == {"mine": {"clip_norm": None}}
+    assert specs.train(config, "board", "mine", 0) != specs.train(parse(changed(clipped)), "board", "mine", 0)
+
+
+@pytest.mark.parametrize("key", sorted(set(TrainingOverrides.model_fields) - {"clip_norm"}))
+def test_null_is_no_override(key):
+    message = complaint(changed(("methods.2.training", {key: None})))
+    assert f"methods.2.training.{key}: null sets nothing; give a value, or leave the key out for the data set's own" in message
+
+
+def test_nulls_of_older_results_override_nothing():
+    """They had every key."""
+    older = dict.fromkeys(["accumulation", "batch_size", "clip_norm", "ema_decay", "learning_rate", "precision", "schedule"])
+    older |= {"warmup_iterations": None, "iterations": 50}
+    config = parse(changed(("settings.board.training.clip_norm", 1.0), ("methods.2.training", older)))
+    assert specs.overridden(config) == {"mine": {"iterations": 50}}
+    assert config.training("board", "mine").clip_norm == 1.0
+
+
 @pytest.mark.parametrize("given", [{"prediction": "v"}, {"path": "ot"}, {"weighting": "uniform"}])
 def test_a_method_of_ones_own_needs_path_and_prediction(given):
     message = complaint(changed(("methods.2", {"name": "mine", **given})))
@@ -446,7 +569,9 @@ def test_an_oracle_that_cannot_be(oracle, place, fragment):
         {"name": "oracle_vp"},
     ],
 )
-@pytest.mark.parametrize("more", [{"learning_rate": 0.5}, {"iterations": 7}, "prediction", "weighting", "time"])
+@pytest.mark.parametrize(
+    "more", [{"learning_rate": 0.5}, {"iterations": 7}, {"clip_norm": None}, "prediction", "weighting", "time"]
+)
 def test_what_only_a_training_has_is_refused_of_an_oracle(entry, more):
     """It would change nothing, and whoever wrote it thinks it does."""
     given = {"training": more} if isinstance(more, dict) else {more: {"prediction": "velocity"}.get(more, "uniform")}
@@ -544,6 +669,68 @@ def test_a_missing_network_kind_says_so_alone():
     message = complaint(changed(("settings.board.network", {"width": 8})))
     assert "settings.board.network" in message and "kind" in message and "mlp" in message
     assert "width: unknown key" not in message
+
+
+@pytest.mark.parametrize(
+    ("network", "takes", "strange"),
+    [
+        ({"kind": "mlp"}, "mlp takes kind, width, depth", "channels, dropout"),
+        ({"kind": "mynet:Net", "parameters": {"width": 8}}, "mynet:Net takes kind, parameters", "channels, dropout"),
+    ],
+)
+def test_a_network_laid_over_one_of_another_kind(tmp_path, network, takes, strange):
+    """One line, that says where the keys may be from."""
+    files = [tmp_path / "default.yaml", tmp_path / "mine.yaml"]
+    files[0].write_text(yaml.safe_dump(changed(("settings.digits.network.dropout", 0.5))))
+    files[1].write_text(yaml.safe_dump({"settings": {"digits": {"network": network}}}))
+    with pytest.raises(ConfigError) as caught:
+        load(*map(str, files))
+    _, line = str(caught.value).splitlines()
+    assert f"settings.digits.network: a network of kind {takes}" in line and f", and not {strange}. If these" in line
+    assert "files are laid over each other key by key, so its keys stay; give your data set a name" in line
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"kind": "mynet:Net", "parametres": {}}, "network.parametres: unknown key"),
+        ({"kind": "mynet:Net", "parameters": 3}, "network.parameters: "),
+    ],
+)
+def test_a_network_of_ones_own_is_held_to_what_such_a_network_takes(network, message):
+    found = complaint(changed(("settings.board.network", network)))
+    assert f"settings.board.{message}" in found and len(found.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("extractor", "options", "message"),
+    [
+        ("inception", {"weights": 3}, "options.weights must be the path of a file, as text, not 3"),
+        ("efficientnet_lite0", {"size": "64"}, "options.size must be a whole number of pixels, 1 or more, not '64'"),
+        ("efficientnet_lite0", {"size": 0}, "options.size must be a whole number of pixels, 1 or more, not 0"),
+    ],
+)
+def test_options_of_an_extractor_that_cannot_be(extractor, options, message):
+    part = {"extractor": extractor, "options": options}
+    for place, value in (("", part), (".also.0", {"also": [part]})):
+        assert f"features{place}: {message}" in complaint(changed(("settings.digits.evaluation.features", value)))
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("~/x", "write the path out, such as /home/me/x"),
+        ("$HOME/x", "write the path out, such as /home/me/x"),
+        ("of/$NO_SUCH_VARIABLE", "write the path out"),
+        (" ", "has a line break, or spaces at an end; write a path without them"),
+        ("results\n", "has a line break, or spaces at an end; write a path without them"),
+        ("re\nsults", "has a line break, or spaces at an end; write a path without them"),
+    ],
+)
+def test_a_results_folder_that_nobody_means(monkeypatch, path, remedy):
+    monkeypatch.setenv("HOME", "/home/me")
+    message = complaint(changed(("results_dir", path)))
+    assert f"results_dir: {path!r} " in message and message.endswith(remedy)
 
 
 def test_every_mistake_is_reported_at_once():
@@ -920,6 +1107,15 @@ def test_the_batch_is_shared_by_processes_and_micro_batches():
     message = complaint(changed(*shared, ("methods.2.training", {"accumulation": 12})))
     assert "training of mine on board: batch_size (24) must be a multiple of processes x accumulation (4 x 12)" in message
     assert parse(changed(*shared, ("settings.board.training.accumulation", 3))).processes == 4
+
+
+@pytest.mark.parametrize("entry", ["oracle_ot", {"name": "far", "use": "oracle_vp"}, {"name": "own", "path": "ve", "oracle": {}}])
+def test_what_no_training_could_be_run_with_stops_no_oracle(entry):
+    training = ("settings.board.training", {"precision": "tf32", "flips": True})
+    impossible = [("processes", 3), ("datasets", ["board"]), training]
+    assert parse(changed(*impossible, ("methods", [entry]))).processes == 3
+    message = complaint(changed(*impossible, ("methods", [entry, "ddpm"])))
+    assert "training of ddpm on board: batch_size (256) must be a multiple of processes" in message
 
 
 def test_a_gpu_has_tf32_and_images_have_flips():

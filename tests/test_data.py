@@ -139,10 +139,10 @@ def test_the_split_of_the_digits_is_fixed(eights):
     assert len(smaller.train) == 1697
 
 
-@pytest.mark.parametrize("test", [0, -1, 1797, 5000])
-def test_digits_leave_something_on_each_side(test):
-    with pytest.raises(ValueError, match=f"test must be between 1 and 1796, not {test}"):
-        digits(test)
+@pytest.mark.parametrize(("test", "bound"), [(0, "greater than or equal to 2"), (-1, "greater"), (1796, "less"), (5000, "1795")])
+def test_digits_leave_something_on_each_side(test, bound):
+    with pytest.raises(ValueError, match=rf"data source 'digits': test: .*{bound}.*, not {test}"):
+        make("digits", {"test": test})
 
 
 # Sources by name

@@ -32,7 +32,7 @@ from fmbench.data.arrays import array
 from fmbench.data.images import Item, Recipe, decode, decoded
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.raw import RawData, Stream
-from fmbench.data.sources import SOURCES, make
+from fmbench.data.sources import SOURCES, bound, make
 from fmbench.data.writer import Histogram, Moments, write
 from fmbench.errors import DataError, LockedError
 from fmbench.files import sha256
@@ -127,7 +127,7 @@ def test_shapes_of_the_curves():
 
 @pytest.mark.parametrize(("name", "noise"), [("rings", 0.0), ("two_moons", -1.0), ("spirals", 1e-3), ("eight_gaussians", 2.0)])
 def test_a_noise_without_a_density(name, noise):
-    with pytest.raises(ValueError, match=rf"{name}: noise must be between 0.01 and 1"):
+    with pytest.raises(ValueError, match=rf"'{name}': noise: Input should be .* than or equal to (0\.01|1), not {noise}"):
         make(name, {"noise": noise})
 
 
@@ -138,18 +138,34 @@ def test_a_noise_without_a_density(name, noise):
     ("source", "parameters", "said"),
     [
         ("fashion_mnist", {"pad": "32"}, "pad: Input should be a valid integer, not '32'"),
-        ("fashion_mnist", {"pad": 27}, "pad must be between 28"),
+        ("fashion_mnist", {"pad": 27}, "pad: .*greater than or equal to 28, not 27"),
         ("folder", {"path": "x", "size": 0, "test_share": 0.5}, None),
         ("folder", {"path": "x", "resize": "nearest"}, "resize: Input should be 'area' or 'antialias'"),
         ("imagenet_downsampled", {"size": 32}, "does not take the parameters"),
         ("imagenet_downsampled", {"variant": "new"}, "variant: Input should be 'chrabaszcz2017' or 'antialiased'"),
         ("array", {"path": "x", "layout": "WHC"}, "layout: Input should be"),
-        ("pinwheel", {"blades": 0}, "blades must be between"),
+        ("imagenet_downsampled", {"variant": "antialiased", "size": 48}, "size: Input should be 32 or 64, not 48"),
+        ("pinwheel", {"blades": 0}, "blades: .*greater than or equal to 1, not 0"),
+        ("folder", {"path": "x", "test_share": 1.0}, "test_share.*less than 1, not 1.0"),
+        *((name, {split: 1}, f"{split}: .* 2, not 1") for name in names.POINT_SETS for split in ("train", "test")),
+        ("rings", {"tset": 100}, "unexpected keyword argument 'tset'; it takes train, test, noise"),
+        ("outsider:two_points", {"m": 3}, "unexpected keyword argument 'm'; it takes n, support"),
+        ("outsider:not_a_data_set", {"m": 3}, "it takes none"),
+        ("math:pi", {}, "'math:pi' is a float, not a function that returns a RawData"),
     ],
 )
 def test_parameters_that_a_source_does_not_take(source, parameters, said):
     with pytest.raises((ValueError, DataError), match=said):
         make(source, parameters)
+    if said is not None:  # and that is known without any data
+        with pytest.raises(ValueError, match=said):
+            bound(source, parameters)
+
+
+def test_parameters_are_bound_without_reading_data(tmp_path):
+    for source in ("folder", "array", "hf_parquet", "outsider:not_a_data_set"):
+        bound(source, {} if ":" in source else {"path": str(tmp_path / "nowhere")})
+    assert bound("rings", {"train": 3, "test": 2, "noise": 1})().train.shape == (3, 2)
 
 
 @pytest.mark.parametrize(

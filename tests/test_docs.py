@@ -4,6 +4,7 @@ Commands stand in fenced blocks marked ``sh``. One of fmbench is run as it stand
 snakemake is planned, not done; one of make is printed.
 """
 
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from fmbench.records import read_rows
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,7 +72,8 @@ def test_there_are_commands_in_the_documents():
 @pytest.mark.workflow
 @pytest.mark.parametrize("command", [c for c in ALL if c.startswith("fmbench ")])
 def test_a_command_of_fmbench_runs(place, command):
-    done = run([sys.executable, "-m", *shlex.split(command)], place)
+    program, *arguments = shlex.split(command)
+    done = run([str(Path(sys.executable).parent / program), *arguments], place)
     accepted = {0, 3} if command.startswith("fmbench doctor") else {0}  # what a preset lacks here is no error of the document
     assert done.returncode in accepted, done.stdout + done.stderr
 
@@ -95,6 +99,41 @@ def test_a_command_of_make_is_a_target(place, command):
 @pytest.mark.parametrize(("document", "text"), blocks("python"))
 def test_a_piece_of_python_runs(document, text):
     exec(compile(text, document, "exec"), {})
+
+
+def test_the_parts_of_ones_own_are_taken_as_the_document_has_them(tmp_path):
+    """The module and the config of docs/extending.md, beside each other in the working folder; and what they make."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    (module,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (laid_over,) = (b for b in re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if "datasets" in b)
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "my_module.py").write_text(module)
+    (tmp_path / "mine.yaml").write_text(laid_over)
+
+    def fmbench(*arguments: str) -> str:
+        program = Path(sys.executable).parent / "fmbench"
+        files = ["--configfile", str(ROOT / "config.yaml"), "--configfile", "mine.yaml"]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        done = subprocess.run(
+            [program, *arguments, *(files if arguments[0] in ("validate", "spec") else [])],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "ok: fm_ot, mine, quadratic, steep on line, digits" in fmbench("validate")
+    spec = {
+        name: fmbench("spec", *name.split()) for name in ("prepare line", "prepare digits", "features digits", "train line mine")
+    }
+    for name in ("line", "digits"):
+        fmbench("prepare", "--spec", spec[f"prepare {name}"], "--out", f"data/{name}")
+    fmbench("features", "--spec", spec["features digits"], "--data", "data/digits", "--out", "features")
+    assert "brightness(6 rows)" in {row["features"] for row in read_rows([tmp_path / "features" / "rows.parquet"]).to_pylist()}
+    short = json.loads(spec["train line mine"])
+    short["training"] |= {"iterations": 20, "warmup_iterations": 5}
+    folders = ["--data", "data/line", "--out", "model", "--checkpoints", "kept"]
+    fmbench("train", "--spec", json.dumps(short), *folders, "--tracking-uri", "off")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["step"] == 20
 
 
 def test_links_between_documents_lead_somewhere():

@@ -13,7 +13,7 @@ ROOT = Path(fmbench.__file__).parent
 FLOORS = [
     {"rng", "broadcast", "errors", "names", "plugins"},
     {"paths", "prediction", "solvers", "fields"},
-    {"objectives", "methods", "likelihood", "oracle", "weighting", "networks", "metrics"},
+    {"objectives", "methods", "likelihood", "oracle", "weighting", "networks", "metrics", "counting"},
     {
         "config",
         "specs",
@@ -21,6 +21,7 @@ FLOORS = [
         "share",
         "data",
         "files",
+        "yamlfile",
         "cache",
         "checkpoint",
         "records",

@@ -25,7 +25,7 @@ from sets import config, make, number
 
 from fmbench import names, specs
 from fmbench.benchmark import FILE, codes, config_of, read_benchmark, splits
-from fmbench.config import parse, settings_hash
+from fmbench.config import TrainingOverrides, parse, settings_hash
 from fmbench.errors import DataError
 from fmbench.files import read_json, sha256, write_json
 from fmbench.records import Row, read_rows, read_table, write_rows, write_table
@@ -427,6 +427,17 @@ def test_a_description_whose_method_is_not_written_out_is_refused(whole, archive
     assert not (tmp_path / "out" / "table1.csv").exists() or a == whole
 
 
+def test_results_described_with_every_override_are_read_as_they_were_meant(whole, tmp_path):
+    """As older ones are: null for what a method did not override. They agree with what is written now."""
+    shutil.copytree(whole, tmp_path / "older")
+    values = read_json(whole / FILE)
+    for method in values["config"]["methods"]:
+        method["training"] = dict.fromkeys(TrainingOverrides.model_fields)
+    write_json(tmp_path / "older" / FILE, values | {"hash": settings_hash(values["config"])})
+    assert config_of(tmp_path / "older") == config_of(whole)
+    merge([read("A", whole), read("B", tmp_path / "older")], tmp_path / "merged")
+
+
 def test_a_description_without_a_config_is_refused(whole, tmp_path):
     write_json(tmp_path / FILE, read_json(whole / FILE) | {"config": ["x"], "hash": settings_hash(["x"])})
     with pytest.raises(DataError, match="has a config that is none"):
@@ -590,6 +601,10 @@ def refused(a: Path, b: Path, tmp_path: Path, *allow: str) -> str:
         (
             {"methods": [{"name": "ddpm", "training": {"learning_rate": 0.5}}]},
             "methods.ddpm.training.learning_rate: (not set) in A, 0.5 in B",
+        ),
+        (
+            {"methods": [{"name": "ddpm", "training": {"clip_norm": None}}]},
+            "methods.ddpm.training.clip_norm: (not set) in A, null in B",
         ),
     ],
 )

@@ -999,7 +999,7 @@ def test_a_low_dimension_has_the_exact_divergence_in_place_of_averaged_probes(be
 
 
 def test_a_draw_is_solved_once(bench, tmp_path):
-    """Killed or asked for more, the stage goes on with what it has; an entry that is damaged, or of other settings, is not used."""
+    """Killed or asked for more, the stage goes on with what it has; a damaged entry, or one of other settings, is not used."""
     out, cache = tmp_path / "draws", tmp_path / "cache"
 
     def said(**settings: Any) -> str:
@@ -1403,6 +1403,24 @@ def test_three_levels_on_images_of_6_by_6(tmp_path):
     command("prepare", "--spec", canonical(specs.prepare(config, "tall")), "--out", tmp_path / "tall")
     with pytest.raises(ConfigError, match=r"settings\.tall\.network: 3 levels halve .* divisible by 4, not 6 x 6"):
         check.run(specs.check(config), {"tall": tmp_path / "tall"}, tmp_path / "checked.json", Console("check", "none"))
+
+
+def test_dotted_names_are_looked_up_before_the_shape_of_samples_is_known(tmp_path, capsys):
+    """And what is not tried yet is said."""
+
+    def check_of(**changes: Any) -> None:
+        config = parse(VALUES | {"settings": settings_with("tall", **changes), "datasets": ["tall"]})
+        check.run(specs.check(config), {"tall": tmp_path / "nowhere"}, tmp_path / "checked.json", Console("check", "lines"))
+
+    source = {"source": "outsider:tall_images"}
+    check_of(data=source, network={"kind": "outsider:Lines"})
+    assert "settings.tall.network is tried once its data are prepared" in capsys.readouterr().err
+    features = {"extractor": "classifier", "also": [{"extractor": "outsider:NO_FACTORY"}]}
+    with pytest.raises(ConfigError) as caught:
+        check_of(data={"source": "outsider:nothing"}, network={"kind": "outsider:NoNet"}, evaluation={"features": features})
+    for line in ("tall.data: data set 'outsider:nothing'", "tall.network: network 'outsider:NoNet'"):
+        assert f"settings.{line} cannot be imported" in str(caught.value)
+    assert "settings.tall.evaluation.features: extractor 'outsider:NO_FACTORY'" in str(caught.value)
 
 
 def test_a_network_whose_output_would_broadcast(bench, tmp_path):

@@ -330,6 +330,18 @@ def test_a_wrong_config_stops_the_run_at_once_with_the_remedy(tmp_path, changes,
     assert not (project.folder / "results").exists()
 
 
+@pytest.mark.parametrize("file", ["config.yaml", "preset.yaml"])
+def test_a_key_that_is_in_a_file_twice_stops_the_run(tmp_path, file):
+    """Snakemake itself would take the last one."""
+    project = Project(tmp_path / "twice")
+    (project.folder / "preset.yaml").write_text("seeds: [1]\n")
+    with open(project.folder / file, "a") as stream:
+        stream.write("seeds: [7]\n")
+    output = project.run("--dry-run", "results/table1.csv", "--configfile", "preset.yaml", ok=False)
+    assert re.search(rf"{file}: the key 'seeds' is there twice, in line \d+ and in line \d+", output)
+    assert "Traceback" not in output
+
+
 def test_an_impossible_combination_is_an_error_before_any_training(tmp_path):
     project = Project(tmp_path / "impossible")
     project.configure(methods=["fm_ot", {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}])

@@ -4,6 +4,9 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from fmbench.data.images import Item, Recipe, Resize, decoded, image_size
 from fmbench.data.raw import Piece, RawData, Stream
@@ -90,7 +93,11 @@ def stream(root: Path, files: Sequence[Found], recipe: Recipe, labels: dict[str,
 
 
 def folder(
-    path: str, size: int | None = None, channels: int = 3, resize: Resize = "area", test_share: float | None = None
+    path: str,
+    size: int | None = None,
+    channels: int = 3,
+    resize: Resize = "area",
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None,
 ) -> RawData:
     """Any folder of images. Its sub-folders are the classes, if it has any.
 
@@ -114,8 +121,6 @@ def folder(
         roots = (root / "train", root / test_name)
         splits = [listing(r) for r in roots]
     else:
-        if not 0 < test_share < 1:
-            raise ValueError(f"test_share must be between 0 and 1, not {test_share}")
         roots, files = (root, root), listing(root)
         splits = [[f for f in files if in_test(f[0], test_share) == test] for test in (False, True)]
     for name, place, files in zip(("train", "test"), roots, splits, strict=True):

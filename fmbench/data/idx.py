@@ -5,9 +5,11 @@ import hashlib
 import math
 import zlib
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from fmbench.data.download import Remote, cache, fetch, folder
 from fmbench.data.raw import RawData
@@ -66,7 +68,9 @@ def read_idx(path: Path, dimensions: int, sha256: str | None = None, where: str 
     return np.frombuffer(data, np.uint8, size, start).reshape(shape)
 
 
-def fashion_mnist(path: str | None = None, pad: int = 28, download: bool | None = None) -> RawData:
+def fashion_mnist(
+    path: str | None = None, pad: Annotated[int, Field(ge=28, le=256)] = 28, download: bool | None = None
+) -> RawData:
     """Fashion-MNIST: 60,000 train and 10,000 test images of 28 x 28, one channel, ten classes.
 
     Args:
@@ -77,8 +81,6 @@ def fashion_mnist(path: str | None = None, pad: int = 28, download: bool | None 
     Raises:
         DataError: a file is missing or not the original.
     """
-    if not 28 <= pad <= 256:
-        raise ValueError(f"pad must be between 28 and 256, not {pad}")
     known = [name + end for name in FILES for end in ("", ".gz")]
     found = None
     if path is not None or not download:

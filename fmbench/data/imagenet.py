@@ -23,7 +23,9 @@ VARIANTS = {
 """Releases of the downsampled ImageNet. They have the same files and give other likelihoods; no file says which it is."""
 
 
-def imagenet_downsampled(variant: Literal["chrabaszcz2017", "antialiased"], size: int = 32, path: str | None = None) -> RawData:
+def imagenet_downsampled(
+    variant: Literal["chrabaszcz2017", "antialiased"], size: Literal[32, 64] = 32, path: str | None = None
+) -> RawData:
     """Downsampled ImageNet, 1,281,167 train and 50,000 validation images, three channels, 1000 classes.
 
     Args:
@@ -34,10 +36,6 @@ def imagenet_downsampled(variant: Literal["chrabaszcz2017", "antialiased"], size
     Raises:
         DataError: a batch is missing, truncated or of another shape; or the number of images is not ImageNet's.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be {' or '.join(VARIANTS)}, not {variant!r}")
-    if size not in (32, 64):
-        raise ValueError(f"size must be 32 or 64, not {size}")
     place = cache(f"imagenet{size}") if path is None else Path(path).expanduser()
     batches = [place / f"train_data_batch_{i}.npz" for i in range(1, 11)]
     missing = [file.name for file in (*batches, place / "val_data.npz") if not file.exists()]

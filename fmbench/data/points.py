@@ -7,17 +7,21 @@ its own name, train and test apart.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from fmbench.data.raw import RawData
+from fmbench.data.raw import RawData, Samples
 from fmbench.rng import named_seed
 
 SCALE = 2.0
+Noise = Annotated[float, Field(ge=0.01, le=1)]
+"""Less, and the nodes of a curve are too far apart for it; more, and no curve is left."""
 
 
-def checkerboard(train: int = 200_000, test: int = 4_000) -> RawData:
+def checkerboard(train: Samples = 200_000, test: Samples = 4_000) -> RawData:
     """Uniform on the eight filled unit squares of a 4 x 4 board on [-2, 2]^2; the network sees it on [-4, 4]^2."""
 
     def draw(n: int, name: str) -> NDArray:
@@ -117,13 +121,7 @@ CURVES: dict[str, tuple[Callable[[NDArray], NDArray], int]] = {
 
 
 def noisy_curve(name: str, noise: float) -> NoisyCurve:
-    """The density of one of :data:`CURVES`.
-
-    Raises:
-        ValueError: a noise that the nodes are too far apart for, or so large that no curve is left.
-    """
-    if not 0.01 <= noise <= 1:
-        raise ValueError(f"{name}: noise must be between 0.01 and 1, not {noise}")
+    """The density of one of :data:`CURVES`, for a :data:`Noise`."""
     curve, nodes = CURVES[name]
     return NoisyCurve(curve((np.arange(nodes) + 0.5) / nodes), noise)
 
@@ -144,22 +142,22 @@ def _noisy(name: str, description: str, train: int, test: int, noise: float) -> 
     )
 
 
-def eight_gaussians(train: int = 200_000, test: int = 4_000, noise: float = 0.15) -> RawData:
+def eight_gaussians(train: Samples = 200_000, test: Samples = 4_000, noise: Noise = 0.15) -> RawData:
     """Eight Gaussians of standard deviation ``noise``, evenly on a circle of radius 3/2."""
     return _noisy("eight_gaussians", "eight points on a circle of radius 3/2", train, test, noise)
 
 
-def two_moons(train: int = 200_000, test: int = 4_000, noise: float = 0.1) -> RawData:
+def two_moons(train: Samples = 200_000, test: Samples = 4_000, noise: Noise = 0.1) -> RawData:
     """Two interleaved half circles of radius 1.4, centred, with Gaussian noise."""
     return _noisy("two_moons", "two interleaved half circles of radius 1.4", train, test, noise)
 
 
-def spirals(train: int = 200_000, test: int = 4_000, noise: float = 0.06) -> RawData:
+def spirals(train: Samples = 200_000, test: Samples = 4_000, noise: Noise = 0.06) -> RawData:
     """Two spiral arms of one and a half turns out to radius 2, with Gaussian noise."""
     return _noisy("spirals", "two spiral arms of one and a half turns, of radius 2", train, test, noise)
 
 
-def rings(train: int = 200_000, test: int = 4_000, noise: float = 0.06) -> RawData:
+def rings(train: Samples = 200_000, test: Samples = 4_000, noise: Noise = 0.06) -> RawData:
     """Four circles of radius 1/2 to 2, as many points on each, with Gaussian noise."""
     return _noisy("rings", "four circles of radius 1/2, 1, 3/2, 2", train, test, noise)
 
@@ -210,10 +208,10 @@ class Pinwheel:
         return _entropy(np.exp(self._straight(np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2))), step)
 
 
-def pinwheel(train: int = 200_000, test: int = 4_000, blades: int = 5, twist: float = 1.0) -> RawData:
+def pinwheel(
+    train: Samples = 200_000, test: Samples = 4_000, blades: Annotated[int, Field(ge=1, le=32)] = 5, twist: float = 1.0
+) -> RawData:
     """Gaussian blades on turning spokes; see :class:`Pinwheel`, whose twist keeps areas."""
-    if not 1 <= blades <= 32:
-        raise ValueError(f"pinwheel: blades must be between 1 and 32, not {blades}")
     density = Pinwheel(blades, twist)
     return RawData(
         train=density.draw(train, "train").astype(np.float32),

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from numpy.typing import NDArray
+from pydantic import Field
 
+Samples = Annotated[int, Field(ge=2)]
+"""A source's parameter that says how many samples a split has."""
 Piece = tuple[NDArray, NDArray | None]
 """Some samples of a split, in order, and their labels, where there are any."""
 

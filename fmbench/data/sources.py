@@ -1,11 +1,12 @@
 """Where data sets come from. A source is a function of its parameters that returns :class:`~fmbench.data.raw.RawData`."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ConfigDict, ValidationError, validate_call
+from pydantic import ConfigDict, Field, ValidationError, validate_call
 
 from fmbench.data.arrays import array
 from fmbench.data.cifar import cifar10
@@ -19,14 +20,12 @@ from fmbench.plugins import resolve
 from fmbench.rng import named_seed
 
 
-def digits(test: int = 360) -> RawData:
+def digits(test: Annotated[int, Field(ge=2, le=1795)] = 360) -> RawData:
     """scikit-learn's 1797 handwritten digits of 8 x 8 pixels and 17 levels; a fixed random split."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = bunch.images.astype(np.uint8)[:, None]
-    if not 0 < test < len(images):
-        raise ValueError(f"digits has {len(images)} images; test must be between 1 and {len(images) - 1}, not {test}")
     order = np.random.default_rng(named_seed(0, "digits/split")).permutation(len(images))
     first, rest = order[:test], order[test:]
     return RawData(
@@ -57,6 +56,38 @@ SOURCES: dict[str, Callable[..., RawData]] = {
 }
 
 
+def bound(source: str, parameters: dict[str, Any]) -> Callable[[], RawData]:
+    """What makes the data of ``source``, its parameters checked as far as they can be without reading any data.
+
+    Raises:
+        ValueError: an unknown source, or a parameter it does not take.
+    """
+    factory = resolve(SOURCES, "data set", source)
+    if not callable(factory):
+        raise ValueError(f"data source {source!r} is a {type(factory).__name__}, not a function that returns a RawData")
+    signature = inspect.signature(factory)
+    try:
+        # Bound first: a TypeError from inside a source is a mistake of its own, not of the parameters.
+        signature.bind(**parameters)
+    except TypeError as error:
+        raise ValueError(
+            f"data source {source!r} does not take the parameters {parameters}: {error}; "
+            f"it takes {', '.join(signature.parameters) or 'none'}"
+        ) from None
+
+    @functools.wraps(factory)
+    def later(**values: Any) -> Callable[[], RawData]:
+        return functools.partial(factory, **values)
+
+    if source in SOURCES:  # whose annotations are known to say what they take
+        later = validate_call(config=ConfigDict(strict=True))(later)
+    try:
+        return later(**parameters)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
+        raise ValueError(f"data source {source!r}: {wrong}") from None
+
+
 def make(source: str, parameters: dict[str, Any]) -> RawData:
     """The data of ``source``.
 
@@ -64,19 +95,7 @@ def make(source: str, parameters: dict[str, Any]) -> RawData:
         ValueError: an unknown source or a parameter it does not take.
         DataError: its files are missing or not what they should be.
     """
-    factory = resolve(SOURCES, "data set", source)
-    try:
-        # Bound first: a TypeError from inside a source is a mistake of its own, not of the parameters.
-        inspect.signature(factory).bind(**parameters)
-    except TypeError as error:
-        raise ValueError(f"data source {source!r} does not take the parameters {parameters}: {error}") from None
-    if source in SOURCES:  # whose annotations are known to say what they take
-        factory = validate_call(config=ConfigDict(strict=True))(factory)
-    try:
-        raw = factory(**parameters)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
-        raise ValueError(f"data source {source!r}: {wrong}") from None
+    raw = bound(source, parameters)()
     if not isinstance(raw, RawData):
         raise ValueError(f"data source {source!r} must return a RawData, not a {type(raw).__name__}")
     return raw

@@ -48,8 +48,8 @@ class GroupNorm(nn.GroupNorm):
     puts them together to those of a group after; what is left is a scale and a shift of each channel, which fuse with what stands
     around.
 
-    torch's own on channels that lie last takes the variance as a difference of moments, so in training it loses digits where a mean is
-    a hundred times its spread or more; ``by_sums`` takes the mean off first.
+    torch's own on channels that lie last takes the variance as a difference of moments, so in training it loses digits where a
+    mean is a hundred times its spread or more; ``by_sums`` takes the mean off first.
     """
 
     def forward(self, x: Tensor) -> Tensor:

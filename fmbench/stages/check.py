@@ -12,12 +12,13 @@ from torch import nn
 
 from fmbench.config import method_from_values, settings_hash
 from fmbench.data.prepared import read
+from fmbench.data.sources import bound
 from fmbench.errors import ConfigError, DataError
 from fmbench.extractors import make_extractor
 from fmbench.files import write_json
 from fmbench.names import MAYBE_UNLABELLED, NETWORKS, sample_shape
 from fmbench.objectives import Objective, build
-from fmbench.plugins import is_dotted
+from fmbench.plugins import is_dotted, resolve
 from fmbench.progress import Console
 from fmbench.solvers.grids import GRIDS
 from fmbench.stages.common import initial_network
@@ -32,7 +33,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
 
     Args:
         data: where each data set is or will be prepared. The shape of a data set of one's own may be known only once it
-            is prepared; until then its network is left to the training.
+            is prepared; until then its network and extractors need only be there.
         out: a JSON file with ``key`` and the number of parameters of each network.
 
     Raises:
@@ -57,6 +58,10 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     for name, folder in data.items():
         settings = spec["datasets"][name]
         source = settings["data"]["source"]
+        try:
+            bound(source, settings["data"]["parameters"])
+        except Exception as error:  # as of methods
+            problems.append(f"  settings.{name}.data: {error}")
         shape = sample_shape(source, settings["data"]["parameters"])
         if shape is None or source in MAYBE_UNLABELLED:
             try:
@@ -64,6 +69,8 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
             except DataError:
                 whole = False
                 if shape is None:
+                    problems += [f"  settings.{name}.{found_one}" for found_one in unimportable(settings)]
+                    console.say(f"note: settings.{name}.network is tried once its data are prepared, which tells their shape")
                     continue
             else:
                 shape = shape or dataset.shape
@@ -90,6 +97,20 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
     console.say(f"{len(spec['methods'])} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+
+
+def unimportable(settings: dict[str, Any]) -> list[str]:
+    """The dotted names of a data set's network and extractors that lead nowhere: what can be said before its shape is known."""
+    wanted = [("network", "network", settings["network"]["kind"])]
+    wanted += [("evaluation.features", "extractor", part["extractor"]) for part in settings["extractors"]]
+    problems = []
+    for where, what, name in wanted:
+        try:
+            if is_dotted(name):
+                resolve({}, what, name)
+        except Exception as error:  # somebody else's code
+            problems.append(f"{where}: {error}")
+    return problems
 
 
 def network_problems(

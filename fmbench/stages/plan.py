@@ -486,8 +486,9 @@ def text(plans: dict[str, Any]) -> str:
         for t in p["trainings"]:
             at_once = t["batch_size"] // (t["processes"] * t["accumulation"])
             whose = "" if len(p["trainings"]) == 1 else f" of {', '.join(t['methods'])}"
+            models = f"{t['models']} model{'s' if t['models'] > 1 else ''}{whose}"
             lines += [
-                f"  training     {t['models']} model{'s' if t['models'] > 1 else ''}{whose}, each {t['iterations']:,} iterations x {t['batch_size']} = "
+                f"  training     {models}, each {t['iterations']:,} iterations x {t['batch_size']} = "
                 f"{t['samples_seen']:,} samples; {t['pflop']:.4g} PFLOP in all",
                 f"  its memory   {t['state_gib']:.3g} GiB of state, {t['activation_mib']:.3g} MiB of activations a sample, "
                 f"{t['batch_gib']:.3g} GiB for {'a batch' if at_once == t['batch_size'] else f'{at_once} samples at once'} in "

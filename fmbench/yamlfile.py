@@ -1,0 +1,67 @@
+"""Config files in YAML, read without what YAML does silently: the last of two equal keys, and old notations of numbers."""
+
+import re
+from typing import Any
+
+import yaml
+
+from fmbench.errors import ConfigError
+
+
+class _Refused(yaml.YAMLError):
+    """What is valid YAML, and not what its writer meant."""
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in lines:
+                    raise _Refused(
+                        f"the key {key.value!r} is there twice, in line {lines[key.value]} and in line {line}, and YAML would "
+                        "take the last alone; leave one, or join them"
+                    )
+                lines[key.value] = line
+        return node
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    value = (loader.construct_yaml_int if node.tag.endswith(":int") else loader.construct_yaml_float)(node)
+    if ":" in node.value or (isinstance(value, int) and re.match(r"[+-]?0[0-9_]", node.value)):
+        raise _Refused(
+            f"{node.value} in line {node.start_mark.line + 1} is the number {value} to YAML, which reads a colon as base "
+            f"60 and a leading 0 as base 8; write {value} if it is a number, and '{node.value}' in quotes if it is text"
+        )
+    return value
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
+def read(file: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file holds an empty one.
+
+    Raises:
+        ConfigError: it is missing or a folder, is not valid YAML, or holds something else, a key twice or a number that YAML
+            takes for another.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            values = yaml.load(stream, _Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no config file {file}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{file} is a folder, not a config file; name a file in it") from None
+    except _Refused as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is none of, or bytes that are not UTF-8
+        raise ConfigError(f"{file} is not valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold a mapping, not a {type(values).__name__}")
+    return values
