@@ -41,7 +41,7 @@ def describe(
         "format": FORMAT,
         "config": config,
         "hash": settings_hash(config),
-        "code": codes(parse(config), rows),
+        "code": codes(parse(_without_nulls(config)), rows),
         "commits": sorted({row["commit"] for row in rows}),
         "versions": [json.loads(text) for text in sorted({row["versions"] for row in rows}) if text],
         "devices": sorted({row["device"] for row in rows}),
@@ -107,17 +107,34 @@ def read_benchmark(results: Path) -> dict[str, Any]:
 def left_over(results: Path) -> tuple[str, ...]:
     """Files of the folder that another config left there: Table 4 and its rows, where this one has nothing to dequantise.
 
-    All other files are made by every config.
+    All other files are made by every config. What does not say what it belongs to is taken as it is.
     """
-    if not (results / FILE).exists():
+    try:
+        spec = specs.table4(config_of(results))
+    except DataError:
         return ()
-    spec = specs.table4(config_of(results))
     return () if spec["datasets"] and spec["methods"] else (DRAWS, "table4.csv", "table4.md", "table4.tex")
 
 
 def config_of(results: Path) -> Config:
     """The config that a results folder was made with; paths of results and MLflow are the defaults."""
     return parse_config(read_benchmark(results)["config"], results / FILE)
+
+
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """The config without the nulls that older versions wrote for every setting a method does not override.
+
+    What is written now has no null there but for ``clip_norm``, which says that there is no clipping.
+    """
+
+    def meant(method: Any) -> Any:
+        training = method.get("training") if isinstance(method, dict) else None
+        if not isinstance(training, dict) or all(v is not None for k, v in training.items() if k != "clip_norm"):
+            return method
+        return method | {"training": {k: v for k, v in training.items() if v is not None}}
+
+    methods = values.get("methods")
+    return values | {"methods": [meant(m) for m in methods]} if isinstance(methods, list) else values
 
 
 def parse_config(values: dict[str, Any], where: Path) -> Config:
@@ -130,7 +147,7 @@ def parse_config(values: dict[str, Any], where: Path) -> Config:
         DataError: this version of fmbench does not know some of its settings, or a method is not written out.
     """
     try:
-        config = parse(values)
+        config = parse(_without_nulls(values))
     except ConfigError as error:
         raise DataError(f"{where} has a config that this version of fmbench does not take; {error}") from None
     for method in config.methods:

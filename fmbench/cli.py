@@ -4,6 +4,7 @@ Exit codes: 0 done (a diverged training is a result, so it is 0 too); 2 the conf
 3 a file is missing, truncated or does not fit; 4 another process is at the same work.
 """
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -418,12 +419,11 @@ def merge(
     mode: Mode = "auto",
 ) -> None:
     """Join results of several machines: other seeds, methods or data sets of one benchmark. Refuses what does not agree."""
-    from contextlib import ExitStack
 
     from fmbench.share import merge, opened, read_set
 
     console = Console("merge", mode, log)  # type: ignore[arg-type]
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         found = [read_set(str(path), stack.enter_context(opened(path))) for path in sets]
         merged = merge(found, out, allow or [])
     for note in merged["notes"]:
@@ -699,8 +699,8 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     codes: list[tuple[type[FmbenchError], int]] = [(ConfigError, 2), (DataError, 3), (CheckpointError, 3), (LockedError, 4)]
-    if os.getcwd() not in sys.path:  # as `python -m fmbench`, by which Snakemake starts jobs, has it: for modules of one's own
-        sys.path.insert(0, os.getcwd())
+    with contextlib.suppress(OSError):  # there is no such folder any more
+        sys.path.append(os.getcwd())  # for modules of one's own, which Snakemake's jobs (`python -m fmbench`) find there, too
     try:
         app()
     except FmbenchError as error:

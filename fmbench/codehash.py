@@ -34,10 +34,19 @@ def module_hash(module: str, plugins: tuple[str, ...] = ()) -> str:
     return _digest(module, plugins).hexdigest()[:16]
 
 
+def plugin_hash(plugins: tuple[str, ...]) -> str:
+    """16 hex digits over the code of plug-in modules alone."""
+    return _of_plugins(hashlib.sha256(), plugins).hexdigest()[:16]
+
+
 def _digest(module: str, plugins: tuple[str, ...]) -> "hashlib._Hash":
     digest = hashlib.sha256()
     for name in sorted(closure(module)):
         digest.update(f"{name}={_tree_hash(_source(name))};".encode())
+    return _of_plugins(digest, plugins)
+
+
+def _of_plugins(digest: "hashlib._Hash", plugins: tuple[str, ...]) -> "hashlib._Hash":
     for plugin in sorted(set(plugins)):
         for source in sorted(_plugin_sources(plugin.partition(":")[0])):
             digest.update(f"{source.name}={_tree_hash(source)};".encode())

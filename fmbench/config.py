@@ -222,14 +222,6 @@ class TrainingOverrides(Settings):
     precision: Precision | SkipJsonSchema[None] = None
     accumulation: Count | SkipJsonSchema[None] = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_older_results(cls, values: Any) -> Any:
-        """The benchmark.json of older results has every key, with null for what was not set."""
-        if isinstance(values, dict) and set(cls.model_fields) <= set(values):
-            return {key: value for key, value in values.items() if value is not None}
-        return values
-
     @field_validator("*", mode="before")
     @classmethod
     def _set(cls, value: Any, info: ValidationInfo) -> Any:
@@ -680,7 +672,7 @@ def _written_out(path: str) -> str:
             f"{path!r} would be a folder of that very name: ~ and $ stand for nothing here; write the path out{whole}"
         )
     if path != path.strip() or not path.isprintable():
-        raise ValueError(f"{path!r} has a line break, or spaces at an end; write a path without them")
+        raise ValueError(f"{path!r} has spaces at an end, or what cannot be seen, such as a line break; leave them out")
     return path
 
 
@@ -773,6 +765,8 @@ def parse(values: Mapping[str, Any]) -> Config:
     """
     try:
         return Config.model_validate(dict(values))
+    except RecursionError:  # as Snakemake hands it over
+        raise ConfigError("the config holds itself: an alias (*) stands inside of what its anchor (&) names") from None
     except ValidationError as error:
         raise ConfigError("the config has errors:\n" + "\n".join(_explain(e) for e in error.errors())) from None
 
@@ -794,7 +788,10 @@ def load(*files: str) -> Config:
 
     merged: dict[str, Any] = {}
     for file in files:
-        _lay_over(merged, read(file))
+        try:
+            _lay_over(merged, read(file))
+        except RecursionError:
+            raise ConfigError(f"{file} holds itself: an alias (*) stands inside of what its anchor (&) names") from None
     return parse(merged)
 
 
@@ -803,7 +800,14 @@ def _lay_over(base: dict[str, Any], values: dict[str, Any]) -> None:
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             _lay_over(base[key], value)
         else:
-            base[key] = value
+            base[key] = _apart(value)
+
+
+def _apart(value: Any) -> Any:
+    """A copy in which what a file has under two names, by an alias, is two things: a later file may change one of them."""
+    if isinstance(value, dict):
+        return {key: _apart(inner) for key, inner in value.items()}
+    return [_apart(inner) for inner in value] if isinstance(value, list) else value
 
 
 def canonical(values: Any) -> str:

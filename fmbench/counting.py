@@ -1,18 +1,23 @@
 """What a network computes and keeps, counted of one sample; as a rule on tensors without storage."""
 
+import contextlib
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+PAIR = 2
+"""Samples that are counted together, for norms over a batch in training; what is told is of one."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Cost:
         kept: bytes that autograd keeps of a training's forward pass.
         peak: the most bytes that are there at once in a forward pass without gradients.
         peak_vjp: the same in a forward pass and a vector-Jacobian product by the input, as a likelihood takes them; weights that
-            are not trained keep less.
+            are not trained keep less. peak_vjps: with several such products behind one forward pass.
+        peak_jvp: the same in a forward pass with its derivative along a direction; None where there is none.
     """
 
     parameters: int
@@ -33,6 +39,8 @@ class Cost:
     kept: int
     peak: int
     peak_vjp: int
+    peak_vjps: int
+    peak_jvp: int | None
 
 
 def count(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Cost:
@@ -55,16 +63,18 @@ def count(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Cost:
 def _count(network: nn.Module, shape: tuple[int, ...], device: str) -> Cost:
     return Cost(
         parameters=sum(p.numel() for p in network.parameters()),
-        flops=_flops(network.eval(), shape, device),
-        kept=_kept(network.train(), shape, device),
-        peak=_peak(network.eval(), shape, device),
-        peak_vjp=_peak_vjp(network, shape, device),
+        flops=_flops(network.eval(), shape, device) // PAIR,
+        kept=_kept(network.train(), shape, device) // PAIR,
+        peak=_peak(network.eval(), shape, device) // PAIR,
+        peak_vjp=_peak_vjp(network, shape, device, products=1) // PAIR,
+        peak_vjps=_peak_vjp(network, shape, device, products=2) // PAIR,
+        peak_jvp=_peak_jvp(network, shape, device),
     )
 
 
 def _inputs(shape: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
-    x = torch.zeros(1, *shape, device=device)
-    return torch.full((1,), 0.5, device=device), x
+    x = torch.zeros(PAIR, *shape, device=device)
+    return torch.full((PAIR,), 0.5, device=device), x
 
 
 def _flops(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
@@ -81,37 +91,71 @@ def _kept(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), FusedAttention():
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), fused_attention():
         network(*_inputs(shape, device)).sum()
     return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in weights)
 
 
+def _live(network: nn.Module) -> "Live":
+    return Live([*network.parameters(), *network.buffers()])
+
+
 def _peak(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
     inputs = _inputs(shape, device)
-    with torch.no_grad(), Live([*network.parameters(), *network.buffers()]) as live, FusedAttention():
+    with torch.no_grad(), _live(network) as live, fused_attention():
         network(*inputs)
     return live.peak
 
 
-def _peak_vjp(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
+def _peak_vjp(network: nn.Module, shape: tuple[int, ...], device: str, products: int) -> int:
     network.requires_grad_(False)
     t, x = _inputs(shape, device)
     x.requires_grad_()
-    with Live([*network.parameters(), *network.buffers()]) as live, FusedAttention():
+    with _live(network) as live, fused_attention():
         out = network(t, x)
         if out.requires_grad:
-            torch.autograd.grad(out, x, torch.ones_like(out), allow_unused=True)
+            for left in reversed(range(products)):
+                torch.autograd.grad(out, x, torch.ones_like(out), retain_graph=left > 0, allow_unused=True)
     network.requires_grad_(True)
     return live.peak
 
 
-class FusedAttention(TorchFunctionMode):
-    """Attention that keeps what the fused kernels keep, not the matrix between all pixels; its numbers are nobody's."""
+def _peak_jvp(network: nn.Module, shape: tuple[int, ...], device: str) -> int | None:
+    t, x = _inputs(shape, device)
+    try:
+        # As the likelihood has it: the fused kernels have no derivative of this kind.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of how it makes these derivatives
+            with forward_ad.dual_level(), _live(network) as live:
+                network(t, forward_ad.make_dual(x, torch.ones_like(x)))
+    except (RuntimeError, NotImplementedError):  # a part of it has no such derivative, which is for the likelihood to say
+        return None
+    return live.peak // PAIR
 
+
+_ATTENTION = F.scaled_dot_product_attention
+
+
+@contextlib.contextmanager
+def fused_attention() -> Iterator[None]:
+    """Attention that keeps what the fused kernels keep, not the matrix between all pixels; its numbers are nobody's."""
+    # By name for torch's own modules, which the mode does not look into; by mode for who has taken the function before.
+    F.scaled_dot_product_attention = _attention
+    try:
+        with _Attentive():
+            yield
+    finally:
+        F.scaled_dot_product_attention = _ATTENTION
+
+
+class _Attentive(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is F.scaled_dot_product_attention and len(args) >= 3:
-            return _Attention.apply(*args[:3])
-        return function(*args, **(kwargs or {}))
+        return (_attention if function is _ATTENTION else function)(*args, **(kwargs or {}))
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *others: Any, **more: Any) -> Tensor:
+    out: Tensor = _Attention.apply(query, key, value)
+    return out
 
 
 class _Attention(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """Config files in YAML, read without what YAML does silently: the last of two equal keys, and old notations of numbers."""
 
+import json
 import re
 from typing import Any
 
@@ -18,7 +19,7 @@ class _Loader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in lines:
                     raise _Refused(
                         f"the key {key.value!r} is there twice, in line {lines[key.value]} and in line {line}, and YAML would "
@@ -42,6 +43,21 @@ for _tag in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
 
 
+def _parsed(text: str) -> Any:
+    """As Snakemake reads it: as JSON, where it is that, which YAML does not wholly hold (tabs)."""
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except ValueError:
+        return yaml.load(text, _Loader)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is there twice")  # the YAML reader, which takes most of JSON, says where
+    return values
+
+
 def read(file: str) -> dict[str, Any]:
     """The mapping that a YAML file holds; an empty file holds an empty one.
 
@@ -51,7 +67,7 @@ def read(file: str) -> dict[str, Any]:
     """
     try:
         with open(file, encoding="utf-8") as stream:
-            values = yaml.load(stream, _Loader)
+            values = _parsed(stream.read())
     except FileNotFoundError:
         raise ConfigError(f"there is no config file {file}") from None
     except IsADirectoryError:

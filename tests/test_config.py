@@ -522,13 +522,11 @@ def test_null_is_no_override(key):
     assert f"methods.2.training.{key}: null sets nothing; give a value, or leave the key out for the data set's own" in message
 
 
-def test_nulls_of_older_results_override_nothing():
-    """They had every key."""
-    older = dict.fromkeys(["accumulation", "batch_size", "clip_norm", "ema_decay", "learning_rate", "precision", "schedule"])
-    older |= {"warmup_iterations": None, "iterations": 50}
-    config = parse(changed(("settings.board.training.clip_norm", 1.0), ("methods.2.training", older)))
-    assert specs.overridden(config) == {"mine": {"iterations": 50}}
-    assert config.training("board", "mine").clip_norm == 1.0
+def test_a_null_beside_every_other_setting_counts():
+    own = {"iterations": 50, "batch_size": 8, "learning_rate": 0.1, "schedule": "constant", "warmup_iterations": 0}
+    own |= {"ema_decay": 0.5, "clip_norm": None, "precision": "fp32", "accumulation": 1}
+    config = parse(changed(("settings.board.training.clip_norm", 1.0), ("methods.2.training", own)))
+    assert config.training("board", "mine").clip_norm is None
 
 
 @pytest.mark.parametrize("given", [{"prediction": "v"}, {"path": "ot"}, {"weighting": "uniform"}])
@@ -722,9 +720,9 @@ def test_options_of_an_extractor_that_cannot_be(extractor, options, message):
         ("~/x", "write the path out, such as /home/me/x"),
         ("$HOME/x", "write the path out, such as /home/me/x"),
         ("of/$NO_SUCH_VARIABLE", "write the path out"),
-        (" ", "has a line break, or spaces at an end; write a path without them"),
-        ("results\n", "has a line break, or spaces at an end; write a path without them"),
-        ("re\nsults", "has a line break, or spaces at an end; write a path without them"),
+        (" ", "has spaces at an end, or what cannot be seen, such as a line break; leave them out"),
+        ("results\n", "has spaces at an end, or what cannot be seen, such as a line break; leave them out"),
+        ("re\nsults", "has spaces at an end, or what cannot be seen, such as a line break; leave them out"),
     ],
 )
 def test_a_results_folder_that_nobody_means(monkeypatch, path, remedy):
@@ -1137,3 +1135,33 @@ def test_the_number_of_processes_is_part_of_a_training_alone():
     a, b = (specs.train(config, "board", "ddpm", 0) for config in (one, two))
     assert a["processes"] == 1 and a | {"processes": 2} == b
     assert specs.features(one, "digits") == specs.features(two, "digits")
+
+
+def test_an_alias_is_not_changed_with_its_anchor(tmp_path):
+    """As Snakemake has it: a later file changes what it names, and nothing else."""
+    board = "{data: checkerboard, network: {kind: mlp}}"
+    (tmp_path / "a.yaml").write_text(f"datasets: [one, two]\nmethods: [fm_ot]\nsettings: {{one: &s {board}, two: *s}}\n")
+    (tmp_path / "b.yaml").write_text("settings: {one: {network: {width: 5}}}\n")
+    config = load(str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
+    assert [config.dataset(name).network.width for name in ("one", "two")] == [5, 512]
+
+
+def test_a_config_that_holds_itself(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "datasets: [one]\nmethods: [fm_ot]\n"
+        "settings: {one: {data: {source: digits, parameters: &a {test: 360, x: *a}}, network: {kind: unet}}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"a\.yaml holds itself"):
+        load(str(tmp_path / "a.yaml"))
+    with pytest.raises(ConfigError, match="the config holds itself"):
+        parse(yaml.safe_load((tmp_path / "a.yaml").read_text()))
+
+
+def test_json_with_tabs_and_merge_keys_are_read(tmp_path):
+    (tmp_path / "a.json").write_text('{\n\t"seeds": [1],\n\t"datasets": ["x"]\n}\n')
+    assert read(str(tmp_path / "a.json")) == {"seeds": [1], "datasets": ["x"]}
+    (tmp_path / "twice.json").write_text('{"seeds": [1],\n"seeds": [2]}\n')
+    with pytest.raises(ConfigError, match="'seeds' is there twice, in line 1 and in line 2"):
+        read(str(tmp_path / "twice.json"))
+    (tmp_path / "b.yaml").write_text("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b}\n")
+    assert read(str(tmp_path / "b.yaml"))["c"] == {"x": 1, "y": 2}

@@ -3,8 +3,11 @@
 import csv
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from fmbench.config import Config, canonical, parse, settings_hash
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
 from fmbench.fields import CountingField, velocity_field
-from fmbench.files import read_json, sha256
+from fmbench.files import read_json, sha256, write_json
 from fmbench.likelihood import bits_per_dimension, log_likelihood
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
@@ -1019,6 +1022,41 @@ def test_a_draw_is_solved_once(bench, tmp_path):
     arrays[0].write_bytes(arrays[0].read_bytes()[:-9])
     assert "1 solves and 2 from the cache" in said() and same()
     assert "3 solves and 0 from the cache" in said(rtol=2e-2)
+
+
+def test_a_cached_draw_is_of_these_data_and_this_code(bench, tmp_path, monkeypatch):
+    """By hand, too, where no hash of the plug-ins is given: of test images prepared again, and of a network that was edited."""
+    for name in ("data", "models"):
+        shutil.copytree(bench.results / name, tmp_path / name)
+    spec = bench.spec("draws", "tall", "fm_ot")
+    spec["settings"] |= {"draws": [1]}
+    data, model = tmp_path / "data" / "tall", tmp_path / bench.folder("train", "tall", "fm_ot").relative_to(bench.results)
+    folders = ["--data", data, "--model", model, "--out", tmp_path / "out", "--cache", tmp_path / "cache"]
+
+    def said() -> str:
+        return command("draws", "--spec", canonical(spec), "--progress", "lines", *folders).err
+
+    assert "1 solves and 0 from the cache" in said() and "0 solves and 1 from the cache" in said()
+    manifest = read_json(data / "manifest.json")
+    manifest["splits"]["test"]["sha256"] = "another"
+    write_json(data / "manifest.json", manifest)
+    assert "1 solves and 0 from the cache" in said()
+    monkeypatch.setattr("fmbench.stages.models.own_code", lambda spec: "edited")
+    assert "1 solves and 0 from the cache" in said()
+
+
+def test_the_own_code_of_a_model_is_that_of_its_plug_ins(tmp_path):
+    module = tmp_path / "a_module_of_ones_own.py"
+
+    def found(text: str, kind: str = "a_module_of_ones_own:A") -> str:
+        module.write_text(text)
+        code = f"from fmbench.stages.models import own_code\nprint(own_code({{'network': {{'kind': {kind!r}}}}}))"
+        environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+
+    before = found("A = 1\n")
+    assert before.strip() and found("A = 1  # as before\n") == before != found("A = 2\n")
+    assert found("A = 1\n", "unet") == "\n"
 
 
 @pytest.mark.parametrize("changes", [{"probe": "gaussian"}, {"mode": "forward"}])

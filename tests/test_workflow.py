@@ -266,7 +266,7 @@ def test_kill_9_in_mid_training_then_resume_gives_the_same_bytes(finished, tmp_p
     checkpoints = project.folder / "results/checkpoints"
     deadline = time.monotonic() + 120
     # The second checkpoint moves the first, of iteration 0, aside: then a training is under way.
-    while not list(checkpoints.glob("*/checkpoint.previous.pt")):
+    while not any((p.parent / "checkpoint.pt").exists() for p in checkpoints.glob("*/checkpoint.previous.pt")):
         assert time.monotonic() < deadline and process.poll() is None, "no training was seen under way"
         time.sleep(0.02)
     kill_all(process)

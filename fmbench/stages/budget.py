@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from fmbench.cache import Cache
 from fmbench.config import BudgetSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.files import sha256
-from fmbench.provenance import versions
+from fmbench.files import read_json, sha256
 from fmbench.records import (
     BUDGET_IMAGES,
     BUDGET_PREVIEWS,
@@ -25,7 +23,7 @@ from fmbench.records import (
 )
 from fmbench.stages.common import Job
 from fmbench.stages.judge import Judge, load_judge
-from fmbench.stages.models import load_model
+from fmbench.stages.models import cache_key, load_model, own_code
 from fmbench.stages.quality import load_samples
 from fmbench.stages.solves import fixed
 
@@ -64,16 +62,12 @@ def run(
         return
 
     cache = Cache(cache_folder)
-    common = {
-        "weights": model.sha256,
-        "code": job.code_hash,
-        "seed": job.spec["seed"],
-        "judge": sha256(features_folder / "extractor.json"),  # the spec alone does not know how a classifier turned out
+    judging = features_folder / "extractor.json"
+    common = cache_key(model, job) | {
+        "judge": sha256(judging),  # the spec alone does not know how a classifier turned out
+        "judge's own code": own_code(read_json(judging)),
         "n": n,
         "batch": settings.batch,
-        "device": job.device_name,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
     }
     computed = 0
     pictures = []

@@ -40,6 +40,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         ConfigError: one line for each thing that cannot be built or combined.
     """
     problems: list[str] = []
+    notes: list[str] = []
     parameters: dict[str, int] = {}
     objectives = []
     whole = True
@@ -70,7 +71,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
                 whole = False
                 if shape is None:
                     problems += [f"  settings.{name}.{found_one}" for found_one in unimportable(settings)]
-                    console.say(f"note: settings.{name}.network is tried once its data are prepared, which tells their shape")
+                    notes.append(f"settings.{name}.network is tried once its data are prepared, which tells their shape")
                     continue
             else:
                 shape = shape or dataset.shape
@@ -89,9 +90,11 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
         problems += [f"  settings.{name}.network{found_one}" for found_one in found]
         nowhere = attention_nowhere(settings["network"], shape)
         if nowhere:
-            console.say(f"note: settings.{name}.network: {nowhere}")
+            notes.append(f"settings.{name}.network: {nowhere}")
     if problems:
         raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))
+    for note in notes:
+        console.say(f"note: {note}")
     # Without its key the check is done again, when the data are there.
     passed = (key or settings_hash(spec)) if whole else ""
     write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})

@@ -20,11 +20,10 @@ from fmbench.config import DrawsSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.likelihood import bits_per_dimension, dequantised, log_likelihood, probe_bias
-from fmbench.provenance import versions
 from fmbench.records import write_rows
 from fmbench.rng import indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.stages.common import Job, batches
-from fmbench.stages.models import Model, load_model
+from fmbench.stages.models import Model, cache_key, load_model
 
 UNIT = "bits/dim"
 
@@ -41,7 +40,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         return
     settings = DrawsSettings.model_validate(job.spec["settings"])
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
-    seed, levels, dimensions = job.spec["seed"], dataset.levels, dataset.dimensions
+    levels, dimensions = dataset.levels, dataset.dimensions
     n, most = min(settings.n, len(dataset.test)), max(settings.draws)
     if model.oracle is not None:
         raise DataError(f"{model_folder} is an oracle; its likelihood is in closed form, and the stage likelihood has it")
@@ -63,14 +62,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         return
 
     cache = Cache(cache_folder)
-    common = {
-        "weights": model.sha256,
-        "code": job.code_hash,
-        "seed": seed,
+    common = cache_key(model, job) | {
         "settings": settings.model_dump(include={"probe", "mode", "batch", "rtol", "atol"}) | {"n": n},
-        "device": job.device_name,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
     }
     found: dict[str, list[Tensor]] = {name: [] for name in solves}
     spent, failed, computed = dict.fromkeys(solves, 0.0), dict.fromkeys(solves, 0), 0

@@ -10,24 +10,34 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fmbench.checkpoint import load_weights
-from fmbench.config import method_from_values
+from fmbench.codehash import plugin_hash
+from fmbench.config import method_from_values, settings_hash
 from fmbench.data.prepared import DataSet
 from fmbench.errors import CheckpointError, DataError
 from fmbench.fields import CountingField, Field, velocity_field
 from fmbench.files import read_json, sha256
 from fmbench.objectives import Objective, build
 from fmbench.oracle import FiniteOracle
+from fmbench.provenance import versions
+from fmbench.specs import plugins
 from fmbench.stages import oracles
-from fmbench.stages.common import check_data, new_network
+from fmbench.stages.common import Job, check_data, new_network
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, or an oracle. ``reason`` says why its training failed; empty if it did not."""
+    """A trained model, or an oracle.
+
+    Attributes:
+        sha256: of the weights; code: of the modules of somebody's own that it is made of; data: of all splits.
+        reason: why its training failed; empty if it did not.
+    """
 
     velocity: Field
     objective: Objective
     sha256: str
+    code: str
+    data: str
     reason: str = ""
     oracle: FiniteOracle | None = None
 
@@ -54,6 +64,7 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
     check_data(config["spec"], dataset)
     objective = build(method_from_values(config["spec"]["method"]))
     weights = folder / "model.safetensors"
+    whose = _whose(config["spec"], dataset)
     parameters = config["spec"]["method"]["oracle"]
     if parameters is not None:
         holder = oracles.weights(0.0)
@@ -63,12 +74,36 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
         def closed_form(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             return oracle.velocity(objective.path, t, x)
 
-        return Model(closed_form, objective, sha256(weights), oracle=oracle)
+        return Model(closed_form, objective, sha256(weights), *whose, oracle=oracle)
     network = new_network(config["spec"], dataset)
     load_weights(weights, network)
     network.to(device).eval().requires_grad_(False)
     field = velocity_field(network, objective.path, objective.prediction)
-    return Model(field, objective, sha256(weights), config["reason"])
+    return Model(field, objective, sha256(weights), *whose, config["reason"])
+
+
+def _whose(spec: dict[str, Any], dataset: DataSet) -> tuple[str, str]:
+    return own_code(spec), settings_hash([entry["sha256"] for entry in dataset.manifest["splits"].values()])
+
+
+def own_code(spec: Any) -> str:
+    """A hash of the code of what somebody's own a spec names; empty where that is nothing."""
+    own = plugins(spec)
+    return plugin_hash(own) if own else ""
+
+
+def cache_key(model: Model, job: Job) -> dict[str, Any]:
+    """What every number of a model depends on, whoever starts the stage that measures it."""
+    return {
+        "weights": model.sha256,
+        "own code": model.code,
+        "data": model.data,
+        "code": job.code_hash,
+        "seed": job.spec["seed"],
+        "device": job.device_name,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
 
 
 def load_snapshots(folder: Path, dataset: DataSet, device: torch.device) -> Iterator[tuple[int, Model]]:
@@ -93,7 +128,7 @@ def load_snapshots(folder: Path, dataset: DataSet, device: torch.device) -> Iter
     if not steps:
         return
     objective = build(method_from_values(config["spec"]["method"]))
-    digest = sha256(path)
+    digest, whose = sha256(path), _whose(config["spec"], dataset)
     for step in steps:
         prefix = f"{step:08d}/"
         network = new_network(config["spec"], dataset)
@@ -106,4 +141,5 @@ def load_snapshots(folder: Path, dataset: DataSet, device: torch.device) -> Iter
                 f"the snapshot {step} in {path} does not fit the network described beside it: {error}"
             ) from None
         network.to(device).eval().requires_grad_(False)
-        yield step, Model(velocity_field(network, objective.path, objective.prediction), objective, f"{digest}/{step}")
+        field = velocity_field(network, objective.path, objective.prediction)
+        yield step, Model(field, objective, f"{digest}/{step}", *whose)

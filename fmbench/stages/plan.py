@@ -384,9 +384,12 @@ def _likelihood_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[i
     stages += [evaluation.draws] if len(shape) == 3 else []
     most = 0
     for stage in stages:
-        exact = int(torch.Size(shape).numel()) <= stage.exact_up_to
-        # In forward mode each number has its derivative, and nothing is kept for later.
-        peak = cost.peak_vjp if exact or stage.mode == "reverse" else 2 * cost.peak
+        if int(torch.Size(shape).numel()) <= stage.exact_up_to:
+            peak = cost.peak_vjps
+        elif stage.mode == "forward":
+            peak = cost.peak_jvp or 2 * cost.peak
+        else:
+            peak = cost.peak_vjp if stage.probes == 1 else cost.peak_vjps
         most = max(most, (peak + solver) * min(stage.batch, stage.n or stage.batch))
     return 4 * cost.parameters + most
 

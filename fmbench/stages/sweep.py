@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from fmbench.cache import Cache
 from fmbench.config import Cell, SweepSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.provenance import versions
 from fmbench.records import DIVERGED, write_rows
 from fmbench.solvers.adaptive import dopri5
 from fmbench.stages.common import Job, base_noise
-from fmbench.stages.models import Model, load_model
+from fmbench.stages.models import Model, cache_key, load_model
 from fmbench.stages.solves import fixed
 
 CHECK_TOLERANCE = 1e-7
@@ -47,16 +46,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         return
 
     cache = Cache(cache_folder)
-    common = {
-        "weights": model.sha256,
-        "code": job.code_hash,
-        "seed": job.spec["seed"],
-        "n": settings.n,
-        "batch": settings.batch,
-        "device": job.device_name,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
+    common = cache_key(model, job) | {"n": settings.n, "batch": settings.batch}
     reference_key = common | {"solver": settings.reference_solver, "nfe": settings.reference_nfe}
     reference: NDArray | None = None
 
