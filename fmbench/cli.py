@@ -196,7 +196,7 @@ MODEL_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "draws": ("Measure a model's NLL over the number of dequantisation draws (images only).", ("data", "model", "out", "cache")),
     "sweep": ("Run every fixed-step solver at every NFE against the reference.", ("data", "model", "out", "cache")),
     "quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
-    "along": ("Measure NFE and distance along training, at each snapshot.", ("data", "model", "features", "out")),
+    "along": ("Measure NFE and distance along training, at each snapshot.", ("data", "model", "features", "out", "cache")),
     "budget": (
         "Measure the distance of samples made with few evaluations, and keep pictures of them.",
         ("data", "model", "samples", "features", "out", "cache"),

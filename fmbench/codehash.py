@@ -9,6 +9,9 @@ import hashlib
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from fmbench.specs import plugins
 
 PACKAGE = Path(__file__).parent
 
@@ -34,9 +37,10 @@ def module_hash(module: str, plugins: tuple[str, ...] = ()) -> str:
     return _digest(module, plugins).hexdigest()[:16]
 
 
-def plugin_hash(plugins: tuple[str, ...]) -> str:
-    """16 hex digits over the code of plug-in modules alone."""
-    return _of_plugins(hashlib.sha256(), plugins).hexdigest()[:16]
+def own_code(spec: Any) -> str:
+    """16 hex digits over the code of what a spec names of somebody's own; empty where that is nothing."""
+    own = plugins(spec)
+    return _of_plugins(hashlib.sha256(), own).hexdigest()[:16] if own else ""
 
 
 def _digest(module: str, plugins: tuple[str, ...]) -> "hashlib._Hash":

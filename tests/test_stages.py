@@ -139,7 +139,7 @@ class Bench:
             extra += ["--features", self.results / "features" / dataset]
         if stage == "budget":
             extra += ["--samples", self.folder("sample", dataset, method)]
-        if stage in ("sweep", "budget", "draws"):
+        if stage in ("sweep", "budget", "draws", "along"):
             extra += ["--cache", self.results / "cache" / stage / dataset / method]
         extra += ["--code", code, "--progress", "lines"]
         return command(stage, "--spec", canonical(spec), "--data", data, "--out", out, *extra)
@@ -1050,7 +1050,7 @@ def test_the_own_code_of_a_model_is_that_of_its_plug_ins(tmp_path):
 
     def found(text: str, kind: str = "a_module_of_ones_own:A") -> str:
         module.write_text(text)
-        code = f"from fmbench.stages.models import own_code\nprint(own_code({{'network': {{'kind': {kind!r}}}}}))"
+        code = f"from fmbench.codehash import own_code\nprint(own_code({{'network': {{'kind': {kind!r}}}}}))"
         environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"}
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
 
@@ -1068,6 +1068,27 @@ def test_draws_with_other_probes_or_another_way_to_apply_them(bench, tmp_path, c
     (expected,) = [r for r in bench.rows("draws", "tall", "fm_ot") if (r["metric"], r["draws"]) == ("nll_averaged", 1)]
     assert (found["value"] == pytest.approx(expected["value"], rel=1e-5)) == ("mode" in changes)
     assert found["value"] == pytest.approx(expected["value"], rel=0.05)
+
+
+def test_a_snapshot_is_sampled_once(bench, tmp_path):
+    """Killed and started again, the stage goes on with what is in its cache; rows are the same."""
+    shutil.copytree(bench.results / "cache" / "along" / "tall" / "fm_ot", tmp_path / "cache")
+    folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
+    folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
+
+    def said() -> str:
+        found = command("along", "--spec", canonical(bench.spec("along", "tall", "fm_ot")), "--progress", "lines", *folders)
+        assert found.code == 0, found.err
+        return found.err
+
+    entries = sorted((tmp_path / "cache").iterdir())
+    assert f"{len(entries)} snapshots, {len(entries)} from the cache" in said() and len(entries) > 1
+    entries[0].unlink()
+    assert f"{len(entries)} snapshots, {len(entries) - 1} from the cache" in said()
+    rows = read_rows([tmp_path / "rows.parquet"]).to_pylist()
+    assert [(r["metric"], r["step"], r["value"]) for r in rows] == [
+        (r["metric"], r["step"], r["value"]) for r in bench.rows("along", "tall", "fm_ot")
+    ]
 
 
 def test_a_budget_need_not_keep_pictures(bench, tmp_path):

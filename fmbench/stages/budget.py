@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from fmbench.cache import Cache
 from fmbench.config import BudgetSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.files import read_json, sha256
 from fmbench.records import (
     BUDGET_IMAGES,
     BUDGET_PREVIEWS,
@@ -22,8 +21,8 @@ from fmbench.records import (
     write_table,
 )
 from fmbench.stages.common import Job
-from fmbench.stages.judge import Judge, load_judge
-from fmbench.stages.models import cache_key, load_model, own_code
+from fmbench.stages.judge import Judge, judge_key, load_judge
+from fmbench.stages.models import cache_key, load_model
 from fmbench.stages.quality import load_samples
 from fmbench.stages.solves import fixed
 
@@ -62,13 +61,7 @@ def run(
         return
 
     cache = Cache(cache_folder)
-    judging = features_folder / "extractor.json"
-    common = cache_key(model, job) | {
-        "judge": sha256(judging),  # the spec alone does not know how a classifier turned out
-        "judge's own code": own_code(read_json(judging)),
-        "n": n,
-        "batch": settings.batch,
-    }
+    common = cache_key(model, job) | judge_key(features_folder) | {"n": n, "batch": settings.batch}
     computed = 0
     pictures = []
     progress = job.console.progress(len(cells), "cells")

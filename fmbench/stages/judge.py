@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fmbench.checkpoint import load_weights
-from fmbench.codehash import module_hash
+from fmbench.codehash import module_hash, own_code
 from fmbench.config import FeatureSettings, settings_hash
 from fmbench.data.prepared import DataSet
 from fmbench.distributed import ALONE, Group
 from fmbench.errors import DataError
 from fmbench.extractors import Extractor, View, extract, extract_batches, make_extractor
-from fmbench.files import atomic, read_json
+from fmbench.files import atomic, read_json, sha256
 from fmbench.metrics.fid_infinity import frechet_infinity
 from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics, feature_statistics, frechet_distance
 from fmbench.metrics.inception_score import inception_score
@@ -429,6 +429,12 @@ def open_extractor(part: dict[str, Any], folder: Path, dataset: DataSet, device:
             f"delete {folder} and rerun the stage features"
         )
     return extractor, part["batch"]
+
+
+def judge_key(folder: Path) -> dict[str, Any]:
+    """What tells one judge's numbers from another's: the spec alone does not know how a classifier turned out."""
+    described = folder / "extractor.json"
+    return {"judge": sha256(described), "judge's own code": own_code(read_json(described))}
 
 
 def load_judge(

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fmbench.checkpoint import load_weights
-from fmbench.codehash import plugin_hash
+from fmbench.codehash import own_code
 from fmbench.config import method_from_values, settings_hash
 from fmbench.data.prepared import DataSet
 from fmbench.errors import CheckpointError, DataError
@@ -19,7 +19,6 @@ from fmbench.files import read_json, sha256
 from fmbench.objectives import Objective, build
 from fmbench.oracle import FiniteOracle
 from fmbench.provenance import versions
-from fmbench.specs import plugins
 from fmbench.stages import oracles
 from fmbench.stages.common import Job, check_data, new_network
 
@@ -84,12 +83,6 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
 
 def _whose(spec: dict[str, Any], dataset: DataSet) -> tuple[str, str]:
     return own_code(spec), settings_hash([entry["sha256"] for entry in dataset.manifest["splits"].values()])
-
-
-def own_code(spec: Any) -> str:
-    """A hash of the code of what somebody's own a spec names; empty where that is nothing."""
-    own = plugins(spec)
-    return plugin_hash(own) if own else ""
 
 
 def cache_key(model: Model, job: Job) -> dict[str, Any]:

@@ -165,6 +165,7 @@ rule along:
         model=subpath(input.weights, parent=True),
         features=subpath(input.extractor, parent=True),
         out=subpath(output.rows, parent=True),
+        cache=results(f"cache/along/{MODEL}"),
     threads: 1
     resources:
         gpu=GPU,
@@ -172,7 +173,8 @@ rule along:
         "../../environment.yml"
     shell:
         "python -m fmbench along --spec {params.spec:q} --data {params.data:q} --model {params.model:q}"
-        " --features {params.features:q} --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
+        " --features {params.features:q} --out {params.out:q} --cache {params.cache:q}"
+        " --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
 # As in a sweep, cells computed before are in the cache.
