@@ -260,6 +260,22 @@ def test_the_peak_of_a_likelihood_is_that_of_its_divergence(mode, probes):
     assert live.peak / 2 == pytest.approx(planned, rel=0.1)
 
 
+def test_the_plan_takes_the_peak_of_the_mode_and_the_probes():
+    """Twenty test images at once, with ten states of each; weights beside them. Draws have the defaults, and fewer images."""
+    config, peaks = small(), []
+    cost = count(lambda: initial_network(config.dataset("digits").network.model_dump(), (1, 8, 8), 0), (1, 8, 8))
+    for mode, probes, exact in (("reverse", 1, 0), ("reverse", 2, 0), ("forward", 1, 0), ("reverse", 1, 64)):
+        changes = {"mode": mode, "probes": probes, "exact_up_to": exact, "n": 20}
+        evaluation = config.dataset("digits").evaluation
+        few = {"likelihood": evaluation.likelihood.model_copy(update=changes)}
+        few["draws"] = evaluation.draws.model_copy(update={"n": 2})
+        evaluation = evaluation.model_copy(update=few)
+        found = plan._likelihood_bytes(evaluation, cost, (1, 8, 8)) - 4 * cost.parameters
+        peaks.append(found / 20 - 4 * plan.STAGES_HELD * 64)
+    assert peaks == [cost.peak_vjp, cost.peak_vjps, cost.peak_jvp, cost.peak_vjps]
+    assert cost.peak < cost.peak_jvp < cost.peak_vjp < cost.peak_vjps
+
+
 class Normed(nn.Module):
     def __init__(self):
         super().__init__()
@@ -284,6 +300,22 @@ class Looks(nn.Module):
         if float(x.abs().max()) > 1e6:
             raise ValueError("far away")
         return self.map(x) + torch.arange(2, device="cpu")
+
+
+class Scales(nn.Module):
+    """A network without a product."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, t, x):
+        return self.scale * x
+
+
+def test_a_network_without_a_product_is_not_probed(tmp_path):
+    found = run(of_ones_own(Scales), tmp_path, probe=0.2)
+    assert found["cpu_hours"] is None and any("can be counted" in note for note in found["notes"])
 
 
 class Refuses(nn.Module):

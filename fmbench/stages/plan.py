@@ -192,7 +192,6 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         alike.setdefault(config.training(name, method).model_dump_json(), []).append(method)
     trainings = [_training(config, name, methods, cost, shape, sizes, gpus) for methods in alike.values()]
     models = len(_trained(config)) * len(config.seeds)
-    train_flop = sum(t.pflop for t in trainings) * 1e15
 
     if sizes is None:
         notes.append("the likelihood is left out where all test samples are asked for: how many is known once they are prepared")
@@ -204,7 +203,9 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     notes += left_out
 
     rates = None
-    if probe_seconds > 0:
+    if probe_seconds > 0 and not cost.flops:
+        notes.append("no probe of this machine: no operation of the network can be counted")
+    elif probe_seconds > 0:
         rates = _probe(config, name, _trained(config)[0], shape, probe_seconds, 3 * cost.flops)
         if rates is None:
             notes.append("no probe of this machine: one training step on one sample would take too long")
@@ -214,8 +215,8 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         cpu = (seen / rates[0] + (sampled + evaluated + extraction) / cost.flops / rates[1]) / 3600
 
     def gpu_hours(gpu: str) -> float:
-        alone = (sampled + shared_features) / config.processes + evaluated + more_features
-        evaluating = alone / (UTILISATION_FLOAT32 * GPUS[gpu].float32 * 1e12) / 3600
+        flop = (sampled + shared_features) / config.processes + evaluated + more_features
+        evaluating = flop / (UTILISATION_FLOAT32 * GPUS[gpu].float32 * 1e12) / 3600
         return sum(t.gpu_hours[gpu] for t in trainings) + evaluating
 
     found = DataSetPlan(
@@ -229,7 +230,7 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         batch_gib=max(t.batch_gib for t in trainings),
         sample_gib=_solve_bytes(evaluation, cost, shape) / 2**30,
         likelihood_gib=_likelihood_bytes(evaluation, cost, shape) / 2**30,
-        train_pflop=train_flop / 1e15,
+        train_pflop=sum(t.pflop for t in trainings),
         evaluate_pflop=(sampled + evaluated) / 1e15,
         features_pflop=extraction / 1e15,
         disk_gib=disk_bytes(config, name, shape, cost.parameters, sizes) / 2**30,
