@@ -38,12 +38,7 @@ def in_turn(ours: Work, theirs: Work, rounds: int, least: float = 0.01, clock: C
     ``clock`` is the wall's; a processor's counts every thread and nothing that others do.
     """
     clock = clock or time.perf_counter
-    return alternate(partial(seconds, ours, clock=clock), partial(seconds, theirs, clock=clock), rounds, least)
-
-
-def alternate(ours: Timer, theirs: Timer, rounds: int, least: float = 0.01) -> dict[str, float]:
-    """:func:`in_turn` of what measures its own time."""
-    return _summary(_rounds(ours, theirs, rounds, least))
+    return _summary(_rounds(partial(seconds, ours, clock=clock), partial(seconds, theirs, clock=clock), rounds, least))
 
 
 def against_apart(ours: Work, make: Callable[..., Work], *arguments: Any, rounds: int, least: float = 0.01) -> dict[str, float]:

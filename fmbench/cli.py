@@ -419,7 +419,6 @@ def merge(
     mode: Mode = "auto",
 ) -> None:
     """Join results of several machines: other seeds, methods or data sets of one benchmark. Refuses what does not agree."""
-
     from fmbench.share import merge, opened, read_set
 
     console = Console("merge", mode, log)  # type: ignore[arg-type]

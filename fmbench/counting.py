@@ -128,7 +128,7 @@ def _peak_jvp(network: nn.Module, shape: tuple[int, ...], device: str) -> int | 
             warnings.simplefilter("ignore")  # torch's own, of how it makes these derivatives
             with forward_ad.dual_level(), _live(network) as live:
                 network(t, forward_ad.make_dual(x, torch.ones_like(x)))
-    except (RuntimeError, NotImplementedError):  # a part of it has no such derivative, which is for the likelihood to say
+    except RuntimeError:  # a part of it has no such derivative, which is for the likelihood to say
         return None
     return live.peak // PAIR
 
