@@ -34,8 +34,8 @@ def generator(seed: int, name: str, device: str | torch.device = "cpu") -> torch
 def seed_global(seed: int, device: torch.device) -> None:
     """Seed torch's global generator of the CPU and that of ``device``.
 
-    ``torch.manual_seed`` sees to devices of every kind, and writes down the stack for those not initialised yet: a small
-    network's training step would take 3 to 5 % longer.
+    ``torch.manual_seed`` sees to devices of every kind, and writes down the stack for those not initialised yet, which
+    takes 0.1 to 0.3 ms: the whole step of a small network takes 4.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
