@@ -306,34 +306,26 @@ def _printed_difference(dataset: str, metric: str) -> float | None:
 def fewer_evaluations(sources: Sources) -> Lines:
     """2: the NFE of the midpoint rule at which FM-OT comes down to an error, over that of a diffusion path, by interpolation."""
     records, lines = sources["records"], []
-    sweep = records[records.metric.isin(["mse", "reference_mse"]) & (records.status == "ok")]
-    midpoint = sweep[(sweep.metric == "mse") & (sweep.solver == "midpoint")]
     for dataset in _datasets(records):
-        here, curves = _has(records, dataset=dataset), _has(midpoint, dataset=dataset)
+        here = _has(records, dataset=dataset)
+        curves = _has(here, metric="mse", solver="midpoint")
         if curves.empty:
             lines.append(Finding(2, dataset, "trained", "", NOT_TESTED, "the sweep has no rows of the midpoint rule"))
             continue
-        floors = _has(sweep, dataset=dataset, metric="reference_mse").set_index(["method", "seed"]).value
-        contests = _contests(curves)
+        contests = _contests(here)
         if not any(about == "trained" for about, *_ in contests):
             lines.append(_no_contest(2, dataset))
         for about, ours, others in contests:
-            for other in [m for m in others if m in set(curves.method)]:
-                numbers = {m: set(here[here.method == m].seed) for m in (ours, other)}
-                lines.append(_equal_error(dataset, about, ours, other, curves, floors, numbers))
+            for other in [m for m in others if m in set(here.method)]:
+                lines.append(_equal_error(dataset, about, ours, other, here))
     return lines
 
 
-def _equal_error(
-    dataset: str,
-    about: str,
-    ours: str,
-    other: str,
-    curves: pd.DataFrame,
-    floors: pd.Series,
-    numbers: Mapping[str, set[int]],
-) -> Finding:
-    """One pair of methods; ``numbers`` are the seeds that each has any rows of, so that those without a curve are named."""
+def _equal_error(dataset: str, about: str, ours: str, other: str, here: pd.DataFrame) -> Finding:
+    """One pair of methods, from all rows of the data set, so that seeds without a curve are named."""
+    curves = _has(here, metric="mse", solver="midpoint", status="ok")
+    floors = _has(here, metric="reference_mse", status="ok").set_index(["method", "seed"]).value
+    numbers = {m: set(here[here.method == m].seed) for m in (ours, other)}
     columns: dict[str, Any] = {
         "claim": 2,
         "dataset": dataset,
@@ -347,7 +339,9 @@ def _equal_error(
     found = curves[curves.method.isin([ours, other])]
     seeds = sorted(set(found[found.method == ours].seed) & set(found[found.method == other].seed))
     if not seeds:
-        return Finding(verdict=NOT_TESTED, why="no seed has both", **columns)
+        lost = _lost(_has(here, metric="mse", solver="midpoint"), (ours, other), "mse")
+        why = f"no seed has both ({_survivors(lost)})" if lost else "no seed has both"
+        return Finding(verdict=INCONCLUSIVE if lost else NOT_TESTED, why=why, **columns)
     found = found[found.seed.isin(seeds)]
     by_curve = found.sort_values("nfe", kind="stable").groupby(["method", "seed"]).value
     bottoms = [max(low, FLOOR_MARGIN * floors.get(key, 0.0)) for key, low in by_curve.min().items()]
@@ -413,9 +407,9 @@ def _at_budgets(dataset: str, about: str, ours: str, others: Sequence[str], solv
     good = rows[rows.status == "ok"]
     there = [m for m in others if (good.method == m).any()]
     if not (good.method == ours).any() or not there:
-        tried = (rows[rows.method == ours].status == "diverged").any()
-        why = "one side of the comparison has no numbers"
-        return Finding(verdict=INCONCLUSIVE if tried else NOT_TESTED, why=why, **columns)
+        gone = _lost(rows, (ours, *others), str(rows.metric.iloc[0])) if len(rows) else {}
+        why = f"one side of the comparison has no numbers{f' ({_survivors(gone)})' if gone else ''}"
+        return Finding(verdict=INCONCLUSIVE if gone else NOT_TESTED, why=why, **columns)
     metric = str(good.metric.iloc[0])
     signed = _signed(metric, good.value)
     scale = float(good[good.nfe == good.nfe.min()].value.abs().mean()) if signed else 0.0
@@ -471,9 +465,11 @@ def _at_budgets(dataset: str, about: str, ours: str, others: Sequence[str], solv
     return Finding(verdict=verdict, why=why, **columns, **_from(judged) | {"leans": leans})
 
 
-def _curves(rows: pd.DataFrame, method: str, metric: str) -> dict[int, pd.Series]:
-    """Value over training iteration for each seed, the good rows."""
+def _curves(rows: pd.DataFrame, method: str, metric: str, lost: Mapping[str, Lost] | None = None) -> dict[int, pd.Series]:
+    """Value over training iteration for each seed, the good rows; without the seeds that the method lost."""
     found = _has(rows, method=method, metric=metric, status="ok").sort_values("step")
+    if lost and method in lost:
+        found = found[~found.seed.isin(lost[method].seeds)]
     seeds = sorted(int(s) for s in found.seed.unique())
     return {seed: found[found.seed == seed].drop_duplicates("step").set_index("step").value for seed in seeds}
 
@@ -501,14 +497,16 @@ def faster_and_further(sources: Sources) -> Lines:
         if metric is None or OURS not in set(here.method):
             lines.append(_no_contest(4, dataset))
             continue
-        own = _curves(here, OURS, metric)
+        # A training that stopped has snapshots from before, the last of which is not its end.
+        lost = _lost(here, (OURS, *DIFFUSION), metric)
+        own = _curves(here, OURS, metric, lost)
         compared = here[(here.metric == metric) & (here.status == "ok") & here.method.isin([OURS, *DIFFUSION])]
         signed = _signed(metric, compared.value)
         relative, unit = ("", "of the mean of both at the first") if signed else ("relative ", "of the mean of both")
         faster: dict[str, list[float]] = {}
         further: dict[str, list[float]] = {}
         for other in DIFFUSION:
-            theirs = _curves(here, other, metric)
+            theirs = _curves(here, other, metric, lost)
             pairs = _on_common_steps(own, theirs, 2)
             scale = _scale_at_first(pairs)
             for pair in pairs.values():
@@ -517,7 +515,7 @@ def faster_and_further(sources: Sources) -> Lines:
                 steps = pair.index.to_numpy(dtype=float)
                 faster.setdefault(other, []).append(float(np.trapezoid(difference, steps) / (steps[-1] - steps[0])))
                 further.setdefault(other, []).append(float(difference[-1]))
-        name, lost = _name(here, metric), _lost(here, (OURS, *DIFFUSION), metric)
+        name = _name(here, metric)
         for part, values, statistic in (
             (f"faster, {name}", faster, f"{relative}difference to the closest other, mean over iterations"),
             (f"further, {name}", further, f"{relative}difference to the closest other, last snapshot"),
@@ -532,9 +530,11 @@ def steady_cost(sources: Sources) -> Lines:
     along, lines = sources["along"], []
     for dataset in _datasets(along):
         here = _has(along, dataset=dataset)
+        methods = (OURS, "fm_diffusion", "score_matching")
+        lost = _lost(here, methods, "nfe")
         spreads: dict[str, pd.Series] = {}
-        for method in (OURS, "fm_diffusion", "score_matching"):
-            curves = {s: c for s, c in _curves(here, method, "nfe").items() if len(c) > 1 and (c > 0).all()}
+        for method in methods:
+            curves = {s: c for s, c in _curves(here, method, "nfe", lost).items() if len(c) > 1 and (c > 0).all()}
             spreads[method] = pd.Series({s: math.log(c.max() / c.min()) for s, c in curves.items()}, dtype=float)
         for method, threshold, below in (
             (OURS, CONSTANT_NFE, True),
@@ -542,37 +542,35 @@ def steady_cost(sources: Sources) -> Lines:
             ("score_matching", DRASTIC_NFE, False),
         ):
             judged = judge(spreads[method].tolist(), math.log(threshold), below)
-            lines.append(
-                Finding(
-                    5,
-                    dataset,
-                    "trained",
-                    f"{label(method)} {'constant' if below else 'changes drastically'}",
-                    judged.verdict,
-                    f"against {threshold:g}, {judged.why}" if judged.seeds else "no training has NFE at two snapshots or more",
-                    statistic="largest over smallest NFE along training",
-                    unit="ratio",
-                    **_from(judged, math.exp),
-                )
-            )
+            why = f"against {threshold:g}, {judged.why}" if judged.seeds else "no training has NFE at two snapshots or more"
+            columns = {"part": f"{label(method)} {'constant' if below else 'changes drastically'}"}
+            columns["statistic"] = "largest over smallest NFE along training"
+            lines.append(_steadiness(dataset, judged, why, lost, (method,), columns))
         for method in (OURS, "fm_diffusion"):
             pairs = _pairs(spreads[method], spreads["score_matching"])
             judged = judge((pairs.ours - pairs.other).tolist(), 0.0)
-            lines.append(
-                Finding(
-                    5,
-                    dataset,
-                    "trained",
-                    f"{label(method)} steadier",
-                    judged.verdict,
-                    judged.why,
-                    against="score_matching",
-                    statistic="ratio of those ratios",
-                    unit="ratio",
-                    **_from(judged, math.exp),
-                )
-            )
+            columns = {"part": f"{label(method)} steadier", "against": "score_matching", "statistic": "ratio of those ratios"}
+            lines.append(_steadiness(dataset, judged, judged.why, lost, (method, "score_matching"), columns))
     return lines
+
+
+def _steadiness(
+    dataset: str, judged: Judged, why: str, lost: Mapping[str, Lost], methods: Sequence[str], columns: Mapping[str, str]
+) -> Finding:
+    """A line on the logarithm of a ratio of NFE, from the seeds that went well.
+
+    Flow matching's lost seeds keep it from holding; a training of score matching that is lost was not constant either.
+    """
+    gone = {m: lost[m] for m in methods if m in lost}
+    verdict, leans = judged.verdict, judged.leans
+    if gone:
+        why += f". Over the seeds that went well: {_survivors(gone)}"
+        if verdict == NOT_TESTED:
+            verdict = INCONCLUSIVE
+        elif methods[0] != "score_matching" and methods[0] in gone:
+            verdict, leans = _not_holding(verdict, leans)
+    filled = _from(judged, math.exp) | {"leans": leans}
+    return Finding(5, dataset, "trained", verdict=verdict, why=why, unit="ratio", **columns, **filled)  # type: ignore[arg-type]
 
 
 def stable_training(sources: Sources) -> Lines:
@@ -649,12 +647,19 @@ def structure_earlier(sources: Sources) -> Lines:
     methods at once.
     """
     states, lines = sources["states"], []
-    for dataset in _datasets(states):
-        here = _has(states, dataset=dataset)
-        contests = _contests(here)
+    records = sources.get("records", states.iloc[:0].assign(status="", metric=""))
+    for dataset in dict.fromkeys([*_datasets(states), *_datasets(records)]):
+        here, rows = _has(states, dataset=dataset), _has(records, dataset=dataset)
+        # What was trained and lost has no states.
+        contests = _contests(pd.concat([here[["method"]], rows[["method"]]]))
         if not any(about == "trained" for about, *_ in contests):
             lines.append(_no_contest(7, dataset))
         for about, ours, others in contests:
+            lost = _lost(rows, (ours, *others), "final_loss")
+            if ours in lost and ours not in set(here.method):
+                columns: dict[str, Any] = {"claim": 7, "dataset": dataset, "about": about, "part": "half way from noise to data"}
+                lines.append(Finding(verdict=INCONCLUSIVE, why=f"no states: {_survivors({ours: lost[ours]})}", **columns))
+                continue
             lines.append(_half_way(dataset, about, ours, [m for m in others if m in set(here.method)], others, here))
     return lines
 
@@ -828,10 +833,12 @@ def _steps_of_k(dataset: str, metric: str, name: str, rows: pd.DataFrame, here: 
     columns: dict[str, Any] = {"claim": 10, "dataset": dataset, "about": "trained", "part": name, "unit": rows.unit.iloc[0]}
     index = ["method", "seed"]
     table = rows[rows.status == "ok"].pivot_table(index=index, columns="draws", values="value").dropna()
+    lost = _lost(rows, list(rows.method.unique()), metric)
     bias = _has(here, metric="nll_probe_bias", status="ok").pivot_table(index=index, columns="draws", values="value")
     if table.shape[1] < 2 or table.empty:
-        bad = "; ".join(dict.fromkeys(rows[rows.status != "ok"].reason))
-        return Finding(verdict=NOT_TESTED, why=bad or "it takes two numbers of draws", **columns)
+        why = _survivors(lost) if table.empty and lost else "it takes two numbers of draws"
+        tried = any("diverged" in found.reason for found in lost.values())
+        return Finding(verdict=INCONCLUSIVE if table.empty and tried else NOT_TESTED, why=why, **columns)
     note = ""
     if metric == "nll_averaged" and len(bias):
         table = (table - bias.reindex_like(table).fillna(0.0)).dropna()
@@ -842,6 +849,12 @@ def _steps_of_k(dataset: str, metric: str, name: str, rows: pd.DataFrame, here: 
             probes = float(_has(here, metric="nll_probe_bias").probes.iloc[0])
             k = max(bias.columns)
             note += f": by about {-probes * float(bias[k].mean()):.2g} at K = {k:g}, which is no likelihood"
+    # Over the seeds that have all methods with numbers, so that each mean is over the same ones.
+    methods = table.index.get_level_values("method")
+    whole = table.groupby("seed").size() == methods.nunique()
+    if not whole.any():
+        return Finding(verdict=INCONCLUSIVE, why=f"no seed has numbers of every method ({_survivors(lost)})", **columns)
+    table = table[table.index.get_level_values("seed").isin(whole[whole].index)]
     ks = sorted(float(k) for k in table.columns)
     steps = {(a, b): table[b] - table[a] for a, b in pairwise(ks)}
     judged = {pair: judge(step.groupby("seed").mean().tolist(), 0.0) for pair, step in steps.items()}
@@ -853,6 +866,9 @@ def _steps_of_k(dataset: str, metric: str, name: str, rows: pd.DataFrame, here: 
     a, b = least
     worst = next(j for j in judged.values() if j.verdict == verdict) if verdict != HOLDS else judged[least]
     why = f"{falls} of {cells} steps of single methods fall; {worst.why}{note}"
+    if lost:
+        why += f". Over the seeds that went well: {_survivors(lost)}"
+        verdict, leans = _not_holding(verdict, leans)
     columns |= {"statistic": f"difference from K = {a:g} to {b:g}, the smallest fall", "paper": _printed_fall(dataset, a, b)}
     return Finding(verdict=verdict, why=why, **columns, **_from(judged[least]) | {"leans": leans})
 
@@ -1029,13 +1045,24 @@ def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
     """The line on the claim as a whole; oracles do not count."""
     counted = [line for line in lines if line.about != "oracle"]
     verdict = combine(line.verdict for line in counted)
-    if missing and verdict == HOLDS:
-        verdict = INCONCLUSIVE
+    leans = combine_leaning((line.verdict, line.leans) for line in counted)
+    partly = _tested_in_part(counted)
+    if missing or partly:
+        verdict, leans = _not_holding(verdict, leans)
     tally = [(v, sum(line.verdict == v for line in counted)) for v in (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)]
     why = ", ".join(f"{n} {v}" for v, n in tally if n) or "there are no rows to test it on"
     why = f"{len(counted)} line{'s' if len(counted) > 1 else ''}: {why}" if counted else why
-    leans = "" if missing else combine_leaning((line.verdict, line.leans) for line in counted)
+    if partly:
+        why += f"; tested in part only on {', '.join(partly)}"
     return Finding(claim.number, "all", "overall", "", verdict, "; ".join([why, *map(_lacking, missing)]), leans=leans)
+
+
+def _tested_in_part(lines: Lines) -> list[str]:
+    """Data sets with lines that could be tested beside lines that could not: of these a claim does not hold as a whole."""
+    verdicts: dict[str, set[str]] = {}
+    for line in lines:
+        verdicts.setdefault(line.dataset, set()).add(line.verdict)
+    return [dataset or "definitions" for dataset, found in verdicts.items() if NOT_TESTED in found and len(found) > 1]
 
 
 test_claims.__test__ = False  # type: ignore[attr-defined]  # not a test of pytest's
