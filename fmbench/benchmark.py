@@ -5,7 +5,7 @@ versions and devices of the rows, and the hashes of the prepared data. Nothing i
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ from fmbench import specs
 from fmbench.config import Config, parse, settings_hash
 from fmbench.errors import ConfigError, DataError
 from fmbench.files import read_json
+from fmbench.names import FIGURES
 from fmbench.plugins import is_dotted
+from fmbench.records import made_of
 
 FILE = "benchmark.json"
 DRAWS = "draws.parquet"
 """The rows of Table 4."""
 FORMAT = 1
 KEYS = {"format", "config", "hash", "code", "commits", "versions", "devices", "threads", "rows", "data", "merged", "notes"}
+LATER = {"joined"}
+"""Keys that came later: older descriptions do not have them."""
 
 
 def describe(
@@ -28,6 +32,7 @@ def describe(
     manifests: dict[str, dict[str, Any]],
     merged: Iterable[str] = (),
     notes: Iterable[str] = (),
+    joined: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The content of ``benchmark.json``.
 
@@ -36,8 +41,10 @@ def describe(
         rows: all records.
         manifests: of each data set's preparation.
         merged: hashes of the sets this one was merged from; ``notes``: what was allowed to differ between them.
+        joined: what the files that other jobs join are of, where they are this config's (:func:`left_over`).
     """
-    return {
+    later = {} if joined is None else {"joined": dict(joined)}
+    return later | {
         "format": FORMAT,
         "config": config,
         "hash": settings_hash(config),
@@ -94,7 +101,7 @@ def read_benchmark(results: Path) -> dict[str, Any]:
             "snakemake once more in the place they were made (nothing is trained again)"
         )
     found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT or set(found) != KEYS:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or set(found) - LATER != KEYS:
         version = found.get("format") if isinstance(found, dict) else None
         raise DataError(f"{path} is not a description of this version of fmbench (format {version!r}, here {FORMAT})")
     if not isinstance(found["config"], dict):
@@ -105,15 +112,29 @@ def read_benchmark(results: Path) -> dict[str, Any]:
 
 
 def left_over(results: Path) -> tuple[str, ...]:
-    """Files of the folder that another config left there: Table 4 and its rows, where this one has nothing to dequantise.
+    """Files of the folder that another config left there, by their names: rows that say they are of other settings, what was
+    made from them, and Table 4 where this config has nothing to dequantise.
 
-    All other files are made by every config. What does not say what it belongs to is taken as it is.
+    Rows may be another config's after the main job alone has run anew, which makes the records and not, say, the rows along
+    training. What does not say what it belongs to is taken as it is.
     """
     try:
-        spec = specs.table4(config_of(results))
+        spec, joined = specs.table4(config_of(results)), read_benchmark(results).get("joined", {})
     except DataError:
         return ()
-    return () if spec["datasets"] and spec["methods"] else (DRAWS, "table4.csv", "table4.md", "table4.tex")
+    without_draws = not (spec["datasets"] and spec["methods"])
+    rows = [
+        name for name, of in joined.items() if made_of(results / name) not in (of, None) and not (name == DRAWS and without_draws)
+    ]
+    tables = ["claims"] if rows else []  # which were tested on them, but not on draws that the config does not have
+    rows += [DRAWS] if without_draws else []
+    tables += ["table4"] if DRAWS in rows else []
+    figures = [name for name, needed in FIGURES.items() if set(needed) & set(rows)]
+    return (
+        *rows,
+        *(f"{name}.{kind}" for name in tables for kind in ("csv", "md", "tex")),
+        *(f"{name}.{kind}" for name in figures for kind in ("png", "svg", "pdf", "parquet")),
+    )
 
 
 def config_of(results: Path) -> Config:

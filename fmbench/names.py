@@ -73,6 +73,26 @@ FIRST_SEED = ("budget_previews", "states")
 """Those that hold pictures, of the first seed only."""
 
 
+PAPERS = {
+    "cifar10": ("cifar10", 32),
+    "imagenet32": ("imagenet", 32),
+    "imagenet64": ("imagenet", 64),
+    "imagenet128": ("imagenet", 128),
+}
+"""The paper's data sets by the names that tables know them by: how the names of their sources begin, and height and width."""
+
+
+def not_the_papers(dataset: str, source: str, parameters: Mapping[str, Any]) -> str:
+    """What keeps a data set from being the paper's of that name; empty where nothing is known to, or for any other name."""
+    if dataset not in PAPERS:
+        return ""
+    start, side = PAPERS[dataset]
+    if "." not in source and source not in MAYBE_UNLABELLED and not source.startswith(start):
+        return f"not {source}"
+    shape = sample_shape(source, parameters)
+    return "" if shape in (None, (3, side, side)) else f"3 x {side} x {side}, not {' x '.join(map(str, shape or ()))}"
+
+
 def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Shape of one sample, where source and parameters tell it before anything is prepared; else None."""
     if source in POINT_SETS:

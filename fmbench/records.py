@@ -100,10 +100,24 @@ def table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pyarrow.json.read_json(io.BytesIO(lines), pyarrow.json.ReadOptions(block_size=max(len(lines), 1)), options)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write any table to a parquet file, atomically."""
+OF = b"fmbench.of"
+
+
+def write_table(path: Path, table: pa.Table, of: str | None = None) -> None:
+    """Write any table to a parquet file, atomically; ``of`` is a hash of what it was made from (:func:`made_of`)."""
+    if of is not None:
+        table = table.replace_schema_metadata({OF: of})
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def made_of(path: Path) -> str | None:
+    """What a parquet file says it was made from; None where it does not, or where there is none that can be read."""
+    try:
+        found = (pq.read_schema(path).metadata or {}).get(OF)
+    except (OSError, ValueError):
+        return None
+    return None if found is None else found.decode()
 
 
 def read_rows(paths: Sequence[Path]) -> pa.Table:

@@ -100,8 +100,8 @@ def _is_member(name: str) -> bool:
 def draws_files(results: Path, config: Config) -> list[Path]:
     """Where the rows of Table 4 are: joined, as in a set that was shared, or in a file for each model."""
     spec, joined = table4(config), results / DRAWS
-    if joined.exists() and DRAWS not in left_over(results):
-        return [joined]
+    if joined.exists():  # of another config, those of single models are, too
+        return [] if DRAWS in left_over(results) else [joined]
     models = [(d, m, s) for d in spec["datasets"] for m in spec["methods"] for s in spec["seeds"]]
     files = [results / model_folder("draws", *model) / "rows.parquet" for model in models]
     return [file for file in files if file.exists()]
@@ -118,6 +118,8 @@ def export(results: Path, out: Path) -> int:
     Raises:
         DataError: results that are not whole, or a name that says no format.
     """
+    from fmbench.report.render import tables
+
     kind = _kind(out)
     contents: dict[str, bytes] = {}
     for name, source in members(results).items():
@@ -127,6 +129,11 @@ def export(results: Path, out: Path) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 write_table(Path(folder) / "joined.parquet", source)
                 contents[name] = (Path(folder) / "joined.parquet").read_bytes()
+    # Tables are made from what is packed: those that lie there may be from before the rows were made anew.
+    with tempfile.TemporaryDirectory() as folder:
+        tables(results, Path(folder), [name for name in map(_table_of, contents) if name])
+        made = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    contents = {name: made.get(name, content) for name, content in contents.items() if not _table_of(name) or name in made}
     index = {
         "format": FORMAT,
         "hash": read_benchmark(results)["hash"],
@@ -150,6 +157,14 @@ def export(results: Path, out: Path) -> int:
                     member.size, member.mode = len(content), 0o644
                     tar.addfile(member, io.BytesIO(content))
     return len(contents) - 1
+
+
+def _table_of(member: str) -> str:
+    """The table that a file is a form of; empty for one of somebody's own."""
+    from fmbench.report.render import TABLES
+
+    name, _, kind = member.rpartition(".")
+    return name if name in TABLES and kind in ("csv", "md", "tex") else ""
 
 
 def _kind(path: Path) -> str:
@@ -177,17 +192,30 @@ def unpack(archive: Path, out: Path) -> int:
         DataError: the archive is missing, truncated, changed, or reaches outside; or ``out`` holds something.
     """
     _empty(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    with _filled(out) as partial:
+        return _unpack(archive, partial)
+
+
+@contextlib.contextmanager
+def _filled(out: Path) -> Iterator[Path]:
+    """A folder whose files are ``out``'s when the block ends well, and which vanishes when it does not.
+
+    One that is there already stays the folder it is, be it the working folder, the end of a link or a mount.
+    """
+    there = out.is_dir()
+    beside = out if there else out.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=beside, prefix=f".{out.name}."))
     try:
-        count = _unpack(archive, partial)
-        partial.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(partial, out)
+        yield partial
+        if there:
+            for entry in sorted(partial.iterdir()):
+                os.replace(entry, out / entry.name)
+        else:
+            partial.chmod(0o755)
+            os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return count
 
 
 def _empty(out: Path) -> None:
@@ -472,9 +500,7 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
         merged=[s.description["hash"] for s in sets],
         notes=[*(f"differs: {d.text}" for d in found), *missing(config, tables["records.parquet"])],
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with _filled(out) as partial:
         for name, table in tables.items():
             write_table(partial / name, table)
         for dataset, manifest in manifests.items():
@@ -484,12 +510,6 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
         if summary is not None:
             shutil.copyfile(summary, partial / "equivalence.csv")
         write_json(partial / FILE, described)
-        partial.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return described
 
 

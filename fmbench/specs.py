@@ -5,6 +5,7 @@ changes, so a setting that a stage does not use must not be in its spec, and one
 a model has that model's spec hash in its own spec, so the hash in every row covers all settings the number depends on.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from fmbench.config import Config, MethodSettings, method_values, settings_hash
@@ -117,13 +118,20 @@ def table1(config: Config) -> Spec:
 
 def table4(config: Config) -> Spec:
     """NLL over the number of draws, of what was trained: test points are nothing to an oracle of the training set."""
+    datasets, methods = images(config), [m.name for m in config.methods if m.name not in oracles(config)]
     return {
         "stage": "table4",
-        "datasets": images(config),
-        "methods": [m.name for m in config.methods if m.name not in oracles(config)],
+        "datasets": datasets,
+        "methods": methods,
         "seeds": config.seeds,
-        "draws": {d: config.dataset(d).evaluation.draws.draws for d in images(config)},
+        "draws": {d: config.dataset(d).evaluation.draws.draws for d in datasets},
+        "of": _of("draws", config, [(d, m, s) for d in datasets for m in methods for s in config.seeds]),
     }
+
+
+def _of(stage: str, config: Config, models: Sequence[tuple[str, str, int]]) -> str:
+    """A hash of what the rows of a stage on these models depend on, by which a file that joins them says what it is of."""
+    return settings_hash({"rows": [evaluate(stage, config, *model) for model in models]})
 
 
 def oracles(config: Config) -> list[str]:
@@ -187,12 +195,13 @@ def plugins(spec: Any) -> tuple[str, ...]:
 
 
 def collect(config: Config) -> Spec:
-    """Which results belong together."""
+    """Which results belong together, the files among them that other jobs join."""
     return {
         "stage": "collect",
         "datasets": config.datasets,
         "methods": [m.name for m in config.methods],
         "seeds": config.seeds,
+        "joined": {f"{kind}.parquet": join(kind, config)["of"] for kind in JOINED} | {"draws.parquet": table4(config)["of"]},
     }
 
 
@@ -200,16 +209,18 @@ def join(kind: str, config: Config) -> Spec:
     """Which files of models belong together; the kinds are :data:`fmbench.names.JOINED`."""
     stage, file = JOINED[kind]
     untrained = oracles(config) if stage == "along" else []  # what is not trained has nothing along training
+    models = [
+        (dataset, method.name, seed)
+        for dataset in config.datasets
+        for method in config.methods
+        for seed in (config.seeds[:1] if kind in FIRST_SEED else config.seeds)
+        if method.name not in untrained
+    ]
     return {
         "stage": "join",
         "kind": kind,
-        "files": [
-            f"{model_folder(stage, dataset, method.name, seed)}/{file}"
-            for dataset in config.datasets
-            for method in config.methods
-            for seed in (config.seeds[:1] if kind in FIRST_SEED else config.seeds)
-            if method.name not in untrained
-        ],
+        "files": [f"{model_folder(stage, *model)}/{file}" for model in models],
+        "of": _of(stage, config, models),
     }
 
 

@@ -37,6 +37,7 @@ from fmbench.report.evidence import (
     student,
 )
 from fmbench.report.layout import paper
+from fmbench.report.style import label
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "default"
 FIVE = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot")
@@ -263,8 +264,10 @@ def test_a_seed_that_only_the_others_were_run_with_is_none_that_ours_lost():
 
 
 def test_the_papers_differences_stand_beside_ours():
-    lines = of_claim(claims.lowest, records=as_frame(table1_rows(dataset="cifar10")))
+    rows = as_frame(table1_rows(dataset="cifar10"))
+    lines = of_claim(claims.lowest, records=rows.assign(features="pytorch-fid InceptionV3(2048)"))
     assert [line.paper for line in lines] == [pytest.approx(v) for v in (2.99 - 3.09, 6.35 - 7.48, 142 - 183)]
+    assert [line.paper is None for line in of_claim(claims.lowest, records=rows)] == [False, True, False]
     assert {line.paper for line in of_claim(claims.lowest, records=as_frame(table1_rows()))} == {None}
 
 
@@ -324,6 +327,20 @@ def test_a_seed_without_a_curve_is_named():
     rows = diverged(sweep_rows(0.5, others=("ddpm",)), "fm_ot", [3])
     (line,) = of_claim(claims.fewer_evaluations, records=as_frame(rows))
     assert (line.verdict, line.leans) == (INCONCLUSIVE, "") and "FM, OT path has no curve of seed 3" in line.why
+
+
+def test_who_diverged_on_a_whole_data_set_is_not_passed_over():
+    """Good rows on d do not make it hold where FM-OT, or a rival, was lost on all of e."""
+    rows = sweep_rows(0.5, others=("ddpm", "scoreflow"))
+    for lost in ("fm_ot", "ddpm"):
+        more = diverged([replace(r, dataset="e") for r in rows], lost, SEEDS)
+        found = claims.fewer_evaluations({"records": as_frame(rows + more)})
+        assert {(line.dataset, line.against, line.verdict) for line in found if lost in ("fm_ot", line.against)} >= {
+            ("e", "ddpm", INCONCLUSIVE)
+        }
+        assert overall(CLAIMS[1], found).verdict == INCONCLUSIVE
+        bad = next(line for line in found if (line.dataset, line.against) == ("e", "ddpm"))
+        assert "no seed has both" in bad.why and "lost 6 of 6 seeds, diverged: the loss became nan" in bad.why
 
 
 def test_a_sweep_without_the_midpoint_rule():
@@ -400,6 +417,12 @@ def test_seeds_of_ours_that_are_lost_keep_every_budget_from_holding():
     assert "lowest mean at 2 of 2" in line.why and "FM, OT path 1 of 6 at 4, 1 of 6 at 8 NFE" in line.why
     (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(diverged(rows, "fm_ot", SEEDS)))
     assert line.verdict == INCONCLUSIVE and "one side of the comparison has no numbers" in line.why
+    # After a training that diverged its budget is skipped, which is no decision of anybody's either.
+    skipped = [
+        replace(r, value=None, status="skipped", reason="training diverged: x") if r.method == "fm_ot" else r for r in rows
+    ]
+    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(skipped))
+    assert line.verdict == INCONCLUSIVE and "FM, OT path lost 6 of 6 seeds, skipped: training diverged" in line.why
 
 
 def test_a_merge_that_brings_the_others_one_seed_more_changes_nothing():
@@ -481,6 +504,22 @@ def test_the_survivors_along_training():
     assert all("FM, OT path lost 4 of 10 seeds" in line.why for line in lines)
 
 
+def test_the_last_snapshot_before_a_training_stopped_is_not_its_end():
+    """FM-OT's seeds 0 to 3 stop after two snapshots, which are bad: over the seeds that went well they are not."""
+
+    def stopped(method: str, seeds: Any) -> list[Row]:
+        rows = along_rows("frechet", lambda m, k: (0.5 if m == "fm_ot" else 1.0) * 10 / k, seeds=range(10))
+        kept = [r for r in rows if r.method != method or r.seed not in seeds or r.step <= 2000]
+        worse = [replace(r, value=r.value * 100) if r.method == method and r.seed in seeds else r for r in kept]
+        return worse + [row(method, s, "frechet", None, step=2500, features="c", stage="along") for s in seeds]
+
+    lines = of_claim(claims.faster_and_further, along=as_frame(stopped("fm_ot", range(4))))
+    assert {(line.verdict, line.seeds) for line in lines} == {(INCONCLUSIVE, 6)} and all(line.value < -0.6 for line in lines)
+    lines = of_claim(claims.faster_and_further, along=as_frame(stopped("ddpm", range(10))))
+    assert {line.verdict for line in lines} == {INCONCLUSIVE}
+    assert all("Not compared with DDPM: diverged: the loss became nan" in line.why for line in lines)
+
+
 def test_an_end_about_zero_is_compared_over_the_beginning():
     """Both come down to noise about 0, of which a relative difference would be -2 at the end."""
 
@@ -530,6 +569,36 @@ def test_one_snapshot_says_nothing_of_a_change():
     assert {line.verdict for line in claims.steady_cost({"along": as_frame(rows)})} == {NOT_TESTED}
 
 
+def nfe_rows(methods: tuple[str, ...] = FIVE) -> list[Row]:
+    """Flow matching's cost stays, score matching's doubles twice."""
+    return [
+        row(m, s, "nfe", 100 * (4.0 if m == "score_matching" else 1.05) ** ((k - 1) / 4) * (1 + 0.002 * wobble(s + k, m)), step=k)
+        for m, s, k in itertools.product(methods, SEEDS, range(1, 6))
+    ]
+
+
+def test_half_of_a_claim_on_a_data_set_does_not_make_it_hold():
+    whole = overall(CLAIMS[4], claims.steady_cost({"along": as_frame(nfe_rows())}))
+    assert whole.verdict == HOLDS
+    half = overall(CLAIMS[4], claims.steady_cost({"along": as_frame(nfe_rows(("fm_diffusion", "fm_ot")))}))
+    assert (half.verdict, half.leans) == (INCONCLUSIVE, "") and "tested in part only on d" in half.why
+
+
+def test_a_training_that_stopped_was_not_steady_whatever_it_cost_before():
+    for lost, seeds, verdict in (("fm_ot", range(4), INCONCLUSIVE), ("score_matching", range(4), HOLDS)):
+        rows = [r for r in nfe_rows() if r.method != lost or r.seed not in seeds or r.step < 3]
+        rows += [row(lost, s, "nfe", None, step=3) for s in seeds]
+        lines = claims.steady_cost({"along": as_frame(rows)})
+        own = [line for line in lines if lost in (line.against, *(m for m in FIVE if line.part.startswith(label(m))))]
+        assert own and all(f"{label(lost)} lost 4 of 6 seeds, diverged" in line.why and line.seeds == 2 for line in own)
+        assert overall(CLAIMS[4], lines).verdict == verdict
+    gone = [r for r in nfe_rows() if r.method != "score_matching"] + [
+        row("score_matching", s, "nfe", None, step=1) for s in SEEDS
+    ]
+    lines = claims.steady_cost({"along": as_frame(gone)})
+    assert [line.verdict for line in lines] == [HOLDS, HOLDS, *[INCONCLUSIVE] * 3]
+
+
 # 6: stability
 
 
@@ -562,6 +631,8 @@ def test_trainings_lost_count_where_they_differ():
     assert (lines[0].verdict, lines[0].value) == (FAILS, 8)
     lines = of_claim(claims.stable_training, records=as_frame(final_rows(same, {"score_matching": 1})))
     assert lines[0].verdict == INCONCLUSIVE  # one of eight may be chance
+    lines = of_claim(claims.stable_training, records=as_frame(final_rows(same, {"score_matching": 4})))
+    assert lines[0].verdict == INCONCLUSIVE and "p = 0.077" in lines[0].why  # four of eight, too, more often than one in twenty
     lines = of_claim(claims.stable_training, records=as_frame(final_rows(same, {"score_matching": 1, "fm_diffusion": 1})))
     assert "trainings lost" not in [line.part for line in lines]
 
@@ -688,6 +759,17 @@ def test_the_jackknife_of_a_mean_is_students_interval():
     assert claims._jackknife(np.array([x.mean(), *without])) == pytest.approx(student(x.tolist()))
 
 
+def test_what_was_trained_and_lost_has_no_states():
+    lost = as_frame([row("fm_ot", 0, "final_loss", None), row("ddpm", 0, "final_loss", 0.1)])
+    (line,) = of_claim(claims.structure_earlier, states=states({"ddpm": 0.8}, n=30), records=lost)
+    assert line.verdict == INCONCLUSIVE and "no states: FM, OT path lost 1 of 1 seeds, diverged: the loss became nan" in line.why
+
+
+def test_later_within_the_margin_is_a_failure():
+    (line,) = of_claim(claims.structure_earlier, states=states({"fm_ot": 0.63, "ddpm": 0.6}))
+    assert 0 < line.low < line.value < claims.EARLIER and line.leans == FAILS
+
+
 def test_states_of_one_path_or_of_too_few_times_or_samples():
     (line,) = of_claim(claims.structure_earlier, states=states({"fm_ot": 0.5}, n=30))
     assert line.verdict == NOT_TESTED
@@ -771,6 +853,28 @@ def test_nll_over_draws():
     assert line.verdict == FAILS
     (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.0)))
     assert line.verdict == INCONCLUSIVE
+
+
+def test_nll_over_draws_of_the_seeds_that_all_methods_have():
+    """DDPM's numbers lie far from FM-OT's in their falls: the mean of a seed is over both, or the seed is left out."""
+    rows = [replace(r, value=3.0 + 5 * (r.value - 3.0)) if r.method == "ddpm" else r for r in draws_rows(0.1)]
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(diverged(rows, "fm_ot", range(3))))
+    assert line.seeds == 3 and line.value == pytest.approx(-0.3, abs=0.01)
+    assert (line.verdict, line.leans) == (INCONCLUSIVE, "") and "FM, OT path lost 3 of 6 seeds, diverged" in line.why
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(diverged(rows, "fm_ot", SEEDS)))
+    assert line.verdict == INCONCLUSIVE and line.seeds == 6 and "lost 6 of 6" in line.why
+    split = diverged(diverged(rows, "fm_ot", range(3)), "ddpm", range(3, 6))
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(split))
+    assert line.verdict == INCONCLUSIVE and "no seed has numbers of every method" in line.why
+
+
+def test_the_smallest_fall_is_the_one_shown():
+    rows = [
+        replace(r, value=3.0 - {1: 0.0, 20: 0.5, 50: 0.6}[r.draws] + 0.001 * wobble(r.seed, r.method)) for r in draws_rows(0.1)
+    ]
+    rows = [r for r in rows if r.metric == "nll_averaged"]
+    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(rows))
+    assert line.value == pytest.approx(-0.1, abs=0.005) and "from K = 20 to 50, the smallest fall" in line.statistic
 
 
 def test_a_fall_that_is_only_the_probes_noise_is_none():

@@ -18,6 +18,7 @@ from fmbench import names
 from fmbench.errors import DataError
 from fmbench.records import PREVIEW, Row, previews, read_rows, read_table, write_rows, write_table
 from fmbench.report import curves, panels, pictures
+from fmbench.report import theory as theory_figures
 from fmbench.report.figures import FIGURES, chosen, write_figure
 from fmbench.report.style import LABELS, colours, distance_label, label, markers, solver_label, wrap
 
@@ -384,15 +385,20 @@ def test_a_figure_survives_that_all_have_diverged_and_of_one_seed(tmp_path, name
     methods = ("ddpm", "score_matching", "fm_ot")
     results_folder(tmp_path, lost=methods, methods=methods, seeds=(3,))
     write_figure(name, tmp_path, [tmp_path / "f.svg"], tmp_path / "f.parquet")
-    said = {"fig07": "diverged", "fig05": "1 of 1 diverged", "fig07_quality": "5 of 5 diverged", "work_precision": "no errors"}
-    said |= {"fig04": "diverged", "fig11": "diverged", "nfe_distribution": "1 of 1 diverged", "fig10": "1 of 1 diverged"}
+    said = {
+        "fig07": "diverged",
+        "fig05": "1 of 1 seeds diverged",
+        "fig07_quality": "5 of 5 diverged",
+        "work_precision": "no errors",
+    }
+    said |= {"fig04": "diverged", "fig11": "diverged", "nfe_distribution": "1 of 1 diverged", "fig10": "1 of 1 seeds div"}
     assert said.get(name, "") in texts(tmp_path / "f.svg")
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("fig05", "DDPM: 2 of 2 diverged"),
+        ("fig05", "DDPM: 2 of 2 seeds diverged"),
         ("fig07", "DDPM (no NLL; 12 cells diverged)"),
         ("fig07_quality", "10 of 10 diverged"),
         ("work_precision", "12 of 12 diverged"),
@@ -557,6 +563,31 @@ def test_ticks_go_on_to_what_is_beyond_them():
     assert panels.beyond([4, 8, 40], 240) == [100, 200]
     assert panels.beyond([4, 8], 50) == [20, 50]
     assert panels.beyond([4, 8, 40], 60) == panels.beyond([4, 100], 50) == panels.beyond([], 50) == []
+
+
+def test_the_lines_of_the_sweep_are_geometric_means_and_the_references_error_is_drawn_where_it_matters():
+    """Two seeds a factor of 100 apart; the reference's own error is a tenth of the best of a, a hundredth of the best of b."""
+    rows = [
+        {"dataset": "d", "method": m, "seed": s, "metric": "mse", "solver": "euler", "nfe": nfe, "mse": 10.0 ** (2 * s) / nfe}
+        for m, s, nfe in product(("a", "b"), (0, 1), (4.0, 10.0))
+    ]
+    rows += [rows[0] | {"method": m, "metric": "reference_mse", "mse": own} for m, own in (("a", 0.1), ("b", 0.01))]
+    figure = curves.fig07(pd.DataFrame(rows).assign(status="ok", n=9, reference="r", nll=1.0, nll_unit="nats"))
+    lines = [np.asarray(line.get_ydata(), float) for line in figure.axes[0].get_lines()]
+    assert [line.tolist() for line in lines if len(set(line)) > 1] == [pytest.approx([2.5, 1.0])] * 2
+    assert [line[0] for line in lines if len(set(line)) == 1] == [0.1]
+    plt.close(figure)
+
+
+def test_an_estimate_below_zero_is_drawn_hollow():
+    rows = [
+        {"path": "ot", "sampler": "Euler", "kind": "ode", "nfe": nfe, "energy_distance": v, "floor": 1e-4}
+        for nfe, v in ((6, 0.1), (12, -0.01), (24, 0.001))
+    ]
+    figure = theory_figures.samplers(pd.DataFrame(rows))
+    hollow = [line for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "white"]
+    assert [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in hollow] == [([12], [0.01])]
+    plt.close(figure)
 
 
 def test_crosses_of_the_adaptive_solver_have_ticks(whole):

@@ -1,17 +1,24 @@
 """What another config left in a results folder is in none of this one's reports."""
 
+import itertools
 import shutil
 
 import pytest
-from sets import config, make
+from outsider import command
+from sets import QUIET, config, make
 
 from fmbench import specs
 from fmbench.benchmark import left_over
-from fmbench.report.claims import read_sources
+from fmbench.config import Config
+from fmbench.records import Row, write_rows
+from fmbench.report.claims import read_sources, write_claims
 from fmbench.report.page import page
 from fmbench.report.render import render
+from fmbench.report.table2 import write_table2
 from fmbench.report.table4 import write_table4
-from fmbench.share import draws_files, members
+from fmbench.report.tables import write_table1
+from fmbench.share import draws_files, export, members, unpack
+from fmbench.stages.join import run as join
 from fmbench.stages.summary import artifacts
 
 TABLE4 = {"draws.parquet", "table4.csv", "table4.md", "table4.tex"}
@@ -39,6 +46,54 @@ def test_table_4_of_another_config_is_left_out(folders, tmp_path):
         assert set(listed(images)) & TABLE4 and not set(listed(points)) & TABLE4
     reasons = {item.file: item.reason for item in render(points, tmp_path / "out")}
     assert reasons["table4.csv"] == "draws.parquet is missing"
+
+
+def test_rows_of_other_settings_are_in_no_report_and_no_archive(tmp_path):
+    """Settings change, and the main job alone runs anew: the records are new, and rows along training are of before."""
+    before, wanted = config(), config(board__training={"iterations": 110})
+    folder = make(tmp_path / "results", before)
+
+    def join_along(by: Config) -> None:
+        for model in itertools.product(by.datasets, (m.name for m in by.methods if m.name != "oracle_ot"), by.seeds):
+            rows = [Row(*model, "along", "nfe", 40.0 + k, "evaluations", step=k) for k in (1, 2)]
+            write_rows(folder / specs.model_folder("along", *model) / "rows.parquet", rows)
+        join(specs.join("along", by), folder, QUIET)
+        write_claims(folder, folder / "claims.csv")
+        write_table1(folder / "records.parquet", specs.table1(by), folder / "table1.csv")
+
+    join_along(before)
+    (folder / "figures").mkdir()
+    for name in ("fig05.png", "fig07.png"):
+        (folder / "figures" / name).write_bytes(b"png")
+    assert left_over(folder) == () and "along" in read_sources(folder)
+    assert {"along.parquet", "claims.md", "table1.csv"} <= set(members(folder))
+    new = make(tmp_path / "new", wanted)
+    for name in ("records.parquet", "benchmark.json"):
+        shutil.copyfile(new / name, folder / name)
+    gone = {"along.parquet", "claims.csv", "claims.md", "claims.tex", "fig05.png", "fig10.svg"}
+    assert gone <= set(left_over(folder)) and not {"records.parquet", "fig07.png"} & set(left_over(folder))
+    assert "along" not in read_sources(folder) and not gone & set(members(folder))
+    assert 'id="fig07"' in (text := page(folder, None)) and 'id="fig05"' not in text
+    assert "claims is of another config; run snakemake" in text and "What Lipman et al. (2023) claim" not in text
+    reasons = {item.file: item.reason for item in render(folder, tmp_path / "out", formats=["svg"])}
+    assert reasons["figures/fig05.svg"] == "along.parquet is of another config: run snakemake where the results were made"
+    said = command("export", "--results", folder, "--out", tmp_path / "all.zip", "--progress", "lines")
+    assert said.code == 0 and "left out, since another config made them: along.parquet; run snakemake first" in said.err
+    join_along(wanted)
+    assert left_over(folder) == () and "along" in read_sources(folder)
+
+
+def test_the_tables_of_an_archive_are_those_of_its_rows(folders, tmp_path):
+    images, _ = folders
+    write_table2(images / "records.parquet", images / "table2.csv")
+    fresh = (images / "table2.csv").read_bytes()
+    for name in ("table2.csv", "table2.md"):
+        (images / name).write_text("of before")
+    (images / "mine.md").write_text("# Mine\n")
+    export(images, tmp_path / "all.zip")
+    unpack(tmp_path / "all.zip", tmp_path / "out")
+    assert (tmp_path / "out" / "table2.csv").read_bytes() == fresh and (tmp_path / "out" / "mine.md").exists()
+    assert "of before" not in (tmp_path / "out" / "table2.md").read_text()
 
 
 def test_a_folder_that_says_nothing_of_itself_is_taken_as_it_is(folders):

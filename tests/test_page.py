@@ -8,7 +8,7 @@ from outsider import command
 from PIL import Image
 
 from fmbench.errors import DataError
-from fmbench.report.page import lead, to_html, write_page
+from fmbench.report.page import lead, page, title, to_html, write_page
 
 CLAIMS = "# Claims\n\n| claim | verdict |\n|---|---|\n| 1 lowest NLL | holds |\n"
 TABLE1 = "# Table 1\n\n## digits\n\n| Method | NFE |\n|---|---|\n| FM, OT path | **83.9 ± 2.3** |\n\n* a note\n"
@@ -38,16 +38,16 @@ def test_tables_become_tables_and_headings_move_down():
 def test_the_page_leads_with_the_claims_and_table_1(results):
     out, fragment = results / "index.html", results / "index.head.html"
     write_page(results, out, fragment, results.parent / "captions")
-    page = out.read_text()
+    whole = out.read_text()
     order = [
-        page.index(mark)
-        for mark in ("<h2>Claims</h2>", "<h2>Table 1</h2>", "<h2>Figures</h2>", "<h3>fig04</h3>", "<h3>fig07</h3>")
+        whole.index(mark)
+        for mark in ("<h2>Claims</h2>", "<h2>Table 1</h2>", "<h2>Figures</h2>", "<h3>Fig. 4</h3>", "<h3>Fig. 7</h3>")
     ]
     assert order == sorted(order)
-    assert "from <code>records.parquet</code>" in page and page.count("<img ") == 2
-    assert "<script" not in page and "http" not in page
+    assert "from <code>records.parquet</code>" in whole and whole.count("<img ") == 2
+    assert "<script" not in whole and "http" not in whole
     head = fragment.read_text()
-    assert lead(results) in head and lead(results) in page and "<img" not in head
+    assert lead(results) in head and lead(results) in whole and "<img" not in head
     before = out.read_bytes()
     write_page(results, out, fragment, results.parent / "captions")
     assert out.read_bytes() == before
@@ -73,6 +73,16 @@ def test_the_command_writes_it_and_names_what_it_lacks(results, tmp_path):
     assert said.code == 3 and "nothing to show" in said.err
 
 
+def test_a_picture_says_what_it_is_to_who_cannot_see_it(results):
+    text = page(results, results.parent / "captions")
+    assert 'alt="Error against NFE, from records.parquet"' in text and 'alt="Fig. 4"' in text
+    assert [title(name) for name in ("fig04_budget", "nfe_distribution", "cost")] == [
+        "Fig. 4, budget",
+        "NFE distribution",
+        "Cost",
+    ]
+
+
 def test_a_browser_shows_the_tables_and_the_pictures(results):
     out = results / "index.html"
     write_page(results, out)
@@ -80,6 +90,6 @@ def test_a_browser_shows_the_tables_and_the_pictures(results):
         assert page.locator("#table1 td").all_inner_texts() == ["FM, OT path", "83.9 ± 2.3"]
         assert page.locator("#claims td").all_inner_texts() == ["1 lowest NLL", "holds"]
         widths = page.evaluate("Object.fromEntries([...document.images].map(i => [i.alt, i.naturalWidth]))")
-        assert widths == {"fig04": 30, "fig07": 40}
+        assert widths == {"Fig. 4": 30, "Fig. 7": 40}
         shot = io.BytesIO(page.screenshot())
         assert len(set(Image.open(shot).convert("RGB").getdata())) > 10  # something was drawn

@@ -233,6 +233,25 @@ def test_every_seed_diverged(digits_rows, tmp_path):
     assert r"DDPM & - & - & -" in latex(table, SPEC)
 
 
+def test_what_diverged_is_named_before_what_was_skipped_for_it(digits_rows, tmp_path):
+    """The records of a model hold its evaluations before its training, in an order of stages."""
+    kept = [r for r in digits_rows if (r.method, r.seed) != ("ddpm", 1)]
+    skipped = Row("digits", "ddpm", 1, "likelihood", "nll", None, "bits/dim", "skipped", f"training diverged: {REASON}")
+    diverged = Row("digits", "ddpm", 1, "train", "final_loss", None, "loss", "diverged", REASON)
+    assert table1(frame([*kept, skipped, diverged], tmp_path), SPEC).status[0] == f"seed 1 diverged: {REASON}"
+
+
+def test_distances_of_two_extractors_are_not_one_measure(digits_rows, tmp_path):
+    """As sets whose classifiers differ have them after `merge --allow judge`."""
+    other = FEATURES.replace("(", "(other, ")
+    mixed = [replace(r, features=other) if r.features and (r.method, r.seed) == ("fm_ot", 1) else r for r in digits_rows]
+    rows = frame(mixed, tmp_path)
+    table = table1(rows, SPEC)
+    assert table.status.tolist() == ["ok", "its distances are of 2 extractors, which are not of one measure"]
+    assert table.fid_features[1] == " and ".join(sorted([FEATURES, other])) and table.fid_features[0] == FEATURES
+    assert "| its distances are of 2 extractors, which are not of one measure |" in markdown(table, rows, SPEC)
+
+
 def test_a_solver_that_fails_at_sampling_is_in_the_status(digits_rows, tmp_path):
     kept = [r for r in digits_rows if (r.method, r.seed, r.metric) != ("fm_ot", 0, "nfe")]
     reason = "dopri5 failed on 3 of 720 samples"
@@ -433,13 +452,14 @@ def test_what_others_published_stands_below_ours(digits_rows, tmp_path):
     assert others.drop(columns=["dataset", "paper_fid", "status"]).isna().all(axis=None)
     assert "imagenet128,mgan,,,,,,,,,,,,,,,,,,,58.9,,paper only" in to_csv(table)
     text = markdown(table, rows, spec)
-    assert "| FM, OT path | **3.000** (2.9) | **30.00** (20.9) | **100.0** | 0.700 | ok |" in text
-    assert "| Uncond. BigGAN | - | - (25.3) | - | - | paper only |" in text
+    assert "| FM, OT path | **3.000** (2.90) | **30.00** (FID 20.9) | **100.0** | 0.700 | ok |" in text
+    assert "| Uncond. BigGAN | - | - (FID 25.3) | - | - | paper only |" in text
     assert "GAN" not in text.split("## imagenet128")[0] and "Where the status" not in text
     tabular = latex(table, spec)
     lines = tabular.splitlines()
-    assert r"MGAN & - & - & - & - & - (58.9) & - \\" in lines and tabular.count(r"\midrule") == 2
-    assert r"\footnotesize" not in tabular and lines.index(r"PGMGAN & - & - & - & - & - (21.7) & - \\") > lines.index(r"\midrule")
+    assert r"MGAN & - & - & - & - & - (FID 58.9) & - \\" in lines and tabular.count(r"\midrule") == 2
+    last = r"PGMGAN & - & - & - & - & - (FID 21.7) & - \\"
+    assert r"\footnotesize" not in tabular and lines.index(last) > lines.index(r"\midrule")
     assert "GAN" not in latex(table1(rows, SPEC), SPEC)
 
 
@@ -452,8 +472,8 @@ def test_the_papers_number_is_in_brackets(tmp_path):
     rows = frame(floors("cifar10") + image("cifar10", "fm_ot", 0, 3.456, 20.0, 150.0), tmp_path)
     spec = SPEC | {"datasets": ["cifar10"], "methods": ["fm_ot"], "seeds": [0]}
     table = table1(rows, spec)
-    assert "**3.456** (2.99) | **20.00** (6.35) | **150.0** (142)" in markdown(table, rows, spec)
-    assert r"\textbf{3.456} (2.99) & \textbf{20.00} (6.35) & \textbf{150.0} (142)" in latex(table, spec)
+    assert "**3.456** (2.99) | **20.00** (FID 6.35) | **150.0** (142)" in markdown(table, rows, spec)
+    assert r"\textbf{3.456} (2.99) & \textbf{20.00} (FID 6.35) & \textbf{150.0} (142)" in latex(table, spec)
 
 
 def test_a_method_that_trained_differently_is_named(digits_rows, tmp_path):
@@ -649,7 +669,8 @@ def test_table_4_says_what_diverged(tmp_path):
     table = write_table4([tmp_path / "rows.parquet"], SPEC4, tmp_path / "table4.csv")
     assert set(table.status) == {f"seed 0: training diverged: {REASON}"} and set(table.seeds) == {1}
     assert table.nll_mean[0] == 2.6 and table.nll_std.isna().all()
-    assert (tmp_path / "table4.md").read_text().count(f"* DDPM: seed 0: training diverged: {REASON}") == 1
+    text = (tmp_path / "table4.md").read_text()
+    assert text.count(f"* DDPM: seed 0: training diverged: {REASON}") == 1 and "such a mean is over the other seeds" in text
     write_rows(tmp_path / "rows.parquet", draws_rows("tall", "ddpm", 0, [1, 3], None))
     table = write_table4([tmp_path / "rows.parquet"], SPEC4 | {"seeds": [0]}, tmp_path / "table4.csv")
     assert set(table.seeds) == {0} and table.nll_mean.isna().all()

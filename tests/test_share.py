@@ -11,6 +11,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from fmbench.config import TrainingOverrides, parse, settings_hash
 from fmbench.errors import DataError
 from fmbench.files import read_json, sha256, write_json
 from fmbench.records import Row, read_rows, read_table, write_rows, write_table
-from fmbench.report.compare import COLUMNS, compare, welch
+from fmbench.report.compare import COLUMNS, compare, compare_sets, welch
 from fmbench.report.render import TABLES, render
 from fmbench.share import INDEX, ResultSet, export, in_order, join_tables, merge, opened, read_set, unpack
 from fmbench.specs import model_folder
@@ -506,9 +507,22 @@ def test_names_and_places_that_cannot_be(whole, archive, tmp_path):
     assert (tmp_path / "full" / "mine").read_text() == "precious"
     with pytest.raises(DataError, match="there is no results folder or archive"), opened(tmp_path / "nothing"):
         pass
-    (tmp_path / "empty").mkdir()
-    unpack(archive, tmp_path / "empty")
-    assert (tmp_path / "empty" / "records.parquet").exists()
+
+
+@pytest.mark.parametrize("way", ["name", "link", "here"])
+def test_an_empty_folder_is_filled_and_stays_the_folder_it_is(whole, archive, tmp_path, monkeypatch, way):
+    """By its name, by a link to it, or as the working folder, which a shell is in."""
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    out = {"name": tmp_path / "empty", "link": tmp_path / "link", "here": Path()}[way]
+    one = read("A", whole)
+    for fill in (lambda: unpack(archive, out), lambda: merge([one, one], out)):
+        shutil.rmtree(tmp_path / "empty", ignore_errors=True)
+        (tmp_path / "empty").mkdir()
+        monkeypatch.chdir(tmp_path / "empty")
+        before = (tmp_path / "empty").stat().st_ino
+        fill()
+        assert (tmp_path / "empty").stat().st_ino == before and (tmp_path / "link").is_symlink()
+        assert Path("records.parquet").exists() and Path("data").is_dir() and not list(Path().glob(".*"))
 
 
 def test_a_folder_is_used_where_it_is_and_an_archive_goes_again(whole, archive):
@@ -546,7 +560,8 @@ def test_parts_of_a_run_merge_to_the_whole_run(whole, archive, tmp_path, one, ot
         assert read_table(merged / f"{name}.parquet").equals(read_table(whole / f"{name}.parquet")), name
     found, wanted = read_benchmark(merged), read_benchmark(whole)
     assert found.pop("merged") == [read_benchmark(a)["hash"], read_benchmark(b)["hash"]]
-    assert found == {k: v for k, v in wanted.items() if k != "merged"}
+    # What is joined here is of neither config alone, so that nothing in it is held to one.
+    assert found == {k: v for k, v in wanted.items() if k not in ("merged", "joined")} and "joined" in wanted
     if one == {"seeds": [0]}:  # every figure, once
         with opened(archive) as folder:  # with its NLL over draws in one file, where the claims look for it
             render(folder, tmp_path / "from whole", formats=["svg"])
@@ -955,6 +970,31 @@ def test_a_diverged_seed_is_no_seed_and_a_budget_is_a_row_of_its_own(tmp_path):
         ("nfe", "dopri5", 2, "no"),
     ]
     assert found.budget.tolist()[:2] == [4.0, 8.0] and math.isnan(found.budget[2])
+
+
+def test_what_is_measured_along_training_over_budgets_and_over_draws_is_compared(whole, archive, tmp_path):
+    with opened(archive) as folder:  # with its draws in one file
+        for name in ("one", "other"):
+            shutil.copytree(folder, tmp_path / name)
+    rows = {
+        "along": [Row("board", "ddpm", s, "along", "nfe", 40.0 + s, "evaluations", step=k) for s in (0, 1) for k in (10, 20)],
+        "budget": [Row("board", "ddpm", s, "budget", "mmd", 1.0 + s, "squared", solver="euler", nfe=4.0) for s in (0, 1)],
+    }
+    for name, more in (("one", 0.0), ("other", 1000.0)):
+        for file, found in rows.items():
+            write_rows(tmp_path / name / f"{file}.parquet", [replace(r, value=r.value + more) for r in found])
+    draws = read_rows([tmp_path / "other" / "draws.parquet"])
+    shifted = pa.array([None if v is None else v + 1000 for v in draws["value"].to_pylist()], pa.float64())
+    write_table(tmp_path / "other" / "draws.parquet", draws.set_column(draws.schema.get_field_index("value"), "value", shifted))
+    said = command("compare", tmp_path / "one", tmp_path / "other", "--csv", "--fail")
+    table = pd.read_csv(io.StringIO(said.out))
+    assert said.code == 1 and set(table[table.exceeds == "yes"].stage) == {"along", "budget", "draws"}
+    assert set(table[table.stage == "along"].step) == {10, 20} and set(table[table.stage == "draws"].draws) == {1, 5, 20}
+    text = command("compare", tmp_path / "one", tmp_path / "other").out
+    assert "nfe, iteration 20 (evaluations)" in text and "nll_paper, K = 5 (bits/dim)" in text
+    # Rows of other settings are not this config's.
+    write_table(tmp_path / "other" / "draws.parquet", draws, of="another")
+    assert set(compare_sets(tmp_path / "one", tmp_path / "other")[0].query("stage == 'draws'").exceeds) == {"only in A"}
 
 
 def test_compare_prints_the_settings_that_differ_and_writes_what_it_is_asked_for(whole, archive, tmp_path):

@@ -1,21 +1,25 @@
 """Layout shared by the tables, Tables 2 and 3, and the settings that Table 3 is made from."""
 
 import csv
+import itertools
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from outsider import command
 
 from fmbench.errors import DataError
 from fmbench.files import write_json
 from fmbench.records import Row, read_table, write_rows, write_table
+from fmbench.report.claims import falls_with_draws
 from fmbench.report.layout import LATEX, NONE, beside, latex_table, markdown_table, notes, paper, spread, tex
 from fmbench.report.table2 import METRICS, missing, table2, write_table2
 from fmbench.report.table3 import PAPERS, show, table3, write_table3
+from fmbench.report.table4 import COLUMNS, write_table4
 from fmbench.stages.settings import SETTINGS, used_settings
 
 # Layout
@@ -154,6 +158,51 @@ def test_table_2_by_the_command(tmp_path):
     assert len(list(csv.DictReader((tmp_path / "table2.csv").read_text().splitlines()))) == 4
 
 
+# Table 4: the probes' noise
+
+SPEC4: dict[str, Any] = {"datasets": ["d"], "methods": ["ddpm", "fm_ot"], "seeds": [0, 1], "draws": {"d": [1, 5]}, "of": "x"}
+
+
+def over_draws(variances: dict[str, float]) -> list[Row]:
+    """NLL over draws with a probe bias of -0.02 at K = 5, by the variance that the probes leave in each method's log p."""
+    rows = []
+    for (method, variance), seed, k in itertools.product(variances.items(), (0, 1), (1, 5)):
+        values = {"nll_averaged": 3 - 0.1 * (k > 1) + 0.001 * seed, "nll_paper": 3 - 0.2 * (k > 1) + 0.001 * seed}
+        values |= {"nll_probe_bias": -0.02 * (k > 1), "nll_probe_std": 0.07, "nll_probe_variance": variance}
+        for metric, value in values.items():
+            probes = 1 if metric == "nll_paper" else 4
+            rows.append(Row("d", method, seed, "draws", metric, value, "u", n=16, draws=k, probes=probes))
+    return rows
+
+
+def test_a_probe_bias_is_a_least_value_where_the_noise_is_large(tmp_path):
+    write_rows(tmp_path / "rows.parquet", over_draws({"ddpm": 9.25, "fm_ot": 0.5}))
+    table = write_table4([tmp_path / "rows.parquet"], SPEC4, tmp_path / "table4.csv")
+    assert list(table.columns) == [*COLUMNS, "probe_variance"]
+    assert table[table.estimator == "averaged"].probe_variance.tolist() == [9.25, 9.25, 0.5, 0.5]
+    text = (tmp_path / "table4.md").read_text()
+    last = [line.split(" | ")[-1] for line in text.splitlines() if "probes averaged first |" in line]
+    assert last == ["-0.0200 at least |", "-0.0200 |"]
+    assert "(a variance of 9.2 nats² in a draw's log p), that is too little" in text and "times that" not in text
+
+
+def test_a_probe_bias_of_little_noise_is_what_it_says(tmp_path):
+    write_rows(tmp_path / "rows.parquet", over_draws({"ddpm": 0.75, "fm_ot": 0.5}))
+    write_table4([tmp_path / "rows.parquet"], SPEC4, tmp_path / "table4.csv")
+    text = (tmp_path / "table4.md").read_text()
+    assert "at least" not in text and "to second order; the paper's estimator has about 4 times that." in text
+
+
+@pytest.mark.parametrize(("variance", "taken", "papers"), [(9.25, True, "at least 0.02"), (0.5, False, "about 0.08")])
+def test_claim_10_says_where_the_probes_do_more_than_is_taken_off(tmp_path, variance, taken, papers):
+    write_rows(tmp_path / "rows.parquet", over_draws({"ddpm": variance, "fm_ot": variance}))
+    frame = read_table(tmp_path / "rows.parquet").to_pandas()
+    averaged, one = falls_with_draws({"draws": frame})
+    assert ("taken off, which is too little at a variance of 9.2 nats^2" in averaged.why) == taken
+    assert "is estimated and taken off" in averaged.why
+    assert f"lowers the number too, the more the larger K: by {papers} at K = 5, which is no likelihood" in one.why
+
+
 # Settings and Table 3
 
 NETWORK = {"kind": "unet", "channels": 256, "channels_multiple": [1, 2, 2, 2], "attention_resolutions": [16], "dropout": 0.0}
@@ -247,6 +296,17 @@ def test_methods_that_differ_are_named(tmp_path):
     assert "| learning rate | 0.001: DDPM; 0.0005: FM, OT path | 5e-4 |" in text
     latex = (tmp_path / "table3.tex").read_text()
     assert balanced(latex) and columns_fit(latex) and latex.count(r"\midrule") == 2 and "sigma\\_min" in latex
+
+
+def test_what_differs_between_seeds_has_each_of_its_values(tmp_path):
+    """As sets of two machines have it after `merge --allow device`."""
+    path = write_settings(tmp_path)
+    settings = read_table(path).to_pandas()
+    settings.loc[(settings.key == "device") & (settings.seed == 1), "value"] = json.dumps("cpu")
+    write_table(path, pa.Table.from_pandas(settings, preserve_index=False))
+    table = write_table3(path, tmp_path / "table3.csv").set_index("setting")
+    assert (table.loc["device"].ours, table.loc["gpus"].ours) == ("cuda or cpu", "1 or 0")
+    assert "what is not the same for every seed has each of its values" in (tmp_path / "table3.md").read_text()
 
 
 def test_a_data_set_that_the_paper_does_not_have(tmp_path):

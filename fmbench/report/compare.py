@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.benchmark import FILE, read_benchmark
+from fmbench.benchmark import DRAWS, FILE, config_of, left_over, read_benchmark
 from fmbench.names import STEP_COSTS
+from fmbench.records import read_rows
 from fmbench.report.tables import records_frame
-from fmbench.share import setting_differences
+from fmbench.share import draws_files, setting_differences
 
 LEVEL = 0.05
 NO_SPREAD = "no spread"
@@ -21,6 +22,8 @@ COLUMNS = [
     "metric",
     "solver",
     "budget",
+    "step",
+    "draws",
     "unit",
     "features",
     "n",
@@ -38,18 +41,21 @@ COLUMNS = [
 ]
 LEFT_OUT = ("train_seconds", "parameters", "iterations", "images_seen")
 """Metrics that are costs or settings and no outcome."""
-IDENTITY = ["dataset", "method", "stage", "metric", "solver", "budget", "unit", "features", "n"]
+IDENTITY = ["dataset", "method", "stage", "metric", "solver", "budget", "step", "draws", "unit", "features", "n"]
 
 
 def cells(records: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation (n - 1) and number of seeds of everything measured on models, a row for each thing.
 
-    A thing is a metric by one solver, at one budget of NFE where the solver's steps are fixed. What diverged or was skipped
-    does not count as a seed.
+    A thing is a metric by one solver, at one budget of NFE where the solver's steps are fixed, at one iteration along training,
+    and over one number of draws. What diverged or was skipped does not count as a seed.
     """
     mine = records[(records.method != "") & (records.status == "ok") & ~records.metric.isin(LEFT_OUT)].copy()
     fixed = mine.solver.str.partition("/")[0].isin(list(STEP_COSTS))
     mine["budget"] = mine.nfe.where(fixed)
+    # Elsewhere these are settings, which may differ: how long was trained, say.
+    mine["step"] = mine.step.where(mine.stage == "along")
+    mine["draws"] = mine.draws.where(mine.stage == "draws")
     # The hash of weights in a classifier's name differs from machine to machine; the list of differences shows it.
     mine["features"] = mine.features.str.partition("(")[0]
     groups = mine.groupby(IDENTITY, sort=False, dropna=False).value
@@ -75,10 +81,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         row |= {"seeds_b": n_b, "mean_b": cell["mean_b"], "std_b": cell["std_b"]}
         difference = cell["mean_b"] - cell["mean_a"]
         rows.append(row | {"difference": difference} | welch(difference, cell["std_a"], n_a, cell["std_b"], n_b))
-    table = pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64"})
+    table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(("n", "step", "draws"), "Int64"))
     found = pd.concat([a, b])
     order = {column: {v: i for i, v in enumerate(found[column].unique())} for column in ("dataset", "method", "stage")}
-    key = ["dataset", "method", "stage", "metric", "solver", "budget", "n"]
+    key = ["dataset", "method", "stage", "metric", "solver", "budget", "step", "draws", "n"]
     ranked = {"kind": "stable", "key": lambda c: c.map(order[str(c.name)]) if c.name in order else c}
     return table.sort_values(key, ignore_index=True, **ranked)  # type: ignore[call-overload]
 
@@ -155,6 +161,8 @@ def markdown(table: pd.DataFrame, different: Sequence[str], names: tuple[str, st
         lines += ["", f"## {dataset}", "", "| Method | Metric | A | B | B - A | Exceeds the seeds' spread |", "|" + "---|" * 6]
         for row in part.to_dict("records"):
             at = "" if pd.isna(row["budget"]) else f", {row['solver']} at NFE {row['budget']:g}"
+            at += "" if pd.isna(row["step"]) else f", iteration {row['step']}"
+            at += "" if pd.isna(row["draws"]) else f", K = {row['draws']}"
             line = [row["method"], f"{row['metric']}{at} ({row['unit']})"]
             line += [_number(row["mean_a"], row["std_a"]), _number(row["mean_b"], row["std_b"])]
             line += ["-" if pd.isna(row["difference"]) else f"{row['difference']:+.4g}", row["exceeds"]]
@@ -174,5 +182,12 @@ def compare_sets(a: Path, b: Path) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         DataError: a folder has no records.
     """
-    table = compare(records_frame(a / "records.parquet"), records_frame(b / "records.parquet"))
-    return table, settings(a, b)
+    return compare(*map(_everything, (a, b))), settings(a, b)
+
+
+def _everything(results: Path) -> pd.DataFrame:
+    """The records, the rows along training, over budgets and over draws, as far as they are there and of this config."""
+    others = left_over(results)
+    files = [results / f"{name}.parquet" for name in ("along", "budget") if f"{name}.parquet" not in others]
+    files += draws_files(results, config_of(results)) if (results / FILE).exists() else [results / DRAWS]
+    return read_rows([results / "records.parquet", *(file for file in files if file.exists())]).to_pandas()

@@ -205,7 +205,7 @@ def fig07(data: pd.DataFrame) -> Figure:
             mine = here[here.method == method]
             quality = f"NLL {mine.nll.mean():.2f}" if mine.nll.notna().any() else "no NLL"
             gone = mine[mine.status != "ok"].shape[0]
-            names.append(f"{label(method)} ({quality}{f'; {gone} cells diverged' if gone else ''})")
+            names.append(wrap(f"{label(method)} ({quality}{f'; {gone} cells diverged' if gone else ''})", 36))
             handles.append(Line2D([], [], **look[method]))
         unit = here.nll_unit.dropna().unique()
         title = f"NLL in {unit[0]}" if len(unit) else None

@@ -12,6 +12,9 @@ from fmbench.files import write_text
 
 NONE = "-"
 """What stands where there is no number."""
+SECOND_ORDER_UP_TO = 1.0
+"""Variance of log p, in nats^2, from which on what noise is estimated to do to NLL over draws is a least value
+(:func:`fmbench.likelihood.probe_bias`)."""
 
 
 def paper(table: str) -> pd.DataFrame:
@@ -40,9 +43,17 @@ def spread(mean: float | None, std: float | None, digits: int, style: Style = MA
     return f"{style.bold[0]}{text}{style.bold[1]}" if best else text
 
 
-def beside(ours: str, printed: float | None) -> str:
-    """Our number with the paper's in brackets, where it has one."""
-    return ours if printed is None or pd.isna(printed) else f"{ours} ({printed:g})"
+def beside(ours: str, printed: float | None, digits: int | None = None, what: str = "") -> str:
+    """Our number with the paper's in brackets, where it has one.
+
+    Args:
+        digits: decimals that are printed there; None for as many as the number needs.
+        what: the paper's measure, where ours is another.
+    """
+    if printed is None or pd.isna(printed):
+        return ours
+    number = f"{printed:g}" if digits is None else f"{printed:.{digits}f}"
+    return f"{ours} ({what} {number})" if what else f"{ours} ({number})"
 
 
 def to_csv(table: pd.DataFrame) -> str:

@@ -48,9 +48,20 @@ def _section(name: str, body: str) -> str:
     return f'<section id="{escape(name)}">\n{body}</section>\n'
 
 
+def title(figure: str) -> str:
+    """The heading of a figure: "Fig. 4, budget" for ``fig04_budget``, "NFE distribution" for ``nfe_distribution``."""
+    words = figure.split("_")
+    if words[0].startswith("fig"):
+        return ", ".join([f"Fig. {int(words[0][3:])}", *words[1:]])
+    first = words[0].upper() if words[0] == "nfe" else words[0].capitalize()
+    return " ".join([first, *words[1:]])
+
+
 def _picture(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    image = f'<img alt="{escape(path.stem)}" src="data:image/png;base64,{data}">'
+    # For who cannot see it: what is drawn, as the caption begins.
+    said = " ".join(caption.split()).partition(". ")[0].replace("`", "").rstrip(".")
+    image = f'<img alt="{escape(said or title(path.stem))}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}\n<figcaption>{to_html(caption)}</figcaption></figure>\n"
 
 
@@ -60,7 +71,8 @@ def lead(results: Path) -> str:
     Raises:
         DataError: neither is there.
     """
-    found = [name for name in LEAD if (results / f"{name}.md").is_file()]
+    others = left_over(results)
+    found = [name for name in LEAD if (results / f"{name}.md").is_file() and f"{name}.md" not in others]
     if not found:
         raise DataError(
             f"{results} has no table1.md and no claims.md, so there is nothing to show; run snakemake or `fmbench render` first"
@@ -70,7 +82,8 @@ def lead(results: Path) -> str:
         if name in found:
             parts.append(_section(name, to_html((results / f"{name}.md").read_text(encoding="utf-8"), shift=1)))
         else:
-            parts.append(_section(name, f'<p class="note">{name} is not among these results.</p>\n'))
+            why = "of another config; run snakemake" if f"{name}.md" in others else "not among these results"
+            parts.append(_section(name, f'<p class="note">{name} is {why}.</p>\n'))
     return "".join(parts)
 
 
@@ -87,10 +100,10 @@ def page(results: Path, captions: Path | None) -> str:
         path = results / "figures" / f"{name}.png"
         if not path.is_file():
             path = results / f"{name}.png"  # where results are kept for reference, figures lie beside the tables
-        if path.is_file():
+        if path.is_file() and path.name not in others:
             text = captions / f"{name}.rst" if captions is not None else None
             caption = text.read_text(encoding="utf-8") if text is not None and text.is_file() else ""
-            figures += _section(name, f"<h3>{escape(name)}</h3>\n{_picture(path, caption)}")
+            figures += _section(name, f"<h3>{escape(title(name))}</h3>\n{_picture(path, caption)}")
     if not figures:
         figures = (
             '<p class="note">There are no figures among these results. An archive holds none: '

@@ -80,13 +80,21 @@ def note(axis: Axes, lines: Sequence[str]) -> None:
 
 
 def lost(data: pd.DataFrame, methods: Sequence[str]) -> list[str]:
-    """What is missing of each method in the rows of one data set: a line for each method and cause."""
+    """What is missing of each method in the rows of one data set: a line for each method and cause.
+
+    It is counted in rows, but along training, where one that stopped has as many rows as it came to, in seeds.
+    """
+    along = "step" in data.columns
     lines = []
     for method in methods:
         mine = data[data.method == method]
         if mine.empty:
             lines.append(f"{label(method)}: no rows")
         bad = mine[mine.status != "ok"]
+        if along:
+            stopped = bad[bad.reason.str.startswith("training diverged")].seed.nunique()
+            lines += [f"{label(method)}: {stopped} of {mine.seed.nunique()} seeds diverged"] if stopped else []
+            bad = bad[~bad.reason.str.startswith("training diverged")]
         # What was skipped because a training diverged is no decision of anybody's.
         status = bad.status.mask(bad.reason.str.contains("diverged"), "diverged")
         lines += [f"{label(method)}: {count} of {len(mine)} {cause}" for cause, count in status.value_counts().items()]

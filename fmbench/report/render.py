@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fmbench import specs
-from fmbench.benchmark import config_of
+from fmbench.benchmark import config_of, left_over
 from fmbench.config import Config
 from fmbench.errors import DataError
 from fmbench.names import FIGURES
@@ -81,15 +81,7 @@ def render(
     Returns:
         Every table and figure there is, with the reason for each that could not be made.
     """
-    done = []
-    for name, (needed, write) in TABLES.items():
-        reason = _lacking(results, needed)
-        if not reason:
-            try:
-                write(results, config or config_of(results), out / f"{name}.csv")
-            except DataError as error:
-                reason = str(error)
-        done.append(Rendered(f"{name}.csv", reason))
+    done = tables(results, out, list(TABLES), config)
     for name, needed in FIGURES.items():
         reason = _lacking(results, needed)
         if not reason:
@@ -105,6 +97,28 @@ def render(
     return done
 
 
+def tables(results: Path, out: Path, names: Sequence[str], config: Config | None = None) -> list[Rendered]:
+    """Write these of :data:`TABLES` into ``out``, as :func:`render` does."""
+    done = []
+    for name in dict.fromkeys(names):
+        needed, write = TABLES[name]
+        reason = _lacking(results, needed)
+        if not reason:
+            try:
+                write(results, config or config_of(results), out / f"{name}.csv")
+            except DataError as error:
+                reason = str(error)
+        done.append(Rendered(f"{name}.csv", reason))
+    return done
+
+
 def _lacking(results: Path, needed: Sequence[str]) -> str:
-    absent = [name for name in needed if not (results / name).exists()]
-    return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing" if absent else ""
+    others = left_over(results)
+    reasons = []
+    for names, what in (
+        ([name for name in needed if not (results / name).exists()], "missing"),
+        ([name for name in needed if name in others], "of another config: run snakemake where the results were made"),
+    ):
+        if names:
+            reasons.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}")
+    return "; ".join(reasons)

@@ -66,17 +66,17 @@ def table3(settings: pd.DataFrame) -> pd.DataFrame:
         used = _used(settings[settings.dataset == dataset])
         if not used:
             continue
-        others = sorted({key for values in used.values() for key in values} - _SHOWN_ABOVE)
+        others = sorted({key for seeds in used.values() for values in seeds for key in values} - _SHOWN_ABOVE)
         others = [k for k in others if k not in _NO_SETTINGS and not k.startswith("method.")]
-        entries: dict[str, dict[str, Any]] = {}
+        entries: dict[str, dict[str, list[Any]]] = {}
         for name, key in PAPERS.items():
-            entries[name] = {m: key(values) if callable(key) else values.get(key) for m, values in used.items()}
+            entries[name] = {m: [key(v) if callable(key) else v.get(key) for v in seeds] for m, seeds in used.items()}
         for key in others:
-            entries[key] = {m: values.get(key) for m, values in used.items()}
+            entries[key] = {m: [values.get(key) for values in seeds] for m, seeds in used.items()}
         for part in PARTS:
-            entries[part] = {m: _part(values, part) for m, values in used.items()}
+            entries[part] = {m: [_part(values, part) for values in seeds] for m, seeds in used.items()}
         for name, by_method in entries.items():
-            values = {m: show(v) for m, v in by_method.items()}
+            values = {m: " or ".join(dict.fromkeys(map(show, found))) for m, found in by_method.items()}
             theirs = printed[dataset].to_dict().get(name) if dataset in printed.columns else None
             rows.append(
                 {
@@ -90,12 +90,13 @@ def table3(settings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _used(settings: pd.DataFrame) -> dict[str, Used]:
-    """Each trained method's settings, of its first seed: a seed is no setting, so the others have the same."""
-    found: dict[str, Used] = {}
-    for method, key, value in zip(settings.method, settings.key, settings.value, strict=True):
-        found.setdefault(method, {}).setdefault(key, json.loads(value))
-    return {method: values for method, values in found.items() if "training.iterations" in values}
+def _used(settings: pd.DataFrame) -> dict[str, list[Used]]:
+    """Each trained method's settings for each of its seeds; they differ only where sets of several machines were merged."""
+    found: dict[str, dict[int, Used]] = {}
+    for method, seed, key, value in zip(settings.method, settings.seed, settings.key, settings.value, strict=True):
+        found.setdefault(method, {}).setdefault(seed, {})[key] = json.loads(value)
+    trained = {m: [values for values in seeds.values() if "training.iterations" in values] for m, seeds in found.items()}
+    return {method: seeds for method, seeds in trained.items() if seeds}
 
 
 def _part(used: Used, part: str) -> str:
@@ -144,7 +145,7 @@ def markdown(table: pd.DataFrame) -> str:
         part = table[table.dataset == dataset]
         lines += [f"## {dataset}", "", *markdown_table(["Setting", "Used", "Paper"], _cells(part))]
         said = [
-            "Used: read from the trained models' own configuration, the same for every seed.",
+            "Used: read from the trained models' own configuration; what is not the same for every seed has each of its values.",
             f"{NONE}: not a setting of this network, not recorded, or not printed in the paper.",
         ]
         if (part.paper == NONE).all():

@@ -169,7 +169,7 @@ def write_table4(rows: list[Path], spec: dict[str, Any], out: Path, joined: Path
     """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; the rows it was made from, as one file, into ``joined``."""
     records = read_rows(rows)
     if joined is not None:
-        write_table(joined, records)
+        write_table(joined, records, spec["of"])
     table = table4(records.to_pandas(), spec)
     write_all(out, to_csv(table), markdown(table, spec), latex(table, spec))
     return table

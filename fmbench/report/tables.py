@@ -94,7 +94,7 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                     "nll_unit": _only(nll.unit),
                     "fid_mean": fid.value.mean(),
                     "fid_std": fid.value.std(),
-                    "fid_features": _only(fid.features),
+                    "fid_features": " and ".join(sorted(fid.features.dropna().unique())) or None,
                     "fid_n": _only(fid.n),
                     "kid_mean": kid.value.mean(),
                     "kid_std": kid.value.std(),
@@ -108,7 +108,7 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                     "paper_nll": numbers["nll_bpd"],
                     "paper_fid": numbers["fid"],
                     "paper_nfe": numbers["nfe"],
-                    "status": _status(mine),
+                    "status": _status(mine, fid),
                 }
             )
         rows += [
@@ -135,19 +135,21 @@ def _only(values: pd.Series) -> Any:
     return found[0] if len(found) else None
 
 
-def _status(records: pd.DataFrame) -> str:
+def _status(records: pd.DataFrame, distances: pd.DataFrame) -> str:
     if records.empty:
         return "no records"
     bad = records[(records.status != "ok") & (records.stage != "sweep")]
+    extractors = distances.features.nunique()
+    mixed = f"its distances are of {extractors} extractors, which are not of one measure" if extractors > 1 else ""
     if bad.empty:
-        return "ok"
+        return mixed or "ok"
     # The first thing that went wrong with each seed; what was skipped because of it says the same again.
     causes = []
     for seed, rows in bad.groupby("seed"):
         diverged = rows[rows.status == "diverged"]
         first = (diverged if len(diverged) else rows).iloc[0]
         causes.append(f"seed {seed} {first.status}: {first.reason}")
-    return "; ".join(causes)
+    return "; ".join([*causes, *([mixed] if mixed else [])])
 
 
 class Shown(NamedTuple):
@@ -186,14 +188,15 @@ def _layout(table: pd.DataFrame, dataset: str, oracles: list[str], style: Style,
     """
     rows = []
     part = table[table.dataset == dataset]
-    trained = part[~part.method.isin(oracles)]
+    trained, features = part[~part.method.isin(oracles)], _only(part.fid_features)
     for _, row in part.iterrows():
         cells = [_name(row.method)]
         for column, scale, digits, bold in (SHOWN[c] for c in columns):
             mean = row[f"{column}_mean"]
             best = bold and row.method not in oracles and bool(pd.notna(mean) and mean == trained[f"{column}_mean"].min())
             text = spread(scale * mean, scale * row[f"{column}_std"], digits, style, best)
-            cells.append(beside(text, row.get(f"paper_{column}")))
+            another = column == "fid" and bool(features) and not _is_inception(features)
+            cells.append(beside(text, row.get(f"paper_{column}"), 2 if column == "nll" else None, "FID" if another else ""))
         cells.append("-" if pd.isna(row.sample_std) else f"{row.sample_std:.3f}")
         cells.append(row.status)
         rows.append(cells)

@@ -187,6 +187,9 @@ def samplers(data: pd.DataFrame) -> Figure:
             mine = here[here.sampler == sampler].sort_values("nfe")
             line = "--" if (mine.kind == "sde").all() else "-"
             axis.plot(mine.nfe, mine.energy_distance.abs(), line, color=colour[sampler], marker=".", markersize=4, linewidth=1)
+            below = mine[mine.energy_distance < 0]
+            hollow = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "linestyle": ""}
+            axis.plot(below.nfe, below.energy_distance.abs(), color=colour[sampler], **hollow)
         adaptive = here[here.kind == "adaptive"]
         axis.plot(adaptive.nfe, adaptive.energy_distance.abs(), "x", color="black", markersize=4)
         axis.set(xscale="log", yscale="log", xlabel="NFE", title=PATHS.get(name, name), ylim=(floor / 100, None))
@@ -194,13 +197,15 @@ def samplers(data: pd.DataFrame) -> Figure:
         axis.set_xticks(ticks, [str(t) for t in ticks])
         axis.minorticks_off()
         axis.grid(True, linewidth=0.4, alpha=0.5)
-    axes[0, 0].set_ylabel("energy distance to the data")
+    axes[0, 0].set_ylabel("|energy distance to the data|")
     handles = [
         plt.Line2D([], [], color=colour[s], linestyle="--" if (data[data.sampler == s].kind == "sde").all() else "-")
         for s in fixed
     ]
-    handles += [plt.Line2D([], [], marker="x", color="black", linestyle=""), plt.Rectangle((0, 0), 1, 1, color="0.5", alpha=0.12)]
-    texts = [*fixed, "adaptive, 1e-5", "below the distance of exact draws"]
+    handles += [plt.Line2D([], [], marker="x", color="black", linestyle="")]
+    handles += [plt.Line2D([], [], marker="o", color="black", markerfacecolor="white", markersize=4, linestyle="")]
+    handles += [plt.Rectangle((0, 0), 1, 1, color="0.5", alpha=0.12)]
+    texts = [*fixed, "adaptive, 1e-5", "an estimate below 0", "below the distance of exact draws"]
     figure.legend(handles, texts, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
     return figure
 

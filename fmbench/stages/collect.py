@@ -69,7 +69,7 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     # The description comes last: what it describes is there.
     if config is not None:
         manifests = {d: read_json(results / "data" / d / "manifest.json") for d in spec["datasets"]}
-        write_json(results / FILE, describe(config, records.to_pylist(), manifests))
+        write_json(results / FILE, describe(config, records.to_pylist(), manifests, joined=spec["joined"]))
     console.say(f"{records.num_rows} rows from {len(files)} files -> {results / 'records.parquet'}")
 
 
@@ -158,7 +158,7 @@ def mirror_trainings(results: Path, store: Mirror) -> int:
         # MLflow shows the newest by step, then time: what is logged again because it changed must be later, not just other.
         store.log(run, int(time.time() * 1000), store.news(run, evaluation))
         parameters = flatten(config["spec"]) | {"parameters": config["parameters"]}
-        store.log(run, start, points, parameters, tags | {"fmbench.reason": "; ".join(reasons)})
+        store.log(run, start, store.news(run, points), parameters, tags | {"fmbench.reason": "; ".join(reasons)})
         store.client.set_terminated(run, "FAILED" if config["reason"] else "FINISHED")
     return len(by_model)
 

@@ -18,7 +18,7 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
     """Write ``results/{kind}.parquet``.
 
     Args:
-        spec: the kind, one of :data:`~fmbench.names.JOINED`, and the files to join, below the results folder.
+        spec: the kind, one of :data:`~fmbench.names.JOINED`, the files to join, below the results folder, and what they are of.
 
     Raises:
         DataError: a file is missing, truncated, or has other columns.
@@ -30,7 +30,7 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
     else:
         schema = SCHEMAS[kind]
         joined = pa.concat_tables([_read(file, schema) for file in files]) if files else schema.empty_table()
-    write_table(out, joined)
+    write_table(out, joined, spec["of"])
     console.say(f"{joined.num_rows} rows from {len(files)} files -> {out}")
 
 
