@@ -1,6 +1,7 @@
 """Sources of data on files that these tests write in the exact formats of the originals, and on Fashion-MNIST itself."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import http.server
@@ -18,6 +19,7 @@ import textwrap
 import threading
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -563,6 +565,20 @@ def test_fashion_mnist_is_downloaded_where_nothing_is_found_or_when_asked(fashio
         assert len(make("fashion_mnist", {"download": True}).train) == 41 and len(asked) == 4
         (tmp_path / "debian").rename(tmp_path / "elsewhere")
         assert len(make("fashion_mnist", {}).train) == 41 and len(asked) == 4  # from the cache
+        # A download that was interrupted goes on, and what is asked for is fetched whatever damaged file lies beside it.
+        cached, name = tmp_path / "cache" / "fashion_mnist", idx.REMOTES[-1].name
+        (cached / name).unlink()
+        with pytest.raises(DataError, match="the four files of Fashion-MNIST are neither in"):
+            make("fashion_mnist", {"download": False})
+        by_hand = cached / idx.REMOTES[0].name  # and compressed differently: it is as good, and not fetched
+        fetched = by_hand.read_bytes()
+        by_hand.write_bytes(gzip.compress(gzip.decompress(fetched), 1, mtime=1))
+        assert len(make("fashion_mnist", {}).train) == 41 and asked[4:] == [f"/{name}"]
+        by_hand.write_bytes(fetched)
+        (cached / name.removesuffix(".gz")).write_bytes(b"damaged")
+        with pytest.raises(DataError, match=r"is no IDX file.*download: true fetches it"):
+            make("fashion_mnist", {})
+        assert len(make("fashion_mnist", {"download": True}).train) == 41 and len(asked) == 5
 
 
 def test_the_hashes_and_addresses_of_what_is_downloaded():
@@ -722,6 +738,38 @@ def test_images_that_cannot_be_used(tmp_path):
         decode(Item(str(deep)), Recipe(5, 5))
 
 
+def deep_png(colour: int, channels: int) -> bytes:
+    """4 x 4 pixels of 16 bits a channel, which PIL does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, colour, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(4 * (1 + 4 * 2 * channels))))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+def deep_tiff() -> bytes:
+    """4 x 4 pixels of RGB, uncompressed: a header, ten entries, the three depths and the pixels."""
+    entries = {256: (4, 1), 257: (4, 1), 258: (134, 3), 259: (1, 1), 262: (2, 1), 273: (140, 1), 277: (3, 1), 278: (4, 1),
+               279: (96, 1), 284: (1, 1)}  # fmt: skip
+    body = b"".join(struct.pack("<HHII", tag, 3, count, value) for tag, (value, count) in entries.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + struct.pack("<3H", 16, 16, 16) + bytes(96)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [deep_png(2, 3), deep_png(4, 2), deep_png(6, 4), deep_tiff(), b"P6 4 4 65535\n" + bytes(96), b"P6 4 4 300\n" + bytes(96)],
+    ids=["RGB", "LA", "RGBA", "TIFF", "PPM", "9 bits"],
+)
+def test_deep_colours_are_refused_rather_than_cut(data):
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode in ("RGB", "RGBA")  # as those of 8 bits
+    with pytest.raises(DataError, match=r"a: expected 8 bits a channel, found (16|9); convert it first"):
+        decode(Item("a", None, data), Recipe(4, 4))
+    assert decode(Item("a", None, b"P6 4 4 15\n" + bytes(48)), Recipe(4, 4)).shape == (3, 4, 4)
+
+
 def test_processes_give_the_same_in_the_same_order(tmp_path):
     items = [Item(str(saved(picture(seed=i), tmp_path / f"{i}.png")), i) for i in range(23)]
     alone = list(decoded(items, Recipe(8, 8), 1, 3))
@@ -795,6 +843,29 @@ def test_folders_that_do_not_hold_a_data_set(tmp_path):
     other = tree(tmp_path / "other", {"train/cat": 3, "test/horse": 3})
     with pytest.raises(DataError, match=r"other/test: its classes \('horse',\) are not those of train: \('cat',\)"):
         make("folder", {"path": str(other)})
+    for flat, said in (("test", r"\(none\) are not those of train: \('cat',"), ("train", r"\('cat',\) are not .*: \(none\)")):
+        root = tree(tmp_path / f"flat-{flat}", {s if s == flat else f"{s}/cat": 3 for s in ("train", "test")})
+        with pytest.raises(DataError, match=rf"flat-{flat}/test: its classes {said}"):
+            make("folder", {"path": str(root)})
+
+
+def test_images_that_were_replaced_are_decoded_again(tmp_path):
+    """Without compression all have one size; a preparation that was interrupted must not go on with the old ones."""
+
+    def fill(level: int) -> None:
+        for split in ("train", "test"):
+            for i in range(40):
+                path = saved(Image.new("RGB", (8, 8), (level, level, level)), tmp_path / "all" / split / f"{i}.bmp")
+                os.utime(path, (level, level))
+
+    fill(1)
+    last = tmp_path / "all" / "train" / folders.listing(tmp_path / "all" / "train")[-1][0]
+    last.write_bytes(bytes(last.stat().st_size))
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        prepared("folder", tmp_path / "out", path=str(tmp_path / "all"))
+    assert json.loads((tmp_path / "out" / ".partial" / "train.json").read_text())["n"] > 0
+    fill(200)
+    assert np.unique(prepared("folder", tmp_path / "out", path=str(tmp_path / "all")).train).tolist() == [200]
 
 
 @pytest.fixture
@@ -843,6 +914,10 @@ def test_a_flat_validation_set_with_kaggles_list(ilsvrc, tmp_path):
     (ilsvrc / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *lines[1:]]))
     with pytest.raises(DataError, match=r"LOC_val_solution.csv: expected the class of every image of val, and has none for"):
         make("imagenet", {"path": str(ilsvrc)})
+    for data in (b"id,label\nx,y\n", b"ImageId,PredictionString\nx\n", b"ImageId,PredictionString\nx,\xff\n"):
+        (ilsvrc / "LOC_val_solution.csv").write_bytes(data)
+        with pytest.raises(DataError, match=r"LOC_val_solution.csv: expected the columns ImageId and PredictionString in UTF-8"):
+            make("imagenet", {"path": str(ilsvrc)})
 
 
 def test_imagenet_that_is_not_whole(ilsvrc, tmp_path):
@@ -851,6 +926,10 @@ def test_imagenet_that_is_not_whole(ilsvrc, tmp_path):
     ):
         make("imagenet", {})
     one = next(ilsvrc.glob("train/*/*.JPEG"))
+    outside = one.rename(ilsvrc / "train" / one.name)
+    with pytest.raises(DataError, match=rf"train: {one.name} is in no class, but there are the folders n01440764"):
+        make("imagenet", {"path": str(ilsvrc)})
+    outside.rename(one)
     data = one.read_bytes()
     one.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=rf"{one.name} cannot be read as an image: .*; replace it or take it away"):
@@ -909,6 +988,8 @@ def test_arrays_of_points(tmp_path, dtype):
         ({"train": np.zeros((5, 3, 4, 4), np.uint8)}, "has no array 'test'; it has train"),
         ({"train": np.zeros((5, 2)), "test": np.full((5, 2), np.nan)}, "test: some points are not finite"),
         ({"train": np.array([{}], dtype=object)}, "Python objects"),
+        ({"train": np.zeros((5, 0)), "test": np.zeros((5, 0))}, r"train: samples of shape \(0,\) have no numbers"),
+        ({"train": np.zeros((5, 3, 4, 0), np.uint8)} | {"test": np.zeros((5, 3, 4, 0), np.uint8)}, r"\(3, 4, 0\) have no"),
     ],
 )
 def test_arrays_that_are_no_data_set(tmp_path, values, said):
@@ -996,6 +1077,10 @@ def test_parquet_that_is_not_whole(tmp_path):
     with pytest.raises(DataError, match=r"expected files test\*.parquet, found train-00000"):
         make("hf_parquet", {"path": str(root)})
     hub(root, "test", [5])
+    hub(tmp_path / "none", "train", [0])
+    hub(tmp_path / "none", "test", [5])
+    with pytest.raises(DataError, match=r"train-00000-of-00001.parquet: expected two images or more for train, found none"):
+        make("hf_parquet", {"path": str(tmp_path / "none")})
     with pytest.raises(DataError, match="expected a column pixels, found img, label"):
         make("hf_parquet", {"path": str(root), "image": "pixels"})
     path = root / "train-00001-of-00003.parquet"
@@ -1068,6 +1153,30 @@ def test_an_interrupted_stream_goes_on_with_the_same_bytes(tmp_path):
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
     assert not (tmp_path / "cut" / ".partial").exists()
+
+
+@pytest.mark.parametrize("stop", [21, 22], ids=["values", "labels"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full")], ids=["ctrl-c", "full"])
+def test_what_was_written_survives_an_end_inside_a_write(tmp_path, monkeypatch, stop, error):
+    """Of the eleventh piece's values or labels: the ten before it are gone on from."""
+    append, calls = writer.ArrayFile.append, []
+
+    def stopped(self, rows):
+        calls.append(len(rows))
+        if len(calls) == stop:
+            raise error
+        append(self, rows)
+
+    monkeypatch.setattr(writer.ArrayFile, "append", stopped)
+    with pytest.raises(type(error)):
+        write(slow_images(), tmp_path / "cut", SPEC)
+    monkeypatch.setattr(writer.ArrayFile, "append", append)
+    started: list[int] = []
+    write(slow_images(started=started), tmp_path / "cut", SPEC)
+    assert started == [70, 0]
+    write(slow_images(), tmp_path / "whole", SPEC)
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("change", ["version", "spec", "code", "cut", "labels"])
@@ -1224,6 +1333,18 @@ def test_the_stage_decodes_in_processes_and_goes_on(ilsvrc, tmp_path):
     for path in (tmp_path / "alone").iterdir():
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
     assert "samples were there already" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(("labels", "found"), [([0, 0, 1, 1, 3], True), ([0, 1, 1, 0, 3], False), ([2, 2, 2, 2, 2], False)])
+def test_a_split_that_is_sorted_by_class_is_said(tmp_path, labels, found):
+    images = G.integers(0, 256, (5, 3, 40, 40), np.uint8)  # a piece each
+    np.savez(tmp_path / "a.npz", train=images, test=images, y=[3, 0, 1, 0, 2], z=labels)
+    parameters = {"path": str(tmp_path / "a.npz"), "train_labels": "y", "test_labels": "z"}
+    spec = SPEC | {"source": "array", "parameters": parameters}
+    prepare.run(spec, tmp_path / "out", Console("prepare", "none", tmp_path / "log"))
+    splits = read(tmp_path / "out").manifest["splits"]
+    assert [splits[s]["sorted_by_class"] for s in ("train", "test")] == [False, found]
+    assert ("warning: the test samples are sorted by class" in (tmp_path / "log").read_text()) == found
 
 
 def test_importing_the_sources_imports_no_decoder():

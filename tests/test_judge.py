@@ -24,10 +24,12 @@ from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.points import energy_distance, gaussian_mmd
 from fmbench.metrics.precision_recall import precision_recall
+from fmbench.progress import Console
 from fmbench.records import read_rows
 from fmbench.rng import generator
 from fmbench.stages import judge as judging
-from fmbench.stages.features import load_judge
+from fmbench.stages.common import Job
+from fmbench.stages.features import _accuracy, load_judge
 from fmbench.stages.judge import UNITS, make_reference, read_reference, write_reference
 from fmbench.weights import default_weights, problem
 from fmbench.workflow import preflight
@@ -125,6 +127,32 @@ def test_every_metric_is_the_function_of_features_that_it_names(tall, samples):
     assert found["frechet"].reference == f"train, n = 60, sha256 {data.manifest['splits']['train']['sha256'][:12]}"
 
 
+def test_as_many_samples_as_test_images_are_at_the_floors_n(tall, samples):
+    """The default run's own case."""
+    found = {m.metric: m for m in tall.judge().measure(samples[:20])}
+    assert found["frechet_at_floor_n"] == found["frechet"]._replace(metric="frechet_at_floor_n")
+    assert "frechet_at_floor_n" not in {m.metric for m in tall.judge().measure(samples[:19])}
+
+
+def test_real_data_may_be_sorted_by_class(tall):
+    """Consecutive parts of them, and the first few, would be of one class each: so parts and some are drawn."""
+    data, judge = tall.dataset(), tall.judge()
+    values = np.asarray(data.train)[np.argsort(data.labels("train"), kind="stable")]
+    found = {m.metric: m for m in judge.measure_data(values)}
+    side = judge.sides[0]
+    features = side.extractor(torch.from_numpy(values))
+    order = torch.randperm(60, generator=generator(0, "places"))
+    expected = inception_score(side.extractor.logits(features[order]), 4)
+    assert found["classifier_score"].value == pytest.approx(expected.mean, rel=1e-6) and expected.mean > 1.3
+    some, kept = features[order[:30]], side.reference.features
+    assert found["kid"].value == pytest.approx(kernel_distance(some, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
+    assert found["recall"].value == precision_recall(kept, some, 3).recall
+    judge.settings = judge.settings.model_copy(update={"most": 60})  # more than the reference has: all are taken, and 30 drawn
+    found = {m.metric: m for m in judge.measure_data(values, ["kid", "recall"])}
+    assert found["kid"].value == pytest.approx(kernel_distance(features, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
+    assert found["recall"].value == precision_recall(kept, some, 3).recall
+
+
 def test_a_score_is_the_inception_score_of_inception_only(tall, samples):
     data, judge = tall.dataset(), tall.judge()
     names = [m.metric for m in judge.metrics()]
@@ -184,6 +212,25 @@ def test_floors_are_the_metrics_of_the_test_split(tall):
         assert row["value"] == found[metric].value and row["n"] == found[metric].n
         assert (row["features"], row["reference"]) == (found[metric].features, found[metric].reference)
     assert set(UNITS) >= {m.metric.partition("/")[0] for m in judge.metrics()}
+
+
+def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
+    raw, features = tall_images(train=12, test=3), {"epochs": 1, "batch_size": 4, "width": 4}
+    rows = Judged(tmp_path, raw, "outsider:tall_images", features, train=12, test=3).rows()
+    assert rows["frechet_floor"]["status"] == "ok" and rows["frechet_floor"]["n"] == 3
+    for metric in ("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"):
+        row = rows[f"{metric}_floor"]
+        assert (row["status"], row["value"], row["n"], row["unit"]) == ("skipped", None, 3, UNITS[metric])
+        assert row["reason"] == "3 samples, or those of the reference, are too few"
+    assert "frechet_at_floor_n_floor" not in rows
+
+
+def test_the_accuracy_does_not_depend_on_the_batch(tall):
+    """More test images than a batch takes, each with its own label."""
+    job = Job({"stage": "features", "dataset": "set"}, Console("features", "none"), CPU, "code")
+    _accuracy(job, tall.dataset(), tall.judge().sides[0].extractor, 7)
+    (row,) = job.rows
+    assert row.value == tall.rows()["classifier_accuracy"]["value"] > 0.7 and row.n == 20
 
 
 def test_the_classifier_is_the_same_whatever_is_measured_with_it(tall, tmp_path):
@@ -304,10 +351,19 @@ def test_points_by_hand(board):
     assert judge.primary == "energy_distance" and set(found) == {"energy_distance", "sliced_wasserstein", "mmd", "off_support"}
     points, test = data.to_data(samples).astype(np.float64), np.asarray(data.test, np.float64)
     assert found["energy_distance"].value == energy_distance(points, test)
-    pooled = np.concatenate([test, np.asarray(data.train[:200], np.float64)])
+    some = np.sort(torch.randperm(300, generator=generator(0, "floor")).numpy()[:200])
+    pooled = np.concatenate([test, np.asarray(data.train[some], np.float64)])
     median = float(np.median(np.linalg.norm(pooled[:, None] - pooled, axis=2)[np.triu_indices(400, 1)]))
     expected = gaussian_mmd(points, test, [median * b for b in (0.25, 0.5, 1, 2, 4)])
     assert found["mmd"].value == pytest.approx(expected, rel=1e-6)
+    judge.settings = judge.settings.model_copy(update={"most": 60})
+    (few,) = judge.measure(samples, ["mmd"])
+    sides = [
+        x[np.sort(torch.randperm(len(x), generator=generator(0, f"mmd/{name}")).numpy()[:60])]
+        for x, name in ((points, "samples"), (test, "test"))
+    ]
+    expected = gaussian_mmd(*sides, [median * b for b in (0.25, 0.5, 1, 2, 4)])
+    assert few.n == 60 and few.value == pytest.approx(expected, rel=1e-6)
     # Against a shift by v the sliced distance is |v| / sqrt(2) in the plane, up to the choice of directions.
     moved = (test + np.array([0.6, 0.8])) * data.manifest["scale"]
     (sliced,) = judge.measure(moved.astype(np.float32), ["sliced_wasserstein"])

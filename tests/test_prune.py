@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from outsider import Said, command
 
 from fmbench import specs
 from fmbench.checkpoint import CheckpointFolder
 from fmbench.config import Config, canonical, parse
+from fmbench.data.writer import PARTIAL
 from fmbench.files import atomic
 from fmbench.stages.prune import OLD, half_written
 
@@ -25,7 +27,7 @@ def config(iterations: int, seed: int = 0) -> Config:
     return parse({"datasets": ["board"], "methods": ["fm_ot"], "seeds": [seed], "settings": {"board": board}})
 
 
-def train(results: Path, iterations: int, seed: int = 0) -> Said:
+def train(results: Path, iterations: int, seed: int = 0, code: str = "0") -> Said:
     spec = canonical(specs.train(config(iterations, seed), "board", "fm_ot", seed))
     folders: dict[str, Any] = {
         "--data": results / "data/board",
@@ -33,7 +35,7 @@ def train(results: Path, iterations: int, seed: int = 0) -> Said:
         "--checkpoints": results / "checkpoints",
     }
     arguments = [x for pair in folders.items() for x in pair]
-    said = command("train", "--spec", spec, *arguments, "--code", "0", "--tracking-uri", "off", "--progress", "lines")
+    said = command("train", "--spec", spec, *arguments, "--code", code, "--tracking-uri", "off", "--progress", "lines")
     assert said.code == 0, said.err
     return said
 
@@ -90,6 +92,28 @@ def test_only_what_no_model_was_trained_from_is_removed(results):
         said = command("prune", "--results", results, "--yes", "--all")
     assert "a training is under way in it" in said.out
     assert folders(results) == {old}
+
+
+def test_checkpoints_of_other_code_are_left_over(results):
+    train(results, 3)
+    (old,) = folders(results)
+    train(results, 3, code="1")
+    lines = {line.split()[3]: line for line in command("prune", "--results", results).out.splitlines()[:-1]}
+    assert lines.pop(old.name).startswith("remove ") and all(line.startswith("keep ") for line in lines.values()) and lines
+
+
+def test_a_preparation_that_did_not_end_is_listed_and_goes_with_the_rest(tmp_path):
+    """Its data set may have left the config, or it may be gone on with: the results do not tell."""
+    partial = tmp_path / "data" / "gone" / PARTIAL
+    partial.mkdir(parents=True)
+    (partial / "train.npy").write_bytes(bytes(2**20))
+    said = command("prune", "--results", tmp_path, "--yes")
+    assert said.code == 0 and "keep         1.0 MiB  .partial  gone, whose preparation has not ended" in said.out
+    with FileLock(partial / "lock"):
+        assert "a preparation is under way in it" in command("prune", "--results", tmp_path, "--yes", "--all").out
+    assert (partial / "train.npy").exists()
+    assert "1.0 MiB of 1.0 MiB removed" in command("prune", "--results", tmp_path, "--yes", "--all").out
+    assert not partial.exists()
 
 
 def test_a_left_over_folder_goes_and_the_rest_stays(results):

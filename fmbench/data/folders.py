@@ -15,8 +15,8 @@ from fmbench.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 
-Found = tuple[str, int]
-"""A file's path below its folder, with / between names, and its size in bytes."""
+Found = tuple[str, str]
+"""A file's path below its folder, with / between names, and its size and time of change, to tell whether it is the same."""
 
 
 def listing(root: Path) -> list[Found]:
@@ -40,7 +40,8 @@ def listing(root: Path) -> list[Found]:
                 if entry.is_dir():
                     waiting.append(entry.path)
                 elif entry.name.lower().endswith(SUFFIXES):
-                    found.append((entry.path[start:].replace(os.sep, "/"), entry.stat().st_size))
+                    about = entry.stat()
+                    found.append((entry.path[start:].replace(os.sep, "/"), f"{about.st_size}:{about.st_mtime_ns}"))
     return sorted(found, key=lambda f: _digest("order", f[0]))
 
 
@@ -85,8 +86,8 @@ def stream(root: Path, files: Sequence[Found], recipe: Recipe, labels: dict[str,
 
     def prefix(n: int) -> str:
         digest = hashlib.sha256(f"{recipe.describe()};{root}".encode())
-        for name, size in files[:n]:
-            digest.update(f"{name}:{size}:{label(name)};".encode("utf-8", "surrogateescape"))
+        for name, state in files[:n]:
+            digest.update(f"{name}:{state}:{label(name)};".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     return Stream(pieces, len(files), prefix)
@@ -130,8 +131,11 @@ def folder(
     classes = classes_of(splits[0], roots[0])
     if test_share is not None:
         classes = classes_of((f for files in splits for f in files), root)
-    elif classes_of(splits[1], roots[1]) != classes and not set(classes_of(splits[1], roots[1]) or ()) <= set(classes or ()):
-        raise DataError(f"{roots[1]}: its classes {classes_of(splits[1], roots[1])} are not those of train: {classes}")
+    else:
+        of_test = classes_of(splits[1], roots[1])
+        if (of_test is None) != (classes is None) or not set(of_test or ()) <= set(classes or ()):
+            shown = ["(none)" if c is None else c for c in (of_test, classes)]
+            raise DataError(f"{roots[1]}: its classes {shown[0]} are not those of train: {shown[1]}")
     if size is None:
         height, width = image_size(Item(str(roots[0] / splits[0][0][0])))
         recipe = Recipe(height, width, channels, None)

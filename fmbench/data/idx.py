@@ -68,6 +68,10 @@ def read_idx(path: Path, dimensions: int, sha256: str | None = None, where: str 
     return np.frombuffer(data, np.uint8, size, start).reshape(shape)
 
 
+def _file(place: Path, name: str, ends: tuple[str, ...]) -> Path | None:
+    return next((place / (name + end) for end in ends if (place / (name + end)).exists()), None)
+
+
 def fashion_mnist(
     path: str | None = None, pad: Annotated[int, Field(ge=28, le=256)] = 28, download: bool | None = None
 ) -> RawData:
@@ -76,22 +80,28 @@ def fashion_mnist(
     Args:
         path: folder with the four IDX files, compressed or not. By default the cache, then where Debian puts them.
         pad: side of the images after padding with zeros; 32 is what U-Nets with three halvings take.
-        download: true fetches even if Debian's files are here, false never does; by default, if nothing is found.
+        download: true fetches even if Debian's files are here, false never does; by default, what is missing of the cache's.
 
     Raises:
         DataError: a file is missing or not the original.
     """
-    known = [name + end for name in FILES for end in ("", ".gz")]
-    found = None
-    if path is not None or not download:
-        found = folder(path, [cache("fashion_mnist"), DEBIAN], known, "the four IDX files", WHERE)
+    found: Path | None = None
+    ends: tuple[str, ...] = ("", ".gz")
+    if path is not None:
+        known = [name + end for name in FILES for end in ends]
+        found = folder(path, [], known, "the four IDX files", WHERE)
+    elif not download:
+        found = next((p for p in (cache("fashion_mnist"), DEBIAN) if all(_file(p, name, ends) for name in FILES)), None)
     if found is None:
+        found = cache("fashion_mnist")
         if download is False:
-            raise DataError(f"Fashion-MNIST is neither in {cache('fashion_mnist')} nor in {DEBIAN}. {WHERE}")
-        found = fetch("fashion_mnist", REMOTES)
+            raise DataError(f"the four files of Fashion-MNIST are neither in {found} nor in {DEBIAN}. {WHERE}")
+        if download:
+            ends = (".gz",)  # what is fetched, whatever lies beside it
+        fetch("fashion_mnist", [r for r in REMOTES if download or not _file(found, r.name.removesuffix(".gz"), ends)])
     arrays = []
     for name, sha256 in FILES.items():
-        file = next((found / (name + end) for end in ("", ".gz") if (found / (name + end)).exists()), None)
+        file = _file(found, name, ends)
         if file is None:
             raise DataError(f"{found / name} is missing, with .gz or without. {WHERE}")
         arrays.append(read_idx(file, 3 if "images" in name else 1, sha256, WHERE))

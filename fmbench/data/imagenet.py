@@ -9,7 +9,7 @@ import numpy as np
 
 from fmbench.data.arrays import header, rows, whole
 from fmbench.data.download import cache
-from fmbench.data.folders import Found, listing, stream
+from fmbench.data.folders import Found, classes_of, listing, stream
 from fmbench.data.images import Recipe, Resize
 from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.errors import DataError
@@ -101,7 +101,7 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
                 f"{root / name}: expected {count} images, found {len(files)}; for a part of ImageNet, take the source folder. "
                 f"{WHERE}"
             )
-    classes = sorted({name.split("/", 1)[0] for name, _ in train if "/" in name})
+    classes = classes_of(train, root / "train") or ()
     if len(classes) != CLASSES:
         raise DataError(f"{root / 'train'}: expected {CLASSES} folders, one for each class, found {len(classes)}. {WHERE}")
     numbers = {name: i for i, name in enumerate(classes)}
@@ -112,7 +112,7 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
         levels=256,
         variant="ILSVRC 2012",
         preprocessing=recipe.describe(),
-        class_names=tuple(classes),
+        class_names=classes,
     )
 
 
@@ -128,8 +128,16 @@ def _validation_labels(root: Path, files: list[Found], numbers: dict[str, int]) 
         raise DataError(
             f"{root / 'val'}: expected a folder for each class, or {solution} (as Kaggle gives it) to tell the classes. {WHERE}"
         )
-    with open(solution, newline="", encoding="utf-8") as lines:
-        told = {row["ImageId"]: row["PredictionString"].split(" ", 1)[0] for row in csv.DictReader(lines)}
+    told = {}
+    try:
+        with open(solution, newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                image, boxes = row.get("ImageId"), row.get("PredictionString")
+                if image is None or boxes is None:
+                    raise ValueError(f"found {dict(row)}")
+                told[image] = boxes.split(" ", 1)[0]
+    except (ValueError, csv.Error) as error:  # a text that is not UTF-8 is a ValueError, too
+        raise DataError(f"{solution}: expected the columns ImageId and PredictionString in UTF-8: {error}. {WHERE}") from None
     try:
         return {name: numbers[told[Path(name).stem]] for name, _ in files}
     except KeyError as error:

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,21 @@ def image_size(item: Item) -> tuple[int, int]:
         raise DataError(f"{item.name} cannot be read as an image: {error}") from None
 
 
+def _bits(image: Any) -> int:
+    """Bits a channel of a PIL image that was opened and not yet read, of the formats that may have more than 8; else 0.
+
+    Colours of 16 bits have PIL's modes RGB and RGBA, too; it drops the lower 8 bits without a word.
+    """
+    if image.format == "PNG":
+        image.fp.seek(24)  # in the header, which is the first chunk
+        return int(image.fp.read(1)[0])
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(258, (0,))))  # BitsPerSample
+    if image.format == "PPM" and isinstance(image.tile[0][3], tuple):
+        return int(image.tile[0][3][-1]).bit_length()  # of the largest value
+    return 0
+
+
 def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
     """An image as uint8 (C, H, W). Greyscale, palettes and CMYK become RGB; a rotation in the metadata is not applied.
 
@@ -103,6 +118,9 @@ def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
         with Image.open(item.name if item.content is None else io.BytesIO(item.content)) as image:
             if image.mode not in MODES:
                 raise DataError(f"{item.name}: expected 8 bits a channel, found PIL's mode {image.mode}; convert it first")
+            bits = _bits(image)
+            if bits > 8:
+                raise DataError(f"{item.name}: expected 8 bits a channel, found {bits}; convert it first")
             # Convert before resizing: a palette or two levels cannot be averaged.
             picture = image.convert("RGB" if recipe.channels == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -48,7 +48,10 @@ def hf_parquet(
         if absent:
             raise DataError(f"{file}: expected a column {', '.join(map(str, absent))}, found {', '.join(sorted(names))}")
     if size is None:
-        height, width = image_size(next(_items(files["train"], image, label)))
+        example = next(_items(files["train"], image, label), None)
+        if example is None:
+            raise DataError(f"{files['train'][0]}: expected two images or more for train, found none")
+        height, width = image_size(example)
         recipe = Recipe(height, width, channels, None)
     else:
         recipe = Recipe(size, size, channels, resize)

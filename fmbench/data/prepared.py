@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fmbench.errors import DataError
 from fmbench.files import read_json
+from fmbench.rng import generator
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ def read(folder: Path) -> DataSet:
         DataError: its manifest is missing or not readable.
     """
     return DataSet(folder, read_json(folder / "manifest.json"))
+
+
+def drawn(values: NDArray, n: int, seed: int, name: str) -> NDArray:
+    """``n`` of ``values`` by a draw from a named seed, in their order; all where there are no more.
+
+    Not the first n: a split may be sorted by class.
+    """
+    if n >= len(values):
+        return values
+    return values[torch.randperm(len(values), generator=generator(seed, name))[:n].sort().values.numpy()]
 
 
 def resident(dataset: DataSet, device: torch.device) -> Tensor:

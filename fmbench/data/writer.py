@@ -22,6 +22,8 @@ from fmbench.errors import DataError, LockedError
 from fmbench.files import read_json, sha256, write_json
 from fmbench.progress import Console
 
+PARTIAL = ".partial"
+"""The folder that a preparation grows in, with its lock."""
 PIECE_BYTES = 4_000_000
 """About how much of a split is in memory at a time, in each of the few places that hold a piece."""
 SAVE_EVERY = 30.0
@@ -47,7 +49,7 @@ def write(
     if not (raw.scale > 0 and np.isfinite(raw.scale)):
         raise DataError(f"scale must be positive, not {raw.scale}")
     streams = {"train": _stream("train", raw.train, raw.train_labels), "test": _stream("test", raw.test, raw.test_labels)}
-    partial = folder / ".partial"
+    partial = folder / PARTIAL
     splits: dict[str, _Split] = {}
     with _locked(partial), _cleared(partial, keep=all(s.prefix is not None for s in streams.values())):
         for name, stream in streams.items():
@@ -198,6 +200,7 @@ class _Split:
         self.values.append(values)
         if labels is not None:
             self.labels.append(labels.astype(np.int64))
+        self.n += len(values)  # at last, or what ends the process in a write would leave a note of more than there is
 
     def _look(self, values: NDArray, labels: NDArray | None) -> None:
         images = self.levels is not None
@@ -211,6 +214,8 @@ class _Split:
             raise DataError(f"{self.name}: samples of shape {values.shape[1:]} after {self.n} of {self.shape}")
         if self.n and (labels is not None) != self.labelled:
             raise DataError(f"{self.name}_labels: labels must be given for all samples or for none")
+        if 0 in values.shape[1:]:
+            raise DataError(f"{self.name}: samples of shape {values.shape[1:]} have no numbers")
         self.shape, self.labelled = values.shape[1:], labels is not None
         if len(values) == 0:
             return
@@ -226,7 +231,6 @@ class _Split:
                 raise DataError(f"{self.name}_labels: expected {len(values)} integers from 0, {found}")
             self.classes = max(self.classes, int(labels.max()) + 1)
         self.statistics.add(values)
-        self.n += len(values)
 
     def resumed(self, stream: Stream, key: dict[str, Any]) -> "_Split | None":
         """What an earlier writing left of this split, or None where that was nothing, or of other samples."""
@@ -240,6 +244,7 @@ class _Split:
             # What is there is read again rather than trusted: the statistics need it anyway.
             for values, labels in _reread(self.values.path, self.labels.path if note["labelled"] else None, note["n"]):
                 found._look(values, labels)
+                found.n += len(values)
             found.values.reopen(found.n)
             if found.labelled:
                 found.labels.reopen(found.n)
@@ -261,7 +266,9 @@ class _Split:
         """What the manifest says about this split."""
         entry: dict[str, Any] = {"n": self.n, **self.statistics.summary(), "sha256": sha256(self.values.path)}
         if self.labelled:
+            labels = np.load(self.labels.path, mmap_mode="r")
             entry["labels_sha256"] = sha256(self.labels.path)
+            entry["sorted_by_class"] = bool((labels[1:] >= labels[:-1]).all() and labels[-1] > labels[0])
         return entry
 
 

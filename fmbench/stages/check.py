@@ -21,6 +21,7 @@ from fmbench.objectives import Objective, build
 from fmbench.plugins import is_dotted, resolve
 from fmbench.progress import Console
 from fmbench.solvers.grids import GRIDS
+from fmbench.stages.classifier import unlearnable
 from fmbench.stages.common import initial_network
 from fmbench.weights import problem
 
@@ -75,12 +76,13 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
                     continue
             else:
                 shape = shape or dataset.shape
-                own = any(part["extractor"] == "classifier" for part in settings["extractors"])
-                if dataset.is_images and dataset.manifest["classes"] is None and own:
-                    problems.append(
-                        f"  settings.{name}.data: images without labels, so no classifier for the Frechet distance; "
-                        "choose another extractor under evaluation.features"
-                    )
+                if dataset.is_images and any(part["extractor"] == "classifier" for part in settings["extractors"]):
+                    try:
+                        reason = unlearnable(dataset)
+                    except DataError as error:
+                        reason = str(error)
+                    if reason:
+                        problems.append(f"  settings.{name}.data: {reason}")
         if len(shape) == 3:
             for part in settings["extractors"]:
                 reason = extractor_problem(part["extractor"], part["options"], shape)

@@ -37,6 +37,20 @@ class Classifier(nn.Module):
         return out
 
 
+def unlearnable(dataset: DataSet) -> str:
+    """What is wrong with a data set's labels for a classifier, with the remedy; empty if nothing.
+
+    Raises:
+        DataError: the labels cannot be read.
+    """
+    remedy = "so no classifier for the Frechet distance; choose another extractor under evaluation.features"
+    if dataset.manifest["classes"] is None:
+        return f"images without labels, {remedy}"
+    if len(np.unique(dataset.labels("train"))) < 2:  # which teaches features nothing: with one output, the loss is 0 throughout
+        return f"training images of one class only, {remedy}"
+    return ""
+
+
 def to_images(dataset: DataSet, values: NDArray) -> Tensor:
     """uint8 images to [-1, 1], at the middle of their level's interval."""
     return dataset.to_model(torch.from_numpy(np.array(values)), torch.tensor(0.5))

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from fmbench.checkpoint import save_weights
 from fmbench.config import FeatureSettings, settings_hash
-from fmbench.data.prepared import DataSet, read
+from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.errors import DataError
 from fmbench.extractors import Extractor, extract_batches
 from fmbench.files import sha256, write_json
@@ -25,7 +26,7 @@ from fmbench.metrics.mmd import median_distance
 from fmbench.metrics.points import SUPPORTS
 from fmbench.records import write_rows
 from fmbench.rng import generator
-from fmbench.stages.classifier import FEATURES, Classifier, to_images
+from fmbench.stages.classifier import FEATURES, Classifier, to_images, unlearnable
 from fmbench.stages.common import Job
 from fmbench.stages.judge import (
     UNITS,
@@ -44,6 +45,7 @@ from fmbench.stages.judge import (
     reference_name,
     write_reference,
 )
+from fmbench.stages.quality import skip_unmeasured
 from fmbench.training.batches import BatchSampler
 
 __all__ = ["UNITS", "Judge", "Measurement", "Metric", "load_judge", "run"]
@@ -88,7 +90,7 @@ def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
     judge = ImageJudge(dataset, sides, settings, n, seed, job.device, job.console, group)
     without = ("frechet_at_floor_n", "frechet_infinity")
     names = [m.metric for m in judge.metrics() if not m.metric.startswith(without)]
-    _floors(job, judge.measure_data(dataset.test, names))
+    _floors(job, judge, dataset.test, names)
     if group.main:
         for file in out.glob("reference-*.safetensors"):
             if file.name not in [part["reference"] for part in parts]:
@@ -122,7 +124,7 @@ def _reference(
 
 def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Judge:
     seed, n = job.spec["seed"], len(dataset.test)
-    points, others = np.asarray(dataset.test, np.float64), np.asarray(dataset.train[:n])
+    points, others = np.asarray(dataset.test, np.float64), np.asarray(drawn(dataset.train, n, seed, "floor"))
     try:
         # Of the data alone, so that every model is measured with the same kernels.
         median = median_distance(points, np.asarray(others, np.float64))
@@ -130,7 +132,7 @@ def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
         median = None
         job.console.say(f"no MMD: {error}")
     judge = PointJudge(dataset, settings, median, seed)
-    _floors(job, judge.measure_data(others, [m.metric for m in judge.metrics() if m.metric != "off_support"]))
+    _floors(job, judge, others, [m.metric for m in judge.metrics() if m.metric != "off_support"])
     if dataset.manifest["entropy"] is not None:
         job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
     if dataset.manifest["support"] is not None:
@@ -147,11 +149,17 @@ def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
     return judge
 
 
-def _floors(job: Job, measurements: list[Measurement]) -> None:
+def _floors(job: Job, judge: Judge, values: NDArray, names: list[str]) -> None:
     """Rows of what real data have, for reading the models' by: ``frechet_floor``, ``frechet_floor/efficientnet_lite0``."""
-    for metric, value, unit, n, features, reference in measurements:
+
+    def called(metric: str) -> str:
         name, slash, which = metric.partition("/")
-        job.add(f"{name}_floor{slash}{which}", value, unit, n=n, features=features, reference=reference)
+        return f"{name}_floor{slash}{which}"
+
+    found = judge.measure_data(values, names)
+    for metric, value, unit, n, features, reference in found:
+        job.add(called(metric), value, unit, n=n, features=features, reference=reference)
+    skip_unmeasured(job, judge.metrics(names), found, len(values), called)
 
 
 def _data_std(dataset: DataSet, rows: int = 4096) -> float:
@@ -168,6 +176,9 @@ def _data_std(dataset: DataSet, rows: int = 4096) -> float:
 
 def _classifier(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> dict[str, Any]:
     """The classifier's description; the first process trains it and writes its weights."""
+    reason = unlearnable(dataset)
+    if reason:
+        raise DataError(f"{dataset.manifest['dataset']}: {reason}")
     weights = out / "classifier.safetensors"
     # Only what the training depends on, or the name's hash would change with the settings of a metric.
     trained = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "width")}

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from fmbench.checkpoint import load_weights
 from fmbench.codehash import module_hash, own_code
 from fmbench.config import FeatureSettings, settings_hash
-from fmbench.data.prepared import DataSet
+from fmbench.data.prepared import DataSet, drawn
 from fmbench.distributed import ALONE, Group
 from fmbench.errors import DataError
 from fmbench.extractors import Extractor, View, extract, extract_batches, make_extractor
@@ -114,7 +114,7 @@ class Judge(ABC):
 
     @abstractmethod
     def measure_data(self, values: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
-        """:meth:`measure` of values in data space, such as a split of the data set."""
+        """:meth:`measure` of values in data space, such as a split of the data set, in whatever order."""
 
     def _chosen(self, everything: Iterable[Metric], only: Sequence[str] | None) -> list[Metric]:
         everything = list(everything)
@@ -182,12 +182,12 @@ class ImageJudge(Judge):
             values: NDArray[np.uint8] = self.dataset.to_data(piece)
             return values
 
-        return self._measure(View(len(samples), read), samples.shape[1:], only)
+        return self._measure(View(len(samples), read), samples.shape[1:], only, of_data=False)
 
     def measure_data(self, values: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
-        return self._measure(View(len(values), lambda rows: np.asarray(values[rows])), values.shape[1:], only)
+        return self._measure(View(len(values), lambda rows: np.asarray(values[rows])), values.shape[1:], only, of_data=True)
 
-    def _measure(self, levels: View, shape: tuple[int, ...], only: Sequence[str] | None) -> list[Measurement]:
+    def _measure(self, levels: View, shape: tuple[int, ...], only: Sequence[str] | None, of_data: bool) -> list[Measurement]:
         if shape != self.dataset.shape or len(levels) < 2:
             raise ValueError(f"need two or more samples of {self.dataset.shape}, not {len(levels)} of {shape}")
         chosen = {m.metric for m in self.metrics(only)}
@@ -195,13 +195,18 @@ class ImageJudge(Judge):
         for side in self.sides:
             own = {m.removesuffix(side.suffix) for m in chosen if m.endswith(side.suffix) and ("/" in m) == bool(side.suffix)}
             if own:
-                found += self._of_side(side, levels, own)
+                found += self._of_side(side, levels, own, of_data)
         return found
 
-    def _of_side(self, side: Side, levels: View, wanted: set[str]) -> list[Measurement]:
+    def _of_side(self, side: Side, levels: View, wanted: set[str], of_data: bool) -> list[Measurement]:
         extractor, reference, settings = side.extractor, side.reference, self.settings
         features = extract(extractor, pixels(extractor, self.dataset, levels), side.batch, _progress(self.console), self.group)
         n, found = len(features), []
+        # Samples come in no order, while a split of the data may be sorted by class.
+        places = torch.randperm(n, generator=generator(self.seed, "places")).numpy() if of_data else np.arange(n)
+
+        def some(k: int) -> NDArray[np.float32]:
+            return features if k == n else features[places[:k]]
 
         def add(metric: str, value: float, of: int, against: str = "") -> None:
             if metric in wanted:
@@ -211,12 +216,12 @@ class ImageJudge(Judge):
         if "frechet" in wanted:
             add("frechet", frechet_distance(feature_statistics(features), reference.statistics), n)
         if "frechet_at_floor_n" in wanted and n >= self.floor_n >= 2:
-            statistics = feature_statistics(features[: self.floor_n])
+            statistics = feature_statistics(some(self.floor_n))
             add("frechet_at_floor_n", frechet_distance(statistics, reference.statistics), self.floor_n)
 
         # On the device: these take many products of features.
         m = min(settings.most, n)
-        mine, real = (torch.from_numpy(f).to(self.device) for f in (features[:m], reference.features[: settings.most]))
+        mine, real = (torch.from_numpy(f).to(self.device) for f in (some(m), reference.features[: settings.most]))
         size = min(settings.kid.size, min(len(mine), len(real)) // 2)  # subsets that can differ from each other
         if wanted & {"kid", "kid_std"} and size >= 2:
             kid = kernel_distance(mine, real, generator(self.seed, "kid"), settings.kid.subsets, size)
@@ -225,13 +230,13 @@ class ImageJudge(Judge):
             add("kid_std", kid.std, m, against)
         both = min(len(mine), len(real))
         if wanted & {"precision", "recall"} and both > settings.nearest:
-            covered = precision_recall(real[:both], mine[:both], settings.nearest)
+            covered = precision_recall(real[:both], torch.from_numpy(some(both)).to(self.device), settings.nearest)
             against = f"; {both} of them, k = {settings.nearest}"
             add("precision", covered.precision, both, against)
             add("recall", covered.recall, both, against)
         score = _score(extractor)
         if extractor.logits is not None and wanted & {score, f"{score}_std"} and n >= settings.splits:
-            pieces = (features[start : start + 1000] for start in range(0, n, 1000))
+            pieces = (features[places[start : start + 1000]] for start in range(0, n, 1000))
             logits = np.concatenate([extractor.logits(torch.from_numpy(piece)).cpu().numpy() for piece in pieces])
             value = inception_score(logits, settings.splits)
             name = f"none; {settings.splits} splits"
@@ -286,7 +291,8 @@ class PointJudge(Judge):
                 reference = f"{reference}; {len(directions)} directions"
             elif metric == "mmd":
                 n = min(n, most)
-                value = gaussian_mmd(points[:most], test[:most], self.bandwidths)
+                some = drawn(points, most, self.seed, "mmd/samples")
+                value = gaussian_mmd(some, drawn(test, most, self.seed, "mmd/test"), self.bandwidths)
                 reference = f"{reference}; Gaussian kernels of {', '.join(f'{b:.3g}' for b in self.bandwidths)}"
             else:
                 value = 1 - float(SUPPORTS[self.dataset.manifest["support"]](values).mean())

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fmbench.config import method_from_values
-from fmbench.data.prepared import DataSet, read
+from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.objectives import Objective, build
 from fmbench.oracle import FiniteOracle, leave_one_out_bandwidth
 from fmbench.rng import generator
@@ -42,7 +42,7 @@ def oracle_of(parameters: dict[str, Any], bandwidth: float, dataset: DataSet, de
 
 
 def _points(parameters: dict[str, Any], dataset: DataSet, device: torch.device) -> torch.Tensor:
-    values = torch.from_numpy(np.array(dataset.train[: parameters["points"]]))
+    values = torch.from_numpy(np.array(drawn(dataset.train, parameters["points"], 0, "oracle/points")))
     return dataset.to_model(values, torch.tensor(0.5)).to(device)
 
 

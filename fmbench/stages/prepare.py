@@ -20,3 +20,8 @@ def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> 
     manifest = write(raw, out, spec, stage_hash("prepare", plugins(spec)), workers, console)
     counts = ", ".join(f"{v['n']} {k}" for k, v in manifest["splits"].items())
     console.say(f"{counts} samples of shape {manifest['shape']} -> {out}")
+    if manifest["splits"]["test"].get("sorted_by_class"):
+        console.say(
+            "warning: the test samples are sorted by class, and likelihood.n, draws.n and the pictures shown take the first so "
+            "many: those are of few classes; shuffle the source's samples"
+        )

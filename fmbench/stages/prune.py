@@ -1,4 +1,4 @@
-"""Which checkpoints and half-written files of a results folder are left over, and removing them.
+"""Which checkpoints, half-prepared data and half-written files of a results folder are left over, and removing them.
 
 A training whose settings, code, data or versions changed has its checkpoints in a folder of its own, and the old one stays. It
 is left over once the results hold a model of the same data set, method and seed that was trained from another one. A process
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from fmbench.checkpoint import described, differences
 from fmbench.config import settings_hash
+from fmbench.data.writer import PARTIAL
 from fmbench.errors import DataError
 from fmbench.files import read_json
 from fmbench.specs import model_folder
@@ -23,7 +24,7 @@ from fmbench.specs import model_folder
 
 @dataclass(frozen=True)
 class Found:
-    """A folder of checkpoints, its bytes, and why it can go or not."""
+    """A folder of checkpoints or of a preparation that did not end, its bytes, and why it can go or not."""
 
     folder: Path
     size: int
@@ -33,15 +34,16 @@ class Found:
 
 
 def find(results: Path) -> list[Found]:
-    """Every folder of checkpoints below a results folder.
+    """Every folder of checkpoints below a results folder, and every preparation that did not end.
 
     Raises:
         DataError: there are none at all, so it is hardly a results folder.
     """
-    checkpoints = results / "checkpoints"
-    if not checkpoints.is_dir():
+    checkpoints, unprepared = results / "checkpoints", sorted(results.glob(f"data/*/{PARTIAL}"))
+    if not checkpoints.is_dir() and not unprepared:
         raise DataError(f"{results} has no folder checkpoints; give the results folder of a run (--results)")
-    return [_look(folder, results) for folder in sorted(checkpoints.iterdir()) if folder.is_dir()]
+    trained = sorted(folder for folder in checkpoints.glob("*") if folder.is_dir())
+    return [_look(folder, results) for folder in (*trained, *unprepared)]
 
 
 def _look(folder: Path, results: Path) -> Found:
@@ -51,10 +53,13 @@ def _look(folder: Path, results: Path) -> Found:
         with lock.acquire(timeout=0):
             return Found(folder, size, *_why(folder, results))
     except Timeout:
-        return Found(folder, size, False, True, "a training is under way in it")
+        work = "preparation" if folder.name == PARTIAL else "training"
+        return Found(folder, size, False, True, f"a {work} is under way in it")
 
 
 def _why(folder: Path, results: Path) -> tuple[bool, bool, str]:
+    if folder.name == PARTIAL:
+        return False, False, f"{folder.parent.name}, whose preparation has not ended"
     about = described(folder)
     if about is None:
         return False, False, "does not say what it belongs to"

@@ -1,5 +1,6 @@
 """Stage ``quality``: how close the samples are to the data."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.records import write_rows
 from fmbench.stages.common import Job, batches
-from fmbench.stages.judge import load_judge
+from fmbench.stages.judge import Measurement, Metric, load_judge
 
 
 def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: Path) -> None:
@@ -25,10 +26,7 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
         for metric, value, unit, of, features, reference in found:
             job.add(metric, value, unit, n=of, features=features, reference=reference)
         job.console.say(", ".join(f"{m.metric} {m.value:.4g} (n {m.n})" for m in found))
-        measured = {m.metric for m in found}
-        few = [m.metric for m in judge.metrics() if m.metric not in measured]
-        if few:
-            job.console.say(f"{n} samples are too few for {', '.join(few)}")
+        skip_unmeasured(job, judge.metrics(), found, n)
     else:
         reason = f"{n - finite} of {n} samples are not finite"
         for metric, unit, features, reference in judge.metrics():
@@ -36,6 +34,26 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
         job.console.say(f"skipped, {reason}")
     if job.group.main:
         write_rows(out / "rows.parquet", job.rows)
+
+
+def skip_unmeasured(
+    job: Job, wanted: Iterable[Metric], found: Iterable[Measurement], n: int, called: Callable[[str], str] = str
+) -> None:
+    """Rows for the metrics that ``n`` samples were too few for.
+
+    None for ``frechet_at_floor_n``: to draw fewer samples than there are test images is a choice, and nothing went wrong.
+
+    Args:
+        called: from the name of a metric to that of its row.
+    """
+    measured = {m.metric for m in found}
+    few = [m for m in wanted if m.metric not in measured]
+    for metric, unit, features, reference in few:
+        if not metric.startswith("frechet_at_floor_n"):
+            reason = f"{n} samples, or those of the reference, are too few"
+            job.skip(called(metric), unit, reason, n=n, features=features, reference=reference)
+    if few:
+        job.console.say(f"{n} samples are too few for {', '.join(called(m.metric) for m in few)}")
 
 
 def load_samples(folder: Path, dataset: DataSet) -> NDArray:
