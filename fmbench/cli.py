@@ -7,9 +7,11 @@ Exit codes: 0 done (a diverged training is a result, so it is 0 too); 2 the conf
 import contextlib
 import importlib
 import inspect
+import itertools
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +20,7 @@ import typer
 
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
 from fmbench.names import FIGURES, JOINED
-from fmbench.progress import Console
+from fmbench.progress import Console, write_note
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -389,10 +391,15 @@ def export(
     mode: Mode = "auto",
 ) -> None:
     """Pack a run's parquet files, config, manifests, provenance and tables into one archive; the same bytes for the same run."""
+    from fmbench.benchmark import left_over
+    from fmbench.report.render import made_anew
     from fmbench.share import export
 
-    count = export(results, out)
-    Console("export", mode, log).say(f"{count} files, {out.stat().st_size / 1e6:.1f} MB -> {out}")  # type: ignore[arg-type]
+    console = Console("export", mode, log)  # type: ignore[arg-type]
+    if others := [name for name in left_over(results) if name.endswith(".parquet") and (results / name).exists()]:
+        console.say(f"left out, since another config made them: {', '.join(others)}; run snakemake first to have this one's")
+    count = export(results, out, made_anew(results))
+    console.say(f"{count} files, {out.stat().st_size / 1e6:.1f} MB -> {out}")
 
 
 @app.command()
@@ -666,7 +673,7 @@ def prune(
 ) -> None:
     """List the checkpoints of a results folder, and with --yes remove those that no model of it was trained from.
 
-    Files that a killed process left half written go with them.
+    Files that a killed process left half written go with them, and with --all preparations of data that did not end.
     """
     from fmbench.stages.prune import find, half_written, remove, text
 
@@ -696,29 +703,45 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Entry point."""
-    codes: list[tuple[type[FmbenchError], int]] = [(ConfigError, 2), (DataError, 3), (CheckpointError, 3), (LockedError, 4)]
+    """Entry point. An error ends the command and is the last thing in its log, which Snakemake shows of a failed job."""
     with contextlib.suppress(OSError):  # there is no such folder any more
         sys.path.append(os.getcwd())  # for modules of one's own, which Snakemake's jobs (`python -m fmbench`) find there, too
     try:
         app()
-    except FmbenchError as error:
-        print(f"fmbench: error: {error}", file=sys.stderr)
-        sys.exit(next((code for kind, code in codes if isinstance(error, kind)), 1))
-    except ValueError as error:
-        if os.environ.get("FMBENCH_DEBUG"):
+    except Exception as error:
+        message, code = _in_words(error)
+        _note_error(message or traceback.format_exc().rstrip())
+        if not message:
             raise
-        print(f"fmbench: error: {error} (FMBENCH_DEBUG=1 shows where)", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno is None or os.environ.get("FMBENCH_DEBUG"):
-            raise
-        print(
-            f"fmbench: error: {error}. Nothing finished so far is lost; mend the cause (a full disk, a missing permission) "
-            "and rerun",
-            file=sys.stderr,
-        )
-        sys.exit(3)
+        print(message, file=sys.stderr)
+        sys.exit(code)
+
+
+def _in_words(error: Exception) -> tuple[str, int]:
+    """An error's message and exit code; no message for one that nobody foresaw, which is shown with its traceback."""
+    codes: list[tuple[type[FmbenchError], int]] = [(ConfigError, 2), (DataError, 3), (CheckpointError, 3), (LockedError, 4)]
+    if isinstance(error, FmbenchError):
+        return f"fmbench: error: {error}", next((code for kind, code in codes if isinstance(error, kind)), 1)
+    if os.environ.get("FMBENCH_DEBUG"):
+        return "", 1
+    if isinstance(error, ValueError):
+        return f"fmbench: error: {error} (FMBENCH_DEBUG=1 shows where)", 2
+    if isinstance(error, OSError) and error.errno is not None:
+        remedy = "Nothing finished so far is lost; mend the cause (a full disk, a missing permission) and rerun"
+        return f"fmbench: error: {error}. {remedy}", 3
+    return "", 1
+
+
+def _note_error(text: str) -> None:
+    """Append to the file of ``--log``; read here, as a command may end before it has opened it."""
+    given = sys.argv[1:]
+    logs = [value for option, value in itertools.pairwise(given) if option == "--log"]
+    logs += [option.removeprefix("--log=") for option in given if option.startswith("--log=")]
+    with contextlib.suppress(OSError):  # the error itself may be that there is no room
+        for path in map(Path, logs[-1:]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as log:
+                write_note(log, text)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ PLUMBING = frozenset(
     for name in ("errors", "files", "provenance", "progress", "tracking", "codehash", "cache", "config", "specs")
 )
 """Modules that cannot change a number: messages, files, MLflow, and the reading of the config, whose outcome is in a job's
-spec already. They are left out, so that a better error message does not cost a day of training."""
+spec already. They are left out, so that a better error message does not cost a day of training. What a job itself works out of
+its settings must be in none of them: that is why :mod:`fmbench.cells` and :mod:`fmbench.milestones` are modules of their own."""
 
 
 def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
@@ -41,6 +42,13 @@ def own_code(spec: Any) -> str:
     """16 hex digits over the code of what a spec names of somebody's own; empty where that is nothing."""
     own = plugins(spec)
     return _of_plugins(hashlib.sha256(), own).hexdigest()[:16] if own else ""
+
+
+def own_files(spec: Any) -> set[str]:
+    """The files of what a spec names of somebody's own, fmbench's apart: those behind :func:`own_code`."""
+    return {
+        str(file) for name in plugins(spec) if not name.startswith("fmbench.") for file in _plugin_sources(name.partition(":")[0])
+    }
 
 
 def _digest(module: str, plugins: tuple[str, ...]) -> "hashlib._Hash":

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -28,8 +28,10 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from fmbench import names
+from fmbench.cells import Cell, cells
 from fmbench.errors import ConfigError
 from fmbench.methods import METHODS, ORACLES, Method, Part
+from fmbench.milestones import snapshot_steps
 from fmbench.plugins import is_dotted, resolve
 
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?)(\d+))?")
@@ -202,11 +204,8 @@ class TrainingSettings(Settings):
         return self
 
     def snapshot_steps(self) -> list[int]:
-        """The iterations whose averaged weights are kept: k iterations / snapshots, rounded down, for k = 1, 2, ...
-
-        As many as there are iterations, if more are asked for.
-        """
-        return sorted({k * self.iterations // self.snapshots for k in range(1, self.snapshots + 1)} - {0})
+        """As the training itself finds them, whose code counts where this module's does not."""
+        return snapshot_steps(self.iterations, self.snapshots)
 
 
 class TrainingOverrides(Settings):
@@ -237,7 +236,7 @@ class TrainingOverrides(Settings):
 class OracleSettings(Settings):
     """A method without a network: the closed-form field of the training set."""
 
-    points: Count = Field(2000, description="the first so many points of the training set; time goes with it, memory does not")
+    points: Count = Field(2000, description="so many points of the training set, at random; time goes with it, memory does not")
     bandwidth: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)] | None = Field(
         None,
         description="standard deviation of the Gaussian about each point, in model units; null takes, for images, that of a "
@@ -412,19 +411,6 @@ class SolverSettings(Settings):
     nfe: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="null for the sweep's own list")
 
 
-class Cell(NamedTuple):
-    """One measurement of a sweep."""
-
-    solver: str
-    grid: str
-    nfe: int
-
-    @property
-    def label(self) -> str:
-        """The solver's name in the records: with its grid, unless that is the uniform one."""
-        return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
-
-
 def _spend(solver: str, nfe: int, remedy: str) -> None:
     cost = names.STEP_COSTS[solver]
     if nfe % cost:
@@ -448,9 +434,8 @@ class FixedStepSettings(Settings):
         return self
 
     def cells(self) -> list[Cell]:
-        """Every solver on its grid at every NFE."""
-        pairs = [Cell(entry.name, entry.grid, nfe) for entry in self.solvers for nfe in entry.nfe or self.nfe]
-        return list(dict.fromkeys(pairs))
+        """As the stages themselves find them, whose code counts where this module's does not."""
+        return cells(self.solvers, self.nfe)
 
 
 class SweepSettings(FixedStepSettings):
@@ -712,6 +697,12 @@ class Config(Settings):
                 "Add an entry under settings with data, network, training and evaluation"
             )
         for dataset in self.datasets:
+            source = self.settings[dataset].data
+            if differs := names.not_the_papers(dataset, source.source, source.parameters):
+                raise ValueError(
+                    f"{dataset} is a data set of the paper, whose numbers tables show beside that name; it is {differs}. "
+                    "Give this data set another name"
+                )
             for method in self.methods:
                 if method.is_oracle:
                     continue

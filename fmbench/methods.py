@@ -53,9 +53,9 @@ class Method:
 
 
 ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
-"""What an oracle knows: the first so many points of the training set, each with a Gaussian of this standard deviation in model
-units. None takes, for images, the standard deviation of a uniform within one level (what dequantising adds), and for points
-the bandwidth with the largest leave-one-out likelihood."""
+"""What an oracle knows: so many points of the training set, drawn at random, each with a Gaussian of this standard deviation in
+model units. None takes, for images, the standard deviation of a uniform within one level (what dequantising adds), and for
+points the bandwidth with the largest leave-one-out likelihood."""
 
 METHODS: dict[str, Method] = {
     m.name: m

@@ -8,6 +8,12 @@ from typing import IO, Literal
 Mode = Literal["auto", "bar", "lines", "none"]
 
 
+def write_note(log: IO[str], text: str) -> None:
+    """Text in a log file, behind the time."""
+    log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    log.flush()
+
+
 class Console:
     """Where a stage speaks: the terminal and its log file.
 
@@ -38,8 +44,7 @@ class Console:
 
     def _note(self, line: str) -> None:
         if self.log is not None:
-            self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-            self.log.flush()
+            write_note(self.log, line)
 
     def progress(self, total: int, unit: str, start: int = 0) -> "Progress":
         """Progress of a piece of work of ``total`` units, of which ``start`` are done already."""

@@ -18,10 +18,11 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -110,16 +111,18 @@ def draws_files(results: Path, config: Config) -> list[Path]:
 # Archives
 
 
-def export(results: Path, out: Path) -> int:
+def export(results: Path, out: Path, tables: Mapping[str, bytes | None] = MappingProxyType({})) -> int:
     """Pack a results folder into ``out``, a .zip, .tar.gz or .tgz, and return how many files went in.
 
     Members are sorted and carry no times or owners: the same results give the same bytes.
 
+    Args:
+        tables: what is packed in the place of members of these names (:func:`fmbench.report.render.made_anew`); None leaves
+            one out.
+
     Raises:
         DataError: results that are not whole, or a name that says no format.
     """
-    from fmbench.report.render import tables
-
     kind = _kind(out)
     contents: dict[str, bytes] = {}
     for name, source in members(results).items():
@@ -129,11 +132,8 @@ def export(results: Path, out: Path) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 write_table(Path(folder) / "joined.parquet", source)
                 contents[name] = (Path(folder) / "joined.parquet").read_bytes()
-    # Tables are made from what is packed: those that lie there may be from before the rows were made anew.
-    with tempfile.TemporaryDirectory() as folder:
-        tables(results, Path(folder), [name for name in map(_table_of, contents) if name])
-        made = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    contents = {name: made.get(name, content) for name, content in contents.items() if not _table_of(name) or name in made}
+    contents |= {name: content for name, content in tables.items() if name in contents and content is not None}
+    contents = {name: content for name, content in contents.items() if tables.get(name, content) is not None}
     index = {
         "format": FORMAT,
         "hash": read_benchmark(results)["hash"],
@@ -157,14 +157,6 @@ def export(results: Path, out: Path) -> int:
                     member.size, member.mode = len(content), 0o644
                     tar.addfile(member, io.BytesIO(content))
     return len(contents) - 1
-
-
-def _table_of(member: str) -> str:
-    """The table that a file is a form of; empty for one of somebody's own."""
-    from fmbench.report.render import TABLES
-
-    name, _, kind = member.rpartition(".")
-    return name if name in TABLES and kind in ("csv", "md", "tex") else ""
 
 
 def _kind(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 Nothing in the DAG reads from MLflow, and no failure of MLflow fails a job: it is said once, and the work goes on.
 A run is found again by its tag ``fmbench.key``, so a resumed or repeated training reopens its run. Time stamps are the
-run's start plus the step, in ms, so that logging a point again is an exact repeat, which MLflow drops.
+run's start plus the step, in ms, so that logging a point again is an exact repeat, which MLflow's databases drop. Its file store
+keeps repeats, so what is there already (:meth:`Mirror.news`) is not sent again by who comes to a run that was there.
 """
 
 import os
@@ -32,6 +33,10 @@ class Mirror:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         folder = folder.resolve()
+        if uri is None and "?" in str(folder):
+            raise ValueError(
+                f"{folder} has a ?, where a database's URL ends its file's name; choose a path without, or give a server"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         with FileLock(folder / "open.lock", timeout=300):
@@ -130,6 +135,7 @@ class Tracker:
         self.mirror: Mirror | None = None
         self.run, self.start = "", 0
         self.points: list[tuple[str, float, int]] = []
+        self.sent = False
         self.broken = uri == OFF
 
     def _try(self, action: Callable[[], None]) -> None:
@@ -157,8 +163,9 @@ class Tracker:
             if self.mirror is None and time.monotonic() - self.began >= self.live_after:
                 self._open()
             if self.mirror is not None and self.points:
-                self.mirror.log(self.run, self.start, self.points)
-                self.points = []
+                # A training that goes on begins with the curve of its checkpoint.
+                self.mirror.log(self.run, self.start, self.points if self.sent else self.mirror.news(self.run, self.points))
+                self.points, self.sent = [], True
 
         self._try(action)
 

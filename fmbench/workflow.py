@@ -1,5 +1,6 @@
 """What the Snakefile needs from the package: the checked config, and the environment its jobs run in."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,8 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
         preflight(config)
     except FmbenchError as error:
         raise WorkflowError(str(error)) from None
+    except OSError as error:
+        raise WorkflowError(f"{error}. Mend the cause (a full disk, a missing permission) and start again") from None
     # MLflow is told to jobs by the environment, not by params: where the mirror stands must not rerun a training.
     if not config.tracking.enabled:
         os.environ["FMBENCH_TRACKING_URI"] = OFF
@@ -65,10 +68,12 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
 def preflight(config: Config) -> None:
     """Run the stage ``check``, unless these very settings and this code have passed it before.
 
-    What extractors need is looked for on every start: weights that were there once may be gone.
+    What extractors need is looked for on every start: weights that were there once may be gone. Where nothing may be written the
+    check is done on every start, for a plan or a look at a config.
 
     Raises:
-        ConfigError: something in the config cannot be built or combined, or an extractor's weights or packages are missing.
+        ConfigError: something in the config cannot be built or combined, an extractor's weights or packages are missing, or the
+            results folder can be none.
     """
     for name in specs.images(config):
         for part in config.dataset(name).evaluation.features.extractors():
@@ -82,11 +87,22 @@ def preflight(config: Config) -> None:
     try:
         if read_json(passed)["key"] == key:
             return
-    except (DataError, KeyError, TypeError):
+    except (DataError, KeyError, TypeError, OSError):
         pass  # never checked, or by another version
     from fmbench.stages.check import run
 
-    run(spec, {d: results / "data" / d for d in config.datasets}, passed, Console("check", "lines"), key)
+    console = Console("check", "lines")
+    try:
+        run(spec, {d: results / "data" / d for d in config.datasets}, passed, console, key)
+    except (NotADirectoryError, FileExistsError):
+        raise ConfigError(
+            f"results_dir: {results} cannot be a folder, since it or one above it is a file; choose another results_dir"
+        ) from None
+    except OSError as error:
+        of_the_data = str(error.filename).startswith(str(results / "data"))
+        if of_the_data or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        console.say(f"warning: {results} cannot be written ({error}); a run needs another results_dir, or a permission")
 
 
 def _prepend(variable: str, value: str) -> None:

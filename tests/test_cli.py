@@ -300,11 +300,16 @@ def test_the_log_gets_every_line_with_its_time(tmp_path):
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException) -> Said:
+    """A command that fails; its log, which Snakemake shows of a failed job, ends as its standard error does."""
+
     def run(*_: Any) -> None:
         raise error
 
     monkeypatch.setattr(prepare, "run", run)
-    return command("prepare", "--spec", json.dumps(PREPARE), "--out", tmp_path)
+    log = tmp_path / "logs" / "log"
+    said = command("prepare", "--spec", json.dumps(PREPARE), "--out", tmp_path, "--log", log)
+    assert said.err and log.read_text()[20:] == said.err
+    return said
 
 
 @pytest.mark.parametrize(
@@ -323,6 +328,15 @@ def test_a_value_error_is_short_unless_asked(monkeypatch, tmp_path):
     monkeypatch.setenv("FMBENCH_DEBUG", "1")
     with pytest.raises(ValueError, match="x must be 1"):
         raising(monkeypatch, tmp_path, ValueError("x must be 1"))
+    logged = (tmp_path / "logs" / "log").read_text()
+    assert logged.count("Traceback (most recent call last)") == 1 and logged.endswith("\nValueError: x must be 1\n")
+
+
+@pytest.mark.parametrize("log", [["--log", "-logs/log"], ["--log=-logs/log"]])
+def test_what_ends_a_command_before_it_has_a_console_is_in_its_log_too(monkeypatch, tmp_path, log):
+    monkeypatch.chdir(tmp_path)
+    failed(command("prepare", "--spec", "{", "--out", "out", *log), 2, "--spec is not JSON")
+    assert "fmbench: error: --spec is not JSON" in Path("-logs/log").read_text()
 
 
 def test_a_full_disk_is_told_with_what_to_do(monkeypatch, tmp_path):

@@ -1,4 +1,5 @@
 import ast
+import inspect
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import fmbench
 from fmbench import codehash
 from fmbench.codehash import PLUMBING, closure, stage_hash, stage_module
+from fmbench.config import FixedStepSettings, TrainingSettings
 
 PACKAGE = Path(fmbench.__file__).parent
 STAGES = [path.stem for path in sorted((PACKAGE / "stages").glob("*.py")) if path.stem not in ("__init__", "common")]
@@ -42,6 +44,11 @@ def copy(tmp_path, monkeypatch):
     yield Copy(tmp_path / "fmbench")
     codehash._imports.cache_clear()
     codehash._tree_hash.cache_clear()
+
+
+def own_methods(settings: type) -> set[str]:
+    """The public methods that a class of settings defines itself."""
+    return {name for name, value in vars(settings).items() if inspect.isfunction(value) and not name.startswith("_")}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -169,6 +176,24 @@ def test_an_edit_of_the_training_reruns_no_oracle(copy):
     copy.edit("training/loop.py", '"""How a training ended.', 'SOMETHING_NEW = 1\n    """How a training ended.')
     copy.edit("stages/train.py", "images_seen", "images_shown")
     assert changed(before, copy.hashes()) == {"train"}
+
+
+def test_which_numbers_are_measured_belongs_to_what_measures_them(copy):
+    """They are in no spec: the jobs work them out of the settings, by code that must count."""
+    before = copy.hashes()
+    copy.edit("cells.py", "for n in entry.nfe or nfe", "for n in [*(entry.nfe or []), *nfe]")
+    once = copy.hashes()
+    assert changed(before, once) == {"sweep", "budget", "solves"}
+    copy.edit("milestones.py", "k * iterations // snapshots", "-(-k * iterations // snapshots)")
+    assert changed(once, copy.hashes()) == {"train"}
+
+
+@pytest.mark.parametrize("method", sorted(name for kind in (TrainingSettings, FixedStepSettings) for name in own_methods(kind)))
+def test_no_job_asks_the_config_what_to_measure(method):
+    """Its code does not count; only ``plan``, which measures nothing, and the specs may."""
+    for path in (PACKAGE / "stages").glob("*.py"):
+        assert path.stem == "plan" or f".{method}(" not in path.read_text(encoding="utf-8"), path
+    assert all(f".{method}(" not in path.read_text(encoding="utf-8") for path in (PACKAGE / "training").glob("*.py"))
 
 
 def test_a_table_reruns_no_measurement(copy):

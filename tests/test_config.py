@@ -850,7 +850,7 @@ EVALUATIONS = ("sample", "likelihood", "draws", "sweep", "quality", "along", "bu
 
 
 def all_specs(config: Config) -> dict[tuple, str]:
-    """Every spec of a config, canonical, by what it belongs to."""
+    """Every spec of a config, canonical, by what it belongs to; but for what files that join others say they are of."""
     found = {(stage,): getattr(specs, stage)(config) for stage in ("check", "collect", "table1", "table4", "theory")}
     found |= {("join", kind): specs.join(kind, config) for kind in names.JOINED}
     for dataset in config.datasets:
@@ -860,7 +860,24 @@ def all_specs(config: Config) -> dict[tuple, str]:
                 found["train", dataset, method.name, seed] = specs.train(config, dataset, method.name, seed)
                 for stage in EVALUATIONS:
                     found[stage, dataset, method.name, seed] = specs.evaluate(stage, config, dataset, method.name, seed)
-    return {key: canonical(spec) for key, spec in found.items()}
+    return {key: canonical({k: v for k, v in spec.items() if k not in ("of", "joined")}) for key, spec in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "joined"),
+    [
+        (("settings.digits.training.iterations", 7), {"nfe", "along", "budget", "budget_previews", "states", "draws"}),
+        (("settings.digits.evaluation.along.rtol", 0.1), {"along"}),
+        (("settings.digits.evaluation.draws.draws", [1, 7]), {"draws"}),
+        (("settings.digits.evaluation.sweep.n", 7), set()),
+    ],
+)
+def test_a_file_that_joins_others_is_of_what_they_are_of(change, joined):
+    before, after = (specs.collect(c)["joined"] for c in (parse(BASE), parse(changed(change))))
+    assert {name for name in before if before[name] != after[name]} == {f"{kind}.parquet" for kind in joined}
+    assert before == {f"{k}.parquet": specs.join(k, parse(BASE))["of"] for k in names.JOINED} | {
+        "draws.parquet": specs.table4(parse(BASE))["of"]
+    }
 
 
 def what_changes(*changes: tuple[str, Any]) -> set[tuple]:
@@ -1064,6 +1081,17 @@ def test_what_the_theory_depends_on_is_the_methods_alone():
     assert ("theory",) not in changes_with_oracles(*changes)
 
 
+def test_the_code_of_an_extractor_of_ones_own_is_part_of_the_stages_that_are_given_it():
+    """An edit of it runs these again, and no other."""
+    own = {"features": {"extractor": "outsider:colours"}}
+    settings = {"digits": {"data": "digits", "network": {"kind": "unet"}, "evaluation": own}}
+    config = parse({"datasets": ["digits"], "methods": ["fm_ot"], "settings": settings})
+    for stage in ("sample", "likelihood", "draws", "sweep", "quality", "along", "budget", "states"):
+        given = "features" in specs.evaluate(stage, config, "digits", "fm_ot", 0)
+        found = specs.plugins(specs.code_specs(stage, config, "digits", "fm_ot", 0))
+        assert found == (("outsider:colours",) if given else ()), stage
+
+
 def test_plugins_finds_dotted_names_at_any_depth():
     config = parse(
         changed(
@@ -1165,3 +1193,25 @@ def test_json_with_tabs_and_merge_keys_are_read(tmp_path):
         read(str(tmp_path / "twice.json"))
     (tmp_path / "b.yaml").write_text("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b}\n")
     assert read(str(tmp_path / "b.yaml"))["c"] == {"x": 1, "y": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "differs"),
+    [
+        ("cifar10", "digits", "it is not digits"),
+        ("imagenet32", {"source": "imagenet_downsampled", "parameters": {"size": 64}}, "it is 3 x 32 x 32, not 3 x 64 x 64"),
+        ("cifar10", {"source": "imagenet_downsampled", "parameters": {"size": 32}}, "it is not imagenet_downsampled"),
+        ("imagenet64", {"source": "folder", "parameters": {"path": "x", "size": 64}}, ""),
+        ("cifar10", {"source": "my.data:CIFAR"}, ""),
+        ("my_cifar10", "digits", ""),
+    ],
+)
+def test_the_papers_names_are_for_the_papers_data(name, data, differs):
+    """Tables show the paper's numbers beside a data set of that name."""
+    values = {"seeds": [0], "datasets": [name], "methods": ["ddpm"]}
+    values["settings"] = {name: {"data": data, "network": {"kind": "unet", "channels": 8}, "training": {"iterations": 9}}}
+    if differs:
+        with pytest.raises(ConfigError, match=f"{name} is a data set of the paper.*{differs}.*another name"):
+            parse(values)
+    else:
+        assert parse(values).datasets == [name]

@@ -11,7 +11,7 @@ import fmbench
 ROOT = Path(fmbench.__file__).parent
 
 FLOORS = [
-    {"rng", "broadcast", "errors", "names", "plugins"},
+    {"rng", "broadcast", "errors", "names", "plugins", "cells", "milestones"},
     {"paths", "prediction", "solvers", "fields"},
     {"objectives", "methods", "likelihood", "oracle", "weighting", "networks", "metrics", "counting"},
     {

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,33 @@ def test_the_mirror_is_a_run_for_every_training_and_nothing_twice(store, tmp_pat
     assert len(runs(store, "mirrored")) == 2
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Iterator[Mirror]:
+    """MLflow's own store in files, where a point that is logged twice is there twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        folder = tmp_path_factory.mktemp("files")
+        yield Mirror(folder / "mlflow", (folder / "mlruns").as_uri())
+
+
+def test_a_store_in_files_has_nothing_twice(files, tmp_path):
+    """By the mirror, and by a training that is resumed."""
+    results = results_folder(tmp_path, "filed")
+    for _ in range(2):
+        mirror(results, files.folder, files.uri, Console("collect", "none"))
+    found = {r.info.run_name: r for r in runs(files, "filed")}
+    assert history(files, found["ddpm/0"], "loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
+    live = tracker(files, "filed", warnings := [], files.uri)
+    live.open(parameters=1234)
+    for step in (10, 20, 30):
+        live.log(step, {"loss": 1 / step, "learning_rate": 1e-3})
+    live.flush()
+    live.log(40, {"loss": 0.025, "learning_rate": 1e-3})
+    live.close(failed=False, tags={})
+    (run,) = [r for r in runs(files, "filed") if r.info.run_name == "fm_ot/0"]
+    assert not warnings and history(files, run, "loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.025)]
+
+
 def test_the_mirror_completes_the_run_that_was_written_live(store, tmp_path):
     live = tracker(store, "both", [])
     live.open(parameters=1234)
@@ -434,6 +462,17 @@ def test_an_oracle_is_a_run_without_a_curve(store, tmp_path):
     assert history(store, run, "sweep/mse/midpoint/karras") == [(4, 0.25)]
     assert run.data.params["method.oracle.points"] == str(spec["method"]["oracle"]["points"])
     assert run.data.params["parameters"] == "0" and not [name for name in run.data.params if name.startswith("training")]
+
+
+def test_a_path_that_no_database_can_have_is_said(tmp_path):
+    """It would be made elsewhere, without a word."""
+    with pytest.raises(ValueError, match=r"\?/mlflow has a \?, where a database's URL ends"):
+        Mirror(tmp_path / "what?" / "mlflow", None)
+    assert not list(tmp_path.iterdir())
+    strange = Mirror(tmp_path / "a b#c%41ü" / "mlflow", None)
+    run, start = strange.run(strange.experiment("e"), "k", "n", {})
+    strange.log(run, start, [("loss", 1.0, 1)])
+    assert [p.name for p in tmp_path.iterdir()] == ["a b#c%41ü"] and (strange.folder / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize("broken", ["server", "folder", "results"])

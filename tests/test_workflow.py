@@ -346,7 +346,7 @@ def test_an_impossible_combination_is_an_error_before_any_training(tmp_path):
     project = Project(tmp_path / "impossible")
     project.configure(methods=["fm_ot", {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}])
     output = project.run("results/table1.csv", ok=False)
-    assert "methods.odd: the loss weight is infinite at an end of the interval" in output
+    assert "methods.odd: the loss weight is not finite at an end of the interval" in output
     assert not list((project.folder / "results").glob("models/*/*/*/*"))
 
 

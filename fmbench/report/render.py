@@ -1,6 +1,7 @@
 """Every table and figure that a results folder's parquet files allow, drawn for somebody who trained none of it."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -110,6 +111,17 @@ def tables(results: Path, out: Path, names: Sequence[str], config: Config | None
                 reason = str(error)
         done.append(Rendered(f"{name}.csv", reason))
     return done
+
+
+def made_anew(results: Path) -> dict[str, bytes | None]:
+    """The content of every form of every table, from the folder's rows; None for one that cannot be made.
+
+    Those that lie there may be from before the rows were made anew.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tables(results, Path(folder), list(TABLES))
+        made = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    return {f"{name}.{kind}": made.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
 
 
 def _lacking(results: Path, needed: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fmbench.cache import Cache
+from fmbench.cells import cells
 from fmbench.config import BudgetSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.records import (
@@ -43,7 +44,7 @@ def run(
     judge = load_judge(features_folder, dataset, job.device, job.console)
     (main,) = judge.metrics(only=(judge.primary,))
     judged = {"features": main.features, "reference": main.reference}
-    cells, n = settings.cells(), settings.n
+    wanted, n = cells(settings.solvers, settings.nfe), settings.n
     shown = settings.shown
     if shown is None:
         shown = BUDGET_IMAGES if dataset.is_images else PREVIEW_POINTS
@@ -51,7 +52,7 @@ def run(
     columns = {"n": n, "batch": min(settings.batch, n)}
     if model.reason:
         reason = f"training diverged: {model.reason}"
-        for cell in cells:
+        for cell in wanted:
             job.skip(main.metric, main.unit, reason, solver=cell.label, nfe=float(cell.nfe), **columns, **judged)
             job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **columns)
         job.skip(main.metric, main.unit, reason, solver="dopri5", n=n, **judged)
@@ -64,16 +65,16 @@ def run(
     common = cache_key(model, job) | judge_key(features_folder) | {"n": n, "batch": settings.batch}
     computed = 0
     pictures = []
-    progress = job.console.progress(len(cells), "cells")
-    for done, cell in enumerate(cells, start=1):
+    progress = job.console.progress(len(wanted), "cells")
+    for done, cell in enumerate(wanted, start=1):
         key = common | {"solver": cell.label, "nfe": cell.nfe}
-        found, picture = cache.get(key), cache.get_array(key | {"shown": shown})
-        if found is None or picture is None:
+        found, picture = cache.get(key), cache.get_array(key)
+        if found is None or picture is None or len(picture) < shown:
             solved = fixed(model, dataset, job, n, settings.batch, cell)
             picture = solved.samples[:shown]
             found = {"distance": _distance(judge, solved.samples), "nfe": solved.nfe, "seconds": solved.seconds}
             cache.put(key, found)
-            cache.put_array(key | {"shown": shown}, picture)
+            cache.put_array(key, picture)
             computed += 1
         where = columns | {"solver": cell.label, "nfe": found["nfe"]}
         bad = {}
@@ -81,7 +82,7 @@ def run(
             bad = {"status": DIVERGED, "reason": f"samples of {cell.label} at {cell.nfe} NFE, or their distance, are not finite"}
         job.add(main.metric, found["distance"], main.unit, **where, **judged, **bad)
         job.add("seconds", found["seconds"], "s", **where)
-        pictures.append(_pictures(job, dataset, picture, cell.label, cell.nfe))
+        pictures.append(_pictures(job, dataset, picture[:shown], cell.label, cell.nfe))
         progress.update(done)
     progress.close()
 
@@ -98,7 +99,7 @@ def run(
     pictures.append(_pictures(job, dataset, samples[:shown], "dopri5", 0))
     write_rows(out / "rows.parquet", job.rows)
     write_table(out / "previews.parquet", pa.concat_tables(pictures))
-    job.console.say(f"{computed} cells computed, {len(cells) - computed} from the cache -> {out}")
+    job.console.say(f"{computed} cells computed, {len(wanted) - computed} from the cache -> {out}")
 
 
 def _distance(judge: Judge, samples: NDArray) -> float | None:

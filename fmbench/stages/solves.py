@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmbench.config import Cell
+from fmbench.cells import Cell
 from fmbench.data.prepared import DataSet
 from fmbench.names import STEP_COSTS
 from fmbench.prediction import VELOCITY

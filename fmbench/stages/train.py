@@ -2,13 +2,20 @@
 
 import contextlib
 import json
+import re
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from fmbench.checkpoint import CheckpointFolder, described, differences
+from fmbench.codehash import own_files
 from fmbench.config import TrainingSettings, method_from_values, settings_hash
 from fmbench.data.prepared import read
-from fmbench.objectives import build
+from fmbench.objectives import Objective, build
 from fmbench.provenance import versions
 from fmbench.stages.common import Job, check_data, new_network, write_model
 from fmbench.tracking import Tracker
@@ -19,7 +26,8 @@ from fmbench.training.snapshots import Snapshots
 def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
     """Train and write the model (:func:`fmbench.stages.common.write_model`) into ``out``.
 
-    A training whose loss stops being finite writes them too, from its last good checkpoint, with status and reason.
+    A training whose loss stops being finite writes them too, from its last good checkpoint, with status and reason; so does one
+    in which a part of somebody's own raises (:class:`OwnParts`).
 
     Args:
         checkpoints: folder of all checkpoints; this training's are in one named by its spec's and its code's hash.
@@ -57,8 +65,9 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
             for done, loss, rate in curve:
                 tracker.log(done, {"loss": loss, "learning_rate": rate})
 
+        guarded = OwnParts(objective, network, own_files(spec), job.console.say)
         outcome = train(
-            objective,
+            guarded if job.group.size == 1 else objective,
             network,
             dataset,
             settings,
@@ -75,6 +84,8 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
         progress.close()
     if not job.group.main:
         return
+    if guarded.raised:
+        outcome.reason = f"{guarded.raised}, so {outcome.reason}"
 
     columns: dict[str, Any] = {"step": outcome.step}
     if outcome.reason:
@@ -101,6 +112,52 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     else:
         loss = outcome.curve[-1][1]
         job.console.say(f"{outcome.step} iterations in {outcome.seconds:.0f} s, loss {loss:.4g} -> {out}")
+
+
+class OwnParts:
+    """An objective whose loss is NaN from where code of somebody's own raises, which ends the training as a divergence does.
+
+    Until that code is edited it will raise again, and an edit is another code hash; so this is a result and no accident. What
+    may be another time another way stays an error: memory, files, modules, the device, and whatever fmbench says itself. So does
+    everything where several processes train together, as the others would wait for this one.
+
+    Attributes:
+        raised: where and what; empty if nothing.
+
+    Args:
+        files: of the code that is somebody's own.
+        tell: called with the traceback.
+    """
+
+    def __init__(self, objective: Objective, network: nn.Module, files: set[str], tell: Callable[[str], None]) -> None:
+        self.objective, self.network, self.files, self.tell = objective, network, files, tell
+        self.raised = ""
+
+    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+        """As :meth:`fmbench.objectives.Objective.loss`."""
+        try:
+            if not self.raised:
+                return self.objective.loss(network, x0, x1, u)
+        except Exception as error:
+            self.raised = raised_in(error, self.files)
+            if not self.raised:
+                raise
+            self.tell(traceback.format_exc().rstrip())
+        # Of every weight, so that each has a gradient, as fp16's scaler wants it.
+        return sum(p.sum() for p in self.network.parameters()) * x1.new_full((len(x1),), torch.nan)
+
+
+def raised_in(error: Exception, files: set[str]) -> str:
+    """Where in these files an error was raised, and which; empty if elsewhere, or if it may be none of their doing."""
+    whose = type(error).__module__.partition(".")[0]
+    of_the_machine = isinstance(error, RuntimeError) and re.search("memory|alloc|cuda|cudnn|cublas", str(error), re.IGNORECASE)
+    if isinstance(error, MemoryError | OSError | ImportError) or whose in ("torch", "fmbench") or of_the_machine:
+        return ""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    if not own:
+        return ""
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}, raised {what}"
 
 
 def not_gone_on_from(own: Path, about: dict[str, Any]) -> list[str]:

@@ -17,13 +17,13 @@ from fmbench.config import TrainingSettings
 from fmbench.data.prepared import DataSet
 from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError
-from fmbench.objectives import Objective
+from fmbench.milestones import snapshot_steps
 from fmbench.rng import named_seed, seed_global
 from fmbench.training.batches import Batches
 from fmbench.training.precision import matrix_precision
 from fmbench.training.schedule import learning_rate
 from fmbench.training.snapshots import Snapshots
-from fmbench.training.step import Step
+from fmbench.training.step import Loss, Step
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def train(
-    objective: Objective,
+    objective: Loss,
     network: nn.Module,
     dataset: DataSet,
     settings: TrainingSettings,
@@ -92,7 +92,7 @@ def train(
         batches = Batches(dataset, settings, seed, device, group)
         ending.callback(batches.close)
         snapshots = Snapshots(checkpoints.folder, key)
-        kept = settings.snapshot_steps()
+        kept = snapshot_steps(settings.iterations, settings.snapshots)
 
         def rate_of(step: int) -> float:
             peak, warmup = settings.learning_rate, settings.warmup_iterations
