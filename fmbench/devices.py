@@ -53,7 +53,9 @@ def _is_held(path: Path) -> bool:
 def reproducible(on: bool = True) -> None:
     """Have a GPU give the same numbers each time, where its libraries can; on a CPU everything here does by itself.
 
-    Attention by cuDNN is left out with it, since that asks for no deterministic algorithm unless all others would raise.
+    Attention by cuDNN is left out with it, since that asks for no deterministic algorithm unless all others would raise. The
+    backward passes of the other two fused ones do not either: over more than one block of keys a gradient may still differ in its
+    last bits. That is read in torch's source, and has not been seen on a device.
     """
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

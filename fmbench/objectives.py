@@ -107,6 +107,10 @@ TIME_DISTRIBUTIONS: dict[str, type[TimeDistribution]] = {
 
 _ENDS = 0.05
 """How far, relatively, a path may be from noise where sampling starts, and from data where it ends."""
+_POINTS = 101
+"""Times at which an objective is held to what must be so on its whole interval, both ends among them."""
+_ROUNDING = 1e-12
+"""What is zero but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,8 @@ class Objective:
     """Everything a method says about training and sampling.
 
     Raises:
-        ValueError: the weight or the time distribution is not finite somewhere on [t_min, t_max].
+        ValueError: the interval is empty or not within the path's and [0, 1]; at an end of it target, weight or density of t is
+            not finite; or somewhere on it a weight is not a number of zero or more, or the prediction does not give the velocity.
     """
 
     path: AffinePath
@@ -129,6 +134,11 @@ class Objective:
             raise ValueError(
                 f"the interval [{self.t_min}, {self.t_max}] is not within the path's [{self.path.t_min}, {self.path.t_max}]"
             )
+        if self.t_min < 0 or self.t_max > 1:
+            raise ValueError(
+                f"the interval [{self.t_min}, {self.t_max}] is not within [0, 1], from noise to data; "
+                "measure the path's time in other units, or narrow it with t_min and t_max"
+            )
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
         c1, c0 = self.prediction.weights(self.path.coefficients(ends), ends)
         _, density = self.times.draw(torch.tensor([0.0, 1.0]), self.path, self.t_min, self.t_max)
@@ -141,15 +151,39 @@ class Objective:
         for what, values in checks.items():
             if not torch.isfinite(values).all():
                 raise ValueError(
-                    f"{what} is infinite at an end of the interval [{self.t_min}, {self.t_max}]; "
+                    f"{what} is not finite at an end of the interval [{self.t_min}, {self.t_max}]; "
                     "narrow it with t_min and t_max, or choose another weighting or time distribution"
                 )
 
+        self._check_inside(torch.linspace(self.t_min, self.t_max, _POINTS, dtype=torch.float64))
+
+    def _check_inside(self, t: Tensor) -> None:
+        # The determinant as the sine of the angle between (a, s) and (c1, c0), which knows no units.
+        c = self.path.coefficients(t)
+        c1, c0 = self.prediction.weights(c, t)
+        sine = self.prediction.determinant(self.path, t) / (torch.hypot(c.a, c.s) * torch.hypot(c1, c0))
+        # The velocity itself needs no conversion.
+        gives = (sine * sine[0].sign() > _ROUNDING) | (self.prediction is VELOCITY)
+        if not gives.all():
+            raise ValueError(
+                f"the prediction {self.prediction.name} does not give the velocity at or near t = {_first(t, ~gives):g}: its "
+                "determinant there is zero, of another sign than before, or not finite; narrow the interval with t_min and "
+                "t_max, or choose another prediction"
+            )
+        weight = self.weighting(t, self.path, self.prediction)
+        wrong = ~weight.isfinite() | (weight < -_ROUNDING)
+        if wrong.any():
+            raise ValueError(
+                f"the loss weight at t = {_first(t, wrong):g} is {_first(weight, wrong):g} and not a number of zero or more; "
+                "choose another weighting or path"
+            )
+
     def check_ends(self) -> None:
-        """Hold the interval to what sampling takes for granted: noise alone at its start, data alone at its end.
+        """Hold the interval to what sampling takes for granted: noise alone at its start, data alone and unscaled at its end, and
+        more of the data against the noise all the way.
 
         Raises:
-            ValueError: the path is too far from either; the samples and the likelihood would mean nothing.
+            ValueError: it is not so; the samples and the likelihood would mean nothing.
         """
         c = self.path.coefficients(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
         if abs(c.s[0] / self.path.base_std - 1) > _ENDS or c.a[0].abs() / self.path.base_std > _ENDS:
@@ -157,9 +191,19 @@ class Objective:
                 f"at t_min = {self.t_min} the path is not its noise: x_t = {c.a[0]:.3g} x1 + {c.s[0]:.3g} x0, "
                 f"and sampling starts from noise of standard deviation {self.path.base_std:g}; start nearer to t = 0"
             )
-        if c.s[1] > _ENDS * c.a[1]:
+        if c.s[1].abs() > _ENDS * c.a[1] or abs(c.a[1] - 1) > _ENDS:
             raise ValueError(
-                f"at t_max = {self.t_max} the path is not the data: x_t = {c.a[1]:.3g} x1 + {c.s[1]:.3g} x0; end nearer to t = 1"
+                f"at t_max = {self.t_max} the path is not the data: x_t = {c.a[1]:.3g} x1 + {c.s[1]:.3g} x0; "
+                "end nearer to t = 1, or divide the path by what it has there instead of a = 1"
+            )
+        t = torch.linspace(self.t_min, self.t_max, _POINTS, dtype=torch.float64)
+        a, s, _, _ = self.path.coefficients(t)
+        # a / s as a product, since s may be zero at the end.
+        rises = (a[1:] * s[:-1] > a[:-1] * s[1:]) & (a[1:] > 0) & (s[:-1] > 0)
+        if not rises.all():
+            raise ValueError(
+                f"the path does not go from noise to data all the way: after t = {_first(t[:-1], ~rises):g} a / s does not "
+                "increase, or a or s is not positive; choose other functions"
             )
 
     def loss(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
@@ -187,11 +231,15 @@ class Objective:
         return weight.to(x1.dtype) * error.flatten(1).square().mean(1)
 
 
+def _first(values: Tensor, where: Tensor) -> float:
+    return values[where][0].item()
+
+
 def build(method: Method) -> Objective:
     """The objective of a method; parameters go to the constructors of path and time distribution.
 
     Raises:
-        ValueError: an unknown name, a wrong parameter, or a combination that is infinite somewhere.
+        ValueError: an unknown name, a wrong parameter, or a combination that is not finite somewhere.
     """
     path = _make(PATHS, "path", method.path.name, method.path.parameters)
     prediction = resolve(PREDICTIONS, "prediction", method.prediction.name)

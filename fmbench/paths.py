@@ -14,7 +14,7 @@ At the ends of the interval:
 | path      | t_min                                   | t_max                                                      |
 |-----------|-----------------------------------------|------------------------------------------------------------|
 | OT        | a = 0, s = 1: noise alone               | a = 1, s = sigma_min; with sigma_min = 0, s = 0            |
-| VP        | a = exp(-5.025), s = 0.99998: N(0, I) to that (eq. 18) | t = 1 - 1e-5, where s = 1e-3; s' is infinite at 1 |
+| VP        | a = exp(-5.025), s = 0.99998: N(0, I) to that (eq. 18) | t = 1 - epsilon; at 1e-5, s = 1e-3. s' is infinite at 1 |
 | VE        | a = 1, s = sigma_max: the data are there too, small against the noise | a = 1, s = sigma_min         |
 | cosine VP | a = 0, s = 1: noise alone               | a = 1, s = 0                                               |
 
@@ -212,12 +212,17 @@ def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         with torch.enable_grad():
             t = t.detach().requires_grad_()
             value = f(t)
-            if not value.requires_grad:  # f does not depend on t
+            if not isinstance(value, Tensor) or not value.requires_grad:  # f does not depend on t
                 return torch.zeros_like(t)
             (slope,) = torch.autograd.grad(value.sum(), t)
         return slope.detach()
 
     return df
+
+
+def _spread(value: Tensor | float, t: Tensor) -> Tensor:
+    """A constant at all times; a number is filled where they are, as it would be waited for if it were copied to a GPU."""
+    return value.to(t).expand(t.shape) if isinstance(value, Tensor) else torch.full_like(t, value)
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,8 @@ class GeneralAffine(AffinePath):
 
     Derivatives that are not given are taken by automatic differentiation; those that are given are held to it here, the ends
     apart (a wrong one would train and sample without a word). The functions are elementwise, finite with finite derivatives
-    on the whole of [t_min, t_max], and a / s increases.
+    on the whole of [t_min, t_max]; to train on, a / s increases, a is 1 at the end, and the interval is within [0, 1], which
+    :class:`fmbench.objectives.Objective` checks. A constant may be a number.
 
     Raises:
         ValueError: a derivative is not that of its function, or something is not finite on the interval.
@@ -265,7 +271,8 @@ class GeneralAffine(AffinePath):
 
     def coefficients(self, t: Tensor) -> Coefficients:
         t = t.double()
-        return Coefficients(self.a(t), self.s(t), (self.da or derivative(self.a))(t), (self.ds or derivative(self.s))(t))
+        functions = self.a, self.s, self.da or derivative(self.a), self.ds or derivative(self.s)
+        return Coefficients(*(_spread(f(t), t) for f in functions))
 
 
 @dataclass(frozen=True)
@@ -296,7 +303,7 @@ class Rescaled(AffinePath):
     def coefficients(self, t: Tensor) -> Coefficients:
         t = t.double()
         a, s, da, ds = self.path.coefficients(t)
-        c, dc = self.factor(t), derivative(self.factor)(t)
+        c, dc = _spread(self.factor(t), t), derivative(self.factor)(t)
         return Coefficients(c * a, c * s, dc * a + c * da, dc * s + c * ds)
 
     def log_snr(self, t: Tensor) -> Tensor:

@@ -232,6 +232,26 @@ def test_probe_bias_is_what_noise_does_to_dequantised(spread, draws):
         assert float(bias) == 0
 
 
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize("draws", [2, 20])
+def test_probe_bias_is_a_least_value_where_the_noise_is_large(spread, draws):
+    """As the stage takes it, of four noisy probes: right at 0.25 nat^2, too small at 9, where one probe does less than four times
+    what four do. Errors are of 20,000 points."""
+    found = {}
+    for variance in (0.25, 9.0):
+        clean = spread * draw(15, draws, 20_000)
+        by_probe = clean[:, None] + (4 * variance) ** 0.5 * draw(16, draws, 4, 20_000)
+        averaged = by_probe.mean(1)
+        rise, rise_of_one = (dequantised(p) - dequantised(clean) for p in (averaged, by_probe[:, 0]))
+        error = float(rise.std()) / 20_000**0.5 / float(rise.mean())
+        share = float(probe_bias(averaged, by_probe.var(1) / 4).mean() / rise.mean())
+        found[variance] = share, error, float(rise_of_one.mean() / rise.mean())
+    share, error, times = found[0.25]
+    assert abs(share - 1) < 0.04 + 4 * error and abs(times - 4) < 0.5 + 16 * error
+    share, error, times = found[9.0]
+    assert 0.6 < share < (0.8 if spread == 0 else 0.92) + 4 * error and times < 3.4
+
+
 @pytest.mark.parametrize("draws", [1, 2, 20])
 def test_probe_bias_of_equal_draws_is_the_formula_of_the_notes(draws):
     log_p, variance = torch.full((draws, 3), -7.0).double(), torch.full((draws, 3), 0.6).double()

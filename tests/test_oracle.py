@@ -11,13 +11,16 @@ from torch import Tensor
 
 from fmbench.data.sources import digits
 from fmbench.fields import CountingField, exact_divergence
+from fmbench.objectives import WEIGHTINGS, Objective, UniformTime
 from fmbench.oracle import FiniteOracle, MixtureOracle, leave_one_out_bandwidth
 from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.prediction import VELOCITY
 from fmbench.rng import indexed_normal
 from fmbench.solvers.adaptive import dopri5
 from fmbench.solvers.fixed import integrate
 from fmbench.solvers.grids import uniform_grid
 from fmbench.solvers.tableaux import FIXED
+from fmbench.stages.oracles import least_loss
 
 EVERY_PATH = [
     OptimalTransport(0.1),
@@ -364,6 +367,14 @@ def test_the_bandwidth_scales_with_the_data_and_moves_with_nothing():
 def test_a_bandwidth_needs_two_different_points(points):
     with pytest.raises(ValueError, match="two different points"):
         leave_one_out_bandwidth(points)
+
+
+def test_the_least_loss_is_of_the_data_with_their_bandwidth():
+    """Of N(mu, 1) on the straight path, Var(x1 - x0 | x_t) = 1 / (t^2 + (1 - t)^2), whose mean over t is pi / 2. Of the point
+    alone it would be half of that."""
+    objective = Objective(OptimalTransport(0.0), VELOCITY, WEIGHTINGS["uniform"], UniformTime(), 0.0, 1.0)
+    oracle = FiniteOracle(torch.full((1, 500), 0.7, dtype=torch.float64), bandwidth=1.0)
+    assert least_loss(oracle, objective, 0) == pytest.approx(math.pi / 2, rel=0.03)
 
 
 def test_points_that_are_not_finite_are_refused():

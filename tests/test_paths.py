@@ -325,6 +325,20 @@ def test_a_general_path_that_cannot_be_right_is_refused(change, message):
         GeneralAffine(**({"a": lambda t: t, "s": lambda t: 1 - t} | change))
 
 
+@pytest.mark.parametrize("one", [1.0, 1, torch.tensor(1.0)], ids=["float", "int", "tensor"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1, 3)])
+def test_a_constant_may_be_a_number(one, shape):
+    t = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    for path in (
+        GeneralAffine(lambda t: one, lambda t: 2 - t, ds=lambda t: -one, noise_std=2.0),
+        Rescaled(GeneralAffine(lambda t: one, lambda t: 2 - t), lambda t: one),
+    ):
+        for found, expected in zip(path.coefficients(t), (1, 2 - t.double(), 0, -1), strict=True):
+            assert found.dtype == torch.float64 and torch.equal(found, torch.ones(shape).double() * expected)
+    with pytest.raises(ValueError, match=r"s\(0\) is not finite"):
+        GeneralAffine(lambda t: one, lambda t: math.inf)
+
+
 def test_an_infinite_derivative_is_left_out_by_ending_before():
     path = GeneralAffine(lambda t: t, lambda t: torch.sqrt(1 - t), t_max=0.99, noise_std=2.0)
     assert (path.t_max, path.base_std) == (0.99, 2.0)

@@ -444,6 +444,17 @@ def test_a_field_that_is_not_finite_for_one_sample(bad):
     torch.testing.assert_close(solution.x[2], x[2] * math.exp(-0.5), rtol=1e-4, atol=0)  # it got to t = 0.5
 
 
+@both_modes
+@pytest.mark.parametrize("end", [5, 1000], ids=["in the last step", "on the way"])
+def test_an_overflow_is_flagged_and_leaves_the_last_good_state(per_sample, end):
+    """dx/dt = 1e38: past float32's 3.4e38 after t = 3.4, where no error is left to refuse the step."""
+    x = torch.tensor([[1e-3], [2e-3]])
+    solution = dopri5(lambda t, x: torch.full_like(x, 1e38), x, 0, end, per_sample=per_sample)
+    assert solution.failed.tolist() == [True, True]
+    assert solution.x.isfinite().all() and (solution.x >= x).all()
+    assert solution.nfe.max() < 500
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_start_that_is_not_finite(bad):
     x = torch.tensor([[1.0, 2.0], [bad, 1.0]])

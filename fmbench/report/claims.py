@@ -41,7 +41,7 @@ from fmbench.report.evidence import (
     judge,
     relative_difference,
 )
-from fmbench.report.layout import latex_table, markdown_table, paper, tex, to_csv, write_all
+from fmbench.report.layout import SECOND_ORDER_UP_TO, latex_table, markdown_table, paper, tex, to_csv, write_all
 from fmbench.report.style import label
 
 OURS, DIFFUSION = "fm_ot", ("ddpm", "score_matching", "scoreflow", "fm_diffusion")
@@ -288,7 +288,10 @@ def lowest(sources: Sources) -> Lines:
                         part=name,
                         statistic="difference to the closest other",
                         unit=unit,
-                        paper=_printed_difference(dataset, metric) if about == "trained" else None,
+                        # A FID is no distance of other features.
+                        paper=_printed_difference(dataset, metric)
+                        if about == "trained" and (metric != "frechet" or name == "FID")
+                        else None,
                     )
                 )
     return lines
@@ -840,15 +843,20 @@ def _steps_of_k(dataset: str, metric: str, name: str, rows: pd.DataFrame, here: 
         tried = any("diverged" in found.reason for found in lost.values())
         return Finding(verdict=INCONCLUSIVE if table.empty and tried else NOT_TESTED, why=why, **columns)
     note = ""
+    variance = _has(here, metric="nll_probe_variance", status="ok").value.mean()
+    large = variance > SECOND_ORDER_UP_TO  # not where it is not known
     if metric == "nll_averaged" and len(bias):
         table = (table - bias.reindex_like(table).fillna(0.0)).dropna()
         note = ". The remaining noise of the probes is estimated and taken off"
+        note += f", which is too little at a variance of {variance:.1f} nats^2" if large else ""
     elif metric == "nll_paper":
         note = ". Its single probe's noise lowers the number too, the more the larger K"
         if len(bias):
-            probes = float(_has(here, metric="nll_probe_bias").probes.iloc[0])
+            # One probe does as many times as much as a mean of several where the noise is small, and more in any case.
+            times = 1.0 if large else float(_has(here, metric="nll_probe_bias").probes.iloc[0])
             k = max(bias.columns)
-            note += f": by about {-probes * float(bias[k].mean()):.2g} at K = {k:g}, which is no likelihood"
+            by = f"{'at least' if large else 'about'} {-times * float(bias[k].mean()):.2g}"
+            note += f": by {by} at K = {k:g}, which is no likelihood"
     # Over the seeds that have all methods with numbers, so that each mean is over the same ones.
     methods = table.index.get_level_values("method")
     whole = table.groupby("seed").size() == methods.nunique()

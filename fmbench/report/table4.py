@@ -10,6 +10,7 @@ from fmbench.report.layout import (
     LATEX,
     MARKDOWN,
     NONE,
+    SECOND_ORDER_UP_TO,
     Style,
     beside,
     latex_table,
@@ -44,6 +45,8 @@ COLUMNS = [
     "paper_nll",
     "status",
 ]
+VARIANCE = "probe_variance"
+"""A column beside these, of sets whose rows have it: those from before do not."""
 
 
 def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
@@ -51,7 +54,7 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
 
     ``nll_std`` is over seeds, ``nll_stderr`` over test images (mean over seeds); ``probe_bias`` is what the probes' noise is
     estimated to have lowered the number by (negative) and ``probe_std`` the spread they leave in one draw's number, where
-    several probes show it.
+    several probes show it. ``probe_variance`` is that of a draw's log p in nats^2: where it is large, the bias is a least value.
     """
     printed = paper("table4").set_index(["dataset", "method", "k"]).nll_bpd
     found = []
@@ -66,8 +69,9 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                         continue
                     bad = cell[cell.status != "ok"]
                     averaged = metric == "nll_averaged"
-                    bias, spread = (
-                        at[at.metric == f"nll_probe_{what}"].value.mean() if averaged else None for what in ("bias", "std")
+                    bias, spread, variance = (
+                        at[at.metric == f"nll_probe_{what}"].value.mean() if averaged else None
+                        for what in ("bias", "std", "variance")
                     )
                     found.append(
                         {
@@ -83,12 +87,19 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
                             "nll_stderr": stderr.value.mean(),
                             "probe_bias": bias,
                             "probe_std": spread,
+                            VARIANCE: variance,
                             "paper_nll": printed.get((dataset, method, k)),
                             "status": "ok" if bad.empty else "; ".join(f"seed {r.seed}: {r.reason}" for r in bad.itertuples()),
                         }
                     )
-    table = pd.DataFrame(found, columns=COLUMNS).astype({"probes": "Int64", "n": "Int64"})
-    return table.astype(dict.fromkeys(("nll_mean", "probe_bias", "probe_std"), float))
+    columns = [*COLUMNS, VARIANCE] if (rows.metric == "nll_probe_variance").any() else COLUMNS
+    table = pd.DataFrame(found, columns=columns).astype({"probes": "Int64", "n": "Int64"})
+    return table.astype(dict.fromkeys(("nll_mean", "probe_bias", "probe_std", *columns[len(COLUMNS) :]), float))
+
+
+def _least(cells: pd.DataFrame) -> pd.Series:
+    """Where the probe bias is a least value, for the noise is large."""
+    return cells[VARIANCE] > SECOND_ORDER_UP_TO if VARIANCE in cells else pd.Series(False, cells.index)
 
 
 def _rows(table: pd.DataFrame, dataset: str, draws: list[int], style: Style) -> list[list[str]]:
@@ -106,9 +117,9 @@ def _rows(table: pd.DataFrame, dataset: str, draws: list[int], style: Style) -> 
                 continue
             row = by_k[k]
             best = bool(pd.notna(row["nll_mean"]) and row["nll_mean"] == lowest.get((estimator, k)))
-            line.append(beside(spread(row["nll_mean"], row["nll_std"], 3, style, best), row["paper_nll"]))
+            line.append(beside(spread(row["nll_mean"], row["nll_std"], 3, style, best), row["paper_nll"], 2))
         bias = cells.probe_bias.iloc[-1]
-        line.append("" if pd.isna(bias) else f"{bias:.4f}")
+        line.append("" if pd.isna(bias) else f"{bias:.4f}" + (" at least" if _least(cells).iloc[-1] else ""))
         lines.append(line)
     return lines
 
@@ -129,6 +140,7 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
         notes = [
             f"Over the first {part.n.iloc[0]} test images{'' if pd.isna(error) else f' (standard error {error:.3f})'}, "
             f"mean ± standard deviation over {len(spec['seeds'])} seed{'s' if len(spec['seeds']) > 1 else ''}. "
+            f"{'What is lost is said below; such a mean is over the other seeds. ' if (part.status != 'ok').any() else ''}"
             "Bold is an estimator's lowest mean at a K.",
             "The paper's estimator has one Hutchinson probe in each draw's log p. Its noise does not average out under the "
             "logarithm of a mean of exponentials, so that part of what it gains with K is no likelihood.",
@@ -137,9 +149,16 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
             spread = averaged.probe_std.mean()
             notes.append(
                 f"Probes averaged first: {averaged.probes.iloc[0]} a draw, in one solve. Probe bias: what their remaining noise "
-                "is estimated to do to the number, to second order; the paper's estimator has about "
-                f"{averaged.probes.iloc[0]} times that."
+                "is estimated to do to the number, to second order"
             )
+            least = _least(averaged)
+            if least.any():
+                notes[-1] += (
+                    f". Where this noise is large, as it is here (a variance of {averaged[VARIANCE][least].mean():.1f} nats² in "
+                    "a draw's log p), that is too little: the number is too low by that at least, the paper's estimator by more."
+                )
+            else:
+                notes[-1] += f"; the paper's estimator has about {averaged.probes.iloc[0]} times that."
             if pd.notna(spread):
                 notes[-1] += f" The spread they leave in the number of one draw of one image is {spread:.3f}."
         lines += note_lines(notes)

@@ -23,6 +23,7 @@ from fmbench.fields import Field
 from fmbench.solvers.tableaux import DOPRI5
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+MAX_NFE = 20_000
 _SMALLEST = 1e-14
 _A = [torch.tensor(row, dtype=torch.float64) for row in DOPRI5.a]
 _ERROR = torch.tensor(DOPRI5.b, dtype=torch.float64) - torch.tensor(DOPRI5.b_low, dtype=torch.float64)
@@ -52,7 +53,7 @@ def dopri5(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     per_sample: bool = True,
-    max_nfe: int = 20_000,
+    max_nfe: int = MAX_NFE,
 ) -> AdaptiveSolution:
     """Integrate dx/dt = field(t, x) from t0 to t1 (either direction) to a tolerance.
 
@@ -95,6 +96,7 @@ def _with_a_step_per_sample(
     final, spent = y.clone(), torch.zeros(batch, dtype=torch.int64, device=dev)
     failed = torch.zeros(batch, dtype=torch.bool, device=dev)
     lane = torch.arange(batch, device=dev)
+    broken = ~norm(y).isfinite()
 
     while lane.numel():
         last = h >= sign * (t1 - t)
@@ -102,7 +104,9 @@ def _with_a_step_per_sample(
         z, error = step.take(evaluate, y, [t + sign * c * h for c in DOPRI5.c], (sign * h).to(dt).reshape(-1, 1))
         nfe = nfe + 6
         ratio = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
-        accept = ratio <= 1  # a NaN is not accepted
+        fine = ratio <= 1  # a NaN is not
+        accept = fine & norm(z).isfinite()  # against an infinite state every error is small
+        broken = broken | (fine & ~accept)
         factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
         factor = torch.where(accept, factor.clamp(min=1.0), factor)
         factor = torch.where(ratio.isfinite() & ~factor.isnan(), factor, torch.full_like(factor, SHRINK))
@@ -114,12 +118,12 @@ def _with_a_step_per_sample(
         h = h * factor
 
         done = accept & last
-        lost = ~done & ((nfe + 6 > max_nfe) | (h < _SMALLEST) | ~torch.isfinite(norm(y)))
+        lost = ~done & ((nfe + 6 > max_nfe) | (h < _SMALLEST) | broken)
         over = done | lost
         if over.any():
             ended, going = lane[over], ~over
             failed[ended], spent[ended], final[ended] = lost[over], nfe[over], y[over]
-            y, k1, t, h, nfe, lane = y[going], k1[going], t[going], h[going], nfe[going], lane[going]
+            y, k1, t, h, nfe, lane, broken = (v[going] for v in (y, k1, t, h, nfe, lane, broken))
             step = _Step(y, k1)
         else:
             step.put(0, k1)
@@ -139,7 +143,7 @@ def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, a
     start = torch.tensor(t0, dtype=torch.float64, device=x.device)
     k1 = field(start, y)
     h = _first_step(field, norm, start, y, k1, sign, abs(t1 - t0), rtol, atol).item()
-    step, nfe, finite = _Step(y, k1), 2, math.isfinite(norm(y).item())
+    step, nfe, broken = _Step(y, k1), 2, not math.isfinite(norm(y).item())
 
     while True:
         last = h >= sign * (t1 - t)
@@ -149,18 +153,19 @@ def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, a
         nfe += 6
         measured = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
         ratio = measured.item()
-        accept = ratio <= 1  # a NaN is not accepted
+        fine = ratio <= 1  # a NaN is not
+        accept = fine and math.isfinite(norm(z).item())  # against an infinite state every error is small
+        broken = broken or (fine and not accept)
         # The power is torch's here too, so that both kinds of step size have the same digits.
         factor = min(max(SAFETY * measured.pow(-0.2).item(), 1.0 if accept else SHRINK), GROW) if math.isfinite(ratio) else SHRINK
 
         if accept:
             y, t = z, t1 if last else t + sign * h
             step.put(0, step.slopes[6])
-            finite = math.isfinite(norm(y).item())
         h *= factor
 
         done = accept and last
-        if done or nfe + 6 > max_nfe or h < _SMALLEST or not finite:
+        if done or nfe + 6 > max_nfe or h < _SMALLEST or broken:
             spent = torch.full((len(x),), nfe, dtype=torch.int64, device=x.device)
             return AdaptiveSolution(y, spent, torch.full((len(x),), not done, device=x.device))
 

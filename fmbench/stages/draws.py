@@ -2,9 +2,10 @@
 
 ``nll_paper`` is the paper's: one Hutchinson probe inside each draw's log p, whose noise raises the average of exp(log p).
 ``nll_averaged`` averages several probes first, with ``nll_probe_bias``, what is left of that effect on it (negative: the
-number is too good by that), and ``nll_probe_std``, the spread they leave in one draw's number, beside it; ``nll_exact`` has no
-probe at all. The paper's has the first probe of the solve that averages several, so that the two differ in nothing else: its
-steps are those of the joint solve. Uniforms of the first draw are Table 1's.
+number is too good by that, or by more where ``nll_probe_variance``, that of a draw's log p in nats^2, is large), and
+``nll_probe_std``, the spread they leave in one draw's number, beside it; ``nll_exact`` has no probe at all. The paper's has the
+first probe of the solve that averages several, so that the two differ in nothing else: its steps are those of the joint solve.
+Uniforms of the first draw are Table 1's.
 """
 
 import math
@@ -19,7 +20,7 @@ from fmbench.cache import Cache
 from fmbench.config import DrawsSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
-from fmbench.likelihood import bits_per_dimension, dequantised, log_likelihood, probe_bias
+from fmbench.likelihood import GAVE_UP, bits_per_dimension, dequantised, log_likelihood, probe_bias
 from fmbench.records import write_rows
 from fmbench.rng import indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.stages.common import Job, batches
@@ -66,7 +67,10 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         "settings": settings.model_dump(include={"probe", "mode", "batch", "rtol", "atol"}) | {"n": n},
     }
     found: dict[str, list[Tensor]] = {name: [] for name in solves}
-    spent, failed, computed = dict.fromkeys(solves, 0.0), dict.fromkeys(solves, 0), 0
+    # Of each draw: evaluations, on the mean over images, and solves that failed.
+    spent: dict[str, list[float]] = {name: [] for name in solves}
+    failed: dict[str, list[int]] = {name: [] for name in solves}
+    computed = 0
     progress = job.console.progress(most, "draws")
     for k in range(most):
         for name, count in solves.items():
@@ -77,9 +81,9 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
                 cache.put_array(key, solved)
                 cache.put(key, counts)
                 computed += 1
-            for indices, calls in zip(batches(n, settings.batch), counts["calls"], strict=True):
-                spent[name] += calls * len(indices) / n / most
-            failed[name] += counts["failed"]
+            of_batches = zip(batches(n, settings.batch), counts["calls"], strict=True)
+            spent[name].append(sum(calls * len(indices) for indices, calls in of_batches) / n)
+            failed[name].append(counts["failed"])
             found[name].append(torch.from_numpy(solved))
         progress.update(k + 1)
     progress.close()
@@ -89,10 +93,11 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         source = metric if metric in solves else "nll_averaged"
         by_probe = torch.stack(found[source])  # (K, probes, n)
         log_p = by_probe[:, 0] if metric == "nll_paper" else by_probe.mean(1)
-        bad = failed[source]
-        status = {"status": "diverged", "reason": f"dopri5 failed on {bad} of {n * most} solves"} if bad else {}
         for k in settings.draws:
-            row = columns | {"draws": k, "probes": count, "nfe": spent[source]} | status
+            # A draw that failed later takes nothing from those before it.
+            bad, row = sum(failed[source][:k]), columns | {"draws": k, "probes": count, "nfe": sum(spent[source][:k]) / k}
+            if bad:
+                row |= {"status": "diverged", "reason": f"dopri5 failed on {bad} of {n * k} solves ({GAVE_UP})"}
             nll = bits_per_dimension(dequantised(log_p[:k]), dimensions, levels)
             job.add(metric, None if bad else nll.mean().item(), UNIT, **row)
             job.add(f"{metric}_stderr", None if bad else nll.std().item() / math.sqrt(n), UNIT, **row)
@@ -101,6 +106,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
                 bias = probe_bias(log_p[:k], variance) / bits
                 job.add("nll_probe_bias", None if bad else -bias.mean().item(), UNIT, **row)
                 job.add("nll_probe_std", None if bad else variance.mean().sqrt().item() / bits, UNIT, **row)
+                job.add("nll_probe_variance", None if bad else variance.mean().item(), "nats^2", **row)
             lines.append(f"{metric} at K = {k}: {nll.mean().item():.4f}")
     write_rows(out / "rows.parquet", job.rows)
     kept = most * len(solves) - computed

@@ -11,7 +11,7 @@ from torch import Tensor
 from fmbench.config import LikelihoodSettings
 from fmbench.data.prepared import read
 from fmbench.fields import CountingField
-from fmbench.likelihood import bits_per_dimension, log_likelihood
+from fmbench.likelihood import GAVE_UP, bits_per_dimension, log_likelihood
 from fmbench.oracle import FiniteOracle
 from fmbench.records import write_rows
 from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
@@ -34,7 +34,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     seed, objective = job.spec["seed"], model.objective
     n = len(dataset.test) if settings.n is None else min(settings.n, len(dataset.test))
     exact = dataset.dimensions <= settings.exact_up_to
-    unit = "bits/dim" if dataset.is_images else "nats"
+    unit, draws = ("bits/dim", 1) if dataset.is_images else ("nats", None)
     estimator = "exact divergence" if exact else f"hutchinson {settings.probe} x{settings.probes}"
     columns = {
         "n": n,
@@ -42,7 +42,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         "rtol": settings.rtol,
         "atol": settings.atol,
         "solver": f"dopri5_shared, {estimator}",
-        "draws": 1 if dataset.is_images else None,
+        "draws": draws,
         "probes": 0 if exact else settings.probes,
     }
     out_rows = out / "rows.parquet"
@@ -65,7 +65,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         return dataset.to_model(x, indexed_uniform(seed, "dequantise", indices, dataset.shape)).to(job.device)
 
     if model.oracle is not None:
-        _of_an_oracle(job, model, model.oracle, n, settings, test_points, in_units, unit)
+        _of_an_oracle(job, model, model.oracle, n, settings, test_points, in_units, unit, draws)
         write_rows(out_rows, job.rows)
         job.console.say(f"NLL {job.rows[0].value:.4f} {unit} over {n} test samples (closed form) -> {out_rows}")
         return
@@ -99,7 +99,9 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     progress.close()
 
     nll = torch.cat(values)
-    status = {"status": "diverged", "reason": f"dopri5 failed on {failed} of {n} test samples"} if failed else {}
+    status = {}
+    if failed:
+        status = {"status": "diverged", "reason": f"dopri5 failed on {failed} of {n} test samples ({GAVE_UP})"}
     columns["nfe"] = calls / n
     job.add("nll", None if failed else nll.mean().item(), unit, **columns, **status)
     job.add("nll_stderr", None if failed else nll.std().item() / math.sqrt(n), unit, **columns, **status)
@@ -122,12 +124,14 @@ def _of_an_oracle(
     test_points: Callable[[range], Tensor],
     in_units: Callable[[Tensor], Tensor],
     unit: str,
+    draws: int | None,
 ) -> None:
     path, t_min, t_max = model.objective.path, model.objective.t_min, model.objective.t_max
     end = torch.tensor(t_max, dtype=torch.float64)
     test = torch.cat([in_units(oracle.log_density(path, end, test_points(i)).cpu()) for i in batches(n, settings.batch)])
-    job.add("nll", test.mean().item(), unit, n=n, solver="closed form")
-    job.add("nll_stderr", test.std().item() / math.sqrt(n), unit, n=n, solver="closed form")
+    closed_form = {"n": n, "solver": "closed form", "draws": draws}
+    job.add("nll", test.mean().item(), unit, **closed_form)
+    job.add("nll_stderr", test.std().item() / math.sqrt(n), unit, **closed_form)
 
     x = oracle.marginal_sample(path, t_max, n, generator(job.spec["seed"], "oracle/own")).float().to(job.device)
     # The field and its divergence come together; evaluations of the pair are what is counted.
@@ -149,7 +153,9 @@ def _of_an_oracle(
         closed.append(in_units(oracle.log_density(path, end, piece).cpu()))
         calls += (pair.calls - before) * len(indices) / n
         failed += int(result.failed.sum())
-    status = {"status": "diverged", "reason": f"dopri5 failed on {failed} of {n} of the oracle's own draws"} if failed else {}
+    status = {}
+    if failed:
+        status = {"status": "diverged", "reason": f"dopri5 failed on {failed} of {n} of the oracle's own draws ({GAVE_UP})"}
     columns: dict[str, Any] = {
         "n": n,
         "batch": min(settings.batch, n),
