@@ -146,6 +146,34 @@ def test_what_the_reading_thread_meets_is_raised_where_it_is_read(tall, monkeypa
     batches.close()
 
 
+# What is drawn
+
+
+def drawn(dataset: DataSet, seed: int) -> Tensor:
+    """Of each of 2400 samples, in rows: its coin, and as many offsets within levels, numbers of the noise, and times."""
+    batches, coins, rows = Batches(dataset, settings(flips=True, batch_size=200), seed, CPU), [], []
+    batches.source.sampler.seed = 0  # so that the images are the same for every seed
+    read = batches.source.read
+    batches.source.read = lambda step, flips: (coins.append(flips), read(step, flips))[1]
+    for step in range(STEPS):
+        x0, x1, u = batches(step)
+        level = (x1.double() + 1) * dataset.levels / 2
+        rows.append(torch.stack([coins[-1].double(), (level - level.floor()).flatten()[:200], x0.flatten()[:200].double(), u]))
+    return torch.cat(rows, 1)
+
+
+def test_coins_offsets_noise_and_times_have_nothing_in_common(tall):
+    """In the order in which a generator gives them out, where two streams of one seed would meet."""
+    found = torch.corrcoef(drawn(tall, 5))
+    assert (found - torch.eye(4)).abs().max() < 5 / (200 * STEPS) ** 0.5
+
+
+def test_each_seed_has_coins_offsets_noise_and_times_of_its_own(tall):
+    one, other = drawn(tall, 5), drawn(tall, 6)
+    assert torch.equal(drawn(tall, 5), one)
+    assert (one != other).double().mean(1).min() > 0.4
+
+
 # Flips
 
 

@@ -17,6 +17,7 @@ from fmbench import specs
 from fmbench.checkpoint import CheckpointFolder, check_seal, differences, seal
 from fmbench.config import canonical, parse
 from fmbench.errors import CheckpointError
+from fmbench.files import atomic
 
 
 def state_of(number: int, key: str = "key") -> dict[str, Any]:
@@ -75,6 +76,47 @@ def test_any_truncation_is_found(tmp_path):
                                     "earlier version)"])  # fmt: skip
     newest.write_bytes(good + b"\0")
     assert loaded(tmp_path)[0] == 1
+
+
+def test_damage_at_the_end_of_a_large_checkpoint_is_found(tmp_path):
+    """It is read in pieces of a MiB."""
+    with CheckpointFolder(tmp_path) as checkpoints:
+        checkpoints.save(state_of(0) | {"large": torch.zeros(2**19)})
+    newest = tmp_path / "checkpoint.pt"
+    content = bytearray(newest.read_bytes())
+    content[-2000] ^= 1
+    newest.write_bytes(content)
+    with pytest.raises(ValueError, match="its content is not what its checksum says"):
+        check_seal(newest)
+
+
+def test_after_a_damaged_one_two_are_kept_again(tmp_path):
+    filled(tmp_path)
+    newest = tmp_path / "checkpoint.pt"
+    newest.write_bytes(b"half of a")
+    with CheckpointFolder(tmp_path) as checkpoints:
+        assert checkpoints.load("key")[0]["number"] == 1
+        for number in (3, 4):
+            checkpoints.save(state_of(number))
+    newest.write_bytes(b"half of a")
+    assert loaded(tmp_path)[0] == 3
+
+
+class Planted:
+    """What does something when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_checkpoint_with_a_class_in_it_is_not_unpickled(tmp_path):
+    with CheckpointFolder(tmp_path) as checkpoints:
+        checkpoints.save(state_of(0) | {"more": Planted(tmp_path / "done")})
+    number, (complaint,) = loaded(tmp_path)
+    assert number is None and "cannot be used" in complaint and not (tmp_path / "done").exists()
 
 
 def test_only_a_file_of_torch_is_sealed(tmp_path):
@@ -142,6 +184,28 @@ def test_a_full_disk_found_when_it_is_flushed(tmp_path, monkeypatch):
     with CheckpointFolder(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="No space left on device"):
         checkpoints.save(state_of(3))
     assert {p.name: p.read_bytes() for p in tmp_path.glob("*.pt")} == before
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    """Or a machine that stops could leave an empty one under the name."""
+    asked, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (asked.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (asked.append("replace"), replace(*paths)))
+    with atomic(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    assert asked == ["fsync", "replace"]
+
+
+def test_a_folder_that_cannot_be_written_is_not_held(tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fmbench.checkpoint.write_json", full)
+    checkpoints = CheckpointFolder(tmp_path, ABOUT)
+    with pytest.raises(CheckpointError, match="No space left on device"), checkpoints:
+        pass
+    with CheckpointFolder(tmp_path):  # by another, while the first is still there
+        pass
 
 
 def test_no_links_are_needed(tmp_path, monkeypatch):

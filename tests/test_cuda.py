@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import together
 import torch
 from outsider import command, tall_images
+from test_distributed import TESTS, launch
 from torch import Tensor, nn
 
 from fmbench import specs
@@ -21,7 +23,7 @@ from fmbench.devices import reproducible
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
-from fmbench.objectives import build
+from fmbench.objectives import Objective, build
 from fmbench.records import read_table
 from fmbench.rng import named_seed, seed_global
 from fmbench.stages.plan import plan
@@ -32,6 +34,9 @@ from fmbench.training.schedule import learning_rate
 from fmbench.training.step import Step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+OLD = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
+needs_ampere = pytest.mark.skipif(OLD, reason="TF32 and bfloat16 need a GPU of compute capability 8.0")
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 SETTINGS = TrainingSettings(
@@ -73,11 +78,23 @@ def network(dataset: DataSet, dropout: float = 0.0) -> nn.Module:
     return net.to(memory_format=torch.channels_last)
 
 
-def steps(dataset: DataSet, n: int, device: torch.device = GPU, dropout: float = 0.0, **changes: Any) -> tuple[Step, list[float]]:
+class Quiet:
+    """An objective whose loss is a multiple of another's."""
+
+    def __init__(self, objective: Objective, factor: float) -> None:
+        self.objective, self.factor = objective, factor
+
+    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+        return self.objective.loss(network, x0, x1, u) * self.factor
+
+
+def steps(
+    dataset: DataSet, n: int, device: torch.device = GPU, dropout: float = 0.0, factor: float = 1.0, **changes: Any
+) -> tuple[Step, list[float]]:
     """The first n steps of a training, and their losses."""
     settings = SETTINGS.model_copy(update=changes)
     with matrix_precision(settings.precision, device):
-        step = Step(build(METHODS["fm_ot"]), network(dataset, dropout), settings, device)
+        step = Step(Quiet(build(METHODS["fm_ot"]), factor), network(dataset, dropout), settings, device)
         batches, losses = Batches(dataset, settings, 5, device), []
         if settings.compile:
             step.compile(*batches.example())
@@ -96,6 +113,15 @@ def flat(tensors: list[Tensor]) -> Tensor:
 def moved(step: Step, dataset: DataSet) -> Tensor:
     """How far the weights went."""
     return flat(step.parameters) - flat(list(network(dataset).parameters()))
+
+
+def felt(dataset: DataSet) -> Tensor:
+    """Which weights the loss depends on: not the keys' biases, whose gradient is rounding alone, and a full step to Adam."""
+    marks = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in network(dataset).named_parameters()}
+    biases = [mark for name, mark in marks.items() if name.endswith("qkv.bias")]
+    assert len(biases) == 1
+    biases[0].chunk(3)[1].fill_(False)
+    return flat(list(marks.values()))
 
 
 def run(dataset: DataSet, folder: Path, on_log: Any = lambda *_: None, **changes: Any) -> tuple[Outcome, nn.Module]:
@@ -123,12 +149,11 @@ def test_a_captured_step_is_the_plain_one(variant, tall):
     captured, found = steps(tall, 6, compile=True, **VARIANTS[variant])
     assert captured._recording is not None and captured.uncaptured == "" and plain._recording is None
     assert found == pytest.approx(expected, rel=1e-3)
-    way = moved(plain, tall)
-    # Gradients that are 0 but for rounding, as those of the keys' biases, are steps of full size to Adam.
-    assert (moved(captured, tall) - way).norm() < 0.1 * way.norm()
+    way, by_loss = moved(plain, tall), felt(tall)
+    assert (moved(captured, tall) - way)[by_loss].norm() < 1e-2 * way.norm()
     for mine, other in zip(captured.averages, plain.averages, strict=True):
         assert mine.updates == other.updates == 6
-        assert (flat(mine.averages) - flat(other.averages)).norm() < 0.1 * way.norm()
+        assert (flat(mine.averages) - flat(other.averages))[by_loss].norm() < 1e-2 * way.norm()
     states = [[step.optimiser.state[p] for p in step.parameters] for step in (captured, plain)]
     assert {float(state["step"]) for state in states[0]} == {6.0}
     moments, others = (flat([state["exp_avg"] for state in side]) for side in states)
@@ -240,11 +265,16 @@ def test_the_normalisation_that_is_compiled(tall):
 # Number formats
 
 
-@pytest.mark.parametrize(("name", "bits"), [("tf32", 11), ("bf16", 8), ("fp16", 11)])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [pytest.param("tf32", 11, marks=needs_ampere), pytest.param("bf16", 8, marks=needs_ampere), ("fp16", 11)],
+)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_lower_precisions_learn_the_same_to_their_rounding(name, bits, compiled, tall):
-    full, expected = steps(tall, 6, precision="fp32")
-    low, found = steps(tall, 6, precision=name, compile=compiled)
+    """A loss so small that no gradient of fp16 overflows, which would be a step less."""
+    full, expected = steps(tall, 6, factor=1e-3, precision="fp32")
+    low, found = steps(tall, 6, factor=1e-3, precision=name, compile=compiled)
+    assert low.skipped() == 0
     assert found == pytest.approx(expected, rel=2 * 2.0**-bits)  # weights that never move are 9 % away
     way = moved(full, tall)
     assert (moved(low, tall) - way).norm() < 0.5 * way.norm()
@@ -253,17 +283,17 @@ def test_lower_precisions_learn_the_same_to_their_rounding(name, bits, compiled,
     assert (low._recording is not None) == (compiled and name != "fp16")
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("fp32", 0.0, 1e-5), ("tf32", 1e-5, 5e-3)])
+@pytest.mark.parametrize(("name", "low", "high"), [("fp32", 0.0, 1e-5), pytest.param("tf32", 1e-5, 5e-3, marks=needs_ampere)])
 def test_products_and_convolutions_are_rounded_as_asked(name, low, high):
-    """TF32 has 11 bits; in float32 proper nothing may come near its error."""
+    """TF32 has 11 bits; in float32 proper nothing may come near its error. Of a convolution cuDNN may choose a kernel without."""
     g = torch.Generator().manual_seed(0)
     a, b = (torch.randn(1024, 1024, generator=g).to(GPU) for _ in range(2))
     x, w = torch.randn(8, 64, 16, 16, generator=g).to(GPU), torch.randn(64, 64, 3, 3, generator=g).to(GPU)
     with matrix_precision(name, GPU):
         pairs = [(a @ b, a.double() @ b.double())]
         pairs.append((nn.functional.conv2d(x, w), nn.functional.conv2d(x.double(), w.double())))
-    for found, exact in pairs:
-        assert low <= float((found - exact).norm() / exact.norm()) < high
+    product, convolution = (float((found - exact).norm() / exact.norm()) for found, exact in pairs)
+    assert low <= product < high and convolution < high
 
 
 def test_fp32_is_that_of_the_cpu(tall):
@@ -304,9 +334,12 @@ def test_a_stream_is_read_into_pinned_memory(tall):
 # The loop
 
 
-@pytest.mark.parametrize("changes", [{}, {"compile": True}, {"compile": True, "precision": "bf16", "dropout": 0.3}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"compile": True}, pytest.param({"compile": True, "precision": "bf16", "dropout": 0.3}, marks=needs_ampere)],
+)
 def test_a_killed_training_goes_on_to_the_same_weights(changes, tall, tmp_path):
-    """To the bit here, too: the command line asks for deterministic algorithms."""
+    """To the bit here, too: the command line asks for deterministic algorithms, and attention between six pixels needs none."""
 
     class Interrupted(Exception):
         pass
@@ -342,6 +375,17 @@ def test_memory_does_not_grow(compiled, tall):
         step(*batches(i))
         used.append(torch.cuda.memory_allocated(GPU))
     assert max(used[10:30]) == max(used[40:])  # between them are whole epochs, whose orders take some, too
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_train_as_one_does(tmp_path):
+    """Exchanging gradients by NCCL."""
+    write(tall_images(train=24, test=6), tmp_path / "tall", {"dataset": "tall"})
+    said = launch(TESTS / "together.py", tmp_path, "resume", "cuda")
+    assert said.returncode == 0, said.stderr
+    _, curve, _, _ = torch.load(tmp_path / "resumed.pt", map_location="cpu")
+    alone, _ = together.run(tmp_path, "one", device=GPU)
+    assert [loss for _, loss, _ in curve] == pytest.approx([loss for _, loss, _ in alone.curve], rel=1e-4)
 
 
 # Stages
@@ -391,23 +435,29 @@ def test_the_stages_of_an_oracle_measure_what_they_do_on_the_cpu(tmp_path):
     """A closed-form field has no weights that could differ, and its noise is drawn on the CPU: all numbers must agree."""
     mine, theirs = (stages(tmp_path / device, device, "near") for device in ("cuda", "cpu"))
     assert [row["metric"] for row in mine] == [row["metric"] for row in theirs] and len(mine) > 10
-    compared = {"nfe", "sample_std", "bits_per_dim", "nll", "mse", "data_std"}
+    compared = {"nfe", "sample_std", "nll", "mse", "data_std"}
     for a, b in zip(mine, theirs, strict=True):
         if a["metric"] in compared:
             assert a["value"] == pytest.approx(b["value"], rel=5e-3), a["metric"]
-    assert len(compared & {row["metric"] for row in mine}) >= 4
+    assert compared <= {row["metric"] for row in mine}
     assert {row["device"] for row in mine} != {row["device"] for row in theirs}
 
 
+@needs_ampere
 def test_the_stages_of_a_trained_model(tmp_path):
     rows = stages(tmp_path, "cuda", "fm_ot")
-    assert json.loads(rows[0]["versions"])["torch"] == torch.__version__.partition("+")[0]
+    # The one has the suffix of its build for a kind of GPU, the other may not.
+    found = json.loads(rows[0]["versions"])["torch"]
+    assert found.partition("+")[0] == torch.__version__.partition("+")[0]
 
 
 # Memory
 
 
-@pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("bf16", False), ("bf16", True)])
+@pytest.mark.parametrize(
+    ("precision", "compiled"),
+    [("fp32", False), *(pytest.param("bf16", compiled, marks=needs_ampere) for compiled in (False, True))],
+)
 def test_the_plan_knows_what_a_training_takes(precision, compiled, tmp_path):
     """Counted from shapes, without a GPU, against what torch really takes at its peak."""
     unet = {"kind": "unet", "channels": 64, "channels_multiple": [1, 2, 2], "resample_blocks": False, "max_frequency": 60.0}

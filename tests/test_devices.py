@@ -1,5 +1,6 @@
 """Which GPU is a job's, without one."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -93,6 +94,25 @@ def test_processes_started_together_have_one_each(machine):
     machine.setenv("WORLD_SIZE", "2")
     machine.setenv("LOCAL_RANK", "1")
     assert device_of("cuda") == "cuda:1" and devices._taken == []
+
+
+@pytest.mark.parametrize(("ours", "kept"), [({}, ":4096:8"), ({"CUBLAS_WORKSPACE_CONFIG": ":16:8"}, ":16:8")])
+def test_deterministic_algorithms_are_asked_for_until_they_no_longer_are(ours, kept, monkeypatch):
+    def asked() -> list[bool]:
+        """Of torch, and of what it does not ask by itself."""
+        of_torch = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        return [*of_torch, not torch.backends.cuda.cudnn_sdp_enabled()]
+
+    before = torch.are_deterministic_algorithms_enabled()  # as a command run in this process has left it
+    monkeypatch.setattr(os, "environ", environment := dict(ours))
+    try:
+        devices.reproducible(False)
+        assert asked() == [False, True, False] and environment == ours
+        devices.reproducible()
+        assert asked() == [True] * 3 and environment == {"CUBLAS_WORKSPACE_CONFIG": kept}
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        devices.reproducible(before)
 
 
 def test_a_gpu_has_the_name_of_its_kind_whatever_its_number(monkeypatch):

@@ -104,11 +104,13 @@ def test_the_processes_share_what_there_is_to_do(seen):
 
 @pytest.mark.parametrize("name", list(together.VARIANTS))
 def test_two_processes_train_as_one_does(name, seen, folder):
-    (curve, reason, snapshots, state, averages), second = (s[name] for s in seen)
+    (curve, reason, snapshots, state, averages, seeds), second = (s[name] for s in seen)
     assert (curve, reason, snapshots) == (second[0], "", [4, 8, 12]) == (curve, second[1], second[2])
     assert torch.equal(flat(state), flat(second[3]))
     assert torch.equal(flat(averages[0.5]), flat(second[4][0.5]))
     alone, net = together.run(folder, f"{name}-1", **together.VARIANTS[name])
+    # The first draws for its dropout what one process would; no two iterations or processes draw the same.
+    assert seeds == together.seeds and len({*seeds, *second[5]}) == 2 * 12
     # fp16 rounds each share of a gradient to 11 bits.
     tolerance = 1e-2 if name == "fp16" else 1e-5
     assert (alone.compile_seconds is not None) == (name == "compiled")
@@ -134,7 +136,7 @@ def test_three_processes_resume_to_the_bit(tmp_path):
     write(tall_images(train=24, test=6), tmp_path / "tall", {"dataset": "tall"})
     said = launch(TESTS / "together.py", tmp_path, "resume", processes=3)
     assert said.returncode == 0, said.stderr
-    resumed_from, whole, net = torch.load(tmp_path / "resumed.pt")
+    resumed_from, _, whole, net = torch.load(tmp_path / "resumed.pt")
     assert resumed_from == 4 and torch.equal(flat(whole), flat(net))
 
 

@@ -97,6 +97,13 @@ def test_a_users_own_settings_stay(environment):
     assert not kept and after > 5 and before > 5, (before, after)
 
 
+@pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"])
+def test_where_one_of_them_is_set_none_is(name, monkeypatch):
+    monkeypatch.setenv(name, "131072")
+    monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: pytest.fail("the heap was set"))
+    assert not heap.keep_freed_memory()
+
+
 def test_another_c_library_is_left_alone(monkeypatch):
     class Bare:
         """A C library without mallopt."""

@@ -92,6 +92,7 @@ def test_mlp_by_hand(time_embedding):
     t, x = draw(0, 5).double(), draw(1, 5, 2).double()
     time = t[:, None]
     if time_embedding == "sinusoidal":
+        assert network.embedding.frequencies[0] == 7
         angles = time * network.embedding.frequencies
         time = torch.cat([angles.cos(), angles.sin()], 1)
     h = torch.cat([x, time], 1)
@@ -328,7 +329,7 @@ def test_attention_is_the_softmax_over_pixels():
 
 @pytest.mark.parametrize("resample", [None, "down", "up"])
 def test_residual_block_by_hand(resample):
-    block = shaken(ResidualBlock(8, 16, 12, resample=resample)).double()
+    block = shaken(ResidualBlock(8, 16, 12, dropout=0.5, resample=resample)).double().train()
     x, embedding = draw(0, 2, 8, 4, 6).double(), draw(1, 2, 12).double()
 
     def resized(z):
@@ -341,8 +342,16 @@ def test_residual_block_by_hand(resample):
 
     scale, shift = block.modulation(embedding)[:, :, None, None].split(16, 1)
     h = block.conv_in(resized(silu(block.norm_in(x))))
-    h = block.conv_out(silu(block.norm_out(h) * (1 + scale) + shift))
+    torch.manual_seed(2)
+    h = block.conv_out(nn.functional.dropout(silu(block.norm_out(h) * (1 + scale) + shift), 0.5))
+    torch.manual_seed(2)
     torch.testing.assert_close(block(x, embedding), block.skip(resized(x)) + h)
+
+
+def test_every_branch_starts_at_zero():
+    x, embedding = draw(0, 2, 16, 4, 6), draw(1, 2, 12)
+    assert torch.equal(ResidualBlock(16, 16, 12)(x, embedding), x)
+    assert torch.equal(AttentionBlock(16, 8)(x), x)
 
 
 def test_plain_resampling_halves_and_doubles():
@@ -567,6 +576,11 @@ def test_ema_state_goes_through_a_file_and_on_as_if_nothing_had_happened():
 
     assert second.updates == whole.updates == 20
     assert all(torch.equal(a, b) for a, b in zip(whole.averages, second.averages, strict=True))
+
+
+def test_an_average_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"an average of shape \(1, 2\) does not fit weights of \(3, 2\)"):
+        EMA(fresh(), 0.5).load_state_dict({"averages": [torch.zeros(1, 2), torch.zeros(4)], "updates": 1})
 
 
 def test_ema_is_copied_to_another_network():

@@ -27,6 +27,12 @@ def config(methods=("fm_ot",), **network):
     return parse({"datasets": ["board"], "methods": list(methods), "seeds": [0, 1, 2], "settings": {"board": board}})
 
 
+def points(**training):
+    values = config().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
+    values["settings"]["board"]["training"] |= training
+    return parse(values)
+
+
 def run(settings, tmp_path, **arguments):
     (found,) = plan.run(settings, ["h100"], tmp_path, arguments.get("probe", 0), 1)["datasets"]
     return found
@@ -43,6 +49,8 @@ def test_an_mlp_by_hand(tmp_path):
     assert training["activation_mib"] * 2**20 == pytest.approx(4 * (3 + 10 + 10))
     # Weights, gradients, two moments and the average; the training split is held, too.
     assert training["state_gib"] * 2**30 == pytest.approx(4 * 5 * found["parameters"] + 4 * 2 * 200_000)
+    (more,) = run(points(more_ema_decays=[0.5, 0.9]), tmp_path)["trainings"]
+    assert (more["state_gib"] - training["state_gib"]) * 2**30 == pytest.approx(4 * 2 * found["parameters"])
 
 
 def test_the_evaluations_that_figures_are_drawn_from_are_counted(tmp_path):
@@ -68,7 +76,11 @@ def test_the_evaluations_that_figures_are_drawn_from_are_counted(tmp_path):
     some = {"n": 100, "nfe": [4], "solvers": ["euler"]}
     no_budget = petaflop(budget=some) - 100 * 4
     assert petaflop(budget={"n": 100, "nfe": [8, 12], "solvers": ["euler", "rk4"]}) == pytest.approx(no_budget + 100 * 40)
+    without_sweep = petaflop(sweep=some | {"reference_nfe": 40}) - 100 * (4 + 40)
+    assert petaflop(sweep=some | {"n": 10, "nfe": [4, 8], "reference_nfe": 60}) == pytest.approx(without_sweep + 10 * (12 + 60))
     per_sample = plan.ADAPTIVE_NFE
+    assert petaflop(sample={"n": 1010}) - before == pytest.approx(10 * per_sample)
+    assert petaflop(sample={"shared_batch": 276}) - before == pytest.approx(20 * per_sample)
     assert petaflop(along={"n": 266}) - before == pytest.approx(10 * 5 * per_sample)  # five snapshots
     assert petaflop(states={"n": 4300}) - before == pytest.approx(300 * per_sample / 3)  # of the first of three seeds
 
@@ -83,6 +95,17 @@ def test_the_probe_tries_this_machine(tmp_path):
     found = run(config(), tmp_path, probe=0.2)
     assert found["cpu_samples_per_second"] > 0 and found["cpu_hours"] > 0
     assert run(config(), tmp_path)["cpu_hours"] is None
+
+
+def test_the_hours_of_this_machine_are_of_training_and_of_evaluations(tmp_path, monkeypatch):
+    """At 100 batches a second in training, and 1,000 of a forward pass."""
+    rates = iter((100, 1000))
+    monkeypatch.setattr(plan, "_rate", lambda *_: next(rates))
+    found = run(config(), tmp_path, probe=1)
+    (training,) = found["trainings"]
+    assert found["cpu_samples_per_second"] == 100 * training["batch_size"]
+    batches = found["evaluate_pflop"] * 1e6 / found["forward_gflop"] / training["batch_size"]
+    assert found["cpu_hours"] * 3600 == pytest.approx(training["iterations"] * 3 / 100 + batches / 1000)
 
 
 def test_a_network_too_large_to_be_tried_is_said(tmp_path):
@@ -200,6 +223,20 @@ def test_attention_keeps_no_matrix_of_all_pixels():
     cost = count(Attentive, (100, 8))
     assert cost.kept == 4 * (100 * 8 + 3 * 100 * 8 + 100 * 8 + 100)
     assert cost.flops == 2 * (100 * 8 * 24 + 2 * 100 * 100 * 8)
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map, self.drop, self.out = nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)
+
+    def forward(self, t, x):
+        return self.out(self.drop(self.map(torch.cat([x, t[:, None]], 1))))
+
+
+def test_dropout_keeps_its_mask():
+    """Beside the inputs of the two layers."""
+    assert count(Dropping, (2,)).kept > 4 * (3 + 4)
 
 
 def test_what_is_counted_of_attention_is_what_the_cpu_keeps():
@@ -357,10 +394,13 @@ def test_trainings_of_a_methods_own_are_counted_as_they_are(tmp_path):
     assert both["methods"] == ["ddpm", "alike"] and both["models"] == 6
 
 
-@pytest.mark.parametrize("stage", ["sample", "sweep", "along", "budget", "states"])
-def test_the_largest_batch_of_any_solve_is_the_peak(stage, tmp_path):
+LARGE = {stage: {"n": 20_000, "batch": 16_000} for stage in ("sample", "sweep", "along", "budget", "states")}
+
+
+@pytest.mark.parametrize("evaluation", [*({s: v} for s, v in LARGE.items()), {"sample": {"shared_batch": 16_000}}])
+def test_the_largest_batch_of_any_solve_is_the_peak(evaluation, tmp_path):
     values = config().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
-    values["settings"]["board"]["evaluation"] = {stage: {"n": 20_000, "batch": 16_000}}
+    values["settings"]["board"]["evaluation"] = evaluation
     found = run(parse(values), tmp_path)
     # Ten states; time, input with it, and the hidden layer before and after its SiLU.
     weights, numbers = 4 * found["parameters"], 16_000 * 4 * (2 * plan.STAGES_HELD + 1 + 3 + 20)
@@ -442,6 +482,13 @@ def test_a_gpu_is_as_fast_as_the_trainings_precision(tmp_path, monkeypatch):
     assert memory["fp32"] == memory["tf32"] and memory["bf16"] == memory["fp16"] == pytest.approx(0.84 * memory["fp32"], rel=1e-6)
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_step_takes_a_gpu_the_launches_of_its_micro_batches(accumulation, tmp_path):
+    (training,) = run(points(accumulation=accumulation), tmp_path)["trainings"]
+    seconds = training["iterations"] * training["models"] * accumulation * plan.LEAST_STEP
+    assert training["gpu_hours"]["h100"] * 3600 == pytest.approx(seconds)
+
+
 def test_16_bits_are_bounded_by_memory(tmp_path, monkeypatch):
     """The H100's 3.35 TB/s, for what a sample keeps in float32, several times over."""
     monkeypatch.setattr(plan, "LEAST_STEP", 0)
@@ -461,6 +508,25 @@ def test_processes_and_micro_batches_share_the_batch(tmp_path):
     at_once = [(t["batch_gib"] - t["state_gib"]) / (t["activation_mib"] / 1024) for t in trainings]
     assert at_once == pytest.approx([256, 128, 64], rel=1e-6)
     assert one["train_pflop"] == two["train_pflop"] == four["train_pflop"]
+
+
+def test_processes_share_the_features_of_samples_and_the_first_extractor_has_more_to_see(tmp_path, monkeypatch):
+    """Of each of two models 200 samples, 30 at two snapshots, and 50 of four cells and the adaptive solve; the data's 460."""
+    monkeypatch.setattr("fmbench.inception.build", lambda: nn.Conv2d(3, 1, 1))
+    cost = plan._cost(small(), "digits", (1, 8, 8))
+    monkeypatch.setattr(plan, "_cost", lambda *_: cost)  # counted once
+    evaluation = {"sample": {"n": 200}, "along": {"n": 30}, "budget": {"n": 50, "nfe": [4, 8], "solvers": ["euler", "rk4"]}}
+    found = {}
+    for name, choice in {"none": {}, "first": {"extractor": "inception"}, "second": {"also": ["inception"]}}.items():
+        for processes in (1, 2):
+            values = small(processes, snapshots=2).model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
+            values["settings"]["digits"]["evaluation"] = evaluation | {"features": {"reference_n": 100} | choice}
+            p = run(parse(values), tmp_path)
+            found[name, processes] = p["features_pflop"] * 1e15 / (2 * 3 * 299**2), p["gpu_hours"]["h100"]
+    each, more = 2 * 200 + 100 + 360, 2 * (2 * 30 + 5 * 50)
+    assert [found[name, 1][0] for name in ("none", "first", "second")] == pytest.approx([0, each + more, each])
+    hours = [found["first", processes][1] - found["none", processes][1] for processes in (1, 2)]
+    assert hours[1] / hours[0] == pytest.approx((each / 2 + more) / (each + more))
 
 
 def test_inceptions_operations_are_counted_of_every_image_it_sees():

@@ -57,25 +57,30 @@ def weights(step: Step) -> Tensor:
     return torch.cat([p.detach().flatten() for p in step.parameters])
 
 
-def test_a_step_is_adam_on_the_mean_loss():
+def test_steps_are_adam_on_the_mean_loss():
     """Against the textbook, in float64, with a loss of its own."""
-    step = made()
-    before, plain = weights(step).double(), made()
-    x0, x1, u = batch()
-    loss = step(x0, x1, u)
-    t = u.double()[:, None]
-    x_t, target = t * x1 + (1 - (1 - 1e-4) * t) * x0, x1 - (1 - 1e-4) * x0
-    by_hand = (plain.network.double()(u.double(), x_t) - target).square().mean()
-    by_hand.backward()
-    assert float(loss) == pytest.approx(float(by_hand.detach()), rel=1e-5)
-    g = gradient(plain)
-    # The first step of Adam: the corrected moments are the gradient and its square.
-    expected = before - 1e-2 * g / (g.abs() + 1e-8)
-    assert (weights(step) - expected).abs().max() < 1e-5
-    (average,) = step.averages
-    warm = (1 + 0) / (10 + 0)
-    kept = torch.cat([a.flatten() for a in average.averages])
-    assert torch.allclose(kept.double(), warm * before + (1 - warm) * expected, atol=1e-5)
+    step, plain = (made(betas=[0.5, 0.7], adam_epsilon=1e-3) for _ in range(2))
+    plain.network.double()
+    expected = averaged = weights(plain)
+    mean = square = torch.zeros(())
+    for n in range(3):
+        x0, x1, u = batch(n)
+        loss = step(x0, x1, u)
+        t = u.double()[:, None]
+        x_t, target = t * x1 + (1 - (1 - 1e-4) * t) * x0, x1 - (1 - 1e-4) * x0
+        by_hand = (plain.network(u.double(), x_t) - target).square().mean()
+        plain.network.zero_grad()
+        by_hand.backward()
+        assert float(loss) == pytest.approx(float(by_hand.detach()), rel=1e-5)
+        g = gradient(plain)
+        mean, square = 0.5 * mean + 0.5 * g, 0.7 * square + 0.3 * g**2
+        expected = expected - 1e-2 * (mean / (1 - 0.5 ** (n + 1))) / ((square / (1 - 0.7 ** (n + 1))).sqrt() + 1e-3)
+        nn.utils.vector_to_parameters(expected, plain.parameters)
+        assert (weights(step) - expected).abs().max() < 1e-6
+        warm = (1 + n) / (10 + n)
+        averaged = warm * averaged + (1 - warm) * expected
+        (average,) = step.averages
+        assert (torch.cat([a.flatten() for a in average.averages]) - averaged).abs().max() < 1e-6
 
 
 # Accumulation

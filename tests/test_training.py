@@ -3,8 +3,10 @@ import functools
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,16 +17,19 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fmbench.checkpoint import CheckpointFolder, load_weights, save_weights
-from fmbench.config import TrainingSettings
+from fmbench.config import TrainingSettings, settings_hash
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import checkerboard
 from fmbench.data.writer import write
+from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError, LockedError
 from fmbench.methods import METHODS
 from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
 from fmbench.objectives import Objective, build
-from fmbench.stages.common import new_network
+from fmbench.progress import Console
+from fmbench.stages.common import Job, new_network, write_model
+from fmbench.stages.models import load_model, load_snapshots
 from fmbench.training.batches import BatchSampler
 from fmbench.training.loop import Outcome, train
 from fmbench.training.schedule import FLOOR, learning_rate
@@ -91,6 +96,7 @@ def run(
     seed: int = 5,
     width: int = 16,
     given: nn.Module | None = None,
+    group: Group = ALONE,
 ) -> tuple[Outcome, nn.Module]:
     net = network(dataset, dropout, width) if given is None else given
     objective = objective or build(METHODS["fm_ot"])
@@ -107,6 +113,7 @@ def run(
             on_log or (lambda *_: None),
             on_checkpoint or (lambda: None),
             on_resume or (lambda step, curve: None),
+            group=group,
             tell=tell or (lambda line: None),
         )
     return outcome, net
@@ -345,14 +352,17 @@ def test_killed_again_and_again(board, tmp_path):
     assert (weights(net), outcome.curve) == (weights(expected), whole.curve)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_images_and_dropout_resume_to_the_bit(tall, tmp_path, dropout):
-    settings = TrainingSettings(iterations=8, batch_size=5, checkpoint_every=3, log_every=2)
-    whole, expected = run(tall, tmp_path / "whole", settings, dropout=dropout)
-    with pytest.raises(Interrupted):
-        run(tall, tmp_path / "killed", settings, Spoiled(build(METHODS["fm_ot"]), 5), dropout=dropout)
-    outcome, net = run(tall, tmp_path / "killed", settings, dropout=dropout)
-    assert (weights(net), outcome.curve, outcome.resumed_from) == (weights(expected), whole.curve, 3)
+def test_images_and_dropout_resume_to_the_bit(tall, tmp_path):
+    settings, ends = TrainingSettings(iterations=8, batch_size=5, checkpoint_every=3, log_every=2), set()
+    for dropout in (0.0, 0.3):
+        folder = tmp_path / str(dropout)
+        whole, expected = run(tall, folder / "whole", settings, dropout=dropout)
+        with pytest.raises(Interrupted):
+            run(tall, folder / "killed", settings, Spoiled(build(METHODS["fm_ot"]), 5), dropout=dropout)
+        outcome, net = run(tall, folder / "killed", settings, dropout=dropout)
+        assert (weights(net), outcome.curve, outcome.resumed_from) == (weights(expected), whole.curve, 3)
+        ends.add(weights(net))
+    assert len(ends) == 2  # it is there in training
 
 
 def test_a_finished_training_run_again_does_nothing(board, tmp_path):
@@ -361,6 +371,48 @@ def test_a_finished_training_run_again_does_nothing(board, tmp_path):
     outcome, net = run(board, tmp_path, objective=Spoiled(build(METHODS["fm_ot"]), at=0))  # one iteration would raise
     assert (weights(net), outcome.curve, outcome.step) == (weights(expected), whole.curve, 30)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_what_must_not_be_lost_is_flushed_before_each_checkpoint(board, tmp_path):
+    found: list[int | None] = []
+
+    def flush() -> None:
+        latest = tmp_path / "checkpoint.pt"
+        found.append(torch.load(latest, weights_only=True)["step"] if latest.exists() else None)
+
+    run(board, tmp_path, on_checkpoint=flush)
+    assert found == [None, 0, 10, 20]
+
+
+def test_seconds_are_of_all_attempts_and_without_compiling(board, tmp_path, monkeypatch):
+    """By a clock that goes on by a second with each loss, the one of compiling included."""
+    seconds = 0
+
+    class Ticking(Spoiled):
+        def loss(self, *args: Any) -> Tensor:
+            nonlocal seconds
+            seconds += 1
+            return super().loss(*args)
+
+    for module in ("loop", "step"):
+        monkeypatch.setattr(f"fmbench.training.{module}.time", SimpleNamespace(monotonic=lambda: seconds))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    settings = SETTINGS.model_copy(update={"compile": True})
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, settings, Ticking(build(METHODS["fm_ot"]), 16))
+    outcome, _ = run(board, tmp_path, settings, Ticking(build(METHODS["fm_ot"]), -1))
+    assert (outcome.resumed_from, outcome.seconds, outcome.compile_seconds) == (10, 30, 1)
+
+
+def test_processes_that_read_different_checkpoints_are_told(board, tmp_path):
+    class Astray(Group):
+        """With another process, which found a checkpoint of iteration 20."""
+
+        def mean(self, values: Tensor) -> Tensor:
+            return (values + 20) / 2
+
+    with pytest.raises(CheckpointError, match=r"read different checkpoints in .*; it must be a folder that all of them see"):
+        run(board, tmp_path, group=Astray())
 
 
 # Snapshots
@@ -417,25 +469,45 @@ def test_what_a_kill_left_half_written_is_removed(board, tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "of another training", "one bit"])
 def test_a_snapshot_that_is_lost_costs_no_training(board, tmp_path, damage):
-    """It is left out, which is said, and the weights are those of an undisturbed training."""
-    _, expected = run(board, tmp_path / "whole")
+    """It is left out, which is said, and the weights are those of an undisturbed training; the checkpoint's own one is looked
+    at, too."""
+    settings = SETTINGS.model_copy(update={"snapshots": 6})
+    _, expected = run(board, tmp_path / "whole", settings)
     with pytest.raises(Interrupted):
-        run(board, tmp_path / "killed", objective=Spoiled(build(METHODS["fm_ot"]), 25))
-    path = tmp_path / "killed" / "snapshot-00000012.safetensors"
-    if damage == "missing":
-        path.unlink()
-    elif damage == "truncated":
-        path.write_bytes(path.read_bytes()[:50])
-    elif damage == "one bit":
-        content = bytearray(path.read_bytes())
-        content[-6] ^= 1
-        path.write_bytes(content)
-    else:
-        snapshots(tmp_path / "killed", "other").save(12, {"a": torch.zeros(1)})
-    outcome, net = run(board, tmp_path / "killed")
-    assert outcome.resumed_from == 20 and outcome.snapshots == [6, 18, 24, 30]
-    assert len(outcome.complaints) == 1 and "snapshot-00000012.safetensors cannot be used" in outcome.complaints[0]
+        run(board, tmp_path / "killed", settings, Spoiled(build(METHODS["fm_ot"]), 27))
+    for step in (10, 20):
+        path = tmp_path / "killed" / f"snapshot-{step:08d}.safetensors"
+        if damage == "missing":
+            path.unlink()
+        elif damage == "truncated":
+            path.write_bytes(path.read_bytes()[:50])
+        elif damage == "one bit":
+            content = bytearray(path.read_bytes())
+            content[-6] ^= 1
+            path.write_bytes(content)
+        else:
+            snapshots(tmp_path / "killed", "other").save(step, {"a": torch.zeros(1)})
+    outcome, net = run(board, tmp_path / "killed", settings)
+    assert outcome.resumed_from == 20 and outcome.snapshots == [5, 15, 25, 30]
+    for step, complaint in zip((10, 20), outcome.complaints, strict=True):
+        assert f"snapshot-{step:08d}.safetensors cannot be used" in complaint
     assert weights(net) == weights(expected)
+
+
+def test_a_checkpoint_is_never_there_before_the_snapshot_of_its_iteration(board, tmp_path, monkeypatch):
+    settings, save = SETTINGS.model_copy(update={"snapshots": 3}), Snapshots.save
+
+    def killed(self: Snapshots, step: int, tensors: Any) -> None:
+        if step == 20:
+            raise Interrupted
+        save(self, step, tensors)
+
+    monkeypatch.setattr(Snapshots, "save", killed)
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, settings)
+    monkeypatch.undo()
+    outcome, _ = run(board, tmp_path, settings)
+    assert (outcome.resumed_from, outcome.snapshots, outcome.complaints) == (10, [10, 20, 30], [])
 
 
 class Noisy(nn.Module):
@@ -443,9 +515,10 @@ class Noisy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(3, 2)
+        self.layer, self.drawn = nn.Linear(3, 2), []
 
     def forward(self, t, x):
+        self.drawn.append(float(torch.rand(())))
         return torch.nn.functional.dropout(self.layer(torch.cat([x, t[:, None]], 1)), 0.5, self.training)
 
 
@@ -465,6 +538,7 @@ def test_a_network_that_draws_for_itself_goes_on_to_the_same_bytes(board, tmp_pa
         run(board, tmp_path / "killed", objective=Spoiled(build(METHODS["fm_ot"]), 25), given=noisy())
     outcome, net = run(board, tmp_path / "killed", given=noisy())
     assert outcome.resumed_from == 20 and weights(net) == weights(expected)
+    assert len(set(expected.drawn)) == 30 and net.drawn == expected.drawn[20:]  # anew in each iteration
 
 
 def test_a_diverged_training_has_the_snapshots_up_to_where_it_got(board, tmp_path):
@@ -561,6 +635,12 @@ def test_a_streamed_training_is_the_resident_one_and_resumes(tall, tmp_path, roo
     assert (weights(net), outcome.resumed_from) == (weights(expected), 3)
 
 
+def test_what_reads_ahead_ends_with_its_training(board, tmp_path):
+    with pytest.raises(Interrupted):
+        run(board, tmp_path, SETTINGS.model_copy(update={"resident_mib": 0}), Spoiled(build(METHODS["fm_ot"]), 5))
+    assert "fmbench-batches" not in {thread.name for thread in threading.enumerate()}
+
+
 # Divergence
 
 
@@ -590,6 +670,19 @@ def test_a_learning_rate_beyond_reason(board, tmp_path):
     assert "at iteration 1 " in outcome.reason
     assert outcome.step == 0
     assert weights(net) == weights(network(board))  # the initial weights
+
+
+def test_weights_gone_bad_are_in_no_checkpoint(board, tmp_path):
+    """The loss before them was good, and the next is not there yet."""
+
+    class Steep(Spoiled):
+        def loss(self, *args: Any) -> Tensor:
+            last, loss = self.step == self.at, super().loss(*args)
+            return loss + (loss * 0).sqrt() if last else loss  # an infinite derivative times 0
+
+    outcome, net = run(board, tmp_path, objective=Steep(build(METHODS["fm_ot"]), 19, value=1.0))
+    assert "a weight stopped being finite by iteration 20 " in outcome.reason and outcome.step == 10
+    assert all(torch.isfinite(p).all() for p in net.parameters())
 
 
 def test_a_diverged_training_diverges_again_after_a_kill(board, tmp_path):
@@ -823,6 +916,23 @@ def test_weights_that_are_missing_or_truncated(board, tmp_path):
         path.write_bytes(good[:kept])
         with pytest.raises(CheckpointError, match=r"w\.safetensors cannot be read .*; delete the file and rerun the training"):
             load_weights(path, network(board))
+
+
+def test_a_model_and_its_snapshots_are_evaluated_without_dropout(tall, tmp_path):
+    unet = {"kind": "unet", "channels": 8, "channels_multiple": [1, 2], "depth": 1, "head_channels": 8, "dropout": 0.5}
+    spec = {"network": unet, "seed": 3, "dataset": "tall", "data": settings_hash(tall.manifest["spec"])}
+    spec["method"] = dataclasses.asdict(METHODS["fm_ot"])
+    net = new_network(spec, tall)
+    with torch.no_grad():  # or the layers behind it would put out 0
+        for p in net.parameters():
+            p.add_(0.1)
+    job = Job(spec, Console("train", "none"), CPU, "code")
+    write_model(job, tall, tmp_path, net, 30, [], 0, "", snapshots=[(15, net.state_dict())])
+    t, x = torch.rand(2), torch.rand(2, *tall.shape)
+    snapshots = [model for _, model in load_snapshots(tmp_path, tall, CPU)]
+    for model in (load_model(tmp_path, tall, CPU), *snapshots):
+        assert torch.equal(model.velocity(t, x), model.velocity(t, x))
+    assert len(snapshots) == 1 and not torch.equal(net.train()(t, x), net(t, x))
 
 
 # The same start for every method

@@ -1,7 +1,8 @@
 """What each of several processes does for test_distributed.py, in one launch: torchrun starts this file.
 
 ``together.py FOLDER``: FOLDER has a prepared data set ``tall``; each process leaves ``{rank}.pt`` there. ``together.py FOLDER
-resume``: a training that is whole and one that was killed, and nothing else; the first process leaves ``resumed.pt``.
+resume``: a training that is whole and one that was killed, and nothing else; the first process leaves ``resumed.pt``. With
+``cuda`` behind it on GPUs, one for each process.
 """
 
 import importlib
@@ -18,15 +19,17 @@ from torch import Tensor, nn
 from fmbench.checkpoint import CheckpointFolder
 from fmbench.config import TrainingSettings
 from fmbench.data.prepared import read
-from fmbench.distributed import ALONE, Group, join
+from fmbench.distributed import ALONE, Group, device_of, join
 from fmbench.files import read_json
 from fmbench.methods import METHODS
 from fmbench.networks.unet import UNet
 from fmbench.objectives import Objective, build
 from fmbench.progress import Console
+from fmbench.rng import seed_global
 from fmbench.stages.common import Job
 from fmbench.training.loop import Outcome, train
 
+CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(
     iterations=12,
     batch_size=12,
@@ -54,6 +57,10 @@ STAGES = {
 """Stages shared by the processes, and the folders they read."""
 
 
+seeds: list[int] = []
+"""What the last training seeded torch's global generator with, iteration by iteration."""
+
+
 class Interrupted(Exception):
     """Stands for a kill."""
 
@@ -71,13 +78,19 @@ class Spoiled:
         return self.objective.loss(network, x0, x1, u) * (self.value if call == self.at and self.value is not None else 1.0)
 
 
-def run(folder: Path, name: str, group: Group = ALONE, objective: Any = None, **changes: Any) -> tuple[Outcome, nn.Module]:
+def run(
+    folder: Path, name: str, group: Group = ALONE, objective: Any = None, device: torch.device = CPU, **changes: Any
+) -> tuple[Outcome, nn.Module]:
     """A training of ``folder/tall`` with its checkpoints in ``folder/name``; compiling only traces, and generates no code."""
     torch.manual_seed(11)
+    seeds.clear()
     dataset = read(folder / "tall")
     net = UNet(dataset.shape, channels=8, channels_multiple=(1, 2), depth=1, head_channels=8)
     checkpoints = CheckpointFolder(folder / name)
-    with mock.patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
+    with (
+        mock.patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")),
+        mock.patch("fmbench.training.loop.seed_global", lambda seed, device: (seeds.append(seed), seed_global(seed, device))),
+    ):
         outcome = train(
             objective or Spoiled(build(METHODS["fm_ot"])),
             net,
@@ -86,7 +99,7 @@ def run(folder: Path, name: str, group: Group = ALONE, objective: Any = None, **
             5,
             checkpoints,
             "key",
-            torch.device("cpu"),
+            device,
             lambda *_: None,
             lambda: None,
             group=group,
@@ -94,20 +107,20 @@ def run(folder: Path, name: str, group: Group = ALONE, objective: Any = None, **
     return outcome, net
 
 
-def killed(folder: Path, name: str, group: Group) -> tuple[Outcome, nn.Module]:
+def killed(folder: Path, name: str, group: Group, device: torch.device = CPU) -> tuple[Outcome, nn.Module]:
     """A training killed between two checkpoints, and gone on."""
     try:
-        run(folder, name, group, Spoiled(build(METHODS["fm_ot"]), 6))
+        run(folder, name, group, Spoiled(build(METHODS["fm_ot"]), 6), device)
     except Interrupted:
         group.wait()
-    return run(folder, name, group)
+    return run(folder, name, group, device=device)
 
 
-def resume(folder: Path, group: Group) -> None:
-    _, whole = run(folder, f"whole-{group.size}", group)
-    outcome, net = killed(folder, f"killed-{group.size}", group)
+def resume(folder: Path, group: Group, device: torch.device) -> None:
+    _, whole = run(folder, f"whole-{group.size}", group, device=device)
+    outcome, net = killed(folder, f"killed-{group.size}", group, device)
     if group.main:
-        torch.save((outcome.resumed_from, whole.state_dict(), net.state_dict()), folder / "resumed.pt")
+        torch.save((outcome.resumed_from, outcome.curve, whole.state_dict(), net.state_dict()), folder / "resumed.pt")
 
 
 def main(folder: Path, group: Group) -> None:
@@ -121,7 +134,7 @@ def main(folder: Path, group: Group) -> None:
 
     for name, changes in VARIANTS.items():
         outcome, net = run(folder, f"{name}-2", group, **changes)
-        seen[name] = (outcome.curve, outcome.reason, outcome.snapshots, net.state_dict(), outcome.averages)
+        seen[name] = (outcome.curve, outcome.reason, outcome.snapshots, net.state_dict(), outcome.averages, list(seeds))
 
     outcome, net = killed(folder, "killed", group)
     seen["killed"] = (outcome.resumed_from, outcome.curve, net.state_dict())
@@ -135,7 +148,7 @@ def main(folder: Path, group: Group) -> None:
     for stage, folders in STAGES.items():
         spec = read_json(folder / f"{stage}.json")
         for attempt in range(2 if stage == "features" else 1):  # the second finds the references there
-            job = Job(spec, Console(stage, "none"), torch.device("cpu"), "code", group=group)
+            job = Job(spec, Console(stage, "none"), CPU, "code", group=group)
             outsider.seen.clear()
             importlib.import_module(f"fmbench.stages.{stage}").run(job, *(folder / n for n in folders), folder / f"{stage}-2")
             seen[stage, attempt] = list(outsider.seen)
@@ -145,6 +158,7 @@ def main(folder: Path, group: Group) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    group = join(torch.device("cpu"))
-    (resume if "resume" in sys.argv else main)(Path(sys.argv[1]), group)
+    device = torch.device(device_of("cuda")) if "cuda" in sys.argv else CPU
+    group, folder = join(device), Path(sys.argv[1])
+    resume(folder, group, device) if "resume" in sys.argv else main(folder, group)
     group.close()
