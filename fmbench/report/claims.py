@@ -861,7 +861,8 @@ def _steps_of_k(dataset: str, metric: str, name: str, rows: pd.DataFrame, here: 
     methods = table.index.get_level_values("method")
     whole = table.groupby("seed").size() == methods.nunique()
     if not whole.any():
-        return Finding(verdict=INCONCLUSIVE, why=f"no seed has numbers of every method ({_survivors(lost)})", **columns)
+        said = f" ({_survivors(lost)})" if lost else ""
+        return Finding(verdict=INCONCLUSIVE, why=f"no seed has numbers of every method{said}", **columns)
     table = table[table.index.get_level_values("seed").isin(whole[whole].index)]
     ks = sorted(float(k) for k in table.columns)
     steps = {(a, b): table[b] - table[a] for a, b in pairwise(ks)}
