@@ -35,6 +35,6 @@ rule all:
         results("table3.csv"),
         results("table4.csv") if DEQUANTISED else [],
         results("equivalence.csv"),
-        expand(results("{joined}.parquet"), joined=JOINED),
+        expand(results("{gathered}.parquet"), gathered=GATHERED),
         expand(results("figures/{figure}.png"), figure=FIGURES),
         results("summary.json") if settings.tracking.enabled else [],

@@ -12,8 +12,8 @@ from torchcfm.models.unet import unet as torchcfm_unet
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.raw import RawData
 from fmbench.data.writer import write
-from fmbench.devices import rounding
 from fmbench.networks.unet import UNet, group_norm
+from fmbench.system.devices import rounding
 
 SMALL: dict[str, Any] = {
     "channels": 16,

@@ -82,7 +82,7 @@ def _summary(found: list[tuple[float, float]]) -> dict[str, float]:
 class Apart:
     """The work that ``make(*arguments)`` gives, in a process of its own, by that process's own time; a :data:`Timer`.
 
-    For a peer on the CPU: what our command line sets for its whole process (:mod:`fmbench.heap`) is not set there. Both
+    For a peer on the CPU: what our command line sets for its whole process (:mod:`fmbench.system.heap`) is not set there. Both
     processes have one thread, and one waits while the other works; inside ``with`` both are kept on one core, since two need not
     be equally fast.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from fmbench.config import TrainingSettings
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet
 from fmbench.training.batches import Batches, Streamed
 

@@ -11,7 +11,7 @@ import torch
 from _timing import arguments, in_turn, machine, show, write
 from torch import Tensor, nn
 
-from fmbench.inception import FastInception, build
+from fmbench.metrics.inception import FastInception, build
 
 
 def random_network(seed: int = 0) -> nn.Module:

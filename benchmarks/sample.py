@@ -14,14 +14,14 @@ from _timing import Work, against_apart, arguments, in_turn, machine, show, writ
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
-from fmbench.devices import round_products
-from fmbench.fields import CountingField, Field
-from fmbench.heap import keep_freed_memory
+from fmbench.flow.fields import CountingField, Field
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.tableaux import EULER, MIDPOINT
 from fmbench.networks.mlp import MLP
-from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import uniform_grid
-from fmbench.solvers.tableaux import EULER, MIDPOINT
+from fmbench.system.devices import round_products
+from fmbench.system.heap import keep_freed_memory
 
 COLUMNS = [
     "work", "solver", "batch", "nfe", "difference", "ours_ms", "theirs_ms", "ratio", "ratio_low", "ratio_high", "samples_per_s",

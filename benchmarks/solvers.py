@@ -11,12 +11,12 @@ from _timing import arguments, in_turn, machine, show, write
 from torch import Tensor
 from torchdiffeq import odeint
 
-from fmbench.fields import CountingField, Field
+from fmbench.flow.fields import CountingField, Field
+from fmbench.flow.solvers.adaptive import dopri5, torchdiffeq_adaptive
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.tableaux import EULER, MIDPOINT, RK4, RK4_38
 from fmbench.networks.mlp import MLP
-from fmbench.solvers.adaptive import dopri5, torchdiffeq_adaptive
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import uniform_grid
-from fmbench.solvers.tableaux import EULER, MIDPOINT, RK4, RK4_38
 
 STEPS, TOLERANCE = 50, 1e-5
 COLUMNS = ["work", "field", "nfe", "ours_ms", "theirs_ms", "ratio", "ratio_low", "ratio_high", "difference"]

@@ -34,14 +34,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchcfm import ConditionalFlowMatcher
 from torchvision import transforms
 
-from fmbench.config import TrainingSettings
+from fmbench.config.methods import METHODS
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet
-from fmbench.devices import reproducible, round_products
-from fmbench.heap import keep_freed_memory
-from fmbench.methods import METHODS
+from fmbench.flow.objectives import build
 from fmbench.networks.mlp import MLP
-from fmbench.objectives import build
-from fmbench.rng import seed_global
+from fmbench.system.devices import reproducible, round_products
+from fmbench.system.heap import keep_freed_memory
+from fmbench.system.rng import seed_global
 from fmbench.training.batches import Batches
 from fmbench.training.schedule import learning_rate
 from fmbench.training.step import Step

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 import typer
 
+from fmbench.config.names import FIGURES, GATHERED
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
-from fmbench.names import FIGURES, JOINED
-from fmbench.progress import Console, write_note
+from fmbench.system.progress import Console, write_note
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -49,12 +49,11 @@ def _spec(text: str, command: str) -> dict[str, Any]:
     spec = _json(text, "--spec")
     if not isinstance(spec, dict) or "stage" not in spec:
         raise ConfigError("--spec must be an object with a stage. Print one with `fmbench spec`")
-    stage = {"table1": "tables"}.get(command, command)
-    wanted = {"prepare": "source", "features": "settings", "train": "method", "quality": "samples", "check": "methods"}
-    wanted |= {"table1": "overrides", "table4": "draws", "join": "kind"}
-    if spec["stage"] != stage or wanted.get(command, "stage") not in spec:
+    wanted = {"prepare": "source", "features": "settings", "train": "method", "sample_quality": "samples", "check": "methods"}
+    wanted |= {"table1": "overrides", "table4": "draws", "gather": "kind"}
+    if spec["stage"] != command or wanted.get(command, "stage") not in spec:
         raise ConfigError(
-            f"--spec is not one of `fmbench {command}`: its stage is {spec['stage']!r}. Print one with `fmbench spec`"
+            f"--spec is not one of `fmbench {command.replace('_', '-')}`: its stage is {spec['stage']!r}. Print one with `fmbench spec`"
         )
     return spec
 
@@ -75,18 +74,18 @@ def _job(
     """The job, with the group of its processes: ``processes`` of them, or None for as many as were started."""
     import torch
 
-    from fmbench.codehash import stage_hash
-    from fmbench.devices import reproducible, round_products
-    from fmbench.distributed import device_of, join, launched
-    from fmbench.heap import keep_freed_memory
-    from fmbench.specs import code_stage, launcher, plugins
+    from fmbench.config.specs import code_stage, launcher, plugins
     from fmbench.stages.common import Job
+    from fmbench.store.codehash import stage_hash
+    from fmbench.system.devices import reproducible, round_products
+    from fmbench.system.distributed import device_of, join, launched
+    from fmbench.system.heap import keep_freed_memory
 
     started = launched()
     if processes is not None and processes != started:
         raise ConfigError(
             f"the number of processes of this job is {processes}, not {started}; start it by "
-            f"{launcher(processes)} fmbench {spec['stage']} ..."
+            f"{launcher(processes)} fmbench {spec['stage'].replace('_', '-')} ..."
         )
     torch.set_num_threads(max(1, threads // started))
     keep_freed_memory()
@@ -171,13 +170,13 @@ def train(
 
     With `processes: N` in the config, start it by `torchrun --standalone --nproc-per-node N -m -- fmbench train ...`.
     """
-    from fmbench.config import settings_hash
-    from fmbench.provenance import commit
-    from fmbench.specs import processes
+    from fmbench.config.hashing import settings_hash
+    from fmbench.config.specs import processes
     from fmbench.stages import oracles
     from fmbench.stages.collect import run_tags
     from fmbench.stages.train import run
-    from fmbench.tracking import OFF, Tracker, run_key
+    from fmbench.store.provenance import commit
+    from fmbench.store.tracking import OFF, Tracker, run_key
 
     values = _spec(spec, "train")
     job = _job(values, code, mode, log, device, threads, processes(values))
@@ -195,18 +194,24 @@ def train(
 MODEL_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sample": ("Sample a model by the adaptive solver and count its evaluations.", ("data", "model", "out")),
     "likelihood": ("Measure a model's NLL on the test split.", ("data", "model", "out")),
-    "draws": ("Measure a model's NLL over the number of dequantisation draws (images only).", ("data", "model", "out", "cache")),
+    "dequantisation": (
+        "Measure a model's NLL against the number K of dequantisation draws (images only).",
+        ("data", "model", "out", "cache"),
+    ),
     "sweep": ("Run every fixed-step solver at every NFE against the reference.", ("data", "model", "out", "cache")),
-    "quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
-    "along": ("Measure NFE and distance along training, at each snapshot.", ("data", "model", "features", "out", "cache")),
-    "budget": (
+    "sample_quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
+    "learning_curve": (
+        "Measure NFE and distance during training, at each snapshot.",
+        ("data", "model", "features", "out", "cache"),
+    ),
+    "few_step": (
         "Measure the distance of samples made with few evaluations, and keep pictures of them.",
         ("data", "model", "samples", "features", "out", "cache"),
     ),
-    "states": ("Keep states on the way from noise to data.", ("data", "model", "out")),
+    "trajectory": ("Keep states on the way from noise to data.", ("data", "model", "out")),
 }
 """Stages of one model: what they do, and the folders that their ``run`` takes behind the job, in its order."""
-SHARED_STAGES = ("sample", "quality")
+SHARED_STAGES = ("sample", "sample_quality")
 """Those of them that torchrun may start by any number of processes: the same results."""
 
 
@@ -238,7 +243,7 @@ def _model_command(stage: str, summary: str, folders: tuple[str, ...]) -> Callab
 
 
 for _stage, (_summary, _folders) in MODEL_STAGES.items():
-    app.command(_stage)(_model_command(_stage, _summary, _folders))
+    app.command(_stage.replace("_", "-"))(_model_command(_stage, _summary, _folders))
 
 
 @app.command()
@@ -253,8 +258,8 @@ def theory(
     """Tabulate what follows from definitions alone: noise levels, fields, densities, equivalences, samplers."""
     import torch
 
-    from fmbench.heap import keep_freed_memory
     from fmbench.stages.theory import run
+    from fmbench.system.heap import keep_freed_memory
 
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -286,18 +291,18 @@ def collect(
 
 
 @app.command()
-def join(spec: Spec, results: Folder, log: Log = None, mode: Mode = "auto") -> None:
-    """Join one file of every model into one of the results folder: nfe, along, budget, budget_previews or states."""
-    from fmbench.stages.join import run
+def gather(spec: Spec, results: Folder, log: Log = None, mode: Mode = "auto") -> None:
+    """Gather one file of every model into one of the results folder: nfe, learning_curve, few_step, ..."""
+    from fmbench.stages.gather import run
 
-    values = _spec(spec, "join")
+    values = _spec(spec, "gather")
     run(values, results, _console(values, mode, log))
 
 
 @app.command()
 def table1(spec: Spec, records: Folder, out: Folder, log: Log = None, mode: Mode = "auto") -> None:
     """Write Table 1 as CSV (--out), Markdown and LaTeX (beside it)."""
-    from fmbench.report.tables import PAPER_ONLY, write_table1
+    from fmbench.report.table1 import PAPER_ONLY, write_table1
 
     values = _spec(spec, "table1")
     table = write_table1(records, values, out)
@@ -335,7 +340,7 @@ def claims(
 ) -> None:
     """Test what the paper claims on the parquet files of a results folder; what is not there is not tested."""
     from fmbench.report.claims import write_claims
-    from fmbench.share import opened
+    from fmbench.store.share import opened
 
     with opened(results) as folder:
         whole = [line for line in write_claims(folder, out) if line.about == "overall"]
@@ -347,8 +352,8 @@ def claims(
 def table4(
     spec: Spec,
     out: Folder,
-    rows: Annotated[list[Path] | None, typer.Option(help="rows of the stage draws; give it once for each file")] = None,
-    joined: Annotated[Path | None, typer.Option(help="also write these rows as one parquet file")] = None,
+    rows: Annotated[list[Path] | None, typer.Option(help="rows of the stage dequantisation; give it once for each file")] = None,
+    gathered: Annotated[Path | None, typer.Option(help="also write these rows as one parquet file")] = None,
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
@@ -356,7 +361,7 @@ def table4(
     from fmbench.report.table4 import write_table4
 
     values = _spec(spec, "table4")
-    table = write_table4(rows or [], values, out, joined)
+    table = write_table4(rows or [], values, out, gathered)
     _console(values, mode, log).say(f"{len(table)} rows -> {out}, {out.with_suffix('.md').name}, .tex")
 
 
@@ -372,7 +377,7 @@ def figure(
 ) -> None:
     """Draw a figure from parquet alone."""
     from fmbench.report.figures import write_figure
-    from fmbench.share import opened
+    from fmbench.store.share import opened
 
     outputs = out or [Path(f"{name}.png")]
     with opened(results) as folder:
@@ -391,12 +396,12 @@ def export(
     mode: Mode = "auto",
 ) -> None:
     """Pack a run's parquet files, config, manifests, provenance and tables into one archive; the same bytes for the same run."""
-    from fmbench.benchmark import left_over
     from fmbench.report.render import made_anew
-    from fmbench.share import export
+    from fmbench.store.benchmark import stale_files
+    from fmbench.store.share import export
 
     console = Console("export", mode, log)  # type: ignore[arg-type]
-    if others := [name for name in left_over(results) if name.endswith(".parquet") and (results / name).exists()]:
+    if others := [name for name in stale_files(results) if name.endswith(".parquet") and (results / name).exists()]:
         console.say(f"left out, since another config made them: {', '.join(others)}; run snakemake first to have this one's")
     count = export(results, out, made_anew(results))
     console.say(f"{count} files, {out.stat().st_size / 1e6:.1f} MB -> {out}")
@@ -410,7 +415,7 @@ def unpack(
     mode: Mode = "auto",
 ) -> None:
     """Unpack an archive of results, every file held to its hash."""
-    from fmbench.share import unpack
+    from fmbench.store.share import unpack
 
     Console("unpack", mode, log).say(f"{unpack(archive, out)} files -> {out}")  # type: ignore[arg-type]
 
@@ -420,13 +425,13 @@ def merge(
     sets: Annotated[list[Path], typer.Argument(help="results folders or archives, two or more")],
     out: Annotated[Path, typer.Option(help="a folder that is new or empty")],
     allow: Annotated[
-        list[str] | None, typer.Option(help="let sets differ in code, device, judge or rows; may be given several times")
+        list[str] | None, typer.Option(help="let sets differ in code, device, extractor or rows; may be given several times")
     ] = None,
     log: Log = None,
     mode: Mode = "auto",
 ) -> None:
     """Join results of several machines: other seeds, methods or data sets of one benchmark. Refuses what does not agree."""
-    from fmbench.share import merge, opened, read_set
+    from fmbench.store.share import merge, opened, read_set
 
     console = Console("merge", mode, log)  # type: ignore[arg-type]
     with contextlib.ExitStack() as stack:
@@ -450,10 +455,10 @@ def compare(
     fail: Annotated[bool, typer.Option("--fail", help="exit code 1 if a difference exceeds the seeds' spread")] = False,
 ) -> None:
     """Print every number of two result sets, the difference, and whether it exceeds the spread over seeds."""
-    from fmbench.files import write_text
     from fmbench.report.compare import compare_sets, markdown
     from fmbench.report.layout import to_csv
-    from fmbench.share import opened
+    from fmbench.store.files import write_text
+    from fmbench.store.share import opened
 
     if out is not None and out.suffix not in (".csv", ".md"):
         raise ConfigError(f"--out must end in .csv or .md, not {str(out)!r}")
@@ -479,9 +484,9 @@ def render(
     mode: Mode = "auto",
 ) -> None:
     """Make every table and figure that the parquet files of a result set allow, and say which are missing and why."""
-    from fmbench.config import load
+    from fmbench.config.reading import load
     from fmbench.report.render import render
-    from fmbench.share import opened
+    from fmbench.store.share import opened
 
     kinds = formats or ["png", "svg", "pdf"]
     for kind in kinds:
@@ -507,7 +512,7 @@ def mlflow_summary(
     mode: Mode = "auto",
 ) -> None:
     """Attach tables, figures and claims to the config's summary run in MLflow."""
-    from fmbench.stages.summary import run
+    from fmbench.stages.mlflow_summary import run
 
     run(results, tracking, tracking_uri, out, Console("mlflow-summary", mode, log))  # type: ignore[arg-type]
 
@@ -521,8 +526,8 @@ def mlflow_rebuild(
     mode: Mode = "auto",
 ) -> None:
     """Make the whole MLflow store anew, or complete it, from the parquet and JSON files of a result set alone."""
-    from fmbench.share import opened
-    from fmbench.stages.summary import rebuild
+    from fmbench.stages.mlflow_summary import rebuild
+    from fmbench.store.share import opened
 
     if tracking is None and not results.is_dir():
         raise ConfigError(f"{results} is not a folder: say with --tracking where the MLflow store shall be")
@@ -541,7 +546,7 @@ def page(
 ) -> None:
     """Write one page for a browser from the tables and figures of a result set; an archive has no figures (`render`)."""
     from fmbench.report.page import write_page
-    from fmbench.share import opened
+    from fmbench.store.share import opened
 
     with opened(results) as folder:
         write_page(folder, out, fragment, captions)
@@ -550,22 +555,23 @@ def page(
 
 @app.command()
 def spec(
-    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, ..., join")],
-    dataset: Annotated[str | None, typer.Argument(help="a data set; of join, what is joined")] = None,
+    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, ..., gather")],
+    dataset: Annotated[str | None, typer.Argument(help="a data set; of gather, what is gathered")] = None,
     method: Annotated[str | None, typer.Argument()] = None,
     seed: Annotated[int, typer.Argument()] = 0,
     configfile: ConfigFiles = [Path("config.yaml")],  # noqa: B006 - typer copies it
     results: Annotated[Path | None, typer.Option(help="take the config of this results folder or archive instead")] = None,
 ) -> None:
     """Print the spec of a job, to run its stage by hand."""
-    from fmbench import specs
-    from fmbench.config import canonical, load
+    from fmbench.config import specs
+    from fmbench.config.hashing import canonical
+    from fmbench.config.reading import load
 
     if results is None:
         config = load(*map(str, configfile))
     else:
-        from fmbench.benchmark import config_of
-        from fmbench.share import opened
+        from fmbench.store.benchmark import config_of
+        from fmbench.store.share import opened
 
         with opened(results) as folder:
             config = config_of(folder)
@@ -579,14 +585,15 @@ def spec(
     }
     by_data: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
     by_model = ("train", *MODEL_STAGES)
-    if stage not in (*whole, *by_data, *by_model, "join"):
-        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model, 'join'))}")
+    stage = stage.replace("-", "_")
+    if stage not in (*whole, *by_data, *by_model, "gather"):
+        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join((*whole, *by_data, *by_model, 'gather'))}")
     if stage in whole:
         values = whole[stage](config)
-    elif stage == "join":
-        if dataset not in JOINED:
-            raise ConfigError(f"stage 'join' needs what to join in place of a data set: {', '.join(JOINED)}")
-        values = specs.join(dataset, config)
+    elif stage == "gather":
+        if dataset not in GATHERED:
+            raise ConfigError(f"stage 'gather' needs what to gather in place of a data set: {', '.join(GATHERED)}")
+        values = specs.gather(dataset, config)
     elif dataset is None:
         raise ConfigError(f"stage {stage!r} needs a data set; this config has {', '.join(config.datasets)}")
     elif stage in by_data:
@@ -603,7 +610,7 @@ def spec(
 @app.command()
 def validate(configfile: ConfigFiles = [Path("config.yaml")]) -> None:  # noqa: B006 - typer copies it
     """Check config files without running anything: names, types, and that everything can be built and combined."""
-    from fmbench.config import load
+    from fmbench.config.reading import load
     from fmbench.workflow import preflight
 
     config = load(*map(str, configfile))
@@ -620,7 +627,7 @@ def doctor(
     ),
 ) -> None:
     """Say what this machine has and lacks: for the config (exit code 3 if it cannot run), and in short for every preset."""
-    from fmbench.config import load
+    from fmbench.config.reading import load
     from fmbench.stages import doctor
 
     findings = [*doctor.machine(), *doctor.check(load(*map(str, configfile)))]
@@ -648,10 +655,10 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="where the numbers go; plan.json in the results folder if not given")] = None,
 ) -> None:
     """Print what a config costs before anything runs: operations, memory, disk, hours."""
-    from fmbench.config import load
-    from fmbench.files import write_json
-    from fmbench.heap import keep_freed_memory
+    from fmbench.config.reading import load
     from fmbench.stages.plan import run, text
+    from fmbench.store.files import write_json
+    from fmbench.system.heap import keep_freed_memory
 
     config = load(*map(str, configfile))
     keep_freed_memory()  # as the jobs will have it
@@ -678,7 +685,7 @@ def prune(
     from fmbench.stages.prune import find, half_written, remove, text
 
     found, halves = find(results), half_written(results)
-    going = [one for one in found if one.left_over or (everything and not one.in_use)]
+    going = [one for one in found if one.stale_files or (everything and not one.in_use)]
     if found:
         typer.echo(text(found, going))
     for path in halves:
@@ -696,7 +703,7 @@ def prune(
 @app.command()
 def schema() -> None:
     """Print the config's JSON schema (workflow/schemas/config.schema.json is this, for editors)."""
-    from fmbench.config import Config
+    from fmbench.config.config import Config
 
     values = Config.model_json_schema()
     typer.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **values}, indent=2, sort_keys=True))

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fmbench import specs
-from fmbench.codehash import stage_hash
-from fmbench.config import Config, parse, settings_hash
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import settings_hash
+from fmbench.config.reading import parse
+from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError, DataError, FmbenchError
-from fmbench.files import read_json
-from fmbench.progress import Console
-from fmbench.tracking import OFF
-from fmbench.weights import problem
-from fmbench.yamlfile import read
+from fmbench.metrics.weights import problem
+from fmbench.store.codehash import stage_hash
+from fmbench.store.files import read_json
+from fmbench.store.tracking import OFF
+from fmbench.system.progress import Console
 
 
 def check_files(files: Iterable[str | Path]) -> None:

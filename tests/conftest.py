@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from outsider import command
 
-from fmbench import specs
-from fmbench.config import canonical, parse
+from fmbench.config import specs
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
 from fmbench.stages import theory as stage
 
 

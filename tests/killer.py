@@ -21,12 +21,12 @@ from outsider import command
 import fmbench.stages.collect
 import fmbench.stages.oracles
 import fmbench.stages.train  # noqa: F401 - what the command imports when it is called
-from fmbench.checkpoint import CheckpointFolder
-from fmbench.provenance import commit
+from fmbench.store.checkpoint import CheckpointFolder
+from fmbench.store.provenance import commit
 
 EVENTS = {"open", "os.rename", "os.remove", "os.chmod", "os.link", "os.symlink", "os.truncate"}
 """What Python tells before it asks the file system to change something."""
-FILES = ("model.safetensors", "config.json", "curve.parquet")
+FILES = ("model.safetensors", "config.json", "loss_curve.parquet")
 
 
 def die() -> None:

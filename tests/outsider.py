@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fmbench import cli
+from fmbench.config.methods import Method, Part
 from fmbench.data.sources import RawData
-from fmbench.extractors import Extractor
-from fmbench.methods import Method, Part
-from fmbench.paths import AffinePath, Coefficients
+from fmbench.flow.paths import AffinePath, Coefficients
+from fmbench.metrics.extractors import Extractor
 
 MY_METHOD = Method("whatever", Part("cosine_vp"), Part("v"), weighting=Part("velocity"), t_min=0.25)
 

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from fmbench import specs
-from fmbench.config import Config, parse, settings_hash
-from fmbench.files import write_json
-from fmbench.progress import Console
-from fmbench.records import Row, previews, table, write_rows, write_table
-from fmbench.specs import model_folder
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import settings_hash
+from fmbench.config.reading import parse
+from fmbench.config.specs import model_folder
 from fmbench.stages.collect import EVALUATIONS
 from fmbench.stages.collect import run as collect
 from fmbench.stages.common import CURVE
+from fmbench.store.files import write_json
+from fmbench.store.records import Row, previews, table, write_rows, write_table
+from fmbench.system.progress import Console
 
 QUIET = Console("test", "none")
 METHODS = ["ddpm", "fm_ot", "oracle_ot"]
@@ -49,7 +51,7 @@ def make(
     judge: str = "aaaa",
     data: str = "d",
     change: Callable[[Row], dict[str, Any]] = lambda row: {},
-    kept: Sequence[str] = ("draws",),
+    kept: Sequence[str] = ("dequantisation",),
 ) -> Path:
     """A results folder of ``wanted``, as a run leaves it.
 
@@ -108,10 +110,10 @@ def make(
                         for s in ("euler", "midpoint")
                         for nfe in (4, 8)
                     ],
-                    "quality": [(distance, 3 * at, "squared features", {"features": features, "n": 50})],
+                    "sample_quality": [(distance, 3 * at, "squared features", {"features": features, "n": 50})],
                 }
                 if dataset == "digits" and not method.name.startswith("oracle"):
-                    by_stage["draws"] = [
+                    by_stage["dequantisation"] = [
                         (metric, at / k, unit, {"draws": k, "probes": 1, "n": 4})
                         for metric in ("nll_paper", "nll_averaged")
                         for k in (1, 5, 20)
@@ -123,7 +125,8 @@ def make(
                 model = folder / model_folder("models", *owner)
                 steps = [] if method.name.startswith("oracle") else [10, 20]
                 write_table(
-                    model / "curve.parquet", table([{"step": s, "loss": at / s, "learning_rate": 1e-3} for s in steps], CURVE)
+                    model / "loss_curve.parquet",
+                    table([{"step": s, "loss": at / s, "learning_rate": 1e-3} for s in steps], CURVE),
                 )
                 values = {"spec": spec, "spec_hash": settings_hash(spec), "code_hash": code, "shape": list(shape)}
                 write_json(model / "config.json", values | {"parameters": 1234, "step": 20, "reason": ""})

@@ -8,12 +8,12 @@ import torch
 from outsider import tall_images
 from torch import Tensor
 
-from fmbench.config import TrainingSettings
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import checkerboard
 from fmbench.data.writer import write
-from fmbench.distributed import ALONE, Group
 from fmbench.errors import ConfigError
+from fmbench.system.distributed import ALONE, Group
 from fmbench.training.batches import AHEAD, Batches, Resident, Streamed
 
 CPU = torch.device("cpu")

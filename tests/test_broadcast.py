@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fmbench.broadcast import expand_to
+from fmbench.flow.broadcast import expand_to
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 1, 2, 5)])

@@ -13,11 +13,12 @@ import pytest
 import torch
 from outsider import command
 
-from fmbench import specs
-from fmbench.checkpoint import CheckpointFolder, check_seal, differences, seal
-from fmbench.config import canonical, parse
+from fmbench.config import specs
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
 from fmbench.errors import CheckpointError
-from fmbench.files import atomic
+from fmbench.store.checkpoint import CheckpointFolder, check_seal, differences, seal
+from fmbench.store.files import atomic
 
 
 def state_of(number: int, key: str = "key") -> dict[str, Any]:
@@ -200,7 +201,7 @@ def test_a_folder_that_cannot_be_written_is_not_held(tmp_path, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fmbench.checkpoint.write_json", full)
+    monkeypatch.setattr("fmbench.store.checkpoint.write_json", full)
     checkpoints = CheckpointFolder(tmp_path, ABOUT)
     with pytest.raises(CheckpointError, match="No space left on device"), checkpoints:
         pass

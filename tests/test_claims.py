@@ -15,7 +15,6 @@ from outsider import command
 from scipy import stats
 
 from fmbench.errors import DataError
-from fmbench.records import PREVIEW, Row, table, write_rows, write_table
 from fmbench.report import claims
 from fmbench.report.claims import CLAIMS, FILES, frame, latex, markdown, overall, read_sources, test_claims
 from fmbench.report.evidence import (
@@ -38,6 +37,7 @@ from fmbench.report.evidence import (
 )
 from fmbench.report.layout import paper
 from fmbench.report.style import label
+from fmbench.store.records import PREVIEW, Row, table, write_rows, write_table
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "default"
 FIVE = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot")
@@ -376,15 +376,15 @@ def budget_rows(factor: dict[float, float], others: tuple[str, ...] = FIVE[:4], 
 
 def test_best_at_every_budget():
     everywhere = dict.fromkeys(map(float, range(4, 44, 4)), 0.5)
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere)))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(budget_rows(everywhere)))
     assert line.verdict == HOLDS and line.value == pytest.approx(-2 / 3, abs=0.05) and "lowest mean at 10 of 10" in line.why
     # Two of ten decidedly lost: not at every budget, however good the rest.
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere | {4.0: 2.0, 8.0: 2.0})))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(budget_rows(everywhere | {4.0: 2.0, 8.0: 2.0})))
     assert line.verdict == FAILS and "decidedly lost at NFE 4, 8" in line.why and line.value < 0
     # Two of ten in the others' midst: neither won nor lost.
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere | {4.0: 1.0, 8.0: 1.0})))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(budget_rows(everywhere | {4.0: 1.0, 8.0: 1.0})))
     assert line.verdict in (INCONCLUSIVE, FAILS) and "lowest mean at 8 of 10" in line.why
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(budget_rows(everywhere, others=("ddpm",))))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(budget_rows(everywhere, others=("ddpm",))))
     assert line.verdict == INCONCLUSIVE and "Not compared with Score matching" in line.why
 
 
@@ -396,45 +396,45 @@ def test_a_budget_at_which_samples_diverge_is_lost_and_a_rival_that_diverges_is_
             [replace(r, value=None, status="diverged", reason="x") if (r.method, r.nfe) == (method, 4.0) else r for r in rows]
         )
 
-    (line,) = of_claim(claims.best_at_every_budget, budget=without("fm_ot"))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=without("fm_ot"))
     assert line.verdict == FAILS and "decidedly lost at NFE 4" in line.why
-    (line,) = of_claim(claims.best_at_every_budget, budget=without("ddpm"))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=without("ddpm"))
     assert line.verdict == HOLDS and "lowest mean at 2 of 2" in line.why
 
 
 def test_a_better_rival_that_lacks_one_seed_stays_a_rival():
     rows = budget_rows(dict.fromkeys((4.0, 8.0), 0.5))
     better = [replace(r, value=r.value * 0.1) if r.method == "ddpm" else r for r in rows]
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(diverged(better, "ddpm", [2])))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(diverged(better, "ddpm", [2])))
     assert line.verdict == FAILS and "decidedly lost at NFE 4, 8" in line.why and line.value > 1
     assert "DDPM 1 of 6 at 4, 1 of 6 at 8 NFE" in line.why
 
 
 def test_seeds_of_ours_that_are_lost_keep_every_budget_from_holding():
     rows = budget_rows(dict.fromkeys((4.0, 8.0), 0.5))
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(diverged(rows, "fm_ot", [2])))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(diverged(rows, "fm_ot", [2])))
     assert (line.verdict, line.leans, line.seeds) == (INCONCLUSIVE, "", 5)
     assert "lowest mean at 2 of 2" in line.why and "FM, OT path 1 of 6 at 4, 1 of 6 at 8 NFE" in line.why
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(diverged(rows, "fm_ot", SEEDS)))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(diverged(rows, "fm_ot", SEEDS)))
     assert line.verdict == INCONCLUSIVE and "one side of the comparison has no numbers" in line.why
     # After a training that diverged its budget is skipped, which is no decision of anybody's either.
     skipped = [
         replace(r, value=None, status="skipped", reason="training diverged: x") if r.method == "fm_ot" else r for r in rows
     ]
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(skipped))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(skipped))
     assert line.verdict == INCONCLUSIVE and "FM, OT path lost 6 of 6 seeds, skipped: training diverged" in line.why
 
 
 def test_a_merge_that_brings_the_others_one_seed_more_changes_nothing():
     rows = budget_rows(dict.fromkeys((4.0, 8.0), 0.5))
     more = [replace(r, seed=99) for r in rows if r.seed == 0 and r.method != "fm_ot"]
-    (before,), (after,) = (of_claim(claims.best_at_every_budget, budget=as_frame(r)) for r in (rows, rows + more))
+    (before,), (after,) = (of_claim(claims.best_at_every_budget, few_step=as_frame(r)) for r in (rows, rows + more))
     assert before == after and after.verdict == HOLDS and after.seeds == 6
 
 
 def test_a_budget_that_ours_was_not_run_at_leaves_it_open():
     rows = [r for r in budget_rows(dict.fromkeys((4.0, 8.0), 0.5)) if r.method != "fm_ot" or r.nfe == 8.0]
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(rows))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(rows))
     assert line.verdict == INCONCLUSIVE and "No seed in common at NFE 4" in line.why
 
 
@@ -453,7 +453,7 @@ def test_a_distance_about_zero_is_compared_over_one_scale():
         noise = 1e-4 * (1 + 0.1 * wobble(seed, method))
         return (1.1 if method == "fm_ot" else 1.0) + noise if nfe == 4 else -noise if method == "fm_ot" else noise
 
-    (line,) = of_claim(claims.best_at_every_budget, budget=as_frame(energy_rows(distance)))
+    (line,) = of_claim(claims.best_at_every_budget, few_step=as_frame(energy_rows(distance)))
     assert line.value == pytest.approx(0.1 / 1.02 / 3, abs=1e-3) and line.unit == "of the mean at NFE 4"
     assert line.verdict == FAILS
 
@@ -461,11 +461,11 @@ def test_a_distance_about_zero_is_compared_over_one_scale():
 def test_every_solver_is_a_line_and_the_adaptive_one_is_none():
     rows = budget_rows({4.0: 0.5}) + budget_rows({4.0: 0.5}, solver="midpoint/karras")
     lines = of_claim(
-        claims.best_at_every_budget, budget=as_frame(rows + [replace(r, solver="dopri5", nfe=0.0, value=9.0) for r in rows])
+        claims.best_at_every_budget, few_step=as_frame(rows + [replace(r, solver="dopri5", nfe=0.0, value=9.0) for r in rows])
     )
     assert [line.part for line in lines] == ["euler, Frechet distance", "midpoint/karras, Frechet distance"]
     adaptive = as_frame(budget_rows({8.0: 1.0}, solver="dopri5"))
-    assert [line.verdict for line in claims.best_at_every_budget({"budget": adaptive})] == [NOT_TESTED]
+    assert [line.verdict for line in claims.best_at_every_budget({"few_step": adaptive})] == [NOT_TESTED]
 
 
 # 4, 5: along training
@@ -474,7 +474,7 @@ def test_every_solver_is_a_line_and_the_adaptive_one_is_none():
 def along_rows(metric: str, curve: Any, seeds: Any = SEEDS, methods: tuple[str, ...] = FIVE) -> list[Row]:
     """``curve(method, k)`` at snapshots k = 1 .. 5, with a per cent of spread over seeds."""
     return [
-        row(m, s, metric, curve(m, k) * (1 + 0.01 * wobble(s, m)), step=1000 * k, features="c", stage="along")
+        row(m, s, metric, curve(m, k) * (1 + 0.01 * wobble(s, m)), step=1000 * k, features="c", stage="learning_curve")
         for m, s, k in itertools.product(methods, seeds, range(1, 6))
     ]
 
@@ -483,14 +483,14 @@ def test_faster_and_further():
     def halved(method: str, k: int) -> float:
         return (0.5 if method == "fm_ot" else 1.0) * 10 / k
 
-    lines = of_claim(claims.faster_and_further, along=as_frame(along_rows("frechet", halved)))
+    lines = of_claim(claims.faster_and_further, learning_curve=as_frame(along_rows("frechet", halved)))
     assert [line.verdict for line in lines] == [HOLDS, HOLDS]
     assert [line.value for line in lines] == [pytest.approx(-2 / 3, abs=0.03)] * 2
 
     def slower_but_further(method: str, k: int) -> float:
         return 1.0 / k if method != "fm_ot" else 2.0 if k < 5 else 0.1
 
-    faster, further = of_claim(claims.faster_and_further, along=as_frame(along_rows("frechet", slower_but_further)))
+    faster, further = of_claim(claims.faster_and_further, learning_curve=as_frame(along_rows("frechet", slower_but_further)))
     assert (faster.verdict, further.verdict) == (FAILS, HOLDS)
     assert further.value == pytest.approx(-2 * (0.2 - 0.1) / (0.2 + 0.1), abs=0.03)
 
@@ -498,8 +498,8 @@ def test_faster_and_further():
 def test_the_survivors_along_training():
     rows = along_rows("frechet", lambda m, k: (0.5 if m == "fm_ot" else 1.0) * 10 / k, seeds=range(10))
     stopped = [r for r in rows if r.method != "fm_ot" or r.seed >= 4 or r.step < 2000]
-    stopped += [row("fm_ot", s, "frechet", None, step=1500, features="c", stage="along") for s in range(4)]
-    lines = of_claim(claims.faster_and_further, along=as_frame(stopped))
+    stopped += [row("fm_ot", s, "frechet", None, step=1500, features="c", stage="learning_curve") for s in range(4)]
+    lines = of_claim(claims.faster_and_further, learning_curve=as_frame(stopped))
     assert {(line.verdict, line.leans) for line in lines} == {(INCONCLUSIVE, "")}
     assert all("FM, OT path lost 4 of 10 seeds" in line.why for line in lines)
 
@@ -511,11 +511,11 @@ def test_the_last_snapshot_before_a_training_stopped_is_not_its_end():
         rows = along_rows("frechet", lambda m, k: (0.5 if m == "fm_ot" else 1.0) * 10 / k, seeds=range(10))
         kept = [r for r in rows if r.method != method or r.seed not in seeds or r.step <= 2000]
         worse = [replace(r, value=r.value * 100) if r.method == method and r.seed in seeds else r for r in kept]
-        return worse + [row(method, s, "frechet", None, step=2500, features="c", stage="along") for s in seeds]
+        return worse + [row(method, s, "frechet", None, step=2500, features="c", stage="learning_curve") for s in seeds]
 
-    lines = of_claim(claims.faster_and_further, along=as_frame(stopped("fm_ot", range(4))))
+    lines = of_claim(claims.faster_and_further, learning_curve=as_frame(stopped("fm_ot", range(4))))
     assert {(line.verdict, line.seeds) for line in lines} == {(INCONCLUSIVE, 6)} and all(line.value < -0.6 for line in lines)
-    lines = of_claim(claims.faster_and_further, along=as_frame(stopped("ddpm", range(10))))
+    lines = of_claim(claims.faster_and_further, learning_curve=as_frame(stopped("ddpm", range(10))))
     assert {line.verdict for line in lines} == {INCONCLUSIVE}
     assert all("Not compared with DDPM: diverged: the loss became nan" in line.why for line in lines)
 
@@ -526,7 +526,7 @@ def test_an_end_about_zero_is_compared_over_the_beginning():
     def curve(method: str, k: int) -> float:
         return (1.0 if method == "fm_ot" else 3.0) if k == 1 else -1e-4 if method == "fm_ot" else 1e-4
 
-    faster, further = of_claim(claims.faster_and_further, along=as_frame(along_rows("energy_distance", curve)))
+    faster, further = of_claim(claims.faster_and_further, learning_curve=as_frame(along_rows("energy_distance", curve)))
     assert further.value == pytest.approx(-1e-4, rel=0.05) and further.unit == "of the mean of both at the first"
     assert faster.value == pytest.approx(-1 / 8, rel=0.05)  # a triangle of height -1 over the first of four intervals
 
@@ -538,7 +538,7 @@ def test_the_mean_over_iterations_is_weighted_by_iterations():
         for m in ("ddpm", "fm_ot")
         for step, v in ((0, 1.0), (10, 3.0 if m == "fm_ot" else 1.0), (100, 1.0))
     ]
-    faster, _ = of_claim(claims.faster_and_further, along=as_frame(rows))
+    faster, _ = of_claim(claims.faster_and_further, learning_curve=as_frame(rows))
     assert faster.value == pytest.approx(0.5, abs=0.01)  # a triangle of height 1 over the whole
 
 
@@ -558,7 +558,7 @@ def test_the_cost_along_training(fm, score, verdicts):
         row(m, s, "nfe", nfe(m, k) * (1 + 0.002 * wobble(s + k, m)), step=k)
         for m, s, k in itertools.product(FIVE, SEEDS, range(1, 6))
     ]
-    lines = of_claim(claims.steady_cost, along=as_frame(rows))
+    lines = of_claim(claims.steady_cost, learning_curve=as_frame(rows))
     assert [line.verdict for line in lines] == verdicts
     assert lines[0].value == pytest.approx(fm, rel=0.01) and lines[2].value == pytest.approx(score, rel=0.01)
     assert lines[3].value == pytest.approx(fm / score, rel=0.02)
@@ -566,7 +566,7 @@ def test_the_cost_along_training(fm, score, verdicts):
 
 def test_one_snapshot_says_nothing_of_a_change():
     rows = [row(m, s, "nfe", 100.0, step=1) for m, s in itertools.product(FIVE, SEEDS)]
-    assert {line.verdict for line in claims.steady_cost({"along": as_frame(rows)})} == {NOT_TESTED}
+    assert {line.verdict for line in claims.steady_cost({"learning_curve": as_frame(rows)})} == {NOT_TESTED}
 
 
 def nfe_rows(methods: tuple[str, ...] = FIVE) -> list[Row]:
@@ -578,9 +578,9 @@ def nfe_rows(methods: tuple[str, ...] = FIVE) -> list[Row]:
 
 
 def test_half_of_a_claim_on_a_data_set_does_not_make_it_hold():
-    whole = overall(CLAIMS[4], claims.steady_cost({"along": as_frame(nfe_rows())}))
+    whole = overall(CLAIMS[4], claims.steady_cost({"learning_curve": as_frame(nfe_rows())}))
     assert whole.verdict == HOLDS
-    half = overall(CLAIMS[4], claims.steady_cost({"along": as_frame(nfe_rows(("fm_diffusion", "fm_ot")))}))
+    half = overall(CLAIMS[4], claims.steady_cost({"learning_curve": as_frame(nfe_rows(("fm_diffusion", "fm_ot")))}))
     assert (half.verdict, half.leans) == (INCONCLUSIVE, "") and "tested in part only on d" in half.why
 
 
@@ -588,14 +588,14 @@ def test_a_training_that_stopped_was_not_steady_whatever_it_cost_before():
     for lost, seeds, verdict in (("fm_ot", range(4), INCONCLUSIVE), ("score_matching", range(4), HOLDS)):
         rows = [r for r in nfe_rows() if r.method != lost or r.seed not in seeds or r.step < 3]
         rows += [row(lost, s, "nfe", None, step=3) for s in seeds]
-        lines = claims.steady_cost({"along": as_frame(rows)})
+        lines = claims.steady_cost({"learning_curve": as_frame(rows)})
         own = [line for line in lines if lost in (line.against, *(m for m in FIVE if line.part.startswith(label(m))))]
         assert own and all(f"{label(lost)} lost 4 of 6 seeds, diverged" in line.why and line.seeds == 2 for line in own)
         assert overall(CLAIMS[4], lines).verdict == verdict
     gone = [r for r in nfe_rows() if r.method != "score_matching"] + [
         row("score_matching", s, "nfe", None, step=1) for s in SEEDS
     ]
-    lines = claims.steady_cost({"along": as_frame(gone)})
+    lines = claims.steady_cost({"learning_curve": as_frame(gone)})
     assert [line.verdict for line in lines] == [HOLDS, HOLDS, *[INCONCLUSIVE] * 3]
 
 
@@ -643,15 +643,15 @@ def test_steps_back_along_training():
 
     sources = {"records": as_frame(final_rows({"fm_diffusion": 1.0, "score_matching": 1.0}))}
     jumps = as_frame(along_rows("frechet", jumpy))
-    back = of_claim(claims.stable_training, along=jumps, **sources)[0]
+    back = of_claim(claims.stable_training, learning_curve=jumps, **sources)[0]
     assert (back.part, back.verdict) == ("steps back along training", HOLDS)
     rise = jumpy("score_matching", 4) - jumpy("score_matching", 3)
     assert back.value == pytest.approx(-rise / 10, rel=0.01)  # both begin at 10
     smooth = as_frame(along_rows("frechet", lambda m, k: 10 / k))
-    back = of_claim(claims.stable_training, along=smooth, **sources)[0]
+    back = of_claim(claims.stable_training, learning_curve=smooth, **sources)[0]
     assert (back.verdict, back.why) == (INCONCLUSIVE, "neither ever rises")
     missing = of_claim(claims.stable_training, **sources)[0]
-    assert missing.verdict == NOT_TESTED and "along.parquet" in missing.why
+    assert missing.verdict == NOT_TESTED and "learning_curve.parquet" in missing.why
 
 
 def test_noise_about_zero_is_no_step_back():
@@ -662,7 +662,7 @@ def test_noise_about_zero_is_no_step_back():
 
     rows = as_frame(along_rows("energy_distance", curve, methods=("fm_diffusion", "score_matching")))
     sources = {"records": as_frame(final_rows({"fm_diffusion": 1.0, "score_matching": 1.0}))}
-    back = of_claim(claims.stable_training, along=rows, **sources)[0]
+    back = of_claim(claims.stable_training, learning_curve=rows, **sources)[0]
     assert (back.part, back.verdict) == ("steps back along training", HOLDS)
     assert back.value == pytest.approx((2e-4 - 0.6) / 0.55, rel=0.05)
 
@@ -677,7 +677,7 @@ def test_an_estimate_that_moves_below_zero_takes_no_step_back():
 
     rows = as_frame(along_rows("energy_distance", curve, methods=("fm_diffusion", "score_matching")))
     sources = {"records": as_frame(final_rows({"fm_diffusion": 1.0, "score_matching": 1.0}))}
-    back = of_claim(claims.stable_training, along=rows, **sources)[0]
+    back = of_claim(claims.stable_training, learning_curve=rows, **sources)[0]
     assert (back.verdict, back.value, back.why) == (INCONCLUSIVE, 0, "neither ever rises")
 
 
@@ -706,7 +706,7 @@ def states(half: dict[str, float], n: int = 400, swell: float = 1.0) -> pd.DataF
 def test_when_half_of_the_way_is_gone(ours, leans):
     """States are of one seed, so that nothing is decided; the interval over samples leans."""
     later = dict.fromkeys(FIVE[:4], 0.8) | {"score_matching": 0.7}
-    (line,) = of_claim(claims.structure_earlier, states=states(later | {"fm_ot": ours}))
+    (line,) = of_claim(claims.structure_earlier, trajectory=states(later | {"fm_ot": ours}))
     assert (line.verdict, line.leans, line.against, line.interval) == (INCONCLUSIVE, leans, "score_matching", "samples")
     assert "over samples of one seed" in line.why
     assert line.value == pytest.approx(ours - 0.7, abs=0.03) and line.low <= line.value <= line.high
@@ -717,14 +717,14 @@ def test_when_half_of_the_way_is_gone(ours, leans):
 def test_a_coarse_grid_of_states_does_not_turn_a_small_gain_into_a_loss():
     """States at 0, 0.25, .. 1: the margin is 0.125, and a gain of about 0.1 is within it, but no failure."""
     shown = states({"fm_ot": 0.6, "ddpm": 0.7})
-    (line,) = of_claim(claims.structure_earlier, states=shown[shown.t.isin([0, 0.25, 0.5, 0.75, 1])])
+    (line,) = of_claim(claims.structure_earlier, trajectory=shown[shown.t.isin([0, 0.25, 0.5, 0.75, 1])])
     assert -0.125 < line.low < line.high < 0 and "against a margin of 0.12" in line.why
     assert (line.verdict, line.leans) == (INCONCLUSIVE, "")
 
 
 def test_the_scale_of_the_noise_is_no_structure():
     plain, swollen = (states({"fm_ot": 0.4, "ddpm": 0.8}, n=100, swell=swell) for swell in (1.0, 30.0))
-    (one,), (other,) = (claims.structure_earlier({"states": frame}) for frame in (plain, swollen))
+    (one,), (other,) = (claims.structure_earlier({"trajectory": frame}) for frame in (plain, swollen))
     assert one.value == pytest.approx(other.value, abs=1e-9)
 
 
@@ -738,7 +738,7 @@ def test_a_flow_that_only_moves_its_noise_is_half_way_when_its_distribution_is()
         for method, share in (("fm_ot", t), ("ddpm", t**6)):
             for i, value in enumerate((1 - share) * x0 + share * corner):
                 rows.append({"dataset": "d", "method": method, "seed": 0, "index": i, "values": value, "shape": [2], "t": t})
-    (line,) = claims.structure_earlier({"states": pd.DataFrame(rows)})
+    (line,) = claims.structure_earlier({"trajectory": pd.DataFrame(rows)})
     assert line.value < -0.3 and "FM, OT path at t = 0.0" not in line.why
 
 
@@ -761,24 +761,24 @@ def test_the_jackknife_of_a_mean_is_students_interval():
 
 def test_what_was_trained_and_lost_has_no_states():
     lost = as_frame([row("fm_ot", 0, "final_loss", None), row("ddpm", 0, "final_loss", 0.1)])
-    (line,) = of_claim(claims.structure_earlier, states=states({"ddpm": 0.8}, n=30), records=lost)
-    assert line.verdict == INCONCLUSIVE and "no states: FM, OT path lost 1 of 1 seeds, diverged: the loss became nan" in line.why
+    (line,) = of_claim(claims.structure_earlier, trajectory=states({"ddpm": 0.8}, n=30), records=lost)
+    assert line.verdict == INCONCLUSIVE and "no trajectory: FM, OT path lost 1 of 1 seeds, diverged: the loss became nan" in line.why
 
 
 def test_later_within_the_margin_is_a_failure():
-    (line,) = of_claim(claims.structure_earlier, states=states({"fm_ot": 0.63, "ddpm": 0.6}))
+    (line,) = of_claim(claims.structure_earlier, trajectory=states({"fm_ot": 0.63, "ddpm": 0.6}))
     assert 0 < line.low < line.value < claims.EARLIER and line.leans == FAILS
 
 
 def test_states_of_one_path_or_of_too_few_times_or_samples():
-    (line,) = of_claim(claims.structure_earlier, states=states({"fm_ot": 0.5}, n=30))
+    (line,) = of_claim(claims.structure_earlier, trajectory=states({"fm_ot": 0.5}, n=30))
     assert line.verdict == NOT_TESTED
     few = states({"fm_ot": 0.5, "ddpm": 0.8}, n=30)
-    (line,) = of_claim(claims.structure_earlier, states=few[few.t > 0.92])
+    (line,) = of_claim(claims.structure_earlier, trajectory=few[few.t > 0.92])
     assert line.verdict == NOT_TESTED
-    (line,) = of_claim(claims.structure_earlier, states=few[few["index"] < 2 * claims.GROUPS - 1])
+    (line,) = of_claim(claims.structure_earlier, trajectory=few[few["index"] < 2 * claims.GROUPS - 1])
     assert line.verdict == NOT_TESTED
-    lines = claims.structure_earlier({"states": states({"oracle_ot": 0.4, "oracle_vp": 0.8}, n=200)})
+    lines = claims.structure_earlier({"trajectory": states({"oracle_ot": 0.4, "oracle_vp": 0.8}, n=200)})
     assert [(line.about, line.verdict, line.leans) for line in lines] == [
         ("trained", NOT_TESTED, ""),
         ("oracle", INCONCLUSIVE, HOLDS),
@@ -847,24 +847,24 @@ def draws_rows(fall: float, bias: float = 0.0, metric: str = "nll_averaged", dat
 
 
 def test_nll_over_draws():
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.1)))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(draws_rows(0.1)))
     assert line.verdict == HOLDS and line.value == pytest.approx(-0.1, abs=0.002) and "4 of 4 steps" in line.why
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(-0.1)))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(draws_rows(-0.1)))
     assert line.verdict == FAILS
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.0)))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(draws_rows(0.0)))
     assert line.verdict == INCONCLUSIVE
 
 
 def test_nll_over_draws_of_the_seeds_that_all_methods_have():
     """DDPM's numbers lie far from FM-OT's in their falls: the mean of a seed is over both, or the seed is left out."""
     rows = [replace(r, value=3.0 + 5 * (r.value - 3.0)) if r.method == "ddpm" else r for r in draws_rows(0.1)]
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(diverged(rows, "fm_ot", range(3))))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(diverged(rows, "fm_ot", range(3))))
     assert line.seeds == 3 and line.value == pytest.approx(-0.3, abs=0.01)
     assert (line.verdict, line.leans) == (INCONCLUSIVE, "") and "FM, OT path lost 3 of 6 seeds, diverged" in line.why
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(diverged(rows, "fm_ot", SEEDS)))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(diverged(rows, "fm_ot", SEEDS)))
     assert line.verdict == INCONCLUSIVE and line.seeds == 6 and "lost 6 of 6" in line.why
     split = diverged(diverged(rows, "fm_ot", range(3)), "ddpm", range(3, 6))
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(split))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(split))
     assert line.verdict == INCONCLUSIVE and "no seed has numbers of every method" in line.why
 
 
@@ -873,22 +873,22 @@ def test_the_smallest_fall_is_the_one_shown():
         replace(r, value=3.0 - {1: 0.0, 20: 0.5, 50: 0.6}[r.draws] + 0.001 * wobble(r.seed, r.method)) for r in draws_rows(0.1)
     ]
     rows = [r for r in rows if r.metric == "nll_averaged"]
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(rows))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(rows))
     assert line.value == pytest.approx(-0.1, abs=0.005) and "from K = 20 to 50, the smallest fall" in line.statistic
 
 
 def test_a_fall_that_is_only_the_probes_noise_is_none():
     """All of the fall is bias: the averaged estimator, corrected, does not fall; the paper's, as it is, does, and it is said."""
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.0, bias=0.1)))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(draws_rows(0.0, bias=0.1)))
     assert line.verdict == INCONCLUSIVE and abs(line.value) < 0.002
     rows = draws_rows(0.0, bias=0.1) + draws_rows(0.4, metric="nll_paper")
-    averaged, papers = of_claim(claims.falls_with_draws, draws=as_frame(rows))
+    averaged, papers = of_claim(claims.falls_with_draws, dequantisation=as_frame(rows))
     assert papers.verdict == HOLDS and "by about 0.8 at K = 50, which is no likelihood" in papers.why
     assert averaged.verdict == INCONCLUSIVE
 
 
 def test_the_papers_falls_stand_beside_ours():
-    (line,) = of_claim(claims.falls_with_draws, draws=as_frame(draws_rows(0.1, dataset="cifar10")))
+    (line,) = of_claim(claims.falls_with_draws, dequantisation=as_frame(draws_rows(0.1, dataset="cifar10")))
     printed = paper("table4").pivot_table(index=["dataset", "method"], columns="k", values="nll_bpd").loc["cifar10"]
     steps = {"K = 1 to 20": (printed[20] - printed[1]).mean(), "K = 20 to 50": (printed[50] - printed[20]).mean()}
     assert line.paper == pytest.approx(next(v for k, v in steps.items() if k in line.statistic))
@@ -907,7 +907,14 @@ def test_the_ten_claims_are_numbered_documented_and_tested():
 def test_a_claim_whose_file_is_missing_is_not_tested_and_says_what_makes_it():
     lines = {line.claim: line for line in test_claims({"records": as_frame(table1_rows())}) if line.about == "overall"}
     assert lines[1].verdict == HOLDS
-    for number, file in ((3, "budget"), (4, "along"), (5, "along"), (7, "states"), (9, "theory/identities"), (10, "draws")):
+    for number, file in (
+        (3, "few_step"),
+        (4, "learning_curve"),
+        (5, "learning_curve"),
+        (7, "trajectory"),
+        (9, "theory/identities"),
+        (10, "dequantisation"),
+    ):
         assert lines[number].verdict == NOT_TESTED
         assert f"`snakemake --cores all results/{file}.parquet` makes it" in lines[number].why
 
@@ -944,14 +951,14 @@ def test_the_table_is_tidy_and_the_page_and_the_latex_are_whole():
 
 def test_the_command_on_a_results_folder_gives_the_same_bytes_again(tmp_path):
     write_rows(tmp_path / "records.parquet", table1_rows() + sweep_rows(0.6))
-    write_rows(tmp_path / "along.parquet", along_rows("frechet", lambda m, k: 1.0 / k))
-    write_rows(tmp_path / "budget.parquet", budget_rows({4.0: 0.5, 8.0: 0.5}))
-    write_rows(tmp_path / "draws.parquet", draws_rows(0.1))
+    write_rows(tmp_path / "learning_curve.parquet", along_rows("frechet", lambda m, k: 1.0 / k))
+    write_rows(tmp_path / "few_step.parquet", budget_rows({4.0: 0.5, 8.0: 0.5}))
+    write_rows(tmp_path / "dequantisation.parquet", draws_rows(0.1))
     shown = states({"fm_ot": 0.4, "ddpm": 0.8}, n=30)
     plain = [{**r, "values": r["values"].tolist()} for r in shown.to_dict("records")]
     import pyarrow as pa
 
-    write_table(tmp_path / "states.parquet", table(plain, pa.schema([*PREVIEW, ("t", pa.float64())])))
+    write_table(tmp_path / "trajectory.parquet", table(plain, pa.schema([*PREVIEW, ("t", pa.float64())])))
     texts = []
     for name in ("one", "two"):
         out = tmp_path / name / "claims.csv"
@@ -970,7 +977,7 @@ def test_the_command_on_a_results_folder_gives_the_same_bytes_again(tmp_path):
 def test_no_results_at_all(tmp_path):
     with pytest.raises(DataError, match="has none of records"):
         read_sources(tmp_path)
-    (tmp_path / "along.parquet").write_text("no parquet")
+    (tmp_path / "learning_curve.parquet").write_text("no parquet")
     with pytest.raises(DataError, match="not a readable parquet file"):
         read_sources(tmp_path)
 

@@ -12,9 +12,10 @@ import yaml
 from outsider import Said, command
 
 import fmbench
-from fmbench import specs
-from fmbench.config import Config, load
-from fmbench.names import JOINED
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.names import GATHERED
+from fmbench.config.reading import load
 from fmbench.stages import prepare
 
 ROOT = Path(fmbench.__file__).parent.parent
@@ -71,8 +72,8 @@ def test_a_spec_that_is_none(tmp_path, stage, text, fragments):
     ("command_of", "stage", "options"),
     [
         ("table1", "table4", ["--records", "r"]),
-        ("table4", "tables", ["--rows", "r"]),
-        ("draws", "likelihood", ["--data", "d", "--model", "m", "--cache", "c"]),
+        ("table4", "table1", ["--rows", "r"]),
+        ("dequantisation", "likelihood", ["--data", "d", "--model", "m", "--cache", "c"]),
         ("theory", "check", ["--summary", "s"]),
         ("train", "oracles", ["--data", "d", "--checkpoints", "c"]),
     ],
@@ -100,14 +101,23 @@ def test_a_spec_from_a_file(tmp_path):
         ("table1", [], lambda c: specs.table1(c)),
         ("table4", [], lambda c: specs.table4(c)),
         ("theory", [], lambda c: specs.theory(c)),
-        *(("join", [kind], lambda c, kind=kind: specs.join(kind, c)) for kind in JOINED),
+        *(("gather", [kind], lambda c, kind=kind: specs.gather(kind, c)) for kind in GATHERED),
         ("prepare", ["board"], lambda c: specs.prepare(c, "board")),
         ("features", ["digits"], lambda c: specs.features(c, "digits")),
         ("train", ["board", "mine", 5], lambda c: specs.train(c, "board", "mine", 5)),
         ("train", ["digits", "fm_ot"], lambda c: specs.train(c, "digits", "fm_ot", 0)),
         *(
             (stage, ["board", "fm_ot", 5], lambda c, stage=stage: specs.evaluate(stage, c, "board", "fm_ot", 5))
-            for stage in ("sample", "likelihood", "draws", "sweep", "quality", "along", "budget", "states")
+            for stage in (
+                "sample",
+                "likelihood",
+                "dequantisation",
+                "sweep",
+                "sample_quality",
+                "learning_curve",
+                "few_step",
+                "trajectory",
+            )
         ),
     ],
 )
@@ -133,8 +143,8 @@ def test_a_printed_spec_runs_its_stage(configfile, tmp_path):
         (["train", "mnist", "fm_ot"], ["unknown data set 'mnist'; this config has board, digits"]),
         (["train", "board", "ddpm"], ["unknown method 'ddpm'; this config has fm_ot, mine"]),
         (["prepare", "mnist"], ["unknown data set 'mnist'"]),
-        (["draws"], ["stage 'draws' needs a data set; this config has board, digits"]),
-        (["draws", "digits"], ["stage 'draws' needs a method; this config has fm_ot, mine"]),
+        (["dequantisation"], ["stage 'dequantisation' needs a data set; this config has board, digits"]),
+        (["dequantisation", "digits"], ["stage 'dequantisation' needs a method; this config has fm_ot, mine"]),
     ],
 )
 def test_a_spec_of_what_is_not_there(configfile, arguments, fragments):
@@ -256,13 +266,13 @@ def test_help_names_every_command_and_the_exit_codes():
         "train",
         "sample",
         "likelihood",
-        "draws",
+        "dequantisation",
         "sweep",
-        "quality",
-        "along",
-        "budget",
-        "states",
-        "join",
+        "sample-quality",
+        "learning-curve",
+        "few-step",
+        "trajectory",
+        "gather",
         "collect",
         "table1",
         "table2",
@@ -356,7 +366,8 @@ def test_a_real_process_ends_with_the_code(tmp_path):
 def test_configs_are_read_without_the_heavy_imports():
     """The Snakefile reads the config, all specs and all code hashes on every start."""
     code = (
-        "import sys; from fmbench import specs; from fmbench.config import load; from fmbench.codehash import stage_hash;"
+        "import sys; from fmbench.config import specs; from fmbench.config.reading import load;"
+        "from fmbench.store.codehash import stage_hash;"
         "config = load('config.yaml'); specs.train(config, config.datasets[0], config.methods[0].name, 0); stage_hash('train');"
         "specs.table4(config), specs.theory(config), stage_hash('theory'), stage_hash('table4'), stage_hash('claims');"
         "print(sorted({'torch', 'pandas', 'mlflow', 'matplotlib', 'scipy', 'sklearn', 'pyarrow'} & set(sys.modules)))"

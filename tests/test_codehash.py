@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 import fmbench
-from fmbench import codehash
-from fmbench.codehash import PLUMBING, closure, stage_hash, stage_module
-from fmbench.config import FixedStepSettings, TrainingSettings
+from fmbench.config.evaluation_settings import FixedStepSettings
+from fmbench.config.training_settings import TrainingSettings
+from fmbench.store import codehash
+from fmbench.store.codehash import PLUMBING, closure, stage_hash, stage_module
 
 PACKAGE = Path(fmbench.__file__).parent
 STAGES = [path.stem for path in sorted((PACKAGE / "stages").glob("*.py")) if path.stem not in ("__init__", "common")]
-REPORTS = ["tables", "table4", "figures"]
+REPORTS = ["table1", "table4", "figures"]
 
 
 class Copy:
@@ -85,11 +86,11 @@ def test_comments_docstrings_and_layout_change_no_hash(copy):
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("objectives.py", '"""The loss of each sample', '"""Something else'),  # a method's docstring
-        ("objectives.py", '"""w(t) from times (B,)', '"""W(t) from times (B,)'),  # a string below an attribute
-        ("objectives.py", "    # s(t)^2: score", "    # s(t) squared: score"),
-        ("objectives.py", "        if self.times.corrected:\n", "\n\n        if self.times.corrected:  # why\n"),
-        ("objectives.py", "return weight.to(x1.dtype) * error", "return (weight.to(x1.dtype)) * error"),
+        ("flow/objectives.py", '"""The loss of each sample', '"""Something else'),  # a method's docstring
+        ("flow/objectives.py", '"""w(t) from times (B,)', '"""W(t) from times (B,)'),  # a string below an attribute
+        ("flow/objectives.py", "    # s(t)^2: score", "    # s(t) squared: score"),
+        ("flow/objectives.py", "        if self.times.corrected:\n", "\n\n        if self.times.corrected:  # why\n"),
+        ("flow/objectives.py", "return weight.to(x1.dtype) * error", "return (weight.to(x1.dtype)) * error"),
         ("training/loop.py", '"""How a training ended.', '"""The end.'),
     ],
 )
@@ -101,7 +102,7 @@ def test_an_edit_that_runs_nothing_new_changes_no_hash(copy, file, old, new):
 
 def test_an_edit_of_the_loss_changes_the_training_and_what_builds_objectives(copy):
     before = copy.hashes()
-    copy.edit("objectives.py", "error.flatten(1).square().mean(1)", "error.flatten(1).abs().mean(1)")
+    copy.edit("flow/objectives.py", "error.flatten(1).square().mean(1)", "error.flatten(1).abs().mean(1)")
     after = changed(before, copy.hashes())
     assert {"train", "check"} <= after
     assert not after & {"prepare", "collect", *REPORTS}
@@ -110,11 +111,11 @@ def test_an_edit_of_the_loss_changes_the_training_and_what_builds_objectives(cop
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("objectives.py", "clamp(1e-9", "clamp(1e-8"),
-        ("paths.py", "beta_max: float = 20.0", "beta_max: float = 20.5"),
+        ("flow/objectives.py", "clamp(1e-9", "clamp(1e-8"),
+        ("flow/paths.py", "beta_max: float = 20.0", "beta_max: float = 20.5"),
         ("training/schedule.py", "FLOOR = 1e-8", "FLOOR = 1e-7"),
         ("networks/mlp.py", "nn.SiLU()", "nn.ReLU()"),
-        ("rng.py", "digest[:8]", "digest[8:16]"),
+        ("system/rng.py", "digest[:8]", "digest[8:16]"),
     ],
 )
 def test_a_real_edit_changes_exactly_the_stages_whose_closure_has_it(copy, file, old, new):
@@ -130,35 +131,44 @@ def test_an_edit_of_the_plumbing_changes_nothing(copy):
     before = copy.hashes()
     for module in PLUMBING:
         copy.append(module.replace("fmbench.", "") + ".py", "\n\ndef something_new() -> int:\n    return 1\n")
-    assert {"fmbench.tracking", "fmbench.errors"} <= PLUMBING
+    assert {"fmbench.store.tracking", "fmbench.errors"} <= PLUMBING
     assert copy.hashes() == before
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("solvers/fixed.py", "alpha=w * h)", "alpha=h * w)"),
-        ("solvers/grids.py", "steps + 1, dtype", "steps + 1 + 0, dtype"),
-        ("solvers/ddim.py", "a[k + 1] * data + s", "s[k + 1] * noise + a[k + 1] * data + 0 * s"),
+        ("flow/solvers/fixed.py", "alpha=w * h)", "alpha=h * w)"),
+        ("flow/solvers/grids.py", "steps + 1, dtype", "steps + 1 + 0, dtype"),
+        ("flow/solvers/ddim.py", "a[k + 1] * data + s", "s[k + 1] * noise + a[k + 1] * data + 0 * s"),
     ],
 )
 def test_a_fixed_step_solver_belongs_to_what_solves_with_it(copy, file, old, new):
     before = copy.hashes()
     copy.edit(file, old, new)
-    tried = {"check"} if file == "solvers/grids.py" else set()  # whether there is such a grid is seen before any training
-    assert changed(before, copy.hashes()) == {"solves", "sweep", "budget", "theory"} | tried
+    tried = {"check"} if file == "flow/solvers/grids.py" else set()  # whether there is such a grid is seen before any training
+    assert changed(before, copy.hashes()) == {"fixed_solve", "sweep", "few_step", "theory"} | tried
 
 
 def test_the_adaptive_solver_belongs_to_what_solves_with_it_and_to_no_training(copy):
     before = copy.hashes()
-    copy.edit("solvers/adaptive.py", "SAFETY, SHRINK, GROW = 0.9", "SAFETY, SHRINK, GROW = 0.8")
-    assert changed(before, copy.hashes()) == {"sample", "likelihood", "draws", "sweep", "stops", "along", "states", "theory"}
+    copy.edit("flow/solvers/adaptive.py", "SAFETY, SHRINK, GROW = 0.9", "SAFETY, SHRINK, GROW = 0.8")
+    assert changed(before, copy.hashes()) == {
+        "sample",
+        "likelihood",
+        "dequantisation",
+        "sweep",
+        "adaptive_solve",
+        "learning_curve",
+        "trajectory",
+        "theory",
+    }
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("oracle.py", "(-s * trace)[:, 0]", "(-trace * s)[:, 0]"),
+        ("flow/oracle.py", "(-s * trace)[:, 0]", "(-trace * s)[:, 0]"),
         ("stages/oracles.py", "math.sqrt(12)", "12**0.5"),
     ],
 )
@@ -166,8 +176,20 @@ def test_an_edit_of_an_oracle_retrains_no_network(copy, file, old, new):
     """The networks' evaluations do run again: whether a model is an oracle is seen only once it is loaded."""
     before = copy.hashes()
     copy.edit(file, old, new)
-    evaluations = {"oracles", "models", "sample", "likelihood", "draws", "sweep", "along", "budget", "states", "solves", "stops"}
-    theory = {"theory"} if file == "oracle.py" else set()
+    evaluations = {
+        "oracles",
+        "models",
+        "sample",
+        "likelihood",
+        "dequantisation",
+        "sweep",
+        "learning_curve",
+        "few_step",
+        "trajectory",
+        "fixed_solve",
+        "adaptive_solve",
+    }
+    theory = {"theory"} if file == "flow/oracle.py" else set()
     assert changed(before, copy.hashes()) == evaluations | theory
 
 
@@ -181,10 +203,10 @@ def test_an_edit_of_the_training_reruns_no_oracle(copy):
 def test_which_numbers_are_measured_belongs_to_what_measures_them(copy):
     """They are in no spec: the jobs work them out of the settings, by code that must count."""
     before = copy.hashes()
-    copy.edit("cells.py", "for n in entry.nfe or nfe", "for n in [*(entry.nfe or []), *nfe]")
+    copy.edit("config/cells.py", "for n in entry.nfe or nfe", "for n in [*(entry.nfe or []), *nfe]")
     once = copy.hashes()
-    assert changed(before, once) == {"sweep", "budget", "solves"}
-    copy.edit("milestones.py", "k * iterations // snapshots", "-(-k * iterations // snapshots)")
+    assert changed(before, once) == {"sweep", "few_step", "fixed_solve"}
+    copy.edit("config/milestones.py", "k * iterations // snapshots", "-(-k * iterations // snapshots)")
     assert changed(once, copy.hashes()) == {"train"}
 
 
@@ -212,12 +234,12 @@ def test_a_new_import_is_followed(copy):
     copy.append("metrics/points.py", "\nfrom fmbench import novelty\n")
     once = copy.hashes()
     using = changed(before, once)
-    assert {"features", "quality", "along", "budget"} <= using and not {
+    assert {"features", "sample_quality", "learning_curve", "few_step"} <= using and not {
         "train",
         "sample",
         "likelihood",
         "sweep",
-        "tables",
+        "table1",
     } & using
     (copy.package / "novelty.py").write_text("VALUE = 2\n")
     assert changed(once, copy.hashes()) == using
@@ -226,42 +248,69 @@ def test_a_new_import_is_followed(copy):
 @pytest.mark.parametrize(
     ("stage", "inside", "outside"),
     [
-        ("prepare", {"data.sources", "data.writer", "rng"}, {"objectives", "training.loop", "stages.common"}),
+        ("prepare", {"data.sources", "data.writer", "system.rng"}, {"flow.objectives", "training.loop", "stages.common"}),
         (
             "train",
-            {"objectives", "paths", "training.loop", "training.schedule", "networks.unet"},
-            {"solvers.fixed", "likelihood", "oracle", "stages.oracles", "stages.models"},
+            {"flow.objectives", "flow.paths", "training.loop", "training.schedule", "networks.unet"},
+            {"flow.solvers.fixed", "flow.likelihood", "flow.oracle", "stages.oracles", "stages.models"},
         ),
-        ("oracles", {"oracle", "objectives", "paths"}, {"training.loop", "solvers.adaptive", "stages.train", "stages.models"}),
+        (
+            "oracles",
+            {"flow.oracle", "flow.objectives", "flow.paths"},
+            {"training.loop", "flow.solvers.adaptive", "stages.train", "stages.models"},
+        ),
         (
             "sample",
-            {"solvers.adaptive", "solvers.tableaux", "fields", "oracle"},
-            {"solvers.fixed", "training.loop", "likelihood"},
+            {"flow.solvers.adaptive", "flow.solvers.tableaux", "flow.fields", "flow.oracle"},
+            {"flow.solvers.fixed", "training.loop", "flow.likelihood"},
         ),
         (
             "likelihood",
-            {"likelihood", "solvers.adaptive", "fields", "oracle"},
-            {"solvers.fixed", "metrics.frechet", "training.loop", "stages.draws"},
+            {"flow.likelihood", "flow.solvers.adaptive", "flow.fields", "flow.oracle"},
+            {"flow.solvers.fixed", "metrics.frechet", "training.loop", "stages.dequantisation"},
         ),
-        ("draws", {"likelihood", "stages.models", "fields", "oracle"}, {"solvers.fixed", "metrics.frechet", "training.loop"}),
+        (
+            "dequantisation",
+            {"flow.likelihood", "stages.models", "flow.fields", "flow.oracle"},
+            {"flow.solvers.fixed", "metrics.frechet", "training.loop"},
+        ),
         (
             "sweep",
-            {"solvers.fixed", "solvers.grids", "solvers.ddim", "solvers.adaptive", "fields", "oracle"},
-            {"likelihood", "metrics.frechet", "training.loop"},
+            {
+                "flow.solvers.fixed",
+                "flow.solvers.grids",
+                "flow.solvers.ddim",
+                "flow.solvers.adaptive",
+                "flow.fields",
+                "flow.oracle",
+            },
+            {"flow.likelihood", "metrics.frechet", "training.loop"},
         ),
         (
-            "quality",
-            {"metrics.frechet", "metrics.kid", "metrics.points", "stages.judge", "stages.classifier", "extractors", "inception"},
-            {"solvers.fixed", "solvers.adaptive", "oracle", "stages.models", "stages.features", "training.loop"},
+            "sample_quality",
+            {
+                "metrics.frechet",
+                "metrics.kid",
+                "metrics.points",
+                "stages.evaluator",
+                "stages.classifier",
+                "metrics.extractors",
+                "metrics.inception",
+            },
+            {"flow.solvers.fixed", "flow.solvers.adaptive", "flow.oracle", "stages.models", "stages.features", "training.loop"},
         ),
-        ("theory", {"oracle", "weighting", "solvers.ddim", "networks.mlp"}, {"training.loop", "data.prepared", "report.theory"}),
-        ("collect", {"records", "stages.settings"}, {"report.tables", "objectives"}),
-        ("tables", {"records", "report.style"}, {"report.figures", "report.table4", "objectives"}),
-        ("table2", {"records", "report.style", "report.tables", "report.layout"}, {"report.table4", "objectives"}),
-        ("table3", {"records", "report.style", "report.layout"}, {"report.tables", "stages.settings", "objectives"}),
-        ("table4", {"records", "report.style", "report.layout"}, {"report.figures", "report.tables", "objectives"}),
-        ("claims", {"records", "report.evidence", "report.layout"}, {"report.tables", "report.figures", "objectives"}),
-        ("figures", {"records", "report.style", "report.theory"}, {"objectives", "networks", "stages.theory"}),
+        (
+            "theory",
+            {"flow.oracle", "flow.weighting", "flow.solvers.ddim", "networks.mlp"},
+            {"training.loop", "data.prepared", "report.theory"},
+        ),
+        ("collect", {"store.records", "stages.settings"}, {"report.table1", "flow.objectives"}),
+        ("table1", {"store.records", "report.style"}, {"report.figures", "report.table4", "flow.objectives"}),
+        ("table2", {"store.records", "report.style", "report.table1", "report.layout"}, {"report.table4", "flow.objectives"}),
+        ("table3", {"store.records", "report.style", "report.layout"}, {"report.table1", "stages.settings", "flow.objectives"}),
+        ("table4", {"store.records", "report.style", "report.layout"}, {"report.figures", "report.table1", "flow.objectives"}),
+        ("claims", {"store.records", "report.evidence", "report.layout"}, {"report.table1", "report.figures", "flow.objectives"}),
+        ("figures", {"store.records", "report.style", "report.theory"}, {"flow.objectives", "networks", "stages.theory"}),
     ],
 )
 def test_what_a_stage_depends_on(stage, inside, outside):
@@ -329,7 +378,7 @@ def test_what_a_plugin_imports_from_beside_it_counts(tmp_path, monkeypatch):
     assert codehash.stage_hash("train", ("ownpkg.path:PATH",)) != before
 
 
-@pytest.mark.parametrize(("stage", "table", "number"), [("tables", "table1", "6.35"), ("table4", "table4", "3.11")])
+@pytest.mark.parametrize(("stage", "table", "number"), [("table1", "table1", "6.35"), ("table4", "table4", "3.11")])
 def test_the_papers_numbers_count_for_the_table(tmp_path, monkeypatch, stage, table, number):
     before = codehash.stage_hash(stage)
     package = tmp_path / "fmbench"

@@ -12,32 +12,24 @@ import yaml
 from torch import Tensor
 
 import fmbench
-from fmbench import names, specs
-from fmbench.config import (
-    Config,
-    OracleSettings,
-    SolverSettings,
-    SweepSettings,
-    TrainingOverrides,
-    TrainingSettings,
-    canonical,
-    load,
-    method_from_values,
-    method_values,
-    parse,
-    settings_hash,
-)
+from fmbench.config import names, specs
+from fmbench.config.config import Config
+from fmbench.config.evaluation_settings import SolverSettings, SweepSettings
+from fmbench.config.hashing import canonical, settings_hash
+from fmbench.config.method_settings import OracleSettings, method_from_values, method_values
+from fmbench.config.methods import METHODS, ORACLE, ORACLES, Part
+from fmbench.config.reading import load, parse
+from fmbench.config.training_settings import TrainingOverrides, TrainingSettings
+from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError
-from fmbench.fields import CountingField
-from fmbench.methods import METHODS, ORACLE, ORACLES, Part
-from fmbench.paths import OptimalTransport
-from fmbench.prediction import VELOCITY
+from fmbench.flow.fields import CountingField
+from fmbench.flow.paths import OptimalTransport
+from fmbench.flow.prediction import VELOCITY
+from fmbench.flow.solvers.ddim import ddim
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import GRIDS, uniform_grid
+from fmbench.flow.solvers.tableaux import FIXED
 from fmbench.report.figures import FIGURES
-from fmbench.solvers.ddim import ddim
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import GRIDS, uniform_grid
-from fmbench.solvers.tableaux import FIXED
-from fmbench.yamlfile import read
 
 ROOT = Path(fmbench.__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -420,8 +412,8 @@ def test_a_solver_of_a_sweep_that_cannot_be(solver, fragments):
     ],
 )
 def test_draws_that_cannot_be(key, value, place):
-    message = complaint(changed((f"settings.digits.evaluation.draws.{key}", value)))
-    assert f"settings.digits.evaluation.draws{'.' * bool(place)}{place}: " in message
+    message = complaint(changed((f"settings.digits.evaluation.dequantisation.{key}", value)))
+    assert f"settings.digits.evaluation.dequantisation{'.' * bool(place)}{place}: " in message
 
 
 def test_how_probes_are_applied_is_one_of_two_ways():
@@ -710,7 +702,7 @@ def test_a_network_of_ones_own_is_held_to_what_such_a_network_takes(network, mes
 )
 def test_options_of_an_extractor_that_cannot_be(extractor, options, message):
     part = {"extractor": extractor, "options": options}
-    for place, value in (("", part), (".also.0", {"also": [part]})):
+    for place, value in (("", part), (".more_extractors.0", {"more_extractors": [part]})):
         assert f"features{place}: {message}" in complaint(changed(("settings.digits.evaluation.features", value)))
 
 
@@ -821,7 +813,7 @@ def test_use_starts_from_a_dotted_method():
     [
         ("no_such_module:M", ["method 'no_such_module:M' cannot be imported", "No module named"]),
         ("outsider:NO_SUCH_METHOD", ["method 'outsider:NO_SUCH_METHOD' cannot be imported", "NO_SUCH_METHOD"]),
-        ("math:pi", ["math:pi is a float, not a fmbench.methods.Method"]),
+        ("math:pi", ["math:pi is a float, not a fmbench.config.methods.Method"]),
     ],
 )
 def test_use_of_what_is_no_method(use, fragments):
@@ -846,13 +838,13 @@ def test_method_values_round_trip(name):
 # Specs: what a job depends on
 
 
-EVALUATIONS = ("sample", "likelihood", "draws", "sweep", "quality", "along", "budget", "states")
+EVALUATIONS = ("sample", "likelihood", "dequantisation", "sweep", "sample_quality", "learning_curve", "few_step", "trajectory")
 
 
 def all_specs(config: Config) -> dict[tuple, str]:
     """Every spec of a config, canonical, by what it belongs to; but for what files that join others say they are of."""
     found = {(stage,): getattr(specs, stage)(config) for stage in ("check", "collect", "table1", "table4", "theory")}
-    found |= {("join", kind): specs.join(kind, config) for kind in names.JOINED}
+    found |= {("gather", kind): specs.gather(kind, config) for kind in names.GATHERED}
     for dataset in config.datasets:
         found |= {("prepare", dataset): specs.prepare(config, dataset), ("features", dataset): specs.features(config, dataset)}
         for method in config.methods:
@@ -860,23 +852,26 @@ def all_specs(config: Config) -> dict[tuple, str]:
                 found["train", dataset, method.name, seed] = specs.train(config, dataset, method.name, seed)
                 for stage in EVALUATIONS:
                     found[stage, dataset, method.name, seed] = specs.evaluate(stage, config, dataset, method.name, seed)
-    return {key: canonical({k: v for k, v in spec.items() if k not in ("of", "joined")}) for key, spec in found.items()}
+    return {key: canonical({k: v for k, v in spec.items() if k not in ("of", "gathered")}) for key, spec in found.items()}
 
 
 @pytest.mark.parametrize(
-    ("change", "joined"),
+    ("change", "gathered"),
     [
-        (("settings.digits.training.iterations", 7), {"nfe", "along", "budget", "budget_previews", "states", "draws"}),
-        (("settings.digits.evaluation.along.rtol", 0.1), {"along"}),
-        (("settings.digits.evaluation.draws.draws", [1, 7]), {"draws"}),
+        (
+            ("settings.digits.training.iterations", 7),
+            {"nfe", "learning_curve", "few_step", "few_step_previews", "trajectory", "dequantisation"},
+        ),
+        (("settings.digits.evaluation.learning_curve.rtol", 0.1), {"learning_curve"}),
+        (("settings.digits.evaluation.dequantisation.draws", [1, 7]), {"dequantisation"}),
         (("settings.digits.evaluation.sweep.n", 7), set()),
     ],
 )
-def test_a_file_that_joins_others_is_of_what_they_are_of(change, joined):
-    before, after = (specs.collect(c)["joined"] for c in (parse(BASE), parse(changed(change))))
-    assert {name for name in before if before[name] != after[name]} == {f"{kind}.parquet" for kind in joined}
-    assert before == {f"{k}.parquet": specs.join(k, parse(BASE))["of"] for k in names.JOINED} | {
-        "draws.parquet": specs.table4(parse(BASE))["of"]
+def test_a_file_that_joins_others_is_of_what_they_are_of(change, gathered):
+    before, after = (specs.collect(c)["gathered"] for c in (parse(BASE), parse(changed(change))))
+    assert {name for name in before if before[name] != after[name]} == {f"{kind}.parquet" for kind in gathered}
+    assert before == {f"{k}.parquet": specs.gather(k, parse(BASE))["of"] for k in names.GATHERED} | {
+        "dequantisation.parquet": specs.table4(parse(BASE))["of"]
     }
 
 
@@ -942,12 +937,12 @@ def test_the_data_changes_everything_on_it():
         ("sweep.nfe", [4, 8, 12], {"sweep"}),
         ("likelihood.rtol", 0.1, {"likelihood"}),
         ("likelihood.mode", "forward", {"likelihood"}),
-        ("sample.n", 11, {"sample", "quality", "budget"}),
+        ("sample.n", 11, {"sample", "sample_quality", "few_step"}),
         ("sweep.solvers", ["euler", "ddim"], {"sweep"}),
-        ("draws.probes", 7, {"draws"}),
-        ("along.rtol", 0.1, {"along"}),
-        ("budget.shown", 3, {"budget"}),
-        ("states.times", [0.5, 1.0], {"states"}),
+        ("dequantisation.probes", 7, {"dequantisation"}),
+        ("learning_curve.rtol", 0.1, {"learning_curve"}),
+        ("few_step.shown", 3, {"few_step"}),
+        ("trajectory.times", [0.5, 1.0], {"trajectory"}),
     ],
 )
 def test_a_setting_of_an_evaluation_changes_what_uses_it(place, value, stages):
@@ -965,13 +960,15 @@ def test_a_grid_of_a_sweep_is_checked_before_any_training():
 
 def test_the_settings_of_the_extractor_change_no_training():
     changes = what_changes(("settings.board.evaluation.features", {"epochs": 3}))
-    assert changes == {("features", "board")} | {key for key in of_model("board") if key[0] in ("quality", "along", "budget")}
+    assert changes == {("features", "board")} | {
+        key for key in of_model("board") if key[0] in ("sample_quality", "learning_curve", "few_step")
+    }
 
 
 def test_another_seed_or_method_leaves_every_job_there_was_as_it_was():
     before = all_specs(parse(BASE))
     after = all_specs(parse(changed(("seeds", [0, 1, 2]), ("methods", [*BASE["methods"], "scoreflow"]))))
-    whole = {("check",), ("collect",), ("table1",), ("table4",), ("theory",), *(("join", kind) for kind in names.JOINED)}
+    whole = {("check",), ("collect",), ("table1",), ("table4",), ("theory",), *(("gather", kind) for kind in names.GATHERED)}
     assert {key for key in before if before[key] != after[key]} == whole
 
 
@@ -1025,34 +1022,36 @@ def test_what_is_joined():
     config = parse(WITH_ORACLES)
     models = {(d, m.name, s) for d in config.datasets for m in config.methods for s in config.seeds}
 
-    def joined(kind: str) -> set[tuple[str, str, str, int, str]]:
-        parts = [file.split("/") for file in specs.join(kind, config)["files"]]
+    def gathered(kind: str) -> set[tuple[str, str, str, int, str]]:
+        parts = [file.split("/") for file in specs.gather(kind, config)["files"]]
         return {(stage, d, m, int(seed), file) for stage, d, m, seed, file in parts}
 
-    assert joined("nfe") == {("sample", *m, "nfe.parquet") for m in models}
-    assert joined("budget") == {("budget", *m, "rows.parquet") for m in models}
-    assert joined("along") == {("along", *m, "rows.parquet") for m in models if m[1] not in ("oracle_vp", "far")}
+    assert gathered("nfe") == {("sample", *m, "nfe.parquet") for m in models}
+    assert gathered("few_step") == {("few_step", *m, "rows.parquet") for m in models}
+    assert gathered("learning_curve") == {
+        ("learning_curve", *m, "rows.parquet") for m in models if m[1] not in ("oracle_vp", "far")
+    }
     first = {m for m in models if m[2] == config.seeds[0]}
     assert len(first) < len(models)
-    assert joined("states") == {("states", *m, "states.parquet") for m in first}
-    assert joined("budget_previews") == {("budget", *m, "previews.parquet") for m in first}
+    assert gathered("trajectory") == {("trajectory", *m, "trajectory.parquet") for m in first}
+    assert gathered("few_step_previews") == {("few_step", *m, "previews.parquet") for m in first}
 
 
 def test_a_budget_is_checked_as_a_sweep_is():
-    message = complaint(changed(("settings.board.evaluation.budget", {"solvers": ["rk4"], "nfe": [4, 10]})))
-    assert "board.evaluation.budget: rk4 costs 4 evaluations a step and cannot spend exactly 10" in message
+    message = complaint(changed(("settings.board.evaluation.few_step", {"solvers": ["rk4"], "nfe": [4, 10]})))
+    assert "board.evaluation.few_step: rk4 costs 4 evaluations a step and cannot spend exactly 10" in message
     grid = [{"name": "heun", "grid": "karras", "nfe": [6]}]
-    config = parse(changed(("settings.board.evaluation.budget.solvers", grid)))
+    config = parse(changed(("settings.board.evaluation.few_step.solvers", grid)))
     assert [tuple(grid) for grid in specs.check(config)["grids"]] == [("karras", 3)]
 
 
 @pytest.mark.parametrize("times", [[0.5, 0.5], [1.0, 0.0], [0.5, 1.5], [-0.1], []])
 def test_times_of_states_that_cannot_be(times):
-    assert "board.evaluation.states" in complaint(changed(("settings.board.evaluation.states.times", times)))
+    assert "board.evaluation.trajectory" in complaint(changed(("settings.board.evaluation.trajectory.times", times)))
 
 
 def test_table_4_is_of_trained_methods_on_images():
-    spec = specs.table4(parse(changed(("settings.digits.evaluation.draws.draws", [1, 7]), base=WITH_ORACLES)))
+    spec = specs.table4(parse(changed(("settings.digits.evaluation.dequantisation.draws", [1, 7]), base=WITH_ORACLES)))
     assert spec["methods"] == ["ddpm", "fm_ot", "mine"]
     assert (spec["datasets"], spec["draws"]) == (["digits"], {"digits": [1, 7]})
 
@@ -1086,7 +1085,16 @@ def test_the_code_of_an_extractor_of_ones_own_is_part_of_the_stages_that_are_giv
     own = {"features": {"extractor": "outsider:colours"}}
     settings = {"digits": {"data": "digits", "network": {"kind": "unet"}, "evaluation": own}}
     config = parse({"datasets": ["digits"], "methods": ["fm_ot"], "settings": settings})
-    for stage in ("sample", "likelihood", "draws", "sweep", "quality", "along", "budget", "states"):
+    for stage in (
+        "sample",
+        "likelihood",
+        "dequantisation",
+        "sweep",
+        "sample_quality",
+        "learning_curve",
+        "few_step",
+        "trajectory",
+    ):
         given = "features" in specs.evaluate(stage, config, "digits", "fm_ot", 0)
         found = specs.plugins(specs.code_specs(stage, config, "digits", "fm_ot", 0))
         assert found == (("outsider:colours",) if given else ()), stage

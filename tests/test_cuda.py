@@ -13,20 +13,22 @@ from outsider import command, tall_images
 from test_distributed import TESTS, launch
 from torch import Tensor, nn
 
-from fmbench import specs
-from fmbench.checkpoint import CheckpointFolder
-from fmbench.config import TrainingSettings, canonical, parse
+from fmbench.config import specs
+from fmbench.config.hashing import canonical
+from fmbench.config.methods import METHODS
+from fmbench.config.reading import parse
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import checkerboard
 from fmbench.data.writer import write
-from fmbench.devices import reproducible
-from fmbench.methods import METHODS
+from fmbench.flow.objectives import Objective, build
 from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
-from fmbench.objectives import Objective, build
-from fmbench.records import read_table
-from fmbench.rng import named_seed, seed_global
 from fmbench.stages.plan import plan
+from fmbench.store.checkpoint import CheckpointFolder
+from fmbench.store.records import read_table
+from fmbench.system.devices import reproducible
+from fmbench.system.rng import named_seed, seed_global
 from fmbench.training.batches import Batches
 from fmbench.training.loop import Outcome, train
 from fmbench.training.precision import matrix_precision
@@ -400,7 +402,7 @@ def settings_of(device: str) -> Any:
             "sample": {"n": 64, "batch": 32, "shared_batch": 8},
             "likelihood": {"n": 8, "batch": 8},
             "sweep": {"n": 16, "nfe": [4, 8], "reference_nfe": 16},
-            "features": {"epochs": 1, "reference_n": 100, "infinity": None},
+            "features": {"epochs": 1, "reference_n": 100, "infinity_sizes": None},
         },
     }
     oracle = {"name": "near", "path": "ot", "oracle": {"points": 200, "bandwidth": 0.1}}
@@ -425,8 +427,8 @@ def stages(folder: Path, device: str, method: str) -> list[dict[str, Any]]:
     for name in ("sample", "likelihood", "sweep"):
         more = ("--cache", "cache") if name == "sweep" else ()
         stage(name, specs.evaluate(name, config, *model), "--data", "data", "--model", "model", *more, "--out", name)
-    quality = ("--data", "data", "--samples", "sample", "--features", "features", "--out", "quality")
-    stage("quality", specs.evaluate("quality", config, *model), *quality)
+    quality = ("--data", "data", "--samples", "sample", "--features", "features", "--out", "sample_quality")
+    stage("sample_quality", specs.evaluate("sample_quality", config, *model), *quality)
     assert all(row["status"] == "ok" for row in rows), [row for row in rows if row["status"] != "ok"]
     return rows
 

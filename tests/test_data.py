@@ -8,16 +8,16 @@ from outsider import tall_images
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 
-from fmbench import names
+from fmbench.config import names
 from fmbench.data.prepared import DataSet, read, resident
 from fmbench.data.sources import SOURCES, RawData, checkerboard, digits, make
 from fmbench.data.writer import write
 from fmbench.errors import DataError
-from fmbench.files import read_json, sha256
 from fmbench.metrics.points import on_checkerboard
-from fmbench.progress import Console
-from fmbench.rng import indexed_uniform
 from fmbench.stages import prepare
+from fmbench.store.files import read_json, sha256
+from fmbench.system.progress import Console
+from fmbench.system.rng import indexed_uniform
 
 POINTS = RawData(
     train=np.array([[0.5, -1.25], [3.0, 2.0], [1.0, 1.0]], np.float32),

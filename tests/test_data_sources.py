@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fmbench import names
+from fmbench.config import names
 from fmbench.data import arrays, cifar, download, folders, idx, imagenet, points, writer
 from fmbench.data.arrays import array
 from fmbench.data.images import Item, Recipe, decode, decoded
@@ -37,9 +37,9 @@ from fmbench.data.raw import RawData, Stream
 from fmbench.data.sources import SOURCES, bound, make
 from fmbench.data.writer import Histogram, Moments, write
 from fmbench.errors import DataError, LockedError
-from fmbench.files import sha256
-from fmbench.progress import Console
 from fmbench.stages import prepare
+from fmbench.store.files import sha256
+from fmbench.system.progress import Console
 
 SPEC = {"stage": "prepare", "dataset": "some", "source": "x", "parameters": {}}
 G = np.random.default_rng(0)

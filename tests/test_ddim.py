@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmbench.fields import CountingField, velocity_field
-from fmbench.oracle import FiniteOracle
-from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
-from fmbench.prediction import EPSILON, PREDICTIONS, VELOCITY, X, convert
-from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.ddim import FORMS, ddim
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import uniform_grid
-from fmbench.solvers.tableaux import EULER
+from fmbench.flow.fields import CountingField, velocity_field
+from fmbench.flow.oracle import FiniteOracle
+from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.prediction import EPSILON, PREDICTIONS, VELOCITY, X, convert
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.flow.solvers.ddim import FORMS, ddim
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.tableaux import EULER
 
 EVERY_PATH = [
     OptimalTransport(0.1),

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fmbench import devices
-from fmbench.distributed import device_of
-from fmbench.provenance import device_name
+from fmbench.store.provenance import device_name
+from fmbench.system import devices
+from fmbench.system.distributed import device_of
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_another_process_sees_what_is_taken(machine, tmp_path):
     script = f"""
 import tempfile, torch
 from types import SimpleNamespace
-from fmbench.distributed import device_of
+from fmbench.system.distributed import device_of
 tempfile.tempdir = {str(tmp_path)!r}
 torch.cuda.device_count = lambda: 3
 torch.cuda.get_device_properties = lambda i: SimpleNamespace(uuid="abc"[i])

@@ -14,12 +14,13 @@ from filelock import FileLock
 from outsider import command, tall_images
 from torch import Tensor
 
-from fmbench import specs
-from fmbench.config import canonical, parse
+from fmbench.config import specs
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
 from fmbench.data.writer import write
-from fmbench.distributed import ALONE, Group
-from fmbench.files import read_json
-from fmbench.records import read_table
+from fmbench.store.files import read_json
+from fmbench.store.records import read_table
+from fmbench.system.distributed import ALONE, Group
 
 TESTS = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -41,7 +42,13 @@ def stages(folder: Path) -> None:
         "network": {"kind": "unet", "channels": 8},
         "evaluation": {
             "sample": {"n": 50, "batch": 20, "rtol": 1e-2, "atol": 1e-2, "shared_batch": 4},
-            "features": {"epochs": 1, "batch": 20, "reference_n": 100, "infinity": None, "also": ["outsider:colours"]},
+            "features": {
+                "epochs": 1,
+                "batch": 20,
+                "reference_n": 100,
+                "infinity_sizes": None,
+                "more_extractors": ["outsider:colours"],
+            },
         },
     }
     method = {"name": "near", "path": "ot", "oracle": {"points": 20, "bandwidth": 0.3}}
@@ -50,16 +57,16 @@ def stages(folder: Path) -> None:
 
     def run(stage: str, spec: Any, *folders: str) -> None:
         (folder / f"{stage}.json").write_text(json.dumps(spec))
-        said = command(stage, "--spec", canonical(spec), *(a if i % 2 == 0 else folder / a for i, a in enumerate(folders)))
+        said = command(stage.replace("_", "-"), "--spec", canonical(spec), *(a if i % 2 == 0 else folder / a for i, a in enumerate(folders)))
         assert said.code == 0, said.err
 
     run("prepare", specs.prepare(config, "digits"), "--out", "digits")
     run("train", specs.train(config, *model), "--data", "digits", "--out", "model", "--checkpoints", "none")
     run("features", specs.features(config, "digits"), "--data", "digits", "--out", "features-1")
     run("sample", specs.evaluate("sample", config, *model), "--data", "digits", "--model", "model", "--out", "sample-1")
-    quality = specs.evaluate("quality", config, *model)
+    quality = specs.evaluate("sample_quality", config, *model)
     folders = ("--data", "digits", "--samples", "sample-1", "--features", "features-1", "--out", "quality-1")
-    run("quality", quality, *folders)
+    run("sample_quality", quality, *folders)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +172,7 @@ def test_two_processes_measure_what_one_does(stage, seen, folder):
 def test_the_processes_share_the_features(seen):
     """Batches of 20: of 50 samples; of the reference's 100 and the 360 of the test split; of those alone, once it is there."""
     for stage, attempt, parts in (
-        ("quality", 0, [[20, 10], [20]]),
+        ("sample_quality", 0, [[20, 10], [20]]),
         ("features", 0, [[20] * 12, [20] * 11]),
         ("features", 1, [[20] * 9, [20] * 9]),
     ):
@@ -210,7 +217,7 @@ def test_the_command_by_two_processes(tmp_path):
 
     _, arguments = job(tmp_path, 1)
     assert command("train", *arguments, "--out", tmp_path / "one").code == 0
-    curves = [read_table(tmp_path / name / "curve.parquet").to_pydict()["loss"] for name in ("one", "two")]
+    curves = [read_table(tmp_path / name / "loss_curve.parquet").to_pydict()["loss"] for name in ("one", "two")]
     assert curves[0] == pytest.approx(curves[1], rel=1e-6)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fmbench.records import read_rows
+from fmbench.store.records import read_rows
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

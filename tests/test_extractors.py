@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import fmbench.inception
+import fmbench.metrics.inception
 from fmbench.errors import CheckpointError, ConfigError
-from fmbench.extractors import EXTRACTORS, Extractor, extract, extract_statistics, make_extractor
-from fmbench.files import sha256
-from fmbench.inception import FastInception, build, load_inception
+from fmbench.metrics.extractors import EXTRACTORS, Extractor, extract, extract_statistics, make_extractor
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
-from fmbench.weights import WEIGHTS_NAME, WEIGHTS_SHA256, WEIGHTS_URL, default_weights
+from fmbench.metrics.inception import FastInception, build, load_inception
+from fmbench.metrics.weights import WEIGHTS_NAME, WEIGHTS_SHA256, WEIGHTS_URL, default_weights
+from fmbench.store.files import sha256
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +203,7 @@ NOT_A_FACTORY = lambda device: "no extractor"  # noqa: E731
 
 
 def test_inception_by_name(monkeypatch, fast):
-    monkeypatch.setattr(fmbench.inception, "load_inception", lambda *_: fast)
+    monkeypatch.setattr(fmbench.metrics.inception, "load_inception", lambda *_: fast)
     extractor = make_extractor("inception")
     assert (extractor.dimensions, extractor.is_inception) == (2048, True)
     assert "InceptionV3" in extractor.name and WEIGHTS_SHA256 in extractor.name

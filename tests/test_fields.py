@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fmbench.fields import VMAP_UP_TO, CountingField, exact_divergence, hutchinson_divergence, velocity_field
+from fmbench.flow.fields import VMAP_UP_TO, CountingField, exact_divergence, hutchinson_divergence, velocity_field
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
+from fmbench.flow.prediction import PREDICTIONS
 from fmbench.networks import build_network
-from fmbench.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
-from fmbench.prediction import PREDICTIONS
 
 EVERY_PATH = [OptimalTransport(0.1), VariancePreserving(), VarianceExploding(0.2, 5.0), CosineVP()]
 MIXING = torch.tensor([[0.5, -1.0, 2.0], [0.3, 0.7, -0.4], [1.1, 0.2, -0.9]], dtype=torch.float64)

@@ -14,13 +14,13 @@ import pytest
 from matplotlib.axes import Axes
 from outsider import command
 
-from fmbench import names
+from fmbench.config import names
 from fmbench.errors import DataError
-from fmbench.records import PREVIEW, Row, previews, read_rows, read_table, write_rows, write_table
 from fmbench.report import curves, panels, pictures
 from fmbench.report import theory as theory_figures
 from fmbench.report.figures import FIGURES, chosen, write_figure
 from fmbench.report.style import LABELS, colours, distance_label, label, markers, solver_label, wrap
+from fmbench.store.records import PREVIEW, Row, previews, read_rows, read_table, write_rows, write_table
 
 REASON = "the loss became nan at iteration 17 (learning rate 0.002)"
 FEATURES = "classifier(tall, 64 features)"
@@ -65,16 +65,16 @@ def model_rows(dataset: str, method: str, seed: int, scale: float, gone: bool) -
     records += [] if gone else [row("sweep", "reference_mse", 1e-12, "squared model units", **reference)]
     along, budget = [], []
     for step in (20,) if gone else (5, 10, 20):
-        along.append(row("along", "nfe", 30 + step + seed, "evaluations", step=step, n=9, solver="dopri5"))
-        along.append(row("along", "nfe_std_over_samples", 3.0, "evaluations", step=step, n=9, solver="dopri5"))
-        along.append(row("along", primary, scale * (20 / step + seed), unit, step=step, n=9, features=features))
+        along.append(row("learning_curve", "nfe", 30 + step + seed, "evaluations", step=step, n=9, solver="dopri5"))
+        along.append(row("learning_curve", "nfe_std_over_samples", 3.0, "evaluations", step=step, n=9, solver="dopri5"))
+        along.append(row("learning_curve", primary, scale * (20 / step + seed), unit, step=step, n=9, features=features))
     for solver, budgeted in product(("euler", "midpoint"), NFES):
         where: dict[str, Any] = {"solver": solver, "nfe": float(budgeted), "n": 9}
-        budget.append(row("budget", primary, scale * (1 + seed) / budgeted, unit, features=features, **where))
-        budget.append(row("budget", "seconds", budgeted / 1000, "s", **where))
+        budget.append(row("few_step", primary, scale * (1 + seed) / budgeted, unit, features=features, **where))
+        budget.append(row("few_step", "seconds", budgeted / 1000, "s", **where))
     nfe = {} if gone else {"nfe": 50.0 * scale}
-    budget.append(row("budget", primary, scale / 10, unit, features=features, solver="dopri5", n=9, **nfe))
-    return {"records": records, "along": along, "budget": budget}
+    budget.append(row("few_step", primary, scale / 10, unit, features=features, solver="dopri5", n=9, **nfe))
+    return {"records": records, "learning_curve": along, "few_step": budget}
 
 
 def results_folder(
@@ -86,8 +86,8 @@ def results_folder(
 ) -> Path:
     """All that figures of trained models are drawn from: points (board) and images of 5 levels (tall); ``lost`` diverged."""
     g = np.random.default_rng(0)
-    rows: dict[str, list[Row]] = {"records": [], "along": [], "budget": []}
-    shown: dict[str, list[pa.Table]] = {"previews": [], "states": [], "budget_previews": [], "nfe": []}
+    rows: dict[str, list[Row]] = {"records": [], "learning_curve": [], "few_step": []}
+    shown: dict[str, list[pa.Table]] = {"previews": [], "trajectory": [], "few_step_previews": [], "nfe": []}
     states = PREVIEW.append(pa.field("t", pa.float64()))
     few = PREVIEW.append(pa.field("solver", pa.string())).append(pa.field("nfe", pa.int64()))
     nfe = pa.schema([(n, pa.string()) for n in ("dataset", "method")] + [(n, pa.int64()) for n in ("seed", "index", "nfe")])
@@ -107,15 +107,15 @@ def results_folder(
             shown["nfe"].append(pa.Table.from_pylist(counts, nfe))
             if seed == seeds[0]:
                 for t in TIMES:
-                    shown["states"].append(frame(previews(dataset, method, seed, draw()[:8], range(8)), t=t))
+                    shown["trajectory"].append(frame(previews(dataset, method, seed, draw()[:8], range(8)), t=t))
                 for solver, n in [*product(("euler", "midpoint"), NFES), ("dopri5", 0)]:
-                    shown["budget_previews"].append(
+                    shown["few_step_previews"].append(
                         frame(previews(dataset, method, seed, draw()[:8], range(8)), solver=solver, nfe=n)
                     )
         shown["previews"].append(previews(dataset, "data", None, draw(), range(40)))
     for name, some in rows.items():
         write_rows(folder / f"{name}.parquet", some)
-    empty = {"previews": PREVIEW, "states": states, "budget_previews": few, "nfe": nfe}
+    empty = {"previews": PREVIEW, "trajectory": states, "few_step_previews": few, "nfe": nfe}
     for name, tables in shown.items():
         write_table(folder / f"{name}.parquet", pa.concat_tables([empty[name].empty_table(), *tables]))
     return folder
@@ -291,7 +291,7 @@ def test_states_along_t_are_of_the_papers_methods_and_the_users(whole, tmp_path,
     assert ("ScoreFlow" in text) is False and ("DDPM" in text) == (name == "fig09")
 
 
-@pytest.mark.parametrize(("name", "dataset"), [("fig04_budget", "board"), ("fig16", "tall")])
+@pytest.mark.parametrize(("name", "dataset"), [("fig04_few_step", "board"), ("fig16", "tall")])
 def test_samples_of_few_evaluations_are_by_midpoint_and_the_adaptive_solver(whole, tmp_path, name, dataset):
     text, data = drawn(name, whole, tmp_path)
     samples = data[data.method != "data"]
@@ -303,10 +303,10 @@ def test_samples_of_few_evaluations_are_by_midpoint_and_the_adaptive_solver(whol
 
 
 def test_without_midpoint_another_solver_is_shown(whole, tmp_path):
-    table = read_table(whole / "budget_previews.parquet")
+    table = read_table(whole / "few_step_previews.parquet")
     for name in ("previews", "records"):
         (tmp_path / f"{name}.parquet").write_bytes((whole / f"{name}.parquet").read_bytes())
-    write_table(tmp_path / "budget_previews.parquet", table.filter(pa.compute.not_equal(table["solver"], "midpoint")))
+    write_table(tmp_path / "few_step_previews.parquet", table.filter(pa.compute.not_equal(table["solver"], "midpoint")))
     text, data = drawn("fig16", tmp_path, tmp_path / "out")
     assert "Euler steps" in text and set(data.solver.dropna()) == {"euler", "dopri5"}
 
@@ -431,10 +431,10 @@ def test_the_first_seed_lost_is_not_the_whole_method(tmp_path):
 
 
 def test_a_data_set_without_a_methods_rows_says_so(tmp_path):
-    rows = [Row("a", m, 0, "along", "nfe", 9.0, "evaluations", step=s, n=4) for m in ("ddpm", "fm_ot") for s in (1, 2)]
-    rows += [Row("b", "fm_ot", 0, "along", "nfe", 9.0, "evaluations", step=s, n=4) for s in (1, 2)]
-    rows[1] = Row("a", "ddpm", 0, "along", "nfe", None, "evaluations", "skipped", "dopri5 gave up", step=2, n=4)
-    write_rows(tmp_path / "along.parquet", rows)
+    rows = [Row("a", m, 0, "learning_curve", "nfe", 9.0, "evaluations", step=s, n=4) for m in ("ddpm", "fm_ot") for s in (1, 2)]
+    rows += [Row("b", "fm_ot", 0, "learning_curve", "nfe", 9.0, "evaluations", step=s, n=4) for s in (1, 2)]
+    rows[1] = Row("a", "ddpm", 0, "learning_curve", "nfe", None, "evaluations", "skipped", "dopri5 gave up", step=2, n=4)
+    write_rows(tmp_path / "learning_curve.parquet", rows)
     text, _ = drawn("fig10", tmp_path, tmp_path)
     assert "DDPM: no rows" in text and "DDPM: 1 of 2 skipped" in text and "FM, OT path:" not in text
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmbench import names
-from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
-from fmbench.solvers.grids import GRIDS, cosine_grid, karras_grid, log_snr_grid, uniform_grid
+from fmbench.config import names
+from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.solvers.grids import GRIDS, cosine_grid, karras_grid, log_snr_grid, uniform_grid
 
 EVERY_PATH = [
     OptimalTransport(),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fmbench import heap
+from fmbench.system import heap
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's heap that is set")
 
@@ -16,7 +16,7 @@ import ctypes
 import os
 import resource
 import torch
-from fmbench.heap import keep_freed_memory
+from fmbench.system.heap import keep_freed_memory
 
 torch.set_num_threads(1)
 if "SPARE" in os.environ:
@@ -57,7 +57,7 @@ GROWING = """
 import resource
 import sys
 import torch
-from fmbench.heap import keep_freed_memory
+from fmbench.system.heap import keep_freed_memory
 
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmbench.fields import CountingField
-from fmbench.likelihood import (
+from fmbench.flow.fields import CountingField
+from fmbench.flow.likelihood import (
     LogLikelihood,
     bits_per_dimension,
     dequantised,
@@ -14,10 +14,10 @@ from fmbench.likelihood import (
     log_likelihood,
     probe_bias,
 )
-from fmbench.oracle import MixtureOracle
-from fmbench.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
-from fmbench.rng import indexed_rademacher
-from fmbench.solvers.adaptive import dopri5
+from fmbench.flow.oracle import MixtureOracle
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.system.rng import indexed_rademacher
 
 EVERY_PATH = [
     OptimalTransport(0.1),

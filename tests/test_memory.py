@@ -9,13 +9,15 @@ import torch
 from outsider import command
 from torch import Tensor
 
-from fmbench import specs
-from fmbench.config import Config, canonical, parse
-from fmbench.files import atomic_array
-from fmbench.progress import Progress
-from fmbench.solvers.adaptive import AdaptiveSolution
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
+from fmbench.flow.solvers.adaptive import AdaptiveSolution
 from fmbench.stages import sample
 from fmbench.stages.sample import standard_deviation
+from fmbench.store.files import atomic_array
+from fmbench.system.progress import Progress
 
 STATUS = Path("/proc/self/status")
 needs_proc = pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")

@@ -19,12 +19,12 @@ import pytest
 from outsider import command
 from sets import QUIET, config, make, number
 
-from fmbench.benchmark import FILE, read_benchmark
-from fmbench.config import canonical
-from fmbench.files import read_json, sha256, write_json
-from fmbench.share import export
-from fmbench.stages.summary import EXPERIMENT, LISTED, artifacts, attach, rebuild, run
-from fmbench.tracking import OFF, Mirror, experiment_name
+from fmbench.config.hashing import canonical
+from fmbench.stages.mlflow_summary import EXPERIMENT, LISTED, artifacts, attach, rebuild, run
+from fmbench.store.benchmark import FILE, read_benchmark
+from fmbench.store.files import read_json, sha256, write_json
+from fmbench.store.share import export
+from fmbench.store.tracking import OFF, Mirror, experiment_name
 
 DEAD = "http://127.0.0.1:9"
 TRAININGS = 2 * 3
@@ -88,8 +88,8 @@ def test_the_rebuilt_store_has_every_training_with_settings_curve_and_numbers(re
 
 
 def test_a_store_rebuilt_from_the_models_folders_is_the_same(results, store, tmp_path, monkeypatch):
-    """The joined files say what each model's own config and curve say: not a point is new."""
-    monkeypatch.setattr("fmbench.stages.summary.attach", lambda *_: 0)
+    """The gathered files say what each model's own config and curve say: not a point is new."""
+    monkeypatch.setattr("fmbench.stages.mlflow_summary.attach", lambda *_: 0)
     before = counts(store)
     (results / "models.parquet").rename(tmp_path / "away.parquet")
     try:
@@ -181,7 +181,7 @@ def test_a_rebuilding_that_fails_is_an_error(results, tmp_path, monkeypatch):
 def test_a_model_that_the_joined_file_does_not_have_is_named(results, store, tmp_path):
     import pyarrow.parquet as pq
 
-    for name in ("records.parquet", "curves.parquet", FILE):
+    for name in ("records.parquet", "loss_curves.parquet", FILE):
         (tmp_path / name).write_bytes((results / name).read_bytes())
     pq.write_table(pq.read_table(results / "models.parquet").slice(1), tmp_path / "models.parquet")
     said = command("mlflow-rebuild", "--results", tmp_path, "--tracking", store)
@@ -281,7 +281,7 @@ def test_collecting_without_a_config_describes_nothing(results, tmp_path):
     """The stage run by hand, as before there were descriptions."""
     import shutil
 
-    from fmbench import specs
+    from fmbench.config import specs
 
     wanted = config(seeds=[0])
     shutil.copytree(results, tmp_path / "r")

@@ -5,11 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmbench import names
-from fmbench.methods import METHODS, ORACLE, Method, Part
-from fmbench.networks import NETWORKS
-from fmbench.networks.mlp import MLP
-from fmbench.objectives import (
+from fmbench.config import names
+from fmbench.config.methods import METHODS, ORACLE, Method, Part
+from fmbench.flow.objectives import (
     TIME_DISTRIBUTIONS,
     WEIGHTINGS,
     LogitNormalTime,
@@ -19,9 +17,11 @@ from fmbench.objectives import (
     UniformTime,
     build,
 )
-from fmbench.paths import PATHS, CosineVP, GeneralAffine, OptimalTransport, VarianceExploding, VariancePreserving
-from fmbench.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, X, convert
-from fmbench.solvers.tableaux import FIXED
+from fmbench.flow.paths import PATHS, CosineVP, GeneralAffine, OptimalTransport, VarianceExploding, VariancePreserving
+from fmbench.flow.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, X, convert
+from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.networks import NETWORKS
+from fmbench.networks.mlp import MLP
 
 NETWORKED = [method for method in METHODS.values() if method.oracle is None]
 VP = Part("vp")
@@ -443,8 +443,8 @@ def half_the_error(t, path, network):
 def test_dotted_names_of_somebodys_own():
     method = Method(
         "mine",
-        Part("fmbench.paths:OptimalTransport", {"sigma_min": 0.3}),
-        Part("fmbench.prediction:X"),
+        Part("fmbench.flow.paths:OptimalTransport", {"sigma_min": 0.3}),
+        Part("fmbench.flow.prediction:X"),
         Part(f"{__name__}:half_the_error"),
         Part(f"{__name__}:EverythingAtHalf"),
     )

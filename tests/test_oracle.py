@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fmbench.data.sources import digits
-from fmbench.fields import CountingField, exact_divergence
-from fmbench.objectives import WEIGHTINGS, Objective, UniformTime
-from fmbench.oracle import FiniteOracle, MixtureOracle, leave_one_out_bandwidth
-from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
-from fmbench.prediction import VELOCITY
-from fmbench.rng import indexed_normal
-from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import uniform_grid
-from fmbench.solvers.tableaux import FIXED
+from fmbench.flow.fields import CountingField, exact_divergence
+from fmbench.flow.objectives import WEIGHTINGS, Objective, UniformTime
+from fmbench.flow.oracle import FiniteOracle, MixtureOracle, leave_one_out_bandwidth
+from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.prediction import VELOCITY
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.tableaux import FIXED
 from fmbench.stages.oracles import least_loss
+from fmbench.system.rng import indexed_normal
 
 EVERY_PATH = [
     OptimalTransport(0.1),
@@ -259,8 +259,8 @@ def test_memory_stays_bounded_with_many_points():
     """
     script = """
 import torch
-from fmbench.oracle import FiniteOracle
-from fmbench.paths import OptimalTransport
+from fmbench.flow.oracle import FiniteOracle
+from fmbench.flow.paths import OptimalTransport
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
 def field(points, x):

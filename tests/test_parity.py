@@ -48,11 +48,10 @@ from torchcfm.models.unet.unet import UNetModel
 from torchdiffeq import odeint
 from torchdiffeq._impl.odeint import SOLVERS
 
-from fmbench.fields import CountingField, exact_divergence, velocity_field
-from fmbench.likelihood import gaussian_log_density, log_likelihood
-from fmbench.networks.unet import UNet
-from fmbench.oracle import FiniteOracle
-from fmbench.paths import (
+from fmbench.flow.fields import CountingField, exact_divergence, velocity_field
+from fmbench.flow.likelihood import gaussian_log_density, log_likelihood
+from fmbench.flow.oracle import FiniteOracle
+from fmbench.flow.paths import (
     AffinePath,
     Coefficients,
     CosineVP,
@@ -62,13 +61,14 @@ from fmbench.paths import (
     VarianceExploding,
     VariancePreserving,
 )
-from fmbench.prediction import EPSILON, VELOCITY, V, X, convert
-from fmbench.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
-from fmbench.solvers.ddim import ddim
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import karras_grid, log_snr_grid, uniform_grid
-from fmbench.solvers.stochastic import heun_churn
-from fmbench.solvers.tableaux import EULER, FIXED, HEUN, HEUN3, MIDPOINT, RK4, RK4_38
+from fmbench.flow.prediction import EPSILON, VELOCITY, V, X, convert
+from fmbench.flow.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
+from fmbench.flow.solvers.ddim import ddim
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import karras_grid, log_snr_grid, uniform_grid
+from fmbench.flow.solvers.stochastic import heun_churn
+from fmbench.flow.solvers.tableaux import EULER, FIXED, HEUN, HEUN3, MIDPOINT, RK4, RK4_38
+from fmbench.networks.unet import UNet
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
 every_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])

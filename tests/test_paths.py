@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmbench.paths import (
+from fmbench.flow.paths import (
     PATHS,
     AffinePath,
     CosineVP,

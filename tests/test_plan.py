@@ -10,10 +10,11 @@ import torch
 from outsider import command
 from torch import nn
 
-from fmbench.config import TrainingSettings, load, parse
-from fmbench.counting import Live, count
+from fmbench.config.reading import load, parse
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import ConfigError
-from fmbench.fields import hutchinson_divergence
+from fmbench.flow.fields import hutchinson_divergence
+from fmbench.networks.counting import Live, count
 from fmbench.stages import plan
 from fmbench.stages.common import initial_network
 
@@ -74,15 +75,15 @@ def test_the_evaluations_that_figures_are_drawn_from_are_counted(tmp_path):
         before + 4_000 * 250 * (8 - 3)
     )
     some = {"n": 100, "nfe": [4], "solvers": ["euler"]}
-    no_budget = petaflop(budget=some) - 100 * 4
-    assert petaflop(budget={"n": 100, "nfe": [8, 12], "solvers": ["euler", "rk4"]}) == pytest.approx(no_budget + 100 * 40)
+    no_budget = petaflop(few_step=some) - 100 * 4
+    assert petaflop(few_step={"n": 100, "nfe": [8, 12], "solvers": ["euler", "rk4"]}) == pytest.approx(no_budget + 100 * 40)
     without_sweep = petaflop(sweep=some | {"reference_nfe": 40}) - 100 * (4 + 40)
     assert petaflop(sweep=some | {"n": 10, "nfe": [4, 8], "reference_nfe": 60}) == pytest.approx(without_sweep + 10 * (12 + 60))
     per_sample = plan.ADAPTIVE_NFE
     assert petaflop(sample={"n": 1010}) - before == pytest.approx(10 * per_sample)
     assert petaflop(sample={"shared_batch": 276}) - before == pytest.approx(20 * per_sample)
-    assert petaflop(along={"n": 266}) - before == pytest.approx(10 * 5 * per_sample)  # five snapshots
-    assert petaflop(states={"n": 4300}) - before == pytest.approx(300 * per_sample / 3)  # of the first of three seeds
+    assert petaflop(learning_curve={"n": 266}) - before == pytest.approx(10 * 5 * per_sample)  # five snapshots
+    assert petaflop(trajectory={"n": 4300}) - before == pytest.approx(300 * per_sample / 3)  # of the first of three seeds
 
 
 def test_oracles_cost_no_training(tmp_path):
@@ -283,7 +284,7 @@ def test_attention_is_known_however_it_is_called(how):
 @pytest.mark.parametrize("probes", [1, 3])
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
 def test_the_peak_of_a_likelihood_is_that_of_its_divergence(mode, probes):
-    """As :func:`fmbench.fields.hutchinson_divergence` takes it on the CPU, of a network whose weights are frozen."""
+    """As :func:`fmbench.flow.fields.hutchinson_divergence` takes it on the CPU, of a network whose weights are frozen."""
     shape = (3, 16, 16)
     unet = {"kind": "unet", "channels": 32, "channels_multiple": [1, 2], "depth": 1, "attention_resolutions": [8]}
     cost = count(lambda: initial_network(unet, shape, 0), shape)
@@ -305,7 +306,7 @@ def test_the_plan_takes_the_peak_of_the_mode_and_the_probes():
         changes = {"mode": mode, "probes": probes, "exact_up_to": exact, "n": 20}
         evaluation = config.dataset("digits").evaluation
         few = {"likelihood": evaluation.likelihood.model_copy(update=changes)}
-        few["draws"] = evaluation.draws.model_copy(update={"n": 2})
+        few["dequantisation"] = evaluation.dequantisation.model_copy(update={"n": 2})
         evaluation = evaluation.model_copy(update=few)
         found = plan._likelihood_bytes(evaluation, cost, (1, 8, 8)) - 4 * cost.parameters
         peaks.append(found / 20 - 4 * plan.STAGES_HELD * 64)
@@ -394,7 +395,7 @@ def test_trainings_of_a_methods_own_are_counted_as_they_are(tmp_path):
     assert both["methods"] == ["ddpm", "alike"] and both["models"] == 6
 
 
-LARGE = {stage: {"n": 20_000, "batch": 16_000} for stage in ("sample", "sweep", "along", "budget", "states")}
+LARGE = {stage: {"n": 20_000, "batch": 16_000} for stage in ("sample", "sweep", "learning_curve", "few_step", "trajectory")}
 
 
 @pytest.mark.parametrize("evaluation", [*({s: v} for s, v in LARGE.items()), {"sample": {"shared_batch": 16_000}}])
@@ -451,7 +452,7 @@ def test_exact_draws_are_two_solves(tmp_path):
 
     def evaluated(**draws):
         values = small().model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
-        values["settings"]["digits"]["evaluation"]["draws"] = {"n": 1000, "draws": [2], **draws}
+        values["settings"]["digits"]["evaluation"]["dequantisation"] = {"n": 1000, "draws": [2], **draws}
         return run(parse(values), tmp_path)
 
     exact, averaged = evaluated(exact_up_to=64), evaluated()
@@ -512,12 +513,16 @@ def test_processes_and_micro_batches_share_the_batch(tmp_path):
 
 def test_processes_share_the_features_of_samples_and_the_first_extractor_has_more_to_see(tmp_path, monkeypatch):
     """Of each of two models 200 samples, 30 at two snapshots, and 50 of four cells and the adaptive solve; the data's 460."""
-    monkeypatch.setattr("fmbench.inception.build", lambda: nn.Conv2d(3, 1, 1))
+    monkeypatch.setattr("fmbench.metrics.inception.build", lambda: nn.Conv2d(3, 1, 1))
     cost = plan._cost(small(), "digits", (1, 8, 8))
     monkeypatch.setattr(plan, "_cost", lambda *_: cost)  # counted once
-    evaluation = {"sample": {"n": 200}, "along": {"n": 30}, "budget": {"n": 50, "nfe": [4, 8], "solvers": ["euler", "rk4"]}}
+    evaluation = {
+        "sample": {"n": 200},
+        "learning_curve": {"n": 30},
+        "few_step": {"n": 50, "nfe": [4, 8], "solvers": ["euler", "rk4"]},
+    }
     found = {}
-    for name, choice in {"none": {}, "first": {"extractor": "inception"}, "second": {"also": ["inception"]}}.items():
+    for name, choice in {"none": {}, "first": {"extractor": "inception"}, "second": {"more_extractors": ["inception"]}}.items():
         for processes in (1, 2):
             values = small(processes, snapshots=2).model_dump(exclude={"methods"}) | {"methods": ["fm_ot"]}
             values["settings"]["digits"]["evaluation"] = evaluation | {"features": {"reference_n": 100} | choice}

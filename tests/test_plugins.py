@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from fmbench.plugins import is_dotted, resolve
+from fmbench.config.plugins import is_dotted, resolve
 
 
 def test_a_name_of_the_registry():

@@ -5,8 +5,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
-from fmbench.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, V, X, convert, loss_weight, usable_interval
+from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, V, X, convert, loss_weight, usable_interval
 
 EVERY_PATH = [
     OptimalTransport(0.1),

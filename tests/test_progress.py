@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from fmbench import progress
-from fmbench.progress import Console
+from fmbench.system import progress
+from fmbench.system.progress import Console
 
 
 class Clock:

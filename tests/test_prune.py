@@ -10,12 +10,14 @@ import pytest
 from filelock import FileLock
 from outsider import Said, command
 
-from fmbench import specs
-from fmbench.checkpoint import CheckpointFolder
-from fmbench.config import Config, canonical, parse
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
 from fmbench.data.writer import PARTIAL
-from fmbench.files import atomic
 from fmbench.stages.prune import OLD, half_written
+from fmbench.store.checkpoint import CheckpointFolder
+from fmbench.store.files import atomic
 
 
 def config(iterations: int, seed: int = 0) -> Config:

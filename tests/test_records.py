@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fmbench import files
-from fmbench.cache import Cache
 from fmbench.errors import DataError
-from fmbench.files import atomic, read_json, sha256, write_json
-from fmbench.records import (
+from fmbench.store import files
+from fmbench.store.cache import Cache
+from fmbench.store.files import atomic, read_json, sha256, write_json
+from fmbench.store.records import (
     LATER,
     PREVIEW,
     SCHEMA,

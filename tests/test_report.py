@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fmbench import extractors, inception
-from fmbench.records import Row, write_rows
-from fmbench.report import table4, tables
+from fmbench.metrics import extractors, inception
+from fmbench.report import table1 as table1_module
+from fmbench.report import table4
+from fmbench.report.table1 import COLUMNS, latex, markdown, paper, records_frame, table1, to_csv, write_table1
 from fmbench.report.table4 import write_table4
-from fmbench.report.tables import COLUMNS, latex, markdown, paper, records_frame, table1, to_csv, write_table1
+from fmbench.store.records import Row, write_rows
 
 FEATURES = "classifier(digits, 64 features)"
 REASON = "the loss became nan at iteration 17 (learning rate 0.002)"
@@ -32,10 +33,14 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nfe": ("sample", "evaluations", {"n": 720, "batch": 360, "rtol": 1e-5, "atol": 1e-5, "solver": "dopri5"}),
     "nfe_shared": ("sample", "evaluations", {"n": 128, "batch": 128, "solver": "dopri5_shared"}),
     "sample_std": ("sample", "model units", {"n": 720}),
-    "frechet": ("quality", "squared features", {"n": 720, "features": FEATURES, "reference": "train, n = 1437, sha256 abc"}),
-    "frechet_at_floor_n": ("quality", "squared features", {"n": 360, "features": FEATURES}),
-    "energy_distance": ("quality", "data units", {"n": 4000, "features": "coordinates"}),
-    "off_support": ("quality", "fraction", {"n": 4000, "features": "coordinates"}),
+    "frechet": (
+        "sample_quality",
+        "squared features",
+        {"n": 720, "features": FEATURES, "reference": "train, n = 1437, sha256 abc"},
+    ),
+    "frechet_at_floor_n": ("sample_quality", "squared features", {"n": 360, "features": FEATURES}),
+    "energy_distance": ("sample_quality", "data units", {"n": 4000, "features": "coordinates"}),
+    "off_support": ("sample_quality", "fraction", {"n": 4000, "features": "coordinates"}),
 }
 
 
@@ -100,7 +105,7 @@ def floors(dataset: str, images: bool = True) -> list[Row]:
 
 
 SPEC: dict[str, Any] = {
-    "stage": "tables",
+    "stage": "table1",
     "datasets": ["digits"],
     "methods": ["ddpm", "fm_ot"],
     "seeds": [0, 1],
@@ -350,9 +355,9 @@ def judged(values: dict[str, float], features: str) -> list[Row]:
         better = 1 if method == "ddpm" else 2
         for metric, value in values.items():
             reference = "train, n = 1437, sha256 abc" + ("; 7 subsets of 360 out of 1437" if metric.startswith("kid") else "")
-            row = Row("digits", method, seed, "quality", metric, (value + seed) / better, "", n=720, reference=reference)
+            row = Row("digits", method, seed, "sample_quality", metric, (value + seed) / better, "", n=720, reference=reference)
             rows.append(replace(row, features=features))
-        rows.append(Row("digits", method, seed, "quality", "frechet/mine:NET", 40 + seed, "", n=720, features="my net"))
+        rows.append(Row("digits", method, seed, "sample_quality", "frechet/mine:NET", 40 + seed, "", n=720, features="my net"))
     return rows
 
 
@@ -360,7 +365,7 @@ def test_with_inceptions_features_it_is_the_fid_and_the_notes_say_so(digits_rows
     monkeypatch.setattr(inception, "load_inception", lambda *_: SimpleNamespace(logits=None))
     features = extractors.inception(torch.device("cpu")).name
     values = {"frechet": 5.0, "kid": 0.004, "kid_std": 0.002, "precision": 0.5, "recall": 0.25, "inception_score": 8.0}
-    others = [r for r in digits_rows if r.stage not in ("quality", "features")]
+    others = [r for r in digits_rows if r.stage not in ("sample_quality", "features")]
     rows = frame(others + judged(values, features), tmp_path)
     table = table1(rows, SPEC)
     assert table.kid_mean.tolist() == pytest.approx([0.504, 0.252]) and table.kid_std[0] == pytest.approx(0.5**0.5)
@@ -465,7 +470,7 @@ def test_what_others_published_stands_below_ours(digits_rows, tmp_path):
 
 def test_every_published_method_of_the_paper_has_a_name():
     printed = paper("table1")
-    assert set(printed.method) - set(printed[printed.dataset == "cifar10"].method) == set(tables.PUBLISHED)
+    assert set(printed.method) - set(printed[printed.dataset == "cifar10"].method) == set(table1_module.PUBLISHED)
 
 
 def test_the_papers_number_is_in_brackets(tmp_path):
@@ -572,7 +577,7 @@ SPEC4: dict[str, Any] = {
 
 
 def draws_rows(dataset: str, method: str, seed: int, draws: list[int], nll: float | None, exact: bool = False) -> list[Row]:
-    """Rows of the stage ``draws``: the paper's estimator falls faster by what the probe's noise gives it."""
+    """Rows of the stage ``dequantisation``: the paper's estimator falls faster by what the probe's noise gives it."""
     rows = []
     common: dict[str, Any] = {"n": 64, "rtol": 1e-5, "atol": 1e-5, "solver": "dopri5_shared"}
     other = "nll_exact" if exact else "nll_averaged"
@@ -581,15 +586,15 @@ def draws_rows(dataset: str, method: str, seed: int, draws: list[int], nll: floa
             columns = common | {"draws": k, "probes": probes}
             if nll is None:
                 reason = f"training diverged: {REASON}"
-                rows.append(Row(dataset, method, seed, "draws", metric, None, "bits/dim", "skipped", reason, **columns))
+                rows.append(Row(dataset, method, seed, "dequantisation", metric, None, "bits/dim", "skipped", reason, **columns))
                 continue
             value = nll + seed / 10 - gain * np.log(k)
-            rows.append(Row(dataset, method, seed, "draws", metric, value, "bits/dim", **columns))
-            rows.append(Row(dataset, method, seed, "draws", f"{metric}_stderr", 0.005, "bits/dim", **columns))
+            rows.append(Row(dataset, method, seed, "dequantisation", metric, value, "bits/dim", **columns))
+            rows.append(Row(dataset, method, seed, "dequantisation", f"{metric}_stderr", 0.005, "bits/dim", **columns))
             if metric == "nll_averaged":
                 bias = -0.0025 * (1 - 1 / k)
-                rows.append(Row(dataset, method, seed, "draws", "nll_probe_bias", bias, "bits/dim", **columns))
-                rows.append(Row(dataset, method, seed, "draws", "nll_probe_std", 0.04, "bits/dim", **columns))
+                rows.append(Row(dataset, method, seed, "dequantisation", "nll_probe_bias", bias, "bits/dim", **columns))
+                rows.append(Row(dataset, method, seed, "dequantisation", "nll_probe_std", 0.04, "bits/dim", **columns))
     return rows
 
 
@@ -704,4 +709,4 @@ def test_table_4_is_of_the_configs_seeds_and_the_same_bytes_again(cifar10_rows, 
 
 def test_the_paper_module_is_the_only_place_of_its_numbers():
     assert set(paper("table1").columns) == {"dataset", "method", "nll_bpd", "fid", "nfe"}
-    assert tables.COLUMNS is COLUMNS
+    assert table1_module.COLUMNS is COLUMNS

@@ -14,10 +14,10 @@ import yaml
 from outsider import command
 
 import fmbench
-from fmbench import names
 from fmbench.cli import app
-from fmbench.config import parse
-from fmbench.objectives import build
+from fmbench.config import names
+from fmbench.config.reading import parse
+from fmbench.flow.objectives import build
 from fmbench.report.figures import FIGURES
 from fmbench.stages import theory
 
@@ -145,13 +145,13 @@ def test_the_rules_are_found():
         "train",
         "sample",
         "likelihood",
-        "draws",
+        "dequantisation",
         "sweep",
-        "quality",
-        "along",
-        "budget",
-        "states",
-        "join",
+        "sample_quality",
+        "learning_curve",
+        "few_step",
+        "trajectory",
+        "gather",
         "theory",
         "collect",
         "table1",
@@ -197,14 +197,14 @@ def test_a_rule_reruns_when_its_code_changes(rule):
     assert re.search(r"^ +code=", RULES[rule], re.MULTILINE)
 
 
-@pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "draws", "sweep"])
+@pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "dequantisation", "sweep"])
 def test_dear_rules_are_measured(rule):
     assert "benchmark:" in RULES[rule] and "threads:" in RULES[rule] and "gpu=" in RULES[rule]
 
 
 def test_every_figure_has_a_rule_and_a_caption():
     common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
-    assert re.search(r"from fmbench.names import .*\bFIGURES\b", common) and set(names.FIGURES) == set(FIGURES)
+    assert re.search(r"from fmbench.config.names import .*\bFIGURES\b", common) and set(names.FIGURES) == set(FIGURES)
     reports = ROOT / "workflow" / "report"
     captions = {*FIGURES, "table1", "table2", "table3", "table4", "claims", "equivalence", "page", "figure", "workflow"}
     assert {path.stem for path in reports.glob("*.rst")} == captions
@@ -223,8 +223,8 @@ def test_a_figure_is_written_in_every_format_with_its_data():
 
 def test_every_file_that_a_figure_is_drawn_from_is_made_by_a_rule():
     outputs = {name for text in RULES.values() for name in re.findall(r'results\("([^"{}]+)"\)', text.split("log:", 1)[0])}
-    if 'results("{joined}.parquet")' in RULES["join"].split("log:", 1)[0]:
-        outputs |= {f"{kind}.parquet" for kind in names.JOINED}
+    if 'results("{gathered}.parquet")' in RULES["gather"].split("log:", 1)[0]:
+        outputs |= {f"{kind}.parquet" for kind in names.GATHERED}
     assert {file for files in names.FIGURES.values() for file in files} <= outputs
 
 
@@ -236,11 +236,11 @@ def test_the_rule_of_the_theory_makes_what_its_stage_writes():
 
 def test_the_rules_of_the_stages_give_the_code_and_the_spec_of_their_own_stage():
     """What is run under another stage's hash would not rerun when it is edited."""
-    for rule in ("sample", "likelihood", "draws", "sweep", "quality"):
+    for rule in ("sample", "likelihood", "dequantisation", "sweep", "sample_quality"):
         assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
     assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
-    own = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory", "page", "join")}
-    for rule, stage in (own | {"table1": "tables", "figure": "figures"}).items():
+    own = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory", "page", "gather")}
+    for rule, stage in (own | {"figure": "figures"}).items():
         assert f'code("{stage}"' in RULES[rule]
 
 

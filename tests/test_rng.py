@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform, named_seed, seed_global
+from fmbench.system.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform, named_seed, seed_global
 
 DRAWS = [indexed_normal, indexed_uniform, indexed_rademacher]
 seeds = st.integers(-(2**70), 2**70)

@@ -24,16 +24,18 @@ from outsider import command
 from scipy import stats
 from sets import config, make, number
 
-from fmbench import names, specs
-from fmbench.benchmark import FILE, codes, config_of, read_benchmark, splits
-from fmbench.config import TrainingOverrides, parse, settings_hash
+from fmbench.config import names, specs
+from fmbench.config.hashing import settings_hash
+from fmbench.config.reading import parse
+from fmbench.config.specs import model_folder
+from fmbench.config.training_settings import TrainingOverrides
 from fmbench.errors import DataError
-from fmbench.files import read_json, sha256, write_json
-from fmbench.records import Row, read_rows, read_table, write_rows, write_table
 from fmbench.report.compare import COLUMNS, compare, compare_sets, welch
 from fmbench.report.render import TABLES, render
-from fmbench.share import INDEX, ResultSet, export, in_order, join_tables, merge, opened, read_set, unpack
-from fmbench.specs import model_folder
+from fmbench.store.benchmark import FILE, codes, config_of, read_benchmark, splits
+from fmbench.store.files import read_json, sha256, write_json
+from fmbench.store.records import Row, read_rows, read_table, write_rows, write_table
+from fmbench.store.share import INDEX, ResultSet, export, in_order, merge, merge_tables, opened, read_set, unpack
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,7 +88,7 @@ def test_the_description_has_the_config_with_its_defaults_and_where_the_rows_com
         assert set(found["data"][dataset]) == {"test.sha256", "train.sha256"}
     assert found["code"] == {
         stage: [f"c0de-{'train' if stage == 'oracles' else stage}"]
-        for stage in ("features", "likelihood", "oracles", "quality", "sample", "sweep", "train")
+        for stage in ("features", "likelihood", "oracles", "sample_quality", "sample", "sweep", "train")
     }
 
 
@@ -180,11 +182,17 @@ def test_what_was_packed_comes_out_the_same_and_renders_the_same(whole, tmp_path
     assert said.code == 0 and "files," in said.err
     assert command("unpack", tmp_path / name, "--out", tmp_path / "out").code == 0
     before, after = tree(results), tree(tmp_path / "out")
-    assert set(after) - set(before) == {"draws.parquet"}
+    assert set(after) - set(before) == {"dequantisation.parquet"}
     assert {k: v for k, v in after.items() if k in before} == {k: before[k] for k in after if k in before}
-    assert {"records.parquet", "previews.parquet", "models.parquet", "curves.parquet", "table1.csv", "table4.tex", FILE} <= set(
-        after
-    )
+    assert {
+        "records.parquet",
+        "previews.parquet",
+        "models.parquet",
+        "loss_curves.parquet",
+        "table1.csv",
+        "table4.tex",
+        FILE,
+    } <= set(after)
     assert {f"data/{d}/manifest.json" for d in ("board", "digits")} <= set(after)
     assert not [n for n in after if n.endswith(".npy") or n.startswith(("models/", "draws/"))]
     for table in ("table1", "table4"):
@@ -215,9 +223,9 @@ def test_the_index_has_size_and_hash_of_every_member(whole, archive):
 
 def test_draws_of_every_model_are_one_file_in_the_archive(whole, archive, tmp_path):
     unpack(archive, tmp_path / "out")
-    rows = read_rows([tmp_path / "out" / "draws.parquet"])
+    rows = read_rows([tmp_path / "out" / "dequantisation.parquet"])
     models = [(m, s) for m in ("ddpm", "fm_ot") for s in (0, 1)]
-    assert rows.equals(read_rows([whole / model_folder("draws", "digits", m, s) / "rows.parquet" for m, s in models]))
+    assert rows.equals(read_rows([whole / model_folder("dequantisation", "digits", m, s) / "rows.parquet" for m, s in models]))
 
 
 def test_a_figure_is_drawn_straight_from_an_archive(whole, archive, tmp_path):
@@ -280,8 +288,14 @@ def renamed(old: str, new: str) -> Any:
             lambda found: [(n, c[:-1] + b"x" if n == "records.parquet" else c, s) for n, c, s in found],
             "records.parquet in .* differs",
         ),
-        (lambda found: [(n, c + b"x" if n == "curves.parquet" else c, s) for n, c, s in found], "curves.parquet in .* differs"),
-        (lambda found: [(n, c[:-9] if n == "curves.parquet" else c, s) for n, c, s in found], "curves.parquet in .* differs"),
+        (
+            lambda found: [(n, c + b"x" if n == "loss_curves.parquet" else c, s) for n, c, s in found],
+            "loss_curves.parquet in .* differs",
+        ),
+        (
+            lambda found: [(n, c[:-9] if n == "loss_curves.parquet" else c, s) for n, c, s in found],
+            "loss_curves.parquet in .* differs",
+        ),
         (
             lambda found: [(INDEX, re.sub(rb'"hash": "\w+"', b'"hash": "0"', found[0][1]), ""), *found[1:]],
             "says it is of config 0",
@@ -349,7 +363,7 @@ def test_what_export_packs_can_be_read_whatever_lies_in_the_folder(whole, tmp_pa
     results = tmp_path / "results"
     shutil.copytree(whole, results)
     (results / "theory").mkdir()
-    shutil.copy(whole / "curves.parquet", results / "theory" / "curves.parquet")
+    shutil.copy(whole / "loss_curves.parquet", results / "theory" / "loss_curves.parquet")
     for name in ("a table.csv", "notes.md", "t.tex", "x" * 251 + ".csv"):
         (results / name).write_text("mine")
     for name in ("two\nlines.csv", ".hidden.md", "theory/.x.parquet", "plan.json", "script.py"):
@@ -357,7 +371,14 @@ def test_what_export_packs_can_be_read_whatever_lies_in_the_folder(whole, tmp_pa
     export(results, tmp_path / "set.zip")
     unpack(tmp_path / "set.zip", tmp_path / "out")
     added = set(tree(tmp_path / "out")) - set(tree(whole))
-    assert added == {"a table.csv", "notes.md", "t.tex", "x" * 251 + ".csv", "theory/curves.parquet", "draws.parquet"}
+    assert added == {
+        "a table.csv",
+        "notes.md",
+        "t.tex",
+        "x" * 251 + ".csv",
+        "theory/loss_curves.parquet",
+        "dequantisation.parquet",
+    }
 
 
 class Watch:
@@ -394,7 +415,7 @@ def test_what_a_description_names_is_compared_and_never_imported(tmp_path, watch
     parts = {
         "digits__data": {"source": "evil:load", "parameters": {"reader": "evil:read"}},
         "digits__network": {"kind": "evil.nets:Net", "parameters": {}},
-        "digits__evaluation": {"features": {"extractor": "evil:E", "also": ["evil:F"]}},
+        "digits__evaluation": {"features": {"extractor": "evil:E", "more_extractors": ["evil:F"]}},
         "methods": [mine, "oracle_ot"],
     }
     for name, seed in (("a", 0), ("b", 1)):
@@ -490,7 +511,7 @@ def test_a_flipped_byte_is_found(whole, tmp_path, name):
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("fmbench.share.LARGEST", 1 << 10)
+    monkeypatch.setattr("fmbench.store.share.LARGEST", 1 << 10)
     with pytest.raises(DataError, match="would unpack to more than"):
         unpack(archive, tmp_path / "out")
 
@@ -561,7 +582,7 @@ def test_parts_of_a_run_merge_to_the_whole_run(whole, archive, tmp_path, one, ot
     found, wanted = read_benchmark(merged), read_benchmark(whole)
     assert found.pop("merged") == [read_benchmark(a)["hash"], read_benchmark(b)["hash"]]
     # What is joined here is of neither config alone, so that nothing in it is held to one.
-    assert found == {k: v for k, v in wanted.items() if k not in ("merged", "joined")} and "joined" in wanted
+    assert found == {k: v for k, v in wanted.items() if k not in ("merged", "gathered")} and "gathered" in wanted
     if one == {"seeds": [0]}:  # every figure, once
         with opened(archive) as folder:  # with its NLL over draws in one file, where the claims look for it
             render(folder, tmp_path / "from whole", formats=["svg"])
@@ -627,7 +648,7 @@ def test_settings_that_do_not_agree_are_refused_with_both_values(tmp_path, chang
     mine = {"name": "mine", "path": "vp", "prediction": "v"}
     a = make(tmp_path / "a", config(seeds=[0], methods=["ddpm", mine]))
     b = make(tmp_path / "b", config(seeds=[1], **changes))
-    said = refused(a, b, tmp_path, "code", "device", "judge", "rows")  # nothing allows it
+    said = refused(a, b, tmp_path, "code", "device", "extractor", "rows")  # nothing allows it
     assert said.splitlines() == ["these result sets do not belong together:", f"  {line}"]
 
 
@@ -636,7 +657,7 @@ def test_where_files_are_is_free_and_what_is_in_them_is_not(tmp_path):
     a, b = (make(tmp_path / str(i), config(seeds=[i], digits__data=at[i])) for i in range(2))
     assert merge([read("A", a), read("B", b)], tmp_path / "merged")["config"]["seeds"] == [0, 1]
     c = make(tmp_path / "c", config(seeds=[2], digits__data=at[0]), data="other")
-    said = refused(a, c, tmp_path, "code", "device", "judge", "rows")
+    said = refused(a, c, tmp_path, "code", "device", "extractor", "rows")
     hashes = [read_benchmark(s)["data"]["digits"]["train.sha256"] for s in (a, c)]
     assert f"  data of digits, train.sha256: {hashes[0]} in A, {hashes[1]} in B" in said.splitlines()
     assert "data of board" in said and said.count("\n") == 4
@@ -663,7 +684,7 @@ def test_another_judge_is_refused_unless_allowed(tmp_path):
     a, b = make(tmp_path / "a", config(seeds=[0])), make(tmp_path / "b", config(seeds=[1]), judge="bbbb")
     (line,) = refused(a, b, tmp_path).splitlines()[1:]
     assert line.endswith("features, aaaa) in A, classifier(digits, 64 features, bbbb) in B [--allow judge]")
-    merge([read("A", a), read("B", b)], tmp_path / "out", ["judge"])
+    merge([read("A", a), read("B", b)], tmp_path / "out", ["extractor"])
 
 
 def off_by(delta: float) -> Any:
@@ -731,7 +752,7 @@ def test_an_nfe_that_was_asked_for_tells_rows_apart_and_one_that_was_found_does_
         return read_table(path)
 
     one, other = rows(tmp_path / "a", euler=4.0, dopri5=40.0), rows(tmp_path / "b", euler=8.0, dopri5=41.0)
-    table, conflicts = join_tables("records.parquet", [("A", one), ("B", other)])
+    table, conflicts = merge_tables("records.parquet", [("A", one), ("B", other)])
     assert [(r["solver"], r["nfe"]) for r in table.to_pylist()] == [("euler", 4.0), ("dopri5", 40.0), ("euler", 8.0)]
     assert len(conflicts) == 1 and "solver dopri5: nfe is 40.0 in A, 41.0 in B" in conflicts[0]
 
@@ -740,16 +761,16 @@ def test_files_of_other_stages_are_joined_by_what_tells_their_rows_apart():
     """By columns that are no number of a measurement: whole blocks of what an owner has along a column of floats."""
     a = pa.table({"method": ["x", "x", "y"], "t": [0.0, 0.5, 0.0], "level": [1.0, 2.0, float("nan")]})
     b = pa.table({"method": ["y", "z"], "t": [0.0, 0.0], "level": [float("nan"), 4.0]})
-    joined, conflicts = join_tables("theory/noise_levels.parquet", [("A", a), ("B", b)])
+    joined, conflicts = merge_tables("theory/noise_levels.parquet", [("A", a), ("B", b)])
     assert joined["method"].to_pylist() == ["x", "x", "y", "z"] and not conflicts
     changed = b.set_column(1, "t", pa.array([0.25, 0.0]))
-    assert join_tables("t", [("A", a), ("B", changed)])[1] == ["t: method y: t is 0.0 in A, 0.25 in B"]
-    assert join_tables("t", [("A", a), ("B", a.slice(0, 1))])[1] == ["t: method x: 2 rows in A, 1 in B"]
+    assert merge_tables("t", [("A", a), ("B", changed)])[1] == ["t: method y: t is 0.0 in A, 0.25 in B"]
+    assert merge_tables("t", [("A", a), ("B", a.slice(0, 1))])[1] == ["t: method x: 2 rows in A, 1 in B"]
     with pytest.raises(DataError, match="t of B has other columns"):
-        join_tables("t", [("A", a), ("B", a.select(["method"]))])
+        merge_tables("t", [("A", a), ("B", a.select(["method"]))])
     counts = pa.table({"dataset": ["d"], "method": ["x"], "seed": [0], "index": [0], "nfe": [40]})
     other = counts.set_column(4, "nfe", pa.array([46]))
-    assert join_tables("nfe.parquet", [("A", counts), ("B", other)])[1] == [
+    assert merge_tables("nfe.parquet", [("A", counts), ("B", other)])[1] == [
         "nfe.parquet: dataset d, method x, index 0: nfe is 40 in A, 46 in B".replace("x, index", "x, seed 0, index")
     ]
 
@@ -782,19 +803,19 @@ def test_a_measured_time_conflicts_with_none_but_a_training_that_diverged_does(t
 
     OWNER: dict[str, Any] = {"dataset": "d", "method": "m", "seed": 0, "stage": "train", "metric": "train_seconds", "unit": "s"}
     one, other = table("a", value=7.0), table("b", value=9.0)
-    assert join_tables("records.parquet", [("A", one), ("B", other)]) == (one, [])
+    assert merge_tables("records.parquet", [("A", one), ("B", other)]) == (one, [])
     lost = table("c", value=None, status="diverged", reason="nan at 12")
     where = "records.parquet: dataset d, method m, seed 0, stage train, metric train_seconds"
     for (a, b), said in (((one, lost), "'ok' in A, 'diverged' in B"), ((lost, one), "'diverged' in A, 'ok' in B")):
-        assert join_tables("records.parquet", [("A", a), ("B", b)])[1] == [f"{where}: status is {said}"]
+        assert merge_tables("records.parquet", [("A", a), ("B", b)])[1] == [f"{where}: status is {said}"]
     write_rows(tmp_path / "e", [Row(**(OWNER | {"unit": "loss"}), value=7.0)])
-    found = join_tables("records.parquet", [("A", one), ("B", read_table(tmp_path / "e"))])[1]
+    found = merge_tables("records.parquet", [("A", one), ("B", read_table(tmp_path / "e"))])[1]
     assert found == [f"{where}: unit is 's' in A, 'loss' in B"]
 
 
 def test_what_follows_from_definitions_may_differ_by_rounding_and_by_no_more():
     def conflicts(a: pa.Table, b: pa.Table) -> list[str]:
-        joined, found = join_tables("theory/t.parquet", [("A", a), ("B", b)])
+        joined, found = merge_tables("theory/t.parquet", [("A", a), ("B", b)])
         assert joined.num_rows == a.num_rows and str(joined.to_pylist()) == str(a.to_pylist())  # nan is nan
         return found
 
@@ -837,7 +858,7 @@ def test_of_what_has_one_seed_only_the_least_is_kept():
     table = pa.table(
         {"dataset": ["board"] * 4, "method": ["ddpm", "ddpm", "fm_ot", "data"], "seed": [1, 0, 1, None], "t": [0.0] * 4}
     )
-    kept = in_order("states.parquet", table, values).to_pylist()
+    kept = in_order("trajectory.parquet", table, values).to_pylist()
     assert [(r["method"], r["seed"]) for r in kept] == [("ddpm", 0), ("fm_ot", 1), ("data", None)]
     assert in_order("previews.parquet", table, values).num_rows == 4
 
@@ -977,23 +998,31 @@ def test_what_is_measured_along_training_over_budgets_and_over_draws_is_compared
         for name in ("one", "other"):
             shutil.copytree(folder, tmp_path / name)
     rows = {
-        "along": [Row("board", "ddpm", s, "along", "nfe", 40.0 + s, "evaluations", step=k) for s in (0, 1) for k in (10, 20)],
-        "budget": [Row("board", "ddpm", s, "budget", "mmd", 1.0 + s, "squared", solver="euler", nfe=4.0) for s in (0, 1)],
+        "learning_curve": [
+            Row("board", "ddpm", s, "learning_curve", "nfe", 40.0 + s, "evaluations", step=k) for s in (0, 1) for k in (10, 20)
+        ],
+        "few_step": [Row("board", "ddpm", s, "few_step", "mmd", 1.0 + s, "squared", solver="euler", nfe=4.0) for s in (0, 1)],
     }
     for name, more in (("one", 0.0), ("other", 1000.0)):
         for file, found in rows.items():
             write_rows(tmp_path / name / f"{file}.parquet", [replace(r, value=r.value + more) for r in found])
-    draws = read_rows([tmp_path / "other" / "draws.parquet"])
+    draws = read_rows([tmp_path / "other" / "dequantisation.parquet"])
     shifted = pa.array([None if v is None else v + 1000 for v in draws["value"].to_pylist()], pa.float64())
-    write_table(tmp_path / "other" / "draws.parquet", draws.set_column(draws.schema.get_field_index("value"), "value", shifted))
+    write_table(
+        tmp_path / "other" / "dequantisation.parquet", draws.set_column(draws.schema.get_field_index("value"), "value", shifted)
+    )
     said = command("compare", tmp_path / "one", tmp_path / "other", "--csv", "--fail")
     table = pd.read_csv(io.StringIO(said.out))
-    assert said.code == 1 and set(table[table.exceeds == "yes"].stage) == {"along", "budget", "draws"}
-    assert set(table[table.stage == "along"].step) == {10, 20} and set(table[table.stage == "draws"].draws) == {1, 5, 20}
+    assert said.code == 1 and set(table[table.exceeds == "yes"].stage) == {"learning_curve", "few_step", "dequantisation"}
+    assert set(table[table.stage == "learning_curve"].step) == {10, 20} and set(table[table.stage == "dequantisation"].draws) == {
+        1,
+        5,
+        20,
+    }
     text = command("compare", tmp_path / "one", tmp_path / "other").out
     assert "nfe, iteration 20 (evaluations)" in text and "nll_paper, K = 5 (bits/dim)" in text
     # Rows of other settings are not this config's.
-    write_table(tmp_path / "other" / "draws.parquet", draws, of="another")
+    write_table(tmp_path / "other" / "dequantisation.parquet", draws, of="another")
     assert set(compare_sets(tmp_path / "one", tmp_path / "other")[0].query("stage == 'draws'").exceeds) == {"only in A"}
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fmbench.errors import DivergedError
-from fmbench.fields import CountingField, velocity_field
-from fmbench.paths import OptimalTransport
-from fmbench.prediction import EPSILON, X, convert
-from fmbench.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
-from fmbench.solvers.fixed import integrate, steps_for
-from fmbench.solvers.grids import uniform_grid
-from fmbench.solvers.tableaux import DOPRI5, EULER, FIXED, HEUN, MIDPOINT, RK4, Tableau
+from fmbench.flow.fields import CountingField, velocity_field
+from fmbench.flow.paths import OptimalTransport
+from fmbench.flow.prediction import EPSILON, X, convert
+from fmbench.flow.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
+from fmbench.flow.solvers.fixed import integrate, steps_for
+from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.tableaux import DOPRI5, EULER, FIXED, HEUN, MIDPOINT, RK4, Tableau
 
 DOPRI5_EMBEDDED = dataclasses.replace(DOPRI5, name="dopri5 embedded", b=DOPRI5.b_low, order=4)
 TABLEAUX = [*FIXED.values(), DOPRI5, DOPRI5_EMBEDDED]
@@ -464,7 +464,7 @@ def test_a_start_that_is_not_finite(bad):
 
 
 @both_modes
-@pytest.mark.parametrize("budget", [8, 20, 37, 100])
+@pytest.mark.parametrize("few_step", [8, 20, 37, 100])
 def test_the_budget_is_kept_and_said(per_sample, budget):
     x = spread(6, 2)
     free = dopri5(uneven, x, 0, 1, per_sample=per_sample)

@@ -23,50 +23,52 @@ from safetensors.torch import load_file, save_file
 from snakemake.exceptions import WorkflowError
 from torch import nn
 
-from fmbench import specs
-from fmbench.checkpoint import load_weights
-from fmbench.codehash import stage_hash
-from fmbench.config import Config, canonical, parse, settings_hash
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import canonical, settings_hash
+from fmbench.config.methods import Method, Part
+from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.reading import parse
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
-from fmbench.fields import CountingField, velocity_field
-from fmbench.files import read_json, sha256, write_json
-from fmbench.likelihood import LogLikelihood, bits_per_dimension, log_likelihood
-from fmbench.methods import Method, Part
+from fmbench.flow.fields import CountingField, velocity_field
+from fmbench.flow.likelihood import LogLikelihood, bits_per_dimension, log_likelihood
+from fmbench.flow.objectives import build
+from fmbench.flow.oracle import FiniteOracle
+from fmbench.flow.paths import VarianceExploding
+from fmbench.flow.prediction import EPSILON
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.flow.solvers.ddim import ddim
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import GRIDS, uniform_grid
+from fmbench.flow.solvers.tableaux import FIXED
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
-from fmbench.names import FIGURES, JOINED
-from fmbench.objectives import build
-from fmbench.oracle import FiniteOracle
-from fmbench.paths import VarianceExploding
-from fmbench.prediction import EPSILON
-from fmbench.progress import Console
-from fmbench.provenance import versions
-from fmbench.records import BUDGET_PREVIEWS, NFE, STATES, read_rows, read_table, write_table
-from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
-from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.ddim import ddim
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import GRIDS, uniform_grid
-from fmbench.solvers.tableaux import FIXED
 from fmbench.stages import check
+from fmbench.stages.adaptive_solve import Adaptive
 from fmbench.stages.classifier import Classifier, to_images
 from fmbench.stages.common import Job, new_network
-from fmbench.stages.judge import load_judge
+from fmbench.stages.evaluator import load_evaluator
 from fmbench.stages.models import Model, cache_key, load_model
-from fmbench.stages.stops import Adaptive
+from fmbench.store.checkpoint import load_weights
+from fmbench.store.codehash import stage_hash
+from fmbench.store.files import read_json, sha256, write_json
+from fmbench.store.provenance import versions
+from fmbench.store.records import FEW_STEP_PREVIEWS, NFE, TRAJECTORY, read_rows, read_table, write_table
+from fmbench.system.progress import Console
+from fmbench.system.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.workflow import configure, preflight
 
 SEED = 3
 CPU = torch.device("cpu")
 QUIET = Console("test", "none")
-MODEL_FILES = ("model.safetensors", "snapshots.safetensors", "averages.safetensors", "curve.parquet", "config.json")
+MODEL_FILES = ("model.safetensors", "snapshots.safetensors", "averages.safetensors", "loss_curve.parquet", "config.json")
 TRAINED = ["fm_ot", "ddpm", "mine"]
 ORACLES = ["oracle_ot", "near"]
 METHODS = [*TRAINED, *ORACLES]
 GOOD = ["fm_ot", "mine"]
-STAGES = ["sample", "likelihood", "sweep", "quality"]
-FOR_FIGURES = ["along", "budget", "states"]
+STAGES = ["sample", "likelihood", "sweep", "sample_quality"]
+FOR_FIGURES = ["learning_curve", "few_step", "trajectory"]
 BOARD = {"rtol": 1e-3, "atol": 1e-3}
 TALL = {"rtol": 1e-2, "atol": 1e-2}
 
@@ -97,9 +99,9 @@ VALUES: dict[str, Any] = {
                     "reference_nfe": 40,
                     "reference_check_n": 6,
                 },
-                "along": {"n": 30, "batch": 30, **BOARD},
-                "budget": {"n": 20, "batch": 12, "nfe": [4, 200], "solvers": ["euler", "rk4"]},
-                "states": {"n": 30, "batch": 30, "times": [0.0, 0.25, 1.0], **BOARD},
+                "learning_curve": {"n": 30, "batch": 30, **BOARD},
+                "few_step": {"n": 20, "batch": 12, "nfe": [4, 200], "solvers": ["euler", "rk4"]},
+                "trajectory": {"n": 30, "batch": 30, "times": [0.0, 0.25, 1.0], **BOARD},
             },
         },
         "tall": {
@@ -110,11 +112,11 @@ VALUES: dict[str, Any] = {
                 "sample": {"n": 16, "batch": 6, "shared_batch": 5, "rtol": 1e-2, "atol": 1e-2},
                 "likelihood": {"batch": 5, "rtol": 1e-3, "atol": 1e-3, "probes": 2},
                 "sweep": {"n": 4, "nfe": [4], "solvers": ["euler", {"name": "heun", "nfe": [6]}], "reference_nfe": 60},
-                "draws": {"n": 5, "draws": [1, 3], "probes": 2, "batch": 3, "rtol": 1e-2, "atol": 1e-2},
+                "dequantisation": {"n": 5, "draws": [1, 3], "probes": 2, "batch": 3, "rtol": 1e-2, "atol": 1e-2},
                 "features": {"epochs": 6, "batch_size": 8, "width": 4},
-                "along": {"n": 8, "batch": 5, **TALL},
-                "budget": {"n": 20, "nfe": [4], "solvers": ["midpoint", {"name": "euler", "grid": "karras"}], "shown": 3},
-                "states": {"n": 5, "batch": 3, "times": [0.5, 1.0], **TALL},
+                "learning_curve": {"n": 8, "batch": 5, **TALL},
+                "few_step": {"n": 20, "nfe": [4], "solvers": ["midpoint", {"name": "euler", "grid": "karras"}], "shown": 3},
+                "trajectory": {"n": 5, "batch": 3, "times": [0.5, 1.0], **TALL},
             },
         },
     },
@@ -142,16 +144,21 @@ class Bench:
         data = self.results / "data" / dataset
         extra = {
             "train": ["--checkpoints", self.results / "checkpoints", "--tracking-uri", "off"],
-            "quality": ["--samples", self.folder("sample", dataset, method), "--features", self.results / "features" / dataset],
+            "sample_quality": [
+                "--samples",
+                self.folder("sample", dataset, method),
+                "--features",
+                self.results / "features" / dataset,
+            ],
         }.get(stage, ["--model", self.folder("train", dataset, method)])
-        if stage in ("along", "budget"):
+        if stage in ("learning_curve", "few_step"):
             extra += ["--features", self.results / "features" / dataset]
-        if stage == "budget":
+        if stage == "few_step":
             extra += ["--samples", self.folder("sample", dataset, method)]
-        if stage in ("sweep", "budget", "draws", "along"):
+        if stage in ("sweep", "few_step", "dequantisation", "learning_curve"):
             extra += ["--cache", self.results / "cache" / stage / dataset / method]
         extra += ["--code", code, "--progress", "lines"]
-        return command(stage, "--spec", canonical(spec), "--data", data, "--out", out, *extra)
+        return command(stage.replace("_", "-"), "--spec", canonical(spec), "--data", data, "--out", out, *extra)
 
     def whole(self, stage: str, *extra: Any) -> Said:
         """Run a stage of all results."""
@@ -171,11 +178,11 @@ class Bench:
                 said += [self.run(stage, dataset, method.name) for stage in ("train", *STAGES)]
                 said += [self.run(stage, dataset, method.name) for stage in FOR_FIGURES]
                 if dataset == "tall" and method.name in specs.table4(self.config)["methods"]:
-                    said.append(self.run("draws", dataset, method.name))
+                    said.append(self.run("dequantisation", dataset, method.name))
         said.append(self.whole("collect", "--results", results, "--tracking-uri", "off"))
-        for kind in JOINED:
+        for kind in GATHERED:
             spec = canonical(specs.join(kind, self.config))
-            said.append(command("join", "--spec", spec, "--results", results, "--progress", "lines"))
+            said.append(command("gather", "--spec", spec, "--results", results, "--progress", "lines"))
         said.append(self.whole("table1", "--records", results / "records.parquet", "--out", results / "table1.csv"))
         failed = [s.err for s in said if s.code]
         assert not failed, failed
@@ -211,9 +218,9 @@ def evaluated(bench: Bench, stage: str, dataset: str, method: str, out: Path, **
     spec = bench.spec(stage, dataset, method)
     spec["settings"] |= settings
     folders = ["--data", bench.results / "data" / dataset, "--model", bench.folder("train", dataset, method), "--out", out]
-    if stage == "draws":
+    if stage == "dequantisation":
         folders += ["--cache", out.parent / "cache"]
-    return command(stage, "--spec", canonical(spec), "--progress", "lines", *folders)
+    return command(stage.replace("_", "-"), "--spec", canonical(spec), "--progress", "lines", *folders)
 
 
 def by_metric(folder: Path) -> dict[str, dict[str, Any]]:
@@ -258,7 +265,7 @@ OF_IMAGES = {"frechet", "kid", "kid_std", "precision", "recall", "classifier_sco
 
 
 def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:
-    if stage == "quality":
+    if stage == "sample_quality":
         return OF_POINTS | {"off_support"} if dataset == "board" else OF_IMAGES | {"frechet_at_floor_n"}
     more: set[str] = set()
     if method in ORACLES:
@@ -294,7 +301,7 @@ def test_rows_carry_where_they_come_from(bench):
 def test_records_are_all_rows_of_all_files(bench):
     records = read_rows([bench.results / "records.parquet"]).to_pylist()
     found = sorted(p for p in bench.results.rglob("rows.parquet"))
-    apart = {"draws", "along", "budget"}  # the main job does without these
+    apart = {"dequantisation", "learning_curve", "few_step"}  # the main job does without these
     files = [p for p in found if not apart & set(p.parts)]
     assert len(files) == 2 + 2 * len(METHODS) * 5
     assert len(found) - len(files) == len(TRAINED) + 2 * 2 * len(METHODS)
@@ -316,7 +323,7 @@ def test_a_training_leaves_what_the_next_stages_need(bench):
     config, spec = read_json(folder / "config.json"), bench.spec("train", "board", "fm_ot")
     assert (config["spec"], config["spec_hash"]) == (spec, settings_hash(spec))
     assert (config["step"], config["reason"], config["shape"]) == (60, "", [2])
-    curve = read_table(folder / "curve.parquet").to_pylist()
+    curve = read_table(folder / "loss_curve.parquet").to_pylist()
     assert [entry["step"] for entry in curve] == [10, 20, 30, 40, 50, 60]
     assert curve[-1]["loss"] < curve[0]["loss"]
     values = {r["metric"]: r["value"] for r in bench.rows("train", "board", "fm_ot")}
@@ -376,7 +383,7 @@ def test_a_killed_training_run_again_gives_the_same_bytes(spoilable, monkeypatch
 
 
 def test_a_second_trainer_of_the_same_thing_stops(spoilable):
-    from fmbench.checkpoint import CheckpointFolder
+    from fmbench.store.checkpoint import CheckpointFolder
 
     (folder,) = (spoilable.results / "checkpoints").iterdir()
     with CheckpointFolder(folder):
@@ -516,8 +523,8 @@ def test_samples_of_a_failed_solve_have_no_quality(spoilable):
     """Samples that stopped on the way are no samples of the model; their distance must not stand as one of it."""
     settings = spoilable.config.settings["board"].evaluation.sample.model_dump() | {"max_nfe": 9}
     spoilable.run("sample", "board", "fm_ot", settings=settings)
-    assert spoilable.run("quality", "board", "fm_ot").code == 0
-    assert {r["status"] for r in spoilable.rows("quality", "board", "fm_ot")} != {"ok"}
+    assert spoilable.run("sample_quality", "board", "fm_ot").code == 0
+    assert {r["status"] for r in spoilable.rows("sample_quality", "board", "fm_ot")} != {"ok"}
 
 
 # Likelihood
@@ -806,7 +813,7 @@ def test_an_oracle_has_rows_of_a_training_and_no_parameters(bench):
             assert values["final_loss"] > 0
             config = read_json(bench.folder("train", dataset, method) / "config.json")
             assert (config["parameters"], config["step"], config["reason"]) == (0, 0, "")
-            curve = read_table(bench.folder("train", dataset, method) / "curve.parquet")
+            curve = read_table(bench.folder("train", dataset, method) / "loss_curve.parquet")
             assert curve.num_rows == 0 and curve.column_names == ["step", "loss", "learning_rate"]
             assert {r["step"] for r in bench.rows("train", dataset, method)} == {0}
 
@@ -993,7 +1000,7 @@ def in_bits(log_p: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("method", GOOD)
 def test_draws_have_rows_for_every_k_and_estimator(bench, method):
-    rows = bench.rows("draws", "tall", method)
+    rows = bench.rows("dequantisation", "tall", method)
     metrics = ["nll_averaged", "nll_averaged_stderr", "nll_paper", "nll_paper_stderr"]
     metrics += ["nll_probe_bias", "nll_probe_std", "nll_probe_variance"]
     assert sorted((r["metric"], r["draws"]) for r in rows) == [(metric, k) for metric in metrics for k in (1, 3)]
@@ -1001,7 +1008,7 @@ def test_draws_have_rows_for_every_k_and_estimator(bench, method):
         assert row["probes"] == (1 if "paper" in row["metric"] else 2)
         unit = "nats^2" if row["metric"] == "nll_probe_variance" else "bits/dim"
         assert (row["status"], row["unit"], row["n"], row["batch"]) == ("ok", unit, 5, 3)
-        assert (row["stage"], row["solver"], row["rtol"]) == ("draws", "dopri5_shared", 1e-2)
+        assert (row["stage"], row["solver"], row["rtol"]) == ("dequantisation", "dopri5_shared", 1e-2)
         assert row["nfe"] >= 8
 
 
@@ -1010,7 +1017,7 @@ def test_both_estimators_are_those_by_hand(bench, method):
     """log (1/K) sum exp(log p), with the first probe alone or with the mean of both; at K = 1 with those of Table 1's draw."""
     log_p = drawn_by_hand(bench, method, 3, 2) - 0.0
     shift = float(log_p.max())  # exp(log p) itself is out of range in 72 dimensions
-    values = {(r["metric"], r["draws"]): r["value"] for r in bench.rows("draws", "tall", method)}
+    values = {(r["metric"], r["draws"]): r["value"] for r in bench.rows("dequantisation", "tall", method)}
     for k in (1, 3):
         for metric, used in (("nll_paper", log_p[:k, 0]), ("nll_averaged", log_p[:k].mean(1))):
             expected = in_bits(used - shift) - shift / (72 * math.log(2))
@@ -1035,7 +1042,7 @@ def test_both_estimators_are_those_by_hand(bench, method):
 def test_a_low_dimension_has_the_exact_divergence_in_place_of_averaged_probes(bench, tmp_path):
     """And its first draw is the one of Table 1: the same images, uniforms and solver."""
     exact = {"exact_up_to": 72, "n": 2, "batch": 2, "rtol": 1e-2, "atol": 1e-2}
-    said = evaluated(bench, "draws", "tall", "fm_ot", tmp_path / "draws", draws=[1], **exact)
+    said = evaluated(bench, "dequantisation", "tall", "fm_ot", tmp_path / "draws", draws=[1], **exact)
     assert said.code == 0 and "nll_exact at K = 1" in said.err
     rows = by_metric(tmp_path / "draws")
     assert set(rows) == {"nll_exact", "nll_exact_stderr", "nll_paper", "nll_paper_stderr"}
@@ -1053,12 +1060,12 @@ def test_a_draw_is_solved_once(bench, tmp_path):
     out, cache = tmp_path / "draws", tmp_path / "cache"
 
     def said(**settings: Any) -> str:
-        found = evaluated(bench, "draws", "tall", "fm_ot", out, **settings)
+        found = evaluated(bench, "dequantisation", "tall", "fm_ot", out, **settings)
         assert found.code == 0, found.err
         return found.err
 
     def same() -> bool:
-        found, expected = read_rows([out / "rows.parquet"]).to_pylist(), bench.rows("draws", "tall", "fm_ot")
+        found, expected = read_rows([out / "rows.parquet"]).to_pylist(), bench.rows("dequantisation", "tall", "fm_ot")
         shown = ("metric", "draws", "value", "nfe")
         return [[row[c] for c in shown] for row in found] == [[row[c] for c in shown] for row in expected]
 
@@ -1083,10 +1090,10 @@ def test_a_draw_that_failed_takes_nothing_from_those_before_it(bench, tmp_path, 
         failed = torch.tensor([draw == 2 and len(x1) == 2] + [False] * (len(x1) - 1))
         return LogLikelihood(torch.randn(2, len(x1), generator=g).double(), torch.zeros(len(x1)), failed, 2)
 
-    monkeypatch.setattr("fmbench.stages.draws.log_likelihood", solved)
+    monkeypatch.setattr("fmbench.stages.dequantisation.log_likelihood", solved)
     runs = []
     for _ in range(2):  # the second from the cache
-        assert evaluated(bench, "draws", "tall", "fm_ot", tmp_path / "out", draws=[1, 2, 3]).code == 0
+        assert evaluated(bench, "dequantisation", "tall", "fm_ot", tmp_path / "out", draws=[1, 2, 3]).code == 0
         runs.append((tmp_path / "out" / "rows.parquet").read_bytes())
     assert runs[0] == runs[1] and solves == [0, 0, 1, 1, 2, 2]
     rows = {(r["metric"], r["draws"]): r for r in read_rows([tmp_path / "out" / "rows.parquet"]).to_pylist()}
@@ -1106,7 +1113,7 @@ def exploding(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 VE = VarianceExploding(0.1, 5.0)
 
 
-@pytest.mark.parametrize("stage", ["likelihood", "draws"])
+@pytest.mark.parametrize("stage", ["likelihood", "dequantisation"])
 def test_the_nll_starts_from_the_paths_own_noise(bench, tmp_path, monkeypatch, stage):
     """In closed form: a Gaussian of the base's width, 5, and not 1, taken along by the flow."""
     objective = build(Method("m", Part("ve", {"sigma_min": 0.1, "sigma_max": 5.0}), Part("velocity")))
@@ -1115,7 +1122,9 @@ def test_the_nll_starts_from_the_paths_own_noise(bench, tmp_path, monkeypatch, s
         return dataclasses.replace(load_model(*arguments), velocity=exploding, objective=objective)
 
     monkeypatch.setattr(f"fmbench.stages.{stage}.load_model", replaced)
-    changes = {"n": 4, "batch": 4, "exact_up_to": 72, "rtol": 1e-6, "atol": 1e-6} | ({"draws": [1]} if stage == "draws" else {})
+    changes = {"n": 4, "batch": 4, "exact_up_to": 72, "rtol": 1e-6, "atol": 1e-6} | (
+        {"draws": [1]} if stage == "dequantisation" else {}
+    )
     assert evaluated(bench, stage, "tall", "fm_ot", tmp_path, **changes).code == 0
     data = bench.data("tall")
     x1 = data.to_model(torch.from_numpy(np.array(data.test[:4])), indexed_uniform(SEED, "dequantise", range(4), data.shape))
@@ -1143,20 +1152,20 @@ def test_a_cached_draw_is_of_these_data_and_this_code(bench, tmp_path, monkeypat
     """By hand, too, where no hash of the plug-ins is given: of test images prepared again, and of a network that was edited."""
     for name in ("data", "models"):
         shutil.copytree(bench.results / name, tmp_path / name)
-    spec = bench.spec("draws", "tall", "fm_ot")
+    spec = bench.spec("dequantisation", "tall", "fm_ot")
     spec["settings"] |= {"draws": [1]}
     data, model = tmp_path / "data" / "tall", tmp_path / bench.folder("train", "tall", "fm_ot").relative_to(bench.results)
     folders = ["--data", data, "--model", model, "--out", tmp_path / "out", "--cache", tmp_path / "cache"]
 
     def said() -> str:
-        return command("draws", "--spec", canonical(spec), "--progress", "lines", *folders).err
+        return command("dequantisation", "--spec", canonical(spec), "--progress", "lines", *folders).err
 
     assert "1 solves and 0 from the cache" in said() and "0 solves and 1 from the cache" in said()
     manifest = read_json(data / "manifest.json")
     manifest["splits"]["test"]["sha256"] = "another"
     write_json(data / "manifest.json", manifest)
     assert "1 solves and 0 from the cache" in said()
-    monkeypatch.setattr("fmbench.stages.models.own_code", lambda spec: "edited")
+    monkeypatch.setattr("fmbench.stages.models.plugin_code", lambda spec: "edited")
     assert "1 solves and 0 from the cache" in said()
 
 
@@ -1165,7 +1174,7 @@ def test_the_own_code_of_a_model_is_that_of_its_plug_ins(tmp_path):
 
     def found(text: str, kind: str = "a_module_of_ones_own:A") -> str:
         module.write_text(text)
-        code = f"from fmbench.codehash import own_code\nprint(own_code({{'network': {{'kind': {kind!r}}}}}))"
+        code = f"from fmbench.store.codehash import plugin_code\nprint(plugin_code({{'network': {{'kind': {kind!r}}}}}))"
         environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"}
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
 
@@ -1177,22 +1186,24 @@ def test_the_own_code_of_a_model_is_that_of_its_plug_ins(tmp_path):
 @pytest.mark.parametrize("changes", [{"probe": "gaussian"}, {"mode": "forward"}])
 def test_draws_with_other_probes_or_another_way_to_apply_them(bench, tmp_path, changes):
     """Other probes are another number; applied in another way they are the same."""
-    said = evaluated(bench, "draws", "tall", "fm_ot", tmp_path, draws=[1], **changes)
+    said = evaluated(bench, "dequantisation", "tall", "fm_ot", tmp_path, draws=[1], **changes)
     assert said.code == 0, said.err
     found = by_metric(tmp_path)["nll_averaged"]
-    (expected,) = [r for r in bench.rows("draws", "tall", "fm_ot") if (r["metric"], r["draws"]) == ("nll_averaged", 1)]
+    (expected,) = [r for r in bench.rows("dequantisation", "tall", "fm_ot") if (r["metric"], r["draws"]) == ("nll_averaged", 1)]
     assert (found["value"] == pytest.approx(expected["value"], rel=1e-5)) == ("mode" in changes)
     assert found["value"] == pytest.approx(expected["value"], rel=0.05)
 
 
 def test_a_snapshot_is_sampled_once(bench, tmp_path):
     """Killed and started again, the stage goes on with what is in its cache; rows are the same."""
-    shutil.copytree(bench.results / "cache" / "along" / "tall" / "fm_ot", tmp_path / "cache")
+    shutil.copytree(bench.results / "cache" / "learning_curve" / "tall" / "fm_ot", tmp_path / "cache")
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
     folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
 
     def said() -> str:
-        found = command("along", "--spec", canonical(bench.spec("along", "tall", "fm_ot")), "--progress", "lines", *folders)
+        found = command(
+            "learning_curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
+        )
         assert found.code == 0, found.err
         return found.err
 
@@ -1202,7 +1213,7 @@ def test_a_snapshot_is_sampled_once(bench, tmp_path):
     assert f"{len(entries)} snapshots, {len(entries) - 1} from the cache" in said()
     rows = read_rows([tmp_path / "rows.parquet"]).to_pylist()
     assert [(r["metric"], r["step"], r["value"]) for r in rows] == [
-        (r["metric"], r["step"], r["value"]) for r in bench.rows("along", "tall", "fm_ot")
+        (r["metric"], r["step"], r["value"]) for r in bench.rows("learning_curve", "tall", "fm_ot")
     ]
 
 
@@ -1213,10 +1224,12 @@ def test_the_spread_of_nfe_along_training_is_that_of_a_sample(bench, tmp_path, m
     def solved(model: Model, dataset: DataSet, *_: Any, **__: Any) -> Adaptive:
         return Adaptive(np.zeros((8, *dataset.shape), np.float32), spent, np.zeros(8, bool))
 
-    monkeypatch.setattr("fmbench.stages.along.adaptive", solved)
+    monkeypatch.setattr("fmbench.stages.learning_curve.adaptive", solved)
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
     folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
-    said = command("along", "--spec", canonical(bench.spec("along", "tall", "fm_ot")), "--progress", "lines", *folders)
+    said = command(
+        "learning_curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
+    )
     assert said.code == 0, said.err
     rows = by_metric(tmp_path)
     assert rows["nfe"]["value"] == spent.mean()
@@ -1224,25 +1237,25 @@ def test_the_spread_of_nfe_along_training_is_that_of_a_sample(bench, tmp_path, m
 
 
 def test_a_budget_need_not_keep_pictures(bench, tmp_path):
-    spec = bench.spec("budget", "tall", "fm_ot")
+    spec = bench.spec("few_step", "tall", "fm_ot")
     spec["settings"]["shown"] = 0
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
     folders += ["--samples", bench.folder("sample", "tall", "fm_ot"), "--features", bench.results / "features" / "tall"]
-    said = command("budget", "--spec", canonical(spec), "--progress", "lines", "--cache", tmp_path / "cache", *folders)
+    said = command("few-step", "--spec", canonical(spec), "--progress", "lines", "--cache", tmp_path / "cache", *folders)
     assert said.code == 0, said.err
     assert read_table(tmp_path / "previews.parquet").num_rows == 0
-    assert read_rows([tmp_path / "rows.parquet"]).num_rows == len(bench.rows("budget", "tall", "fm_ot"))
+    assert read_rows([tmp_path / "rows.parquet"]).num_rows == len(bench.rows("few_step", "tall", "fm_ot"))
 
 
 def test_points_have_no_draws(bench, tmp_path):
     """Of a source of one's own it is known only now, so it stops nothing."""
-    said = evaluated(bench, "draws", "board", "fm_ot", tmp_path)
+    said = evaluated(bench, "dequantisation", "board", "fm_ot", tmp_path)
     assert said.code == 0 and "no rows: points are not dequantised" in said.err
     assert read_rows([tmp_path / "rows.parquet"]).num_rows == 0
 
 
 def test_draws_of_an_oracle_are_refused(bench, tmp_path):
-    said = evaluated(bench, "draws", "tall", "oracle_ot", tmp_path / "out")
+    said = evaluated(bench, "dequantisation", "tall", "oracle_ot", tmp_path / "out")
     assert said.code == 3 and "is an oracle; its likelihood is in closed form" in said.err
     assert not (tmp_path / "out").exists()
 
@@ -1251,7 +1264,7 @@ def test_draws_of_an_oracle_are_refused(bench, tmp_path):
     ("changes", "metrics"), [({}, {"nll_averaged", "nll_paper"}), ({"exact_up_to": 72}, {"nll_exact", "nll_paper"})]
 )
 def test_draws_of_a_diverged_training_are_skipped(bench, tmp_path, changes, metrics):
-    assert evaluated(bench, "draws", "tall", "ddpm", tmp_path, **changes).code == 0
+    assert evaluated(bench, "dequantisation", "tall", "ddpm", tmp_path, **changes).code == 0
     rows = read_rows([tmp_path / "rows.parquet"]).to_pylist()
     assert {(r["metric"], r["draws"]) for r in rows} == {(metric, k) for metric in metrics for k in (1, 3)}
     reason = read_json(bench.folder("train", "tall", "ddpm") / "config.json")["reason"]
@@ -1261,12 +1274,12 @@ def test_draws_of_a_diverged_training_are_skipped(bench, tmp_path, changes, metr
 
 def test_table_4_of_these_results(bench, tmp_path):
     """Through the command line: the diverged method has its rows and its reason, oracles and points have none."""
-    files = [bench.folder("draws", "tall", method) / "rows.parquet" for method in TRAINED]
-    joined = tmp_path / "draws.parquet"
-    options = ["--out", tmp_path / "table4.csv", "--joined", joined]
+    files = [bench.folder("dequantisation", "tall", method) / "rows.parquet" for method in TRAINED]
+    gathered = tmp_path / "dequantisation.parquet"
+    options = ["--out", tmp_path / "table4.csv", "--gathered", gathered]
     said = bench.whole("table4", *(x for file in files for x in ("--rows", file)), *options)
     assert said.code == 0, said.err
-    assert read_rows([joined]).equals(read_rows(files))
+    assert read_rows([gathered]).equals(read_rows(files))
     table = list(csv.DictReader((tmp_path / "table4.csv").read_text().splitlines()))
     assert [(r["method"], r["estimator"], r["k"]) for r in table] == [
         (method, estimator, k) for method in TRAINED for estimator in ("averaged", "paper") for k in ("1", "3")
@@ -1276,7 +1289,7 @@ def test_table_4_of_these_results(bench, tmp_path):
         if row["method"] == "ddpm":
             assert row["nll_mean"] == "" and row["seeds"] == "0" and row["status"].startswith(f"seed {SEED}: training diverged")
         else:
-            values = {(r["metric"], str(r["draws"])): r["value"] for r in bench.rows("draws", "tall", row["method"])}
+            values = {(r["metric"], str(r["draws"])): r["value"] for r in bench.rows("dequantisation", "tall", row["method"])}
             assert float(row["nll_mean"]) == pytest.approx(values[f"nll_{row['estimator']}", row["k"]], rel=1e-5)
     text = (tmp_path / "table4.md").read_text()
     assert "## tall" in text and " nan" not in text.replace("became nan", "")
@@ -1357,7 +1370,7 @@ def test_the_spread_by_the_probes_alone_is_what_two_probes_show(bench):
 def test_the_quality_of_points(bench):
     samples = np.load(bench.folder("sample", "board", "fm_ot") / "samples.npy").astype(np.float64) / 2
     test = np.asarray(bench.data("board").test, np.float64)
-    distance, off = (bench.row("quality", "board", "fm_ot", m) for m in ("energy_distance", "off_support"))
+    distance, off = (bench.row("sample_quality", "board", "fm_ot", m) for m in ("energy_distance", "off_support"))
     assert distance["value"] == pytest.approx(energy_distance(samples, test), rel=1e-5)
     assert off["value"] == pytest.approx(1 - on_checkerboard(samples).mean())
     assert distance["n"] == off["n"] == 30
@@ -1379,7 +1392,7 @@ def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
     samples = data.to_data(np.load(bench.folder("sample", "tall", "fm_ot") / "samples.npy"))
     with torch.no_grad():
         features, reference = (classifier.features(to_images(data, v)).numpy() for v in (samples, data.train))
-    whole, at_floor = (bench.row("quality", "tall", "fm_ot", m) for m in ("frechet", "frechet_at_floor_n"))
+    whole, at_floor = (bench.row("sample_quality", "tall", "fm_ot", m) for m in ("frechet", "frechet_at_floor_n"))
     expected = frechet_distance(feature_statistics(features), feature_statistics(reference))
     assert whole["value"] == pytest.approx(expected, rel=1e-4)
     assert (whole["n"], at_floor["n"]) == (16, 14)
@@ -1398,8 +1411,8 @@ def test_too_few_samples_for_a_metric_are_a_row(bench, tmp_path):
     (tmp_path / "samples").mkdir()
     np.save(tmp_path / "samples" / "samples.npy", samples[:3])
     folders = ["--data", bench.results / "data/tall", "--features", bench.results / "features/tall", "--out", tmp_path / "out"]
-    spec = canonical(bench.spec("quality", "tall", "fm_ot"))
-    said = command("quality", "--spec", spec, "--samples", tmp_path / "samples", *folders, "--progress", "lines")
+    spec = canonical(bench.spec("sample_quality", "tall", "fm_ot"))
+    said = command("sample-quality", "--spec", spec, "--samples", tmp_path / "samples", *folders, "--progress", "lines")
     rows = by_metric(tmp_path / "out")
     assert said.code == 0 and "3 samples are too few for frechet_at_floor_n, kid, kid_std, precision" in said.err
     assert {m: (r["status"], r["n"]) for m, r in rows.items()} == {
@@ -1418,7 +1431,7 @@ def test_the_floor_of_images(bench):
     with torch.no_grad():
         test, train = (feature_statistics(classifier.features(to_images(data, v)).numpy()) for v in (data.test, data.train))
     assert rows["frechet_floor"]["value"] == pytest.approx(frechet_distance(test, train), rel=1e-4)
-    assert rows["frechet_floor"]["value"] < bench.row("quality", "tall", "fm_ot", "frechet_at_floor_n")["value"]
+    assert rows["frechet_floor"]["value"] < bench.row("sample_quality", "tall", "fm_ot", "frechet_at_floor_n")["value"]
     assert rows["frechet_floor"]["n"] == 14
     x = (bench.data("tall").train + 0.5) * 2 / 5 - 1
     assert rows["data_std"]["value"] == pytest.approx(x.std(ddof=1), rel=1e-5)
@@ -1510,7 +1523,7 @@ def test_what_may_be_the_machines_doing_stays_an_error(spoilable, tmp_path, monk
 
 def test_an_error_of_fmbench_on_a_method_of_ones_own_stays_one(spoilable, tmp_path, monkeypatch):
     own = raising(spoilable, tmp_path, monkeypatch, "Exception")
-    monkeypatch.setattr("fmbench.objectives.Objective.loss", lambda *_: 1 / 0)
+    monkeypatch.setattr("fmbench.flow.objectives.Objective.loss", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         own.run("train", "board", "odd")
 
@@ -1680,7 +1693,7 @@ def test_dotted_names_are_looked_up_before_the_shape_of_samples_is_known(tmp_pat
     source = {"source": "outsider:tall_images"}
     check_of(data=source, network={"kind": "outsider:Lines"})
     assert "settings.tall.network is tried once its data are prepared" in capsys.readouterr().err
-    features = {"extractor": "classifier", "also": [{"extractor": "outsider:NO_FACTORY"}]}
+    features = {"extractor": "classifier", "more_extractors": [{"extractor": "outsider:NO_FACTORY"}]}
     with pytest.raises(ConfigError) as caught:
         check_of(data={"source": "outsider:nothing"}, network={"kind": "outsider:NoNet"}, evaluation={"features": features})
     for line in ("tall.data: data set 'outsider:nothing'", "tall.network: network 'outsider:NoNet'"):
@@ -1856,7 +1869,7 @@ def test_samples_missing_or_truncated(spoilable, kept):
     path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
     content = path.read_bytes()
     path.unlink() if kept is None else path.write_bytes(content[:kept])
-    said = spoilable.run("quality", "board", "fm_ot")
+    said = spoilable.run("sample_quality", "board", "fm_ot")
     assert said.code == 3
     assert f"{path} cannot be read" in said.err and "delete it and rerun the sampling" in said.err
 
@@ -1864,7 +1877,7 @@ def test_samples_missing_or_truncated(spoilable, kept):
 def test_samples_of_another_shape(spoilable):
     path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
     np.save(path, np.zeros((30, 3), np.float32))
-    said = spoilable.run("quality", "board", "fm_ot")
+    said = spoilable.run("sample_quality", "board", "fm_ot")
     assert said.code == 3
     assert "holds samples of (3,), the data set has (2,); rerun the sampling" in said.err
 
@@ -1874,12 +1887,12 @@ def test_samples_that_are_not_finite_have_no_quality(spoilable):
     samples = np.load(path)
     samples[[3, 7], 0] = np.nan, np.inf
     np.save(path, samples)
-    assert spoilable.run("quality", "board", "fm_ot").code == 0
-    for row in spoilable.rows("quality", "board", "fm_ot"):
+    assert spoilable.run("sample_quality", "board", "fm_ot").code == 0
+    for row in spoilable.rows("sample_quality", "board", "fm_ot"):
         assert (row["status"], row["reason"]) == ("skipped", "2 of 30 samples are not finite")
 
 
-@pytest.mark.parametrize("stage", ["train", "sample", "quality"])
+@pytest.mark.parametrize("stage", ["train", "sample", "sample_quality"])
 def test_data_missing_or_truncated(spoilable, stage):
     data = spoilable.results / "data" / "board"
     for name in ("train.npy", "test.npy"):
@@ -1904,7 +1917,7 @@ def test_a_model_of_another_data_set(bench, tmp_path):
     assert "was trained on samples of [2], the data set has [3, 6, 4]; retrain" in said.err
 
 
-@pytest.mark.parametrize("stage", ["models", "sample", "likelihood", "sweep", "quality"])
+@pytest.mark.parametrize("stage", ["models", "sample", "likelihood", "sweep", "sample_quality"])
 def test_rows_missing_or_truncated_stop_the_collecting(spoilable, stage):
     path = spoilable.results / stage / "board" / "fm_ot" / str(SEED) / "rows.parquet"
     path.write_bytes(path.read_bytes()[:200])
@@ -1989,9 +2002,9 @@ def steps_of(bench: Bench, dataset: str, method: str) -> list[int]:
 def test_along_training(bench, dataset, method):
     """Each snapshot's NFE, sample by sample, and its samples' distance, from the same noise as the samples."""
     data, model = bench.data(dataset), bench.model(dataset, method)
-    settings = bench.config.settings[dataset].evaluation.along
-    judge = load_judge(bench.results / "features" / dataset, data, CPU)
-    rows = {(r["metric"], r["step"]): r for r in bench.rows("along", dataset, method)}
+    settings = bench.config.settings[dataset].evaluation.learning_curve
+    judge = load_evaluator(bench.results / "features" / dataset, data, CPU)
+    rows = {(r["metric"], r["step"]): r for r in bench.rows("learning_curve", dataset, method)}
     steps = steps_of(bench, dataset, method)
     assert len(steps) > 1 and steps[-1] == bench.config.training(dataset, method).iterations
     assert set(rows) == {(m, s) for m in ("nfe", "nfe_std_over_samples", judge.primary) for s in steps}
@@ -2015,16 +2028,19 @@ def test_along_training(bench, dataset, method):
 
 def test_training_ends_where_the_samples_are_from(bench):
     """With the settings of the stage ``sample``, the last snapshot's numbers are the model's own."""
-    last = {r["metric"]: r for r in bench.rows("along", "board", "fm_ot") if r["step"] == 60}
+    last = {r["metric"]: r for r in bench.rows("learning_curve", "board", "fm_ot") if r["step"] == 60}
     for metric in ("nfe", "nfe_std_over_samples"):
         assert last[metric]["value"] == bench.row("sample", "board", "fm_ot", metric)["value"]
-    assert last["energy_distance"]["value"] == bench.row("quality", "board", "fm_ot", "energy_distance")["value"]
+    assert last["energy_distance"]["value"] == bench.row("sample_quality", "board", "fm_ot", "energy_distance")["value"]
 
 
 @pytest.mark.parametrize("dataset", VALUES["datasets"])
 def test_nothing_is_trained_along_an_oracle_and_a_diverged_training_says_where_it_stopped(bench, dataset):
-    assert bench.rows("along", dataset, "oracle_ot") == []
-    rows, stopped = bench.rows("along", dataset, "ddpm"), read_json(bench.folder("train", dataset, "ddpm") / "config.json")
+    assert bench.rows("learning_curve", dataset, "oracle_ot") == []
+    rows, stopped = (
+        bench.rows("learning_curve", dataset, "ddpm"),
+        read_json(bench.folder("train", dataset, "ddpm") / "config.json"),
+    )
     last = [r for r in rows if r["step"] == stopped["step"]]
     assert {r["metric"] for r in last if r["status"] == "skipped"} == {"nfe", "nfe_std_over_samples", *PRIMARY[dataset]}
     assert all(r["reason"] == f"training diverged: {stopped['reason']}" for r in last if r["status"] == "skipped")
@@ -2043,7 +2059,7 @@ def test_snapshots_that_cannot_be_used(spoilable, damage):
         path.write_bytes(path.read_bytes()[:100])
     else:
         save_file({"00000060/weight": torch.zeros(3)}, path, metadata={"fmbench": json.dumps({"steps": [60]})})
-    said = spoilable.run("along", "board", "fm_ot")
+    said = spoilable.run("learning_curve", "board", "fm_ot")
     assert said.code == 3 and str(path) in said.err
     assert {"missing": "are missing", "truncated": "cannot be read", "others": "does not fit"}[damage] in said.err
 
@@ -2052,16 +2068,16 @@ def test_snapshots_that_cannot_be_used(spoilable, damage):
 def test_samples_at_few_evaluations(bench, dataset, method):
     """Every cell solved again by hand, from the noise that samples start from."""
     data, model = bench.data(dataset), bench.model(dataset, method)
-    settings = bench.config.settings[dataset].evaluation.budget
-    judge = load_judge(bench.results / "features" / dataset, data, CPU)
-    rows = [r for r in bench.rows("budget", dataset, method) if r["solver"] != "dopri5"]
+    settings = bench.config.settings[dataset].evaluation.few_step
+    judge = load_evaluator(bench.results / "features" / dataset, data, CPU)
+    rows = [r for r in bench.rows("few_step", dataset, method) if r["solver"] != "dopri5"]
     cells = [(c.label, c.nfe) for c in settings.cells()]
     distances = {(r["solver"], r["nfe"]): r for r in rows if r["metric"] == judge.primary}
     seconds = {(r["solver"], r["nfe"]): r for r in rows if r["metric"] == "seconds"}
     assert list(distances) == list(seconds) == cells and len(rows) == 2 * len(cells)
     assert all(r["value"] > 0 and (r["unit"], r["n"]) == ("s", settings.n) for r in seconds.values())
-    table = read_table(bench.folder("budget", dataset, method) / "previews.parquet")
-    assert table.schema.equals(BUDGET_PREVIEWS)
+    table = read_table(bench.folder("few_step", dataset, method) / "previews.parquet")
+    assert table.schema.equals(FEW_STEP_PREVIEWS)
     shown = settings.shown or settings.n
     for cell in settings.cells():
         tableau = FIXED[cell.solver]
@@ -2084,17 +2100,17 @@ def test_samples_at_few_evaluations(bench, dataset, method):
 def test_many_evaluations_come_to_what_the_adaptive_solve_finds(bench, method):
     """RK4 at 200 NFE ends where the samples are, Euler at 4 does not; the adaptive solve's distance is of as many samples."""
     data = bench.data("board")
-    judge = load_judge(bench.results / "features" / "board", data, CPU)
+    judge = load_evaluator(bench.results / "features" / "board", data, CPU)
     samples = np.load(bench.folder("sample", "board", method) / "samples.npy")[:20]
-    rows = {(r["solver"], r["nfe"]): r["value"] for r in bench.rows("budget", "board", method) if r["metric"] == judge.primary}
-    (adaptive,) = [r for r in bench.rows("budget", "board", method) if r["solver"] == "dopri5"]
+    rows = {(r["solver"], r["nfe"]): r["value"] for r in bench.rows("few_step", "board", method) if r["metric"] == judge.primary}
+    (adaptive,) = [r for r in bench.rows("few_step", "board", method) if r["solver"] == "dopri5"]
     (expected,) = judge.measure(samples, only=(judge.primary,))
     assert (adaptive["value"], adaptive["n"], adaptive["rtol"]) == (expected.value, 20, 1e-3)
     spent = read_table(bench.folder("sample", "board", method) / "nfe.parquet").column("nfe").to_pylist()
     assert adaptive["nfe"] == np.mean(spent[:20])
     assert abs(rows["rk4", 200] - expected.value) < 0.2 * abs(rows["euler", 4] - expected.value)
     pictures: dict[tuple[str, int], list[Any]] = {}
-    for row in read_table(bench.folder("budget", "board", method) / "previews.parquet").to_pylist():
+    for row in read_table(bench.folder("few_step", "board", method) / "previews.parquet").to_pylist():
         pictures.setdefault((row["solver"], row["nfe"]), []).append(row["values"])
     np.testing.assert_array_equal(pictures["dopri5", 0], data.to_data(samples))
     far, near = (np.abs(np.subtract(pictures[k], pictures["dopri5", 0])).mean() for k in (("euler", 4), ("rk4", 200)))
@@ -2102,14 +2118,14 @@ def test_many_evaluations_come_to_what_the_adaptive_solve_finds(bench, method):
 
 
 def test_a_budget_of_more_than_there_are_samples_has_none_of_the_adaptive_solve(bench):
-    (row,) = [r for r in bench.rows("budget", "tall", "fm_ot") if r["solver"] == "dopri5"]
+    (row,) = [r for r in bench.rows("few_step", "tall", "fm_ot") if r["solver"] == "dopri5"]
     assert row["status"] == "skipped" and row["reason"] == "the stage sample made 16 samples, and 20 are compared"
 
 
 def test_a_diverged_training_has_no_budget_and_no_states(bench):
-    rows = bench.rows("budget", "board", "ddpm")
+    rows = bench.rows("few_step", "board", "ddpm")
     assert len(rows) == 4 * 2 + 1 and {r["status"] for r in rows} == {"skipped"}
-    for folder, file, schema in (("budget", "previews", BUDGET_PREVIEWS), ("states", "states", STATES)):
+    for folder, file, schema in (("few_step", "previews", FEW_STEP_PREVIEWS), ("trajectory", "trajectory", TRAJECTORY)):
         table = read_table(bench.folder(folder, "board", "ddpm") / f"{file}.parquet")
         assert table.num_rows == 0 and table.schema.equals(schema)
 
@@ -2119,24 +2135,26 @@ def test_a_solve_that_leaves_the_numbers_is_a_row(spoilable):
     path = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
     weights = load_file(path)
     save_file({name: value * 1e30 for name, value in weights.items()}, path)
-    assert spoilable.run("budget", "board", "fm_ot").code == 0
-    rows = [r for r in spoilable.rows("budget", "board", "fm_ot") if r["metric"] == "energy_distance" and r["solver"] != "dopri5"]
+    assert spoilable.run("few_step", "board", "fm_ot").code == 0
+    rows = [
+        r for r in spoilable.rows("few_step", "board", "fm_ot") if r["metric"] == "energy_distance" and r["solver"] != "dopri5"
+    ]
     assert {r["status"] for r in rows} == {"diverged"}
     assert rows[0]["reason"] == "samples of euler at 4 NFE, or their distance, are not finite"
 
 
 def test_only_new_cells_of_a_budget_are_computed(spoilable):
     def said(**changes: Any) -> str:
-        settings = spoilable.spec("budget", "board", "fm_ot")["settings"] | changes
-        done = spoilable.run("budget", "board", "fm_ot", settings=settings)
+        settings = spoilable.spec("few_step", "board", "fm_ot")["settings"] | changes
+        done = spoilable.run("few_step", "board", "fm_ot", settings=settings)
         assert done.code == 0, done.err
         return done.err
 
-    before = spoilable.rows("budget", "board", "fm_ot")
+    before = spoilable.rows("few_step", "board", "fm_ot")
     assert "0 cells computed, 4 from the cache" in said()
-    assert spoilable.rows("budget", "board", "fm_ot") == before  # seconds included
+    assert spoilable.rows("few_step", "board", "fm_ot") == before  # seconds included
     assert "2 cells computed, 4 from the cache" in said(nfe=[4, 8, 200])
-    previews = spoilable.folder("budget", "board", "fm_ot") / "previews.parquet"
+    previews = spoilable.folder("few_step", "board", "fm_ot") / "previews.parquet"
     many = read_table(previews).to_pylist()
     assert "0 cells computed, 4 from the cache" in said(shown=2)
     assert read_table(previews).to_pylist() == [row for row in many if row["index"] < 2 and row["nfe"] != 8]
@@ -2149,9 +2167,9 @@ def test_only_new_cells_of_a_budget_are_computed(spoilable):
 def test_states_on_the_way(bench, dataset, method):
     """From the samples' noise, along the flow, to the samples."""
     data, model = bench.data(dataset), bench.model(dataset, method)
-    settings = bench.config.settings[dataset].evaluation.states
-    table = read_table(bench.folder("states", dataset, method) / "states.parquet")
-    assert table.schema.equals(STATES)
+    settings = bench.config.settings[dataset].evaluation.trajectory
+    table = read_table(bench.folder("trajectory", dataset, method) / "trajectory.parquet")
+    assert table.schema.equals(TRAJECTORY)
     found: dict[float, list[Any]] = {}
     for row in table.to_pylist():
         assert row["index"] == len(found.setdefault(row["t"], [])) and row["shape"] == list(data.shape)
@@ -2176,24 +2194,24 @@ def test_states_on_the_way(bench, dataset, method):
 
 
 def test_one_stop_at_the_end_is_the_stage_sample(bench, tmp_path):
-    settings = bench.config.settings["board"].evaluation.states.model_dump() | {"times": [1.0]}
-    assert evaluated(bench, "states", "board", "mine", tmp_path, **settings).code == 0
-    states = [row["values"] for row in read_table(tmp_path / "states.parquet").to_pylist()]
+    settings = bench.config.settings["board"].evaluation.trajectory.model_dump() | {"times": [1.0]}
+    assert evaluated(bench, "trajectory", "board", "mine", tmp_path, **settings).code == 0
+    states = [row["values"] for row in read_table(tmp_path / "trajectory.parquet").to_pylist()]
     samples = np.load(bench.folder("sample", "board", "mine") / "samples.npy")
     np.testing.assert_array_equal(states, bench.data("board").to_data(samples).astype(np.float32))
 
 
 def test_what_is_joined_is_the_files_of_all_models(bench):
-    for kind, (stage, file) in JOINED.items():
-        joined = read_table(bench.results / f"{kind}.parquet")
-        methods = TRAINED if kind == "along" else METHODS
+    for kind, (stage, file) in GATHERED.items():
+        gathered = read_table(bench.results / f"{kind}.parquet")
+        methods = TRAINED if kind == "learning_curve" else METHODS
         parts = [read_table(bench.folder(stage, d, m) / file) for d in VALUES["datasets"] for m in methods]
-        assert joined.num_rows > 0 and joined.to_pylist() == [row for part in parts for row in part.to_pylist()]
+        assert gathered.num_rows > 0 and gathered.to_pylist() == [row for part in parts for row in part.to_pylist()]
 
 
 def test_a_file_of_other_columns_is_not_joined(spoilable):
-    path = spoilable.folder("states", "board", "fm_ot") / "states.parquet"
+    path = spoilable.folder("trajectory", "board", "fm_ot") / "trajectory.parquet"
     write_table(path, read_table(path).drop_columns(["t"]))
-    spec = canonical(specs.join("states", spoilable.config))
-    said = command("join", "--spec", spec, "--results", spoilable.results)
+    spec = canonical(specs.join("trajectory", spoilable.config))
+    said = command("gather", "--spec", spec, "--results", spoilable.results)
     assert said.code == 3 and str(path) in said.err and "rerun its stage" in said.err

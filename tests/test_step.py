@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fmbench.config import TrainingSettings
+from fmbench.config.methods import METHODS
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import ConfigError
-from fmbench.methods import METHODS
+from fmbench.flow.objectives import Objective, build
 from fmbench.networks.mlp import MLP
-from fmbench.objectives import Objective, build
 from fmbench.training import capture, precision
 from fmbench.training.step import Step
 

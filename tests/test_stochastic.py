@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmbench.fields import CountingField
-from fmbench.oracle import MixtureOracle
-from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
-from fmbench.solvers.adaptive import dopri5
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import karras_grid, log_snr_grid, uniform_grid
-from fmbench.solvers.stochastic import DIFFUSIONS, euler_maruyama, heun_churn
-from fmbench.solvers.tableaux import EULER
+from fmbench.flow.fields import CountingField
+from fmbench.flow.oracle import MixtureOracle
+from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import karras_grid, log_snr_grid, uniform_grid
+from fmbench.flow.solvers.stochastic import DIFFUSIONS, euler_maruyama, heun_churn
+from fmbench.flow.solvers.tableaux import EULER
 
 MEAN = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)

@@ -13,14 +13,14 @@ import pytest
 from outsider import command
 
 from fmbench.errors import DataError
-from fmbench.files import write_json
-from fmbench.records import Row, read_table, write_rows, write_table
 from fmbench.report.claims import falls_with_draws
 from fmbench.report.layout import LATEX, NONE, beside, latex_table, markdown_table, notes, paper, spread, tex
 from fmbench.report.table2 import METRICS, missing, table2, write_table2
 from fmbench.report.table3 import PAPERS, show, table3, write_table3
 from fmbench.report.table4 import COLUMNS, write_table4
 from fmbench.stages.settings import SETTINGS, used_settings
+from fmbench.store.files import write_json
+from fmbench.store.records import Row, read_table, write_rows, write_table
 
 # Layout
 
@@ -96,7 +96,7 @@ def sharp_rows(method: str, seed: int, features: str = "pytorch-fid InceptionV3(
     rows = []
     for metric, value in values.items():
         bad = {} if value is not None else {"status": "skipped", "reason": "training diverged: a_b"}
-        rows.append(Row("super", method, seed, "quality", metric, value, "u", n=500, features=features, **bad))
+        rows.append(Row("super", method, seed, "sample_quality", metric, value, "u", n=500, features=features, **bad))
     return rows
 
 
@@ -107,7 +107,7 @@ def records(rows: list[Row], folder: Path) -> Path:
 
 def test_without_super_resolution_the_paper_stands_alone_and_it_is_said(tmp_path):
     # A Frechet distance and an inception score are no super-resolution.
-    plain = [Row("digits", "fm_ot", 0, "quality", m, 1.0, "u") for m in ("frechet", "inception_score")]
+    plain = [Row("digits", "fm_ot", 0, "sample_quality", m, 1.0, "u") for m in ("frechet", "inception_score")]
     table = write_table2(records(plain, tmp_path), tmp_path / "table2.csv")
     printed = paper("table2").set_index("model")
     assert list(table.model) == list(printed.index) and set(table.source) == {"paper"}
@@ -171,7 +171,7 @@ def over_draws(variances: dict[str, float]) -> list[Row]:
         values |= {"nll_probe_bias": -0.02 * (k > 1), "nll_probe_std": 0.07, "nll_probe_variance": variance}
         for metric, value in values.items():
             probes = 1 if metric == "nll_paper" else 4
-            rows.append(Row("d", method, seed, "draws", metric, value, "u", n=16, draws=k, probes=probes))
+            rows.append(Row("d", method, seed, "dequantisation", metric, value, "u", n=16, draws=k, probes=probes))
     return rows
 
 
@@ -197,7 +197,7 @@ def test_a_probe_bias_of_little_noise_is_what_it_says(tmp_path):
 def test_claim_10_says_where_the_probes_do_more_than_is_taken_off(tmp_path, variance, taken, papers):
     write_rows(tmp_path / "rows.parquet", over_draws({"ddpm": variance, "fm_ot": variance}))
     frame = read_table(tmp_path / "rows.parquet").to_pandas()
-    averaged, one = falls_with_draws({"draws": frame})
+    averaged, one = falls_with_draws({"dequantisation": frame})
     assert ("taken off, which is too little at a variance of 9.2 nats^2" in averaged.why) == taken
     assert "is estimated and taken off" in averaged.why
     assert f"lowers the number too, the more the larger K: by {papers} at K = 5, which is no likelihood" in one.why

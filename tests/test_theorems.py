@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from fmbench.flow.objectives import WEIGHTINGS, Objective, UniformTime
+from fmbench.flow.oracle import FiniteOracle, MixtureOracle
+from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.prediction import VELOCITY
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.tableaux import RK4
 from fmbench.networks.mlp import MLP
-from fmbench.objectives import WEIGHTINGS, Objective, UniformTime
-from fmbench.oracle import FiniteOracle, MixtureOracle
-from fmbench.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
-from fmbench.prediction import VELOCITY
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import uniform_grid
-from fmbench.solvers.tableaux import RK4
 
 EVERY_PATH = [
     OptimalTransport(0.1),

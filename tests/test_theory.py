@@ -13,10 +13,11 @@ import pytest
 import torch
 from outsider import command
 
-from fmbench import specs
-from fmbench.config import canonical, parse
-from fmbench.records import read_table
+from fmbench.config import specs
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
 from fmbench.stages import theory as stage
+from fmbench.store.records import read_table
 
 SCHEMAS = {name.lower(): value for name, value in vars(stage).items() if isinstance(value, pa.Schema)}
 SLOW = ("ddim_against_euler", "forms_of_ddim", "rescaling", "second_order", "densities", "samplers")

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from fmbench import specs
-from fmbench.config import Config, parse, settings_hash
-from fmbench.files import write_json
-from fmbench.progress import Console
-from fmbench.records import Row, table, write_rows, write_table
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import settings_hash
+from fmbench.config.reading import parse
 from fmbench.stages.collect import mirror, run_tags
 from fmbench.stages.common import CURVE
-from fmbench.tracking import OFF, Mirror, Tracker, experiment_name, flatten, run_key
+from fmbench.store.files import write_json
+from fmbench.store.records import Row, table, write_rows, write_table
+from fmbench.store.tracking import OFF, Mirror, Tracker, experiment_name, flatten, run_key
+from fmbench.system.progress import Console
 
 DEAD = "http://127.0.0.1:9"
 
@@ -121,7 +123,7 @@ def test_logging_again_what_is_there_adds_nothing(store):
 OPEN = """
 import sys
 from pathlib import Path
-from fmbench.tracking import Mirror
+from fmbench.store.tracking import Mirror
 mirror = Mirror(Path(sys.argv[1]), None)
 experiment = mirror.experiment("fmbench/crowd")
 run, start = mirror.run(experiment, sys.argv[2], sys.argv[2], {})
@@ -328,7 +330,7 @@ def results_folder(folder: Path, dataset: str, reason: str = "", seconds: float 
         bad = reason if method == "ddpm" else ""
         model = folder / specs.model_folder("models", dataset, method, 0)
         curve = [{"step": s, "loss": 1 / s, "learning_rate": 1e-3} for s in (10, 20, 30)]
-        write_table(model / "curve.parquet", table(curve, CURVE))
+        write_table(model / "loss_curve.parquet", table(curve, CURVE))
         write_json(
             model / "config.json",
             {
@@ -441,7 +443,7 @@ def test_an_oracle_is_a_run_without_a_curve(store, tmp_path):
     config_of = parse({"datasets": ["known"], "methods": ["oracle_ot"], "seeds": [0], "settings": settings})
     spec = specs.train(config_of, "known", "oracle_ot", 0)
     model = tmp_path / specs.model_folder("models", "known", "oracle_ot", 0)
-    write_table(model / "curve.parquet", table([], CURVE))
+    write_table(model / "loss_curve.parquet", table([], CURVE))
     config = {"spec": spec, "spec_hash": settings_hash(spec), "code_hash": "c0de", "shape": [2], "parameters": 0, "step": 0}
     write_json(model / "config.json", config | {"reason": ""})
     rows = [

@@ -16,20 +16,21 @@ from outsider import tall_images, two_points
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fmbench.checkpoint import CheckpointFolder, load_weights, save_weights
-from fmbench.config import TrainingSettings, settings_hash
+from fmbench.config.hashing import settings_hash
+from fmbench.config.methods import METHODS
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import checkerboard
 from fmbench.data.writer import write
-from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError, LockedError
-from fmbench.methods import METHODS
+from fmbench.flow.objectives import Objective, build
 from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
-from fmbench.objectives import Objective, build
-from fmbench.progress import Console
 from fmbench.stages.common import Job, new_network, write_model
 from fmbench.stages.models import load_model, load_snapshots
+from fmbench.store.checkpoint import CheckpointFolder, load_weights, save_weights
+from fmbench.system.distributed import ALONE, Group
+from fmbench.system.progress import Console
 from fmbench.training.batches import BatchSampler
 from fmbench.training.loop import Outcome, train
 from fmbench.training.schedule import FLOOR, learning_rate
@@ -552,7 +553,7 @@ def test_a_snapshot_that_cannot_be_written_says_so(board, tmp_path, monkeypatch,
     def full(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("fmbench.checkpoint.save_file", full)
+    monkeypatch.setattr("fmbench.store.checkpoint.save_file", full)
     with pytest.raises(CheckpointError, match=r"cannot write .*snapshot.*No space left.*Make room or fix the folder"):
         run(board, tmp_path)
     with pytest.raises(CheckpointError, match=r"cannot write .*w\.safetensors: .*No space left"):

@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 
-from fmbench.methods import METHODS, Method, Part
-from fmbench.objectives import build
-from fmbench.prediction import PREDICTIONS
-from fmbench.weighting import noise_levels
+from fmbench.config.methods import METHODS, Method, Part
+from fmbench.flow.objectives import build
+from fmbench.flow.prediction import PREDICTIONS
+from fmbench.flow.weighting import noise_levels
 
 NETWORKED = [method for method in METHODS.values() if method.oracle is None]
 STRAIGHT = Part("ot", {"sigma_min": 0.0})

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from browser import opened
 
-from fmbench.names import FIGURES, JOINED
+from fmbench.config.names import FIGURES, GATHERED
 
 pytestmark = pytest.mark.workflow
 
@@ -96,7 +96,7 @@ class Project:
 
 
 def evaluations(method: str) -> Counter:
-    return Counter({f"{stage} {method}": 1 for stage in ("sample", "likelihood", "sweep", "quality")})
+    return Counter({f"{stage} {method}": 1 for stage in ("sample", "likelihood", "sweep", "sample_quality")})
 
 
 END = Counter({"collect": 1, "table1": 1})
@@ -120,9 +120,9 @@ def test_the_table_has_every_method_and_a_rerun_does_nothing(finished):
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("fmbench/objectives.py", "x_t, velocity = self", "# a comment\n        x_t, velocity = self"),
+        ("fmbench/flow/objectives.py", "x_t, velocity = self", "# a comment\n        x_t, velocity = self"),
         ("fmbench/training/loop.py", '"""The training loop: one', '"""Another docstring: one'),
-        ("fmbench/tracking.py", "MLflow is not available", "MLflow cannot be reached"),
+        ("fmbench/store/tracking.py", "MLflow is not available", "MLflow cannot be reached"),
     ],
 )
 def test_a_comment_a_docstring_or_a_message_reruns_nothing(finished, file, old, new):
@@ -135,13 +135,13 @@ def test_a_comment_a_docstring_or_a_message_reruns_nothing(finished, file, old, 
 
 def test_editing_the_loss_reruns_the_trainings(finished):
     old, new = "error.flatten(1).square().mean(1)", "error.flatten(1).abs().mean(1)"
-    finished.edit("fmbench/objectives.py", old, new)
+    finished.edit("fmbench/flow/objectives.py", old, new)
     try:
         planned = finished.planned()
         assert planned["train ddpm"] == planned["train fm_ot"] == 1
         assert planned["prepare"] == 0
     finally:
-        finished.edit("fmbench/objectives.py", new, old)
+        finished.edit("fmbench/flow/objectives.py", new, old)
     assert not finished.planned()
 
 
@@ -224,14 +224,14 @@ def test_table_4_is_drawn_from_trained_methods_on_images_and_table_1_without_it(
     planned = project.planned("results/table4.csv")
     assert planned == Counter({"prepare": 1, "train ddpm": 1, "train fm_ot": 1, "draws ddpm": 1, "draws fm_ot": 1, "table4": 1})
     table = " ".join(project.planned("results/table1.csv"))
-    assert not [stage for stage in ("draws", "along", "budget", "states", "join") if stage in table]
+    assert not [stage for stage in ("dequantisation", "learning_curve", "few_step", "trajectory", "gather") if stage in table]
     whole = project.planned("all")
-    assert {rule for rule in whole if rule.startswith("draws")} == {"draws ddpm", "draws fm_ot"}
+    assert {rule for rule in whole if rule.startswith("dequantisation")} == {"dequantisation ddpm", "dequantisation fm_ot"}
     assert whole["theory"] == whole["table4"] == whole["table1"] == 1 and whole["train oracle_ot"] == 2
-    assert whole["figure"] == len(FIGURES) and whole["join"] == len(JOINED)
+    assert whole["figure"] == len(FIGURES) and whole["gather"] == len(GATHERED)
     assert whole["claims"] == whole["table2"] == whole["table3"] == 1
-    assert [whole[f"{stage} oracle_ot"] for stage in ("along", "budget", "states")] == [0, 2, 2]
-    assert [whole[f"{stage} fm_ot"] for stage in ("along", "budget", "states")] == [2, 2, 2]
+    assert [whole[f"{stage} oracle_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [0, 2, 2]
+    assert [whole[f"{stage} fm_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [2, 2, 2]
     assert {"table4", "theory", "collect"} <= set(project.planned("results/claims.csv"))
     project.configure()
     assert not {"table4", "draws ddpm"} & set(project.planned("all"))  # there are no images

@@ -16,17 +16,17 @@ import outsider
 import torch
 from torch import Tensor, nn
 
-from fmbench.checkpoint import CheckpointFolder
-from fmbench.config import TrainingSettings
+from fmbench.config.methods import METHODS
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import read
-from fmbench.distributed import ALONE, Group, device_of, join
-from fmbench.files import read_json
-from fmbench.methods import METHODS
+from fmbench.flow.objectives import Objective, build
 from fmbench.networks.unet import UNet
-from fmbench.objectives import Objective, build
-from fmbench.progress import Console
-from fmbench.rng import seed_global
 from fmbench.stages.common import Job
+from fmbench.store.checkpoint import CheckpointFolder
+from fmbench.store.files import read_json
+from fmbench.system.distributed import ALONE, Group, device_of, join
+from fmbench.system.progress import Console
+from fmbench.system.rng import seed_global
 from fmbench.training.loop import Outcome, train
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 STAGES = {
     "sample": ("digits", "model"),
-    "quality": ("digits", "sample-1", "features-1"),
+    "sample_quality": ("digits", "sample-1", "features-1"),
     "features": ("digits",),
 }
 """Stages shared by the processes, and the folders they read."""

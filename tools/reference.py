@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from fmbench.provenance import commit
+from fmbench.store.provenance import commit
 
 ROOT = Path(__file__).parent.parent
 KEPT = [
     *(f"{name}.{kind}" for name in ("table1", "table2", "table3", "table4", "claims") for kind in ("csv", "md", "tex")),
     "benchmark.json",
     "equivalence.csv",
-    *(f"{name}.parquet" for name in ("records", "draws", "settings", "models", "curves", "previews")),
-    *(f"{name}.parquet" for name in ("along", "budget", "budget_previews", "states", "nfe")),
+    *(f"{name}.parquet" for name in ("records", "dequantisation", "settings", "models", "loss_curves", "previews")),
+    *(f"{name}.parquet" for name in ("learning_curve", "few_step", "few_step_previews", "trajectory", "nfe")),
 ]
 BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fmbench.data.raw import RawData, Samples
-from fmbench.rng import named_seed
+from fmbench.system.rng import named_seed
 
 SCALE = 2.0
 Noise = Annotated[float, Field(ge=0.01, le=1)]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbench.errors import DataError
-from fmbench.files import read_json
-from fmbench.rng import generator
+from fmbench.store.files import read_json
+from fmbench.system.rng import generator
 
 
 @dataclass(frozen=True)

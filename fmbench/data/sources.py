@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, validate_call
 
+from fmbench.config.plugins import resolve
 from fmbench.data.arrays import array
 from fmbench.data.cifar import cifar10
 from fmbench.data.folders import folder
@@ -16,8 +17,7 @@ from fmbench.data.imagenet import imagenet, imagenet_downsampled
 from fmbench.data.parquet import hf_parquet
 from fmbench.data.points import checkerboard, eight_gaussians, pinwheel, rings, spirals, two_moons
 from fmbench.data.raw import RawData
-from fmbench.plugins import resolve
-from fmbench.rng import named_seed
+from fmbench.system.rng import named_seed
 
 
 def digits(test: Annotated[int, Field(ge=2, le=1795)] = 360) -> RawData:

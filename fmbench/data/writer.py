@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.errors import DataError, LockedError
-from fmbench.files import read_json, sha256, write_json
-from fmbench.progress import Console
+from fmbench.store.files import read_json, sha256, write_json
+from fmbench.system.progress import Console
 
 PARTIAL = ".partial"
 """The folder that a preparation grows in, with its lock."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import nn
 
+from fmbench.config.plugins import resolve
 from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
-from fmbench.plugins import resolve
 
 NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
 

@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from fmbench.benchmark import left_over
+from fmbench.config.names import STEP_COSTS
 from fmbench.errors import DataError
-from fmbench.names import STEP_COSTS
-from fmbench.records import read_rows, read_table
 from fmbench.report.evidence import (
     ENOUGH_SEEDS,
     FAILS,
@@ -43,6 +41,8 @@ from fmbench.report.evidence import (
 )
 from fmbench.report.layout import SECOND_ORDER_UP_TO, latex_table, markdown_table, paper, tex, to_csv, write_all
 from fmbench.report.style import label
+from fmbench.store.benchmark import stale_files
+from fmbench.store.records import read_rows, read_table
 
 OURS, DIFFUSION = "fm_ot", ("ddpm", "score_matching", "scoreflow", "fm_diffusion")
 ORACLE, ORACLE_DIFFUSION = "oracle_ot", ("oracle_vp",)
@@ -79,16 +79,16 @@ WAY_SAMPLES = 2000
 
 FILES = {
     "records": "records.parquet",
-    "along": "along.parquet",
-    "budget": "budget.parquet",
-    "states": "states.parquet",
-    "draws": "draws.parquet",
+    "learning_curve": "learning_curve.parquet",
+    "few_step": "few_step.parquet",
+    "trajectory": "trajectory.parquet",
+    "dequantisation": "dequantisation.parquet",
     "fields": "theory/fields.parquet",
     "trajectories": "theory/trajectories.parquet",
     "identities": "theory/identities.parquet",
 }
 """What claims are tested on, below the results folder; any may be missing but the first."""
-_OF_RECORDS = ("records", "along", "budget", "draws")
+_OF_RECORDS = ("records", "learning_curve", "few_step", "dequantisation")
 
 Sources = Mapping[str, pd.DataFrame]
 """The files that are there, by their names in :data:`FILES`."""
@@ -382,7 +382,7 @@ def _equal_error(dataset: str, about: str, ours: str, other: str, here: pd.DataF
 
 def best_at_every_budget(sources: Sources) -> Lines:
     """3: FM-OT's distance to the data against the best other's, at every budget of every fixed-step solver."""
-    budget, lines = sources["budget"], []
+    budget, lines = sources["few_step"], []
     fixed = budget[[str(s).partition("/")[0] in STEP_COSTS for s in budget.solver]]
     for dataset in _datasets(fixed):
         here = _has(fixed, dataset=dataset)
@@ -493,7 +493,7 @@ def _scale_at_first(pairs: Mapping[int, pd.DataFrame]) -> float:
 
 def faster_and_further(sources: Sources) -> Lines:
     """4: the distance along training, FM-OT against each other: averaged over iterations (faster), and at the end (further)."""
-    along, lines = sources["along"], []
+    along, lines = sources["learning_curve"], []
     for dataset in _datasets(along):
         here = _has(along, dataset=dataset)
         metric = _distance(here)
@@ -530,7 +530,7 @@ def faster_and_further(sources: Sources) -> Lines:
 
 def steady_cost(sources: Sources) -> Lines:
     """5: largest over smallest NFE among the snapshots of a training: near 1 for flow matching, large for score matching."""
-    along, lines = sources["along"], []
+    along, lines = sources["learning_curve"], []
     for dataset in _datasets(along):
         here = _has(along, dataset=dataset)
         methods = (OURS, "fm_diffusion", "score_matching")
@@ -579,7 +579,7 @@ def _steadiness(
 def stable_training(sources: Sources) -> Lines:
     """6: FM with the diffusion path against score matching: trainings lost, steps back along training, spread over seeds."""
     records, lines = sources["records"], []
-    along = sources.get("along")
+    along = sources.get("learning_curve")
     ours, other = "fm_diffusion", "score_matching"
     for dataset in _datasets(records):
         here = _has(records, dataset=dataset)
@@ -608,7 +608,7 @@ def stable_training(sources: Sources) -> Lines:
 def _steps_back(along: pd.DataFrame | None, dataset: str, ours: str, other: str, common: dict[str, Any]) -> Finding:
     columns = common | {"statistic": "rises of the distance between snapshots", "unit": "of the mean of both at the first"}
     if along is None:
-        return Finding(part="steps back along training", verdict=NOT_TESTED, why=_lacking("along"), **columns)
+        return Finding(part="steps back along training", verdict=NOT_TESTED, why=_lacking("learning_curve"), **columns)
     here = _has(along, dataset=dataset)
     metric = _distance(here)
     curves = [_curves(here, method, metric) if metric else {} for method in (ours, other)]
@@ -649,7 +649,7 @@ def structure_earlier(sources: Sources) -> Lines:
     Methods start from the same noise, so the interval is over samples: a delete-group jackknife, groups taken out of both
     methods at once.
     """
-    states, lines = sources["states"], []
+    states, lines = sources["trajectory"], []
     records = sources.get("records", states.iloc[:0].assign(status="", metric=""))
     for dataset in dict.fromkeys([*_datasets(states), *_datasets(records)]):
         here, rows = _has(states, dataset=dataset), _has(records, dataset=dataset)
@@ -661,7 +661,7 @@ def structure_earlier(sources: Sources) -> Lines:
             lost = _lost(rows, (ours, *others), "final_loss")
             if ours in lost and ours not in set(here.method):
                 columns: dict[str, Any] = {"claim": 7, "dataset": dataset, "about": about, "part": "half way from noise to data"}
-                lines.append(Finding(verdict=INCONCLUSIVE, why=f"no states: {_survivors({ours: lost[ours]})}", **columns))
+                lines.append(Finding(verdict=INCONCLUSIVE, why=f"no trajectory: {_survivors({ours: lost[ours]})}", **columns))
                 continue
             lines.append(_half_way(dataset, about, ours, [m for m in others if m in set(here.method)], others, here))
     return lines
@@ -817,7 +817,7 @@ def falls_with_draws(sources: Sources) -> Lines:
 
     Averaged probes are corrected for what their noise is estimated to do; the paper's estimator is taken as it is.
     """
-    draws, lines = sources["draws"], []
+    draws, lines = sources["dequantisation"], []
     trained = draws[draws.method.isin([OURS, *DIFFUSION])]
     for dataset in _datasets(trained):
         here = _has(trained, dataset=dataset)
@@ -929,7 +929,7 @@ CLAIMS = (
         f"It holds if the mean over budgets is below 0 and FM-OT has the lowest mean at {EVERY:.0%} of them, and fails if it is "
         f"above, or if more than {1 - EVERY:.0%} are decidedly lost: to any other, or by every seed of FM-OT diverging there. "
         "With some of them lost it cannot hold." + _PATH_ALONE,
-        ("budget",),
+        ("few_step",),
         best_at_every_budget,
     ),
     Claim(
@@ -941,7 +941,7 @@ CLAIMS = (
         "averaged over iterations (faster) and at the last (further), paired by seed. Where the distance may fall to 0 or below, "
         "as the unbiased energy distance, the difference is over one scale: the mean magnitude of both methods at the first "
         "snapshot. With a seed of FM-OT's lost it cannot hold.",
-        ("along",),
+        ("learning_curve",),
         faster_and_further,
     ),
     Claim(
@@ -952,7 +952,7 @@ CLAIMS = (
         "Fig. 10",
         f"Largest over smallest NFE of dopri5 among the snapshots: at most {CONSTANT_NFE:g} is constant, {DRASTIC_NFE:g} or "
         "more is drastic; and flow matching's against score matching's, paired by seed.",
-        ("along",),
+        ("learning_curve",),
         steady_cost,
     ),
     Claim(
@@ -977,7 +977,7 @@ CLAIMS = (
         f"be more than {EARLIER:g} earlier than each diffusion method, or half the spacing of the states if that is more; it "
         "fails where it is later. States are kept of the first seed only, so it is never more than inconclusive, and leans. "
         "It is about t as the paths define it: another clock on the same path moves it." + _PATH_ALONE,
-        ("states",),
+        ("trajectory",),
         structure_earlier,
     ),
     Claim(
@@ -1007,7 +1007,7 @@ CLAIMS = (
         "Table 4",
         "The difference between each K and the one before, averaged over the trained methods; every such step must be a fall. "
         "By each estimator: the paper's has a probe's noise in every draw, which lowers the number with K by itself.",
-        ("draws",),
+        ("dequantisation",),
         falls_with_draws,
     ),
 )
@@ -1022,7 +1022,7 @@ def read_sources(results: Path) -> Sources:
     Raises:
         DataError: it has none, or one cannot be read.
     """
-    found, others = {}, left_over(results)
+    found, others = {}, stale_files(results)
     for name, file in FILES.items():
         path = results / file
         if path.exists() and file not in others:

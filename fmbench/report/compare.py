@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.benchmark import DRAWS, FILE, config_of, left_over, read_benchmark
-from fmbench.names import STEP_COSTS
-from fmbench.records import read_rows
-from fmbench.report.tables import records_frame
-from fmbench.share import draws_files, setting_differences
+from fmbench.config.names import STEP_COSTS
+from fmbench.report.table1 import records_frame
+from fmbench.store.benchmark import DRAWS, FILE, config_of, read_benchmark, stale_files
+from fmbench.store.records import read_rows
+from fmbench.store.share import draws_files, setting_differences
 
 LEVEL = 0.05
 NO_SPREAD = "no spread"
@@ -54,8 +54,8 @@ def cells(records: pd.DataFrame) -> pd.DataFrame:
     fixed = mine.solver.str.partition("/")[0].isin(list(STEP_COSTS))
     mine["budget"] = mine.nfe.where(fixed)
     # Elsewhere these are settings, which may differ: how long was trained, say.
-    mine["step"] = mine.step.where(mine.stage == "along")
-    mine["draws"] = mine.draws.where(mine.stage == "draws")
+    mine["step"] = mine.step.where(mine.stage == "learning_curve")
+    mine["draws"] = mine.draws.where(mine.stage == "dequantisation")
     # The hash of weights in a classifier's name differs from machine to machine; the list of differences shows it.
     mine["features"] = mine.features.str.partition("(")[0]
     groups = mine.groupby(IDENTITY, sort=False, dropna=False).value
@@ -127,17 +127,19 @@ def settings(a: Path, b: Path) -> list[str]:
         for name in sorted(set(one[key]) & set(other[key])):
             if one[key][name] != other[key][name]:
                 lines.append(f"{key} of {name}: {_say(one[key][name])} in A, {_say(other[key][name])} in B")
-    judges = [_judges(folder) for folder in (a, b)]
-    for dataset in sorted(set(judges[0]) & set(judges[1])):
-        if judges[0][dataset] != judges[1][dataset]:
-            lines.append(f"features on {dataset}: {', '.join(judges[0][dataset])} in A, {', '.join(judges[1][dataset])} in B")
+    extractors = [_extractors(folder) for folder in (a, b)]
+    for dataset in sorted(set(extractors[0]) & set(extractors[1])):
+        if extractors[0][dataset] != extractors[1][dataset]:
+            lines.append(
+                f"features on {dataset}: {', '.join(extractors[0][dataset])} in A, {', '.join(extractors[1][dataset])} in B"
+            )
     for key in ("commits", "versions", "devices", "threads"):
         if one[key] != other[key]:
             lines.append(f"{key}: {_say(one[key])} in A, {_say(other[key])} in B")
     return lines
 
 
-def _judges(folder: Path) -> dict[str, list[str]]:
+def _extractors(folder: Path) -> dict[str, list[str]]:
     records = records_frame(folder / "records.parquet")
     return {str(d): sorted(part.features.unique()) for d, part in records[records.features != ""].groupby("dataset")}
 
@@ -186,8 +188,8 @@ def compare_sets(a: Path, b: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _everything(results: Path) -> pd.DataFrame:
-    """The records, the rows along training, over budgets and over draws, as far as they are there and of this config."""
-    others = left_over(results)
-    files = [results / f"{name}.parquet" for name in ("along", "budget") if f"{name}.parquet" not in others]
+    """The records, the learning curves, few-step samples and NLL against K, as far as they are there and of this config."""
+    others = stale_files(results)
+    files = [results / f"{name}.parquet" for name in ("learning_curve", "few_step") if f"{name}.parquet" not in others]
     files += draws_files(results, config_of(results)) if (results / FILE).exists() else [results / DRAWS]
     return read_rows([results / "records.parquet", *(file for file in files if file.exists())]).to_pandas()

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fmbench.errors import DataError
-from fmbench.records import read_table
 from fmbench.report.panels import (
     Drawing,
     band,
@@ -31,7 +30,8 @@ from fmbench.report.panels import (
     wrapped,
 )
 from fmbench.report.style import DISTANCES, SMALL, WIDTH, distance_label, label, solver_label, wrap
-from fmbench.report.tables import records_frame
+from fmbench.report.table1 import records_frame
+from fmbench.store.records import read_table
 
 MODEL = ["dataset", "method", "seed"]
 ADAPTIVE = "dopri5"
@@ -40,8 +40,8 @@ ADAPTIVE = "dopri5"
 
 
 def along_data(results: Path, metrics: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of the stage ``along`` with one of ``metrics``: a row for each model and snapshot."""
-    rows = records_frame(results / "along.parquet")
+    """The rows of the stage ``learning_curve`` with one of ``metrics``: a row for each model and snapshot."""
+    rows = records_frame(results / "learning_curve.parquet")
     return rows[rows.metric.isin(metrics)][[*MODEL, "step", "metric", "value", "unit", "status", "reason", "n", "features"]]
 
 
@@ -216,7 +216,7 @@ def fig07(data: pd.DataFrame) -> Figure:
 
 def fig07_quality_data(results: Path) -> pd.DataFrame:
     """The primary distance against NFE (Fig. 7 right), with that of as many samples of the adaptive solver at its mean NFE."""
-    budget = records_frame(results / "budget.parquet")
+    budget = records_frame(results / "few_step.parquet")
     columns = [*MODEL, "metric", "solver", "nfe", "value", "unit", "status", "reason", "n", "features"]
     return budget[budget.metric.isin(DISTANCES)][columns]
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fmbench import names
+from fmbench.config import names
 from fmbench.errors import DataError
-from fmbench.files import atomic
-from fmbench.records import write_table
 from fmbench.report import curves, pictures, theory
 from fmbench.report.panels import Drawing
 from fmbench.report.style import SETTINGS
+from fmbench.store.files import atomic
+from fmbench.store.records import write_table
 
 FIGURES: dict[str, Drawing] = {**theory.FIGURES, **pictures.FIGURES, **curves.FIGURES}
 """Figures by the paper's number or by what they show."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from fmbench.files import write_text
+from fmbench.store.files import write_text
 
 NONE = "-"
 """What stands where there is no number."""
 SECOND_ORDER_UP_TO = 1.0
 """Variance of log p, in nats^2, from which on what noise is estimated to do to NLL over draws is a least value
-(:func:`fmbench.likelihood.probe_bias`)."""
+(:func:`fmbench.flow.likelihood.probe_bias`)."""
 
 
 def paper(table: str) -> pd.DataFrame:

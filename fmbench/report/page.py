@@ -10,10 +10,10 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from fmbench.benchmark import left_over
+from fmbench.config.names import FIGURES
 from fmbench.errors import DataError
-from fmbench.files import write_text
-from fmbench.names import FIGURES
+from fmbench.store.benchmark import stale_files
+from fmbench.store.files import write_text
 
 LEAD = ("claims", "table1")
 TABLES = ("table2", "table3", "table4")
@@ -49,7 +49,7 @@ def _section(name: str, body: str) -> str:
 
 
 def title(figure: str) -> str:
-    """The heading of a figure: "Fig. 4, budget" for ``fig04_budget``, "NFE distribution" for ``nfe_distribution``."""
+    """The heading of a figure: "Fig. 4, budget" for ``fig04_few_step``, "NFE distribution" for ``nfe_distribution``."""
     words = figure.split("_")
     if words[0].startswith("fig"):
         return ", ".join([f"Fig. {int(words[0][3:])}", *words[1:]])
@@ -71,7 +71,7 @@ def lead(results: Path) -> str:
     Raises:
         DataError: neither is there.
     """
-    others = left_over(results)
+    others = stale_files(results)
     found = [name for name in LEAD if (results / f"{name}.md").is_file() and f"{name}.md" not in others]
     if not found:
         raise DataError(
@@ -88,8 +88,8 @@ def lead(results: Path) -> str:
 
 
 def page(results: Path, captions: Path | None) -> str:
-    """The whole page. Figures come in the order of :data:`fmbench.names.FIGURES`, those that are there."""
-    head, others = lead(results), left_over(results)
+    """The whole page. Figures come in the order of :data:`fmbench.config.names.FIGURES`, those that are there."""
+    head, others = lead(results), stale_files(results)
     tables = "".join(
         _section(name, to_html((results / f"{name}.md").read_text(encoding="utf-8"), shift=1))
         for name in TABLES

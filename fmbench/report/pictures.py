@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fmbench.records import read_table
 from fmbench.report.panels import Drawing, empty, nothing, panels
 from fmbench.report.style import SMALL, WIDTH, label, solver_label, wrap
-from fmbench.report.tables import records_frame
+from fmbench.report.table1 import records_frame
+from fmbench.store.records import read_table
 
 Draw = Callable[[Axes, pd.DataFrame, pd.DataFrame], None]
 """Draws the samples of a cell, given the real ones of its data set."""
@@ -106,7 +106,7 @@ def _sheets(data: pd.DataFrame, draw: Draw) -> Figure:
 
 def states_data(results: Path, kind: Callable[[Any], bool]) -> pd.DataFrame:
     """States along t from the same noise (``t``: 0 noise, 1 data), and the data (without t)."""
-    states = _shown(results, "states.parquet", kind)
+    states = _shown(results, "trajectory.parquet", kind)
     return _with_lost(results, _with_data(results, states, kind)) if len(states) else states
 
 
@@ -126,7 +126,7 @@ def fig06(data: pd.DataFrame) -> Figure:
 def budget_data(results: Path, kind: Callable[[Any], bool]) -> pd.DataFrame:
     """Samples from the same noise at few evaluations, by midpoint steps (the first solver, where midpoint is not there), and by
     the adaptive solver (``nfe`` 0)."""
-    data = _shown(results, "budget_previews.parquet", kind)
+    data = _shown(results, "few_step_previews.parquet", kind)
     fixed = list(data[data.nfe > 0].solver.unique())
     if not fixed:
         return data.iloc[:0]
@@ -139,7 +139,7 @@ def _nfe(nfe: float) -> str:
     return f"NFE = {nfe:.0f}" if nfe else "adaptive"
 
 
-def fig04_budget(data: pd.DataFrame) -> Figure:
+def fig04_few_step(data: pd.DataFrame) -> Figure:
     """A row per data set and method, a column per NFE: samples on the plane."""
     return _solver_title(data, _over(data, "nfe", _nfe, plane))
 
@@ -288,7 +288,7 @@ FIGURES: dict[str, Drawing] = {
     "fig04_densities": Drawing(
         lambda results: states_data(results, is_point), along_t, ("score_matching", "fm_diffusion", "fm_ot")
     ),
-    "fig04_budget": Drawing(lambda results: budget_data(results, is_point), fig04_budget),
+    "fig04_few_step": Drawing(lambda results: budget_data(results, is_point), fig04_few_step),
     "fig06": Drawing(lambda results: states_data(results, is_image), fig06, ("score_matching", "fm_diffusion", "fm_ot")),
     "fig09": Drawing(lambda results: states_data(results, is_point), along_t, ("scoreflow", "ddpm")),
     "fig11": Drawing(fig11_data, fig11),

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fmbench import specs
-from fmbench.benchmark import config_of, left_over
-from fmbench.config import Config
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.names import FIGURES
 from fmbench.errors import DataError
-from fmbench.names import FIGURES
 from fmbench.report.claims import write_claims
 from fmbench.report.figures import write_figure
+from fmbench.report.table1 import write_table1
 from fmbench.report.table2 import write_table2
 from fmbench.report.table3 import write_table3
 from fmbench.report.table4 import write_table4
-from fmbench.report.tables import write_table1
-from fmbench.share import draws_files
+from fmbench.store.benchmark import config_of, stale_files
+from fmbench.store.share import draws_files
 
 
 class Rendered(NamedTuple):
@@ -46,7 +46,7 @@ def _claims(results: Path, config: Config, out: Path) -> None:
 def _table4(results: Path, config: Config, out: Path) -> None:
     files = draws_files(results, config)
     if not files:
-        raise DataError("draws.parquet is missing")
+        raise DataError("dequantisation.parquet is missing")
     write_table4(files, specs.table4(config), out)
 
 
@@ -125,7 +125,7 @@ def made_anew(results: Path) -> dict[str, bytes | None]:
 
 
 def _lacking(results: Path, needed: Sequence[str]) -> str:
-    others = left_over(results)
+    others = stale_files(results)
     reasons = []
     for names, what in (
         ([name for name in needed if not (results / name).exists()], "missing"),

@@ -18,7 +18,7 @@ from fmbench.report.layout import (
     write_all,
 )
 from fmbench.report.style import label
-from fmbench.report.tables import records_frame
+from fmbench.report.table1 import records_frame
 
 PAPER = "paper: ImageNet 64 to 256"
 METRICS = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.records import read_table
 from fmbench.report.layout import NONE, latex_table, markdown_table, notes, paper, tex, to_csv, write_all
 from fmbench.report.style import label
+from fmbench.store.records import read_table
 
 Used = dict[str, Any]
 """The settings of one training, by their keys."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.records import read_rows, write_table
 from fmbench.report.layout import (
     LATEX,
     MARKDOWN,
@@ -23,6 +22,7 @@ from fmbench.report.layout import (
 )
 from fmbench.report.layout import notes as note_lines
 from fmbench.report.style import label
+from fmbench.store.records import read_rows, write_table
 
 ESTIMATORS = {
     "nll_exact": "exact divergence",
@@ -184,11 +184,11 @@ def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_table4(rows: list[Path], spec: dict[str, Any], out: Path, joined: Path | None = None) -> pd.DataFrame:
-    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; the rows it was made from, as one file, into ``joined``."""
+def write_table4(rows: list[Path], spec: dict[str, Any], out: Path, gathered: Path | None = None) -> pd.DataFrame:
+    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; the rows it was made from, as one file, into ``gathered``."""
     records = read_rows(rows)
-    if joined is not None:
-        write_table(joined, records, spec["of"])
+    if gathered is not None:
+        write_table(gathered, records, spec["of"])
     table = table4(records.to_pandas(), spec)
     write_all(out, to_csv(table), markdown(table, spec), latex(table, spec))
     return table

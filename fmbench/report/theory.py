@@ -16,9 +16,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from fmbench.errors import DataError
-from fmbench.records import read_table
 from fmbench.report.panels import Drawing
 from fmbench.report.style import COLUMN, SMALL, colours, label
+from fmbench.store.records import read_table
 
 PATHS = {"ot": "OT path", "vp": "VP diffusion path", "cosine_vp": "cosine VP path", "ve": "VE diffusion path"}
 

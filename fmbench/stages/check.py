@@ -10,20 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from fmbench.config import method_from_values, settings_hash
+from fmbench.config.hashing import settings_hash
+from fmbench.config.method_settings import method_from_values
+from fmbench.config.names import MAYBE_UNLABELLED, NETWORKS, sample_shape
+from fmbench.config.plugins import is_dotted, resolve
 from fmbench.data.prepared import read
 from fmbench.data.sources import bound
 from fmbench.errors import ConfigError, DataError
-from fmbench.extractors import make_extractor
-from fmbench.files import write_json
-from fmbench.names import MAYBE_UNLABELLED, NETWORKS, sample_shape
-from fmbench.objectives import Objective, build
-from fmbench.plugins import is_dotted, resolve
-from fmbench.progress import Console
-from fmbench.solvers.grids import GRIDS
+from fmbench.flow.objectives import Objective, build
+from fmbench.flow.solvers.grids import GRIDS
+from fmbench.metrics.extractors import make_extractor
+from fmbench.metrics.weights import problem
 from fmbench.stages.classifier import unlearnable
 from fmbench.stages.common import initial_network
-from fmbench.weights import problem
+from fmbench.store.files import write_json
+from fmbench.system.progress import Console
 
 LARGE = 20_000_000
 """Parameters of a network that is tried without storage."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fmbench.data.prepared import DataSet
-from fmbench.extractors import Extractor
+from fmbench.metrics.extractors import Extractor
 
 FEATURES = 64
 BATCH = 512

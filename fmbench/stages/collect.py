@@ -1,7 +1,7 @@
 """Stage ``collect``: join the rows of all jobs into ``records.parquet``, and mirror them to MLflow.
 
-Beside the records stand ``benchmark.json`` (what they belong to), ``models.parquet`` and ``curves.parquet`` (what each model was
-trained with, and its loss): with them a set of results can be shared, and MLflow rebuilt, without the models themselves.
+Beside the records stand ``benchmark.json`` (what they belong to), ``models.parquet`` and ``loss_curves.parquet`` (what each
+model was trained with, and its loss). With them a set of results can be shared, and MLflow rebuilt, without the models.
 """
 
 import json
@@ -12,13 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from fmbench.benchmark import FILE, describe
-from fmbench.config import canonical
+from fmbench.config.hashing import canonical
+from fmbench.config.specs import model_folder
 from fmbench.data.prepared import read
 from fmbench.errors import DataError
-from fmbench.files import read_json, write_json
-from fmbench.progress import Console
-from fmbench.records import (
+from fmbench.stages.settings import used_settings
+from fmbench.store.benchmark import FILE, describe
+from fmbench.store.files import read_json, write_json
+from fmbench.store.records import (
     PREVIEW,
     PREVIEW_IMAGES,
     PREVIEW_POINTS,
@@ -28,11 +29,10 @@ from fmbench.records import (
     table,
     write_table,
 )
-from fmbench.specs import model_folder
-from fmbench.stages.settings import used_settings
-from fmbench.tracking import OFF, Mirror, experiment_name, flatten, run_key, run_name
+from fmbench.store.tracking import OFF, Mirror, experiment_name, flatten, run_key, run_name
+from fmbench.system.progress import Console
 
-EVALUATIONS = ("sample", "likelihood", "sweep", "quality")
+EVALUATIONS = ("sample", "likelihood", "sweep", "sample_quality")
 
 OWNER = [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64())]
 CURVES = pa.schema([*OWNER, ("step", pa.int64()), ("loss", pa.float64()), ("learning_rate", pa.float64())])
@@ -42,12 +42,12 @@ MODELS = pa.schema([*OWNER, ("config", pa.string())])
 
 def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str, Any] | None = None) -> None:
     """Write ``records.parquet`` (every row), ``previews.parquet`` (the first samples of every model, and of the data),
-    ``settings.parquet`` (what every model was made with), ``curves.parquet`` and ``models.parquet``.
+    ``settings.parquet`` (what every model was made with), ``loss_curves.parquet`` and ``models.parquet``.
 
     Args:
         spec: data sets, methods and seeds, which name the files to join.
         results: the results folder.
-        config: the whole config (:func:`fmbench.specs.describe`), for ``benchmark.json``; without it there is none.
+        config: the whole config (:func:`fmbench.config.specs.describe`), for ``benchmark.json``; without it there is none.
     """
     models = [(d, m, s) for d in spec["datasets"] for m in spec["methods"] for s in spec["seeds"]]
     files = [results / "features" / d / "rows.parquet" for d in spec["datasets"]]
@@ -64,17 +64,17 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     configs = [(model, read_json(results / model_folder("models", *model) / "config.json")) for model in models]
     lines = [dict(zip(MODELS.names, (*model, canonical(values)), strict=True)) for model, values in configs]
     write_table(results / "models.parquet", table(lines, MODELS))
-    write_table(results / "curves.parquet", pa.concat_tables([CURVES.empty_table(), *(_curve(results, m) for m in models)]))
+    write_table(results / "loss_curves.parquet", pa.concat_tables([CURVES.empty_table(), *(_curve(results, m) for m in models)]))
 
     # The description comes last: what it describes is there.
     if config is not None:
         manifests = {d: read_json(results / "data" / d / "manifest.json") for d in spec["datasets"]}
-        write_json(results / FILE, describe(config, records.to_pylist(), manifests, joined=spec["joined"]))
+        write_json(results / FILE, describe(config, records.to_pylist(), manifests, gathered=spec["gathered"]))
     console.say(f"{records.num_rows} rows from {len(files)} files -> {results / 'records.parquet'}")
 
 
 def _curve(results: Path, model: tuple[str, str, int]) -> pa.Table:
-    curve = read_table(results / model_folder("models", *model) / "curve.parquet")
+    curve = read_table(results / model_folder("models", *model) / "loss_curve.parquet")
     owner = [pa.array([value] * curve.num_rows, kind) for value, (_, kind) in zip(model, OWNER, strict=True)]
     columns = [curve[name] for name in CURVES.names[len(OWNER) :]]
     return pa.table([*owner, *columns], names=CURVES.names).cast(CURVES)
@@ -107,12 +107,12 @@ def _trainings(results: Path) -> Callable[[tuple[str, str, int]], tuple[dict[str
 
         def single(model: tuple[str, str, int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             folder = results / model_folder("models", *model)
-            return read_json(folder / "config.json"), read_table(folder / "curve.parquet").to_pylist()
+            return read_json(folder / "config.json"), read_table(folder / "loss_curve.parquet").to_pylist()
 
         return single
     configs = {_owner(row): json.loads(row["config"]) for row in read_table(results / "models.parquet").to_pylist()}
     curves: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for row in read_table(results / "curves.parquet").to_pylist():
+    for row in read_table(results / "loss_curves.parquet").to_pylist():
         curves.setdefault(_owner(row), []).append(row)
 
     def joined(model: tuple[str, str, int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -10,17 +10,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from fmbench.checkpoint import save_weights, write_tensors
-from fmbench.config import settings_hash
+from fmbench.config.hashing import settings_hash
 from fmbench.data.prepared import DataSet
-from fmbench.distributed import ALONE, Group
 from fmbench.errors import DataError
-from fmbench.files import write_json
 from fmbench.networks import build_network
-from fmbench.progress import Console
-from fmbench.provenance import commit, device_name, versions
-from fmbench.records import DIVERGED, OK, SKIPPED, Row, table, write_rows, write_table
-from fmbench.rng import generator, indexed_normal
+from fmbench.store.checkpoint import save_weights, write_tensors
+from fmbench.store.files import write_json
+from fmbench.store.provenance import commit, device_name, versions
+from fmbench.store.records import DIVERGED, OK, SKIPPED, Row, table, write_rows, write_table
+from fmbench.system.distributed import ALONE, Group
+from fmbench.system.progress import Console
+from fmbench.system.rng import generator, indexed_normal
 
 
 @dataclass
@@ -130,7 +130,7 @@ def write_model(
     snapshots: Iterable[tuple[int, Mapping[str, Tensor]]] = (),
     averages: Mapping[float, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> None:
-    """Write a model into ``out``: ``config.json``, ``curve.parquet``, ``rows.parquet`` and weights as safetensors.
+    """Write a model into ``out``: ``config.json``, ``loss_curve.parquet``, ``rows.parquet`` and weights as safetensors.
 
     ``model.safetensors`` has the averaged weights at the end; ``snapshots.safetensors`` those along the training, as
     ``{iteration:08d}/{name}``; ``averages.safetensors`` the further averages at the end, as ``{decay}/{name}``. The headers of
@@ -149,7 +149,7 @@ def write_model(
     write_tensors(out / "snapshots.safetensors", kept, about | {"steps": steps})
     others = {f"{decay}/{name}": tensor for decay, tensors in averages.items() for name, tensor in tensors.items()}
     write_tensors(out / "averages.safetensors", others, about | {"step": step, "decays": list(averages)})
-    write_table(out / "curve.parquet", table([dict(zip(CURVE.names, entry, strict=True)) for entry in curve], CURVE))
+    write_table(out / "loss_curve.parquet", table([dict(zip(CURVE.names, entry, strict=True)) for entry in curve], CURVE))
     write_rows(out / "rows.parquet", job.rows)
     write_json(
         out / "config.json",

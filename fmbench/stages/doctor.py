@@ -11,15 +11,16 @@ from typing import Any, Final, Literal
 
 from packaging.requirements import Requirement
 
-from fmbench import specs
-from fmbench.config import Config, settings_hash
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import settings_hash
+from fmbench.config.names import sample_shape
+from fmbench.config.plugins import is_dotted
 from fmbench.data.prepared import read
 from fmbench.data.sources import SOURCES, make
 from fmbench.errors import DataError, FmbenchError
-from fmbench.files import sha256
-from fmbench.names import sample_shape
-from fmbench.plugins import is_dotted
-from fmbench.weights import WEIGHTS_SHA256, WEIGHTS_URL, default_weights, problem
+from fmbench.metrics.weights import WEIGHTS_SHA256, WEIGHTS_URL, default_weights, problem
+from fmbench.store.files import sha256
 
 OK: Final = "ok"
 NOTE: Final = "note"

@@ -16,28 +16,25 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from fmbench.checkpoint import save_weights
-from fmbench.config import FeatureSettings, settings_hash
+from fmbench.config.feature_settings import FeatureSettings
+from fmbench.config.hashing import settings_hash
 from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.errors import DataError
-from fmbench.extractors import Extractor, extract_batches
-from fmbench.files import sha256, write_json
+from fmbench.metrics.extractors import Extractor, extract_batches
 from fmbench.metrics.mmd import median_distance
 from fmbench.metrics.points import SUPPORTS
-from fmbench.records import write_rows
-from fmbench.rng import generator
 from fmbench.stages.classifier import FEATURES, Classifier, to_images, unlearnable
 from fmbench.stages.common import Job
-from fmbench.stages.judge import (
+from fmbench.stages.evaluator import (
     UNITS,
-    ImageJudge,
-    Judge,
+    Evaluator,
+    ImageEvaluator,
     Measurement,
     Metric,
-    PointJudge,
+    PointEvaluator,
     Reference,
     Side,
-    load_judge,
+    load_evaluator,
     make_reference,
     open_extractor,
     read_reference,
@@ -45,10 +42,14 @@ from fmbench.stages.judge import (
     reference_name,
     write_reference,
 )
-from fmbench.stages.quality import skip_unmeasured
+from fmbench.stages.sample_quality import skip_unmeasured
+from fmbench.store.checkpoint import save_weights
+from fmbench.store.files import sha256, write_json
+from fmbench.store.records import write_rows
+from fmbench.system.rng import generator
 from fmbench.training.batches import BatchSampler
 
-__all__ = ["UNITS", "Judge", "Measurement", "Metric", "load_judge", "run"]
+__all__ = ["UNITS", "Evaluator", "Measurement", "Metric", "load_evaluator", "run"]
 
 
 def run(job: Job, data: Path, out: Path) -> None:
@@ -63,14 +64,14 @@ def run(job: Job, data: Path, out: Path) -> None:
             _images(job, dataset, settings, out)
         return
     job.add("data_std", _data_std(dataset), "model units", n=len(dataset.train))
-    judge = _images(job, dataset, settings, out) if dataset.is_images else _points(job, dataset, settings, out)
-    primary = next((r for r in job.rows if r.metric == f"{judge.primary}_floor"), None)
+    evaluator = _images(job, dataset, settings, out) if dataset.is_images else _points(job, dataset, settings, out)
+    primary = next((r for r in job.rows if r.metric == f"{evaluator.primary}_floor"), None)
     if primary is not None and primary.value is not None:
-        job.console.say(f"{primary.metric} {primary.value:.4g} (n {primary.n}, {judge.features}) -> {out}")
+        job.console.say(f"{primary.metric} {primary.value:.4g} (n {primary.n}, {evaluator.features}) -> {out}")
     write_rows(out / "rows.parquet", job.rows)
 
 
-def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Judge:
+def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Evaluator:
     seed, n, group = job.spec["seed"], len(dataset.test), job.group
     parts: list[dict[str, Any]] = []
     sides: list[Side] = []
@@ -87,17 +88,23 @@ def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
         if chosen.extractor == "classifier":
             _accuracy(job, dataset, extractor, batch)
         parts.append(part)
-    judge = ImageJudge(dataset, sides, settings, n, seed, job.device, job.console, group)
+    evaluator = ImageEvaluator(dataset, sides, settings, n, seed, job.device, job.console, group)
     without = ("frechet_at_floor_n", "frechet_infinity")
-    names = [m.metric for m in judge.metrics() if not m.metric.startswith(without)]
-    _floors(job, judge, dataset.test, names)
+    names = [m.metric for m in evaluator.metrics() if not m.metric.startswith(without)]
+    _floors(job, evaluator, dataset.test, names)
     if group.main:
         for file in out.glob("reference-*.safetensors"):
             if file.name not in [part["reference"] for part in parts]:
                 file.unlink()  # of settings that are no more
-        description = {"name": judge.features, "floor_n": n, "seed": seed, "settings": settings.model_dump(), "extractors": parts}
+        description = {
+            "name": evaluator.features,
+            "floor_n": n,
+            "seed": seed,
+            "settings": settings.model_dump(),
+            "extractors": parts,
+        }
         write_json(out / "extractor.json", description)
-    return judge
+    return evaluator
 
 
 def _reference(
@@ -122,7 +129,7 @@ def _reference(
     return reference
 
 
-def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Judge:
+def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) -> Evaluator:
     seed, n = job.spec["seed"], len(dataset.test)
     points, others = np.asarray(dataset.test, np.float64), np.asarray(drawn(dataset.train, n, seed, "floor"))
     try:
@@ -131,35 +138,35 @@ def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
     except ValueError as error:
         median = None
         job.console.say(f"no MMD: {error}")
-    judge = PointJudge(dataset, settings, median, seed)
-    _floors(job, judge, others, [m.metric for m in judge.metrics() if m.metric != "off_support"])
+    evaluator = PointEvaluator(dataset, settings, median, seed)
+    _floors(job, evaluator, others, [m.metric for m in evaluator.metrics() if m.metric != "off_support"])
     if dataset.manifest["entropy"] is not None:
         job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
     if dataset.manifest["support"] is not None:
         off = 1 - float(SUPPORTS[dataset.manifest["support"]](points).mean())
         job.add("off_support_floor", off, "fraction", n=n)
     description = {
-        "name": judge.features,
+        "name": evaluator.features,
         "floor_n": n,
         "seed": seed,
         "settings": settings.model_dump(),
         "median_distance": median,
     }
     write_json(out / "extractor.json", description)
-    return judge
+    return evaluator
 
 
-def _floors(job: Job, judge: Judge, values: NDArray, names: list[str]) -> None:
+def _floors(job: Job, evaluator: Evaluator, values: NDArray, names: list[str]) -> None:
     """Rows of what real data have, for reading the models' by: ``frechet_floor``, ``frechet_floor/efficientnet_lite0``."""
 
     def called(metric: str) -> str:
         name, slash, which = metric.partition("/")
         return f"{name}_floor{slash}{which}"
 
-    found = judge.measure_data(values, names)
+    found = evaluator.measure_data(values, names)
     for metric, value, unit, n, features, reference in found:
         job.add(called(metric), value, unit, n=n, features=features, reference=reference)
-    skip_unmeasured(job, judge.metrics(names), found, len(values), called)
+    skip_unmeasured(job, evaluator.metrics(names), found, len(values), called)
 
 
 def _data_std(dataset: DataSet, rows: int = 4096) -> float:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmbench.config import LikelihoodSettings
+from fmbench.config.evaluation_settings import LikelihoodSettings
 from fmbench.data.prepared import read
-from fmbench.fields import CountingField
-from fmbench.likelihood import GAVE_UP, bits_per_dimension, log_likelihood
-from fmbench.oracle import FiniteOracle
-from fmbench.records import write_rows
-from fmbench.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
+from fmbench.flow.fields import CountingField
+from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, log_likelihood
+from fmbench.flow.oracle import FiniteOracle
 from fmbench.stages.common import Job, batches
 from fmbench.stages.models import Model, load_model
+from fmbench.store.records import write_rows
+from fmbench.system.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:

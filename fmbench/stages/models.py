@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from fmbench.checkpoint import load_weights
-from fmbench.codehash import own_code
-from fmbench.config import method_from_values, settings_hash
+from fmbench.config.hashing import settings_hash
+from fmbench.config.method_settings import method_from_values
 from fmbench.data.prepared import DataSet
 from fmbench.errors import CheckpointError, DataError
-from fmbench.fields import CountingField, Field, velocity_field
-from fmbench.files import read_json, sha256
-from fmbench.objectives import Objective, build
-from fmbench.oracle import FiniteOracle
-from fmbench.provenance import versions
+from fmbench.flow.fields import CountingField, Field, velocity_field
+from fmbench.flow.objectives import Objective, build
+from fmbench.flow.oracle import FiniteOracle
 from fmbench.stages import oracles
 from fmbench.stages.common import Job, check_data, new_network
+from fmbench.store.checkpoint import load_weights
+from fmbench.store.codehash import plugin_code
+from fmbench.store.files import read_json, sha256
+from fmbench.store.provenance import versions
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
 
 
 def _whose(spec: dict[str, Any], dataset: DataSet) -> tuple[str, str]:
-    return own_code(spec), settings_hash([entry["sha256"] for entry in dataset.manifest["splits"].values()])
+    return plugin_code(spec), settings_hash([entry["sha256"] for entry in dataset.manifest["splits"].values()])
 
 
 def cache_key(model: Model, job: Job) -> dict[str, Any]:

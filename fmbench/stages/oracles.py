@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmbench.config import method_from_values
+from fmbench.config.method_settings import method_from_values
 from fmbench.data.prepared import DataSet, drawn, read
-from fmbench.objectives import Objective, build
-from fmbench.oracle import FiniteOracle, leave_one_out_bandwidth
-from fmbench.rng import generator
+from fmbench.flow.objectives import Objective, build
+from fmbench.flow.oracle import FiniteOracle, leave_one_out_bandwidth
 from fmbench.stages.common import Job, check_data, write_model
+from fmbench.system.rng import generator
 
 
 def bandwidth_of(parameters: dict[str, Any], dataset: DataSet) -> float:
-    """The bandwidth of an oracle on a data set: as given, or the data's own (:data:`fmbench.methods.ORACLE`)."""
+    """The bandwidth of an oracle on a data set: as given, or the data's own (:data:`fmbench.config.methods.ORACLE`)."""
     if parameters["bandwidth"] is not None:
         return float(parameters["bandwidth"])
     if dataset.levels is not None:

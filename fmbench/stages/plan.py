@@ -1,8 +1,8 @@
 """What a config costs before anything runs: parameters, operations, memory, iterations, disk, and hours by hardware.
 
-Operations and bytes are counted of one sample through the real network (:mod:`fmbench.counting`). Hours are operations over a
-rate: of this machine from a short probe of the real training step and of a forward pass, of a GPU from its data sheet and a
-utilisation, or bytes over its memory's bandwidth where that takes longer. A GPU's peak rate goes with the precision of the
+Operations and bytes are counted of one sample through the real network (:mod:`fmbench.networks.counting`). Hours are operations
+over a rate: of this machine from a short probe of the real training step and of a forward pass, of a GPU from its data sheet
+and a utilisation, or bytes over its memory's bandwidth where that takes longer. A GPU's peak rate goes with the precision of the
 training; evaluations run in float32 proper, since a solver's tolerance is finer than TF32's rounding.
 """
 
@@ -16,18 +16,20 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmbench import specs
-from fmbench.config import Config, DrawsSettings, EvaluationSettings, LikelihoodSettings, TrainingSettings
-from fmbench.counting import Cost, count
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
+from fmbench.config.names import sample_shape, split_sizes
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
-from fmbench.extractors import make_extractor
-from fmbench.names import sample_shape, split_sizes
-from fmbench.objectives import build
-from fmbench.records import PREVIEW_POINTS, STATES_IMAGES
+from fmbench.flow.objectives import build
+from fmbench.metrics.extractors import make_extractor
+from fmbench.metrics.weights import problem
+from fmbench.networks.counting import Cost, count
 from fmbench.stages.common import initial_network
+from fmbench.store.records import PREVIEW_POINTS, TRAJECTORY_IMAGES
 from fmbench.training.step import Step
-from fmbench.weights import problem
 
 ADAPTIVE_NFE = 250
 """Evaluations of an adaptive solve that the estimate counts with: about the mean of the paper's Table 1, which has 122 to 601."""
@@ -350,30 +352,30 @@ def _evaluations(config: Config, name: str, shape: tuple[int, ...], n_test: int 
     exact = dimensions <= likelihood.exact_up_to
     by = 1 + dimensions if exact else passes(likelihood.probes, likelihood.mode)
     each += at_most(likelihood.n) * ADAPTIVE_NFE * by
-    each += evaluation.budget.n * sum(cell.nfe for cell in evaluation.budget.cells())
+    each += evaluation.few_step.n * sum(cell.nfe for cell in evaluation.few_step.cells())
     if len(shape) == 3:
-        draws = evaluation.draws
+        draws = evaluation.dequantisation
         # The exact estimate is beside the paper's, in a solve of its own; averaged probes have the paper's among them.
         exact = dimensions <= draws.exact_up_to
         by = 1 + dimensions + passes(1, draws.mode) if exact else passes(draws.probes, draws.mode)
         each += at_most(draws.n) * max(draws.draws) * ADAPTIVE_NFE * by
     total = each * models
     for method in _trained(config):
-        along = evaluation.along.n * len(config.training(name, method).snapshot_steps())
+        along = evaluation.learning_curve.n * len(config.training(name, method).snapshot_steps())
         total += along * ADAPTIVE_NFE * len(config.seeds)
     # States on the way are of the first seed only.
     return total + _states(evaluation, shape) * ADAPTIVE_NFE * len(_trained(config))
 
 
 def _states(evaluation: EvaluationSettings, shape: tuple[int, ...]) -> int:
-    return evaluation.states.n or (STATES_IMAGES if len(shape) == 3 else PREVIEW_POINTS)
+    return evaluation.trajectory.n or (TRAJECTORY_IMAGES if len(shape) == 3 else PREVIEW_POINTS)
 
 
 def _solve_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
     """The peak of the solve with the most samples at once."""
-    sample, sweep, along, budget = evaluation.sample, evaluation.sweep, evaluation.along, evaluation.budget
+    sample, sweep, along, budget = evaluation.sample, evaluation.sweep, evaluation.learning_curve, evaluation.few_step
     batches = [min(sample.batch, sample.n), sample.shared_batch, min(sweep.batch, sweep.n), min(along.batch, along.n)]
-    batches += [min(budget.batch, budget.n), min(evaluation.states.batch, _states(evaluation, shape))]
+    batches += [min(budget.batch, budget.n), min(evaluation.trajectory.batch, _states(evaluation, shape))]
     solver = 4 * STAGES_HELD * int(torch.Size(shape).numel())
     return 4 * cost.parameters + (cost.peak + solver) * max(batches)
 
@@ -381,8 +383,8 @@ def _solve_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[int, .
 def _likelihood_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
     """The peak of the likelihood that takes most: of the test split, or, of images, over dequantisation draws."""
     solver = 4 * STAGES_HELD * int(torch.Size(shape).numel())
-    stages: list[LikelihoodSettings | DrawsSettings] = [evaluation.likelihood]
-    stages += [evaluation.draws] if len(shape) == 3 else []
+    stages: list[LikelihoodSettings | DequantisationSettings] = [evaluation.likelihood]
+    stages += [evaluation.dequantisation] if len(shape) == 3 else []
     most = 0
     for stage in stages:
         if int(torch.Size(shape).numel()) <= stage.exact_up_to:
@@ -405,12 +407,12 @@ def _extraction(config: Config, name: str, shape: tuple[int, ...], sizes: tuple[
         images += min(sizes[0], settings.reference_n or sizes[0]) + sizes[1]
     # Along training and at few evaluations there is the main distance alone, of the first extractor.
     snapshots = sum(len(config.training(name, m).snapshot_steps()) for m in _trained(config))
-    more = snapshots * evaluation.along.n * len(config.seeds)
-    more += (len(evaluation.budget.cells()) + 1) * evaluation.budget.n * len(config.methods) * len(config.seeds)
+    more = snapshots * evaluation.learning_curve.n * len(config.seeds)
+    more += (len(evaluation.few_step.cells()) + 1) * evaluation.few_step.n * len(config.methods) * len(config.seeds)
     total = besides = 0
     for i, part in enumerate(settings.extractors()):
         if part.extractor == "inception":
-            from fmbench.inception import SIZE, build
+            from fmbench.metrics.inception import SIZE, build
 
             with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
                 build()(torch.zeros(1, 3, SIZE, SIZE))

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from fmbench.codehash import stage_hash
+from fmbench.config.specs import plugins
 from fmbench.data.sources import make
 from fmbench.data.writer import write
 from fmbench.errors import DataError
 from fmbench.metrics.points import SUPPORTS
-from fmbench.progress import Console
-from fmbench.specs import plugins
+from fmbench.store.codehash import stage_hash
+from fmbench.system.progress import Console
 
 
 def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> None:

@@ -2,7 +2,8 @@
 
 A training whose settings, code, data or versions changed has its checkpoints in a folder of its own, and the old one stays. It
 is left over once the results hold a model of the same data set, method and seed that was trained from another one. A process
-that was killed while it wrote leaves the temporary file of :func:`fmbench.files.atomic`, as large as the file itself may be.
+that was killed while it wrote leaves the temporary file of :func:`fmbench.store.files.atomic`, as large as the file
+itself may be.
 """
 
 import re
@@ -14,12 +15,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fmbench.checkpoint import described, differences
-from fmbench.config import settings_hash
+from fmbench.config.hashing import settings_hash
+from fmbench.config.specs import model_folder
 from fmbench.data.writer import PARTIAL
 from fmbench.errors import DataError
-from fmbench.files import read_json
-from fmbench.specs import model_folder
+from fmbench.store.checkpoint import described, differences
+from fmbench.store.files import read_json
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Found:
 
     folder: Path
     size: int
-    left_over: bool
+    stale_files: bool
     in_use: bool
     reason: str
 

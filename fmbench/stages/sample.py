@@ -7,15 +7,15 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from fmbench.broadcast import expand_to
-from fmbench.config import SampleSettings
+from fmbench.config.evaluation_settings import SampleSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.files import atomic_array
-from fmbench.records import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews, write_rows, write_table
-from fmbench.solvers.adaptive import dopri5
+from fmbench.flow.broadcast import expand_to
+from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.stages.common import Job, base_noise, batches
 from fmbench.stages.models import load_model
 from fmbench.stages.timing import Stopwatch
+from fmbench.store.files import atomic_array
+from fmbench.store.records import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews, write_rows, write_table
 
 BLOCK = 2**22
 """Values in memory at a time, where all samples are gone through."""

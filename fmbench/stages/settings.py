@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from fmbench.config import canonical
-from fmbench.files import read_json
-from fmbench.records import table
-from fmbench.specs import model_folder
-from fmbench.tracking import flatten
+from fmbench.config.hashing import canonical
+from fmbench.config.specs import model_folder
+from fmbench.store.files import read_json
+from fmbench.store.records import table
+from fmbench.store.tracking import flatten
 
 SETTINGS = pa.schema(
     [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64()), ("key", pa.string()), ("value", pa.string())]

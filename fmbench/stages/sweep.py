@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmbench.cache import Cache
-from fmbench.cells import Cell, cells
-from fmbench.config import SweepSettings
+from fmbench.config.cells import Cell, cells
+from fmbench.config.evaluation_settings import SweepSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.records import DIVERGED, write_rows
-from fmbench.solvers.adaptive import dopri5
+from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.stages.common import Job, base_noise
+from fmbench.stages.fixed_solve import fixed
 from fmbench.stages.models import Model, cache_key, load_model
-from fmbench.stages.solves import fixed
+from fmbench.store.cache import Cache
+from fmbench.store.records import DIVERGED, write_rows
 
 CHECK_TOLERANCE = 1e-7
 

@@ -13,26 +13,26 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from fmbench.broadcast import expand_to
-from fmbench.config import method_from_values
-from fmbench.fields import CountingField, Field, velocity_field
-from fmbench.files import write_text
+from fmbench.config.method_settings import method_from_values
+from fmbench.flow.broadcast import expand_to
+from fmbench.flow.fields import CountingField, Field, velocity_field
+from fmbench.flow.objectives import build
+from fmbench.flow.oracle import MixtureOracle
+from fmbench.flow.paths import AffinePath, CosineVP, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, X, convert
+from fmbench.flow.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
+from fmbench.flow.solvers.ddim import FORMS, ddim
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import karras_grid, uniform_grid
+from fmbench.flow.solvers.stochastic import DIFFUSIONS, euler_maruyama, heun_churn
+from fmbench.flow.solvers.tableaux import EULER, HEUN
+from fmbench.flow.weighting import noise_levels
 from fmbench.metrics.points import energy_distance
 from fmbench.networks.mlp import MLP
-from fmbench.objectives import build
-from fmbench.oracle import MixtureOracle
-from fmbench.paths import AffinePath, CosineVP, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
-from fmbench.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, X, convert
-from fmbench.progress import Console
-from fmbench.records import table, write_table
-from fmbench.rng import generator
-from fmbench.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
-from fmbench.solvers.ddim import FORMS, ddim
-from fmbench.solvers.fixed import integrate
-from fmbench.solvers.grids import karras_grid, uniform_grid
-from fmbench.solvers.stochastic import DIFFUSIONS, euler_maruyama, heun_churn
-from fmbench.solvers.tableaux import EULER, HEUN
-from fmbench.weighting import noise_levels
+from fmbench.store.files import write_text
+from fmbench.store.records import table, write_table
+from fmbench.system.progress import Console
+from fmbench.system.rng import generator
 
 Rows = list[dict[str, Any]]
 TEXT, NUMBER, WHOLE = pa.string(), pa.float64(), pa.int64()
@@ -385,8 +385,8 @@ def samplers() -> Iterator[dict[str, Any]]:
     """What each sampler's samples cost and how near they come to the data: energy distance over measured NFE.
 
     On the exact field of a mixture, from the same noise. All have the same marginals in the limit of small steps: the
-    deterministic ones follow the flow, the stochastic ones the equation of :mod:`fmbench.solvers.stochastic`. The floor is the
-    root mean square distance of as many exact draws. OT starts at t = 0.01: a stochastic sampler cannot start where a = 0.
+    deterministic ones follow the flow, the stochastic ones the equation of :mod:`fmbench.flow.solvers.stochastic`. The floor is
+    the root mean square distance of as many exact draws. OT starts at t = 0.01: a stochastic sampler cannot start where a = 0.
     """
     oracle = two_dimensional()
     exact = oracle.sample(SAMPLES, generator(0, "theory/samplers/exact")).numpy()

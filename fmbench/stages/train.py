@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fmbench.checkpoint import CheckpointFolder, described, differences
-from fmbench.codehash import own_files
-from fmbench.config import TrainingSettings, method_from_values, settings_hash
+from fmbench.config.hashing import settings_hash
+from fmbench.config.method_settings import method_from_values
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import read
-from fmbench.objectives import Objective, build
-from fmbench.provenance import versions
+from fmbench.flow.objectives import Objective, build
 from fmbench.stages.common import Job, check_data, new_network, write_model
-from fmbench.tracking import Tracker
+from fmbench.store.checkpoint import CheckpointFolder, described, differences
+from fmbench.store.codehash import plugin_files
+from fmbench.store.provenance import versions
+from fmbench.store.tracking import Tracker
 from fmbench.training.loop import train
 from fmbench.training.snapshots import Snapshots
 
@@ -27,7 +29,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     """Train and write the model (:func:`fmbench.stages.common.write_model`) into ``out``.
 
     A training whose loss stops being finite writes them too, from its last good checkpoint, with status and reason; so does one
-    in which a part of somebody's own raises (:class:`OwnParts`).
+    in which a part of somebody's own raises (:class:`PluginGuard`).
 
     Args:
         checkpoints: folder of all checkpoints; this training's are in one named by its spec's and its code's hash.
@@ -65,7 +67,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
             for done, loss, rate in curve:
                 tracker.log(done, {"loss": loss, "learning_rate": rate})
 
-        guarded = OwnParts(objective, network, own_files(spec), job.console.say)
+        guarded = PluginGuard(objective, network, plugin_files(spec), job.console.say)
         outcome = train(
             guarded if job.group.size == 1 else objective,
             network,
@@ -114,7 +116,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
         job.console.say(f"{outcome.step} iterations in {outcome.seconds:.0f} s, loss {loss:.4g} -> {out}")
 
 
-class OwnParts:
+class PluginGuard:
     """An objective whose loss is NaN from where code of somebody's own raises, which ends the training as a divergence does.
 
     Until that code is edited it will raise again, and an edit is another code hash; so this is a result and no accident. What
@@ -134,7 +136,7 @@ class OwnParts:
         self.raised = ""
 
     def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
-        """As :meth:`fmbench.objectives.Objective.loss`."""
+        """As :meth:`fmbench.flow.objectives.Objective.loss`."""
         try:
             if not self.raised:
                 return self.objective.loss(network, x0, x1, u)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmbench.config import TrainingSettings
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, resident
-from fmbench.distributed import ALONE, Group
 from fmbench.errors import ConfigError
-from fmbench.rng import generator, named_seed
+from fmbench.system.distributed import ALONE, Group
+from fmbench.system.rng import generator, named_seed
 
 AHEAD = 4
 """Batches that a stream reads ahead."""

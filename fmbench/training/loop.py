@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fmbench.checkpoint import CheckpointFolder
-from fmbench.config import TrainingSettings
+from fmbench.config.milestones import snapshot_steps
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet
-from fmbench.distributed import ALONE, Group
 from fmbench.errors import CheckpointError
-from fmbench.milestones import snapshot_steps
-from fmbench.rng import named_seed, seed_global
+from fmbench.store.checkpoint import CheckpointFolder
+from fmbench.system.distributed import ALONE, Group
+from fmbench.system.rng import named_seed, seed_global
 from fmbench.training.batches import Batches
 from fmbench.training.precision import matrix_precision
 from fmbench.training.schedule import learning_rate

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from fmbench.devices import rounding
 from fmbench.errors import ConfigError
+from fmbench.system.devices import rounding
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fmbench.checkpoint import write_tensors
+from fmbench.store.checkpoint import write_tensors
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

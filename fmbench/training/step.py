@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fmbench.config import TrainingSettings
-from fmbench.distributed import ALONE, Group
+from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import ConfigError
 from fmbench.networks.ema import EMA
+from fmbench.system.distributed import ALONE, Group
 from fmbench.training import capture, precision
 
 
 class Loss(Protocol):
-    """The part of an objective that training needs (:meth:`fmbench.objectives.Objective.loss`)."""
+    """The part of an objective that training needs (:meth:`fmbench.flow.objectives.Objective.loss`)."""
 
     def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor: ...
 

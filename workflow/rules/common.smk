@@ -4,10 +4,10 @@ import re
 from os.path import relpath
 from pathlib import Path
 
-from fmbench import specs
-from fmbench.codehash import stage_hash
-from fmbench.config import canonical
-from fmbench.names import DECODED, FIGURES, JOINED
+from fmbench.config import specs
+from fmbench.store.codehash import stage_hash
+from fmbench.config.hashing import canonical
+from fmbench.config.names import DECODED, FIGURES, GATHERED
 from fmbench.workflow import configure
 
 settings = configure(config, Path(workflow.basedir))
@@ -38,7 +38,7 @@ wildcard_constraints:
     method="|".join(re.escape(m.name) for m in settings.methods),
     seed="|".join(map(str, settings.seeds)),
     figure="|".join(FIGURES),
-    joined="|".join(JOINED),
+    gathered="|".join(GATHERED),
 
 
 def code(stage, spec):

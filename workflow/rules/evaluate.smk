@@ -60,31 +60,31 @@ rule likelihood:
 
 
 # Images only, and not part of the main job. Draws solved before are in the cache, which is not declared as output.
-rule draws:
+rule dequantisation:
     input:
         manifest=results("data/{dataset}/manifest.json"),
         weights=results(f"models/{MODEL}/model.safetensors"),
         config=results(f"models/{MODEL}/config.json"),
     output:
-        rows=results(f"draws/{MODEL}/rows.parquet"),
+        rows=results(f"dequantisation/{MODEL}/rows.parquet"),
     log:
-        results(f"logs/draws/{MODEL}.log"),
+        results(f"logs/dequantisation/{MODEL}.log"),
     benchmark:
-        results(f"benchmarks/draws/{MODEL}.jsonl")
+        results(f"benchmarks/dequantisation/{MODEL}.jsonl")
     params:
-        spec=model_spec("draws"),
-        code=model_code("draws"),
+        spec=model_spec("dequantisation"),
+        code=model_code("dequantisation"),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
-        cache=results(f"cache/draws/{MODEL}"),
+        cache=results(f"cache/dequantisation/{MODEL}"),
     threads: 1
     resources:
         gpu=GPU,
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench draws --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
+        "python -m fmbench dequantisation --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --cache {params.cache:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
@@ -117,18 +117,18 @@ rule sweep:
         " --cache {params.cache:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
-rule quality:
+rule sample_quality:
     input:
         manifest=results("data/{dataset}/manifest.json"),
         samples=results(f"sample/{MODEL}/samples.npy"),
         extractor=results("features/{dataset}/extractor.json"),
     output:
-        rows=results(f"quality/{MODEL}/rows.parquet"),
+        rows=results(f"sample_quality/{MODEL}/rows.parquet"),
     log:
-        results(f"logs/quality/{MODEL}.log"),
+        results(f"logs/sample_quality/{MODEL}.log"),
     params:
-        spec=model_spec("quality"),
-        code=model_code("quality"),
+        spec=model_spec("sample_quality"),
+        code=model_code("sample_quality"),
         launcher=specs.launcher(settings.processes),
         data=subpath(input.manifest, parent=True),
         samples=subpath(input.samples, parent=True),
@@ -140,12 +140,12 @@ rule quality:
     conda:
         "../../environment.yml"
     shell:
-        "{params.launcher} fmbench quality --spec {params.spec:q} --data {params.data:q} --samples {params.samples:q}"
+        "{params.launcher} fmbench sample-quality --spec {params.spec:q} --data {params.data:q} --samples {params.samples:q}"
         " --features {params.features:q} --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
 # What follows is no part of Table 1: the data of the figures along training, at few evaluations, and along t.
-rule along:
+rule learning_curve:
     input:
         manifest=results("data/{dataset}/manifest.json"),
         snapshots=results(f"models/{MODEL}/snapshots.safetensors"),
@@ -153,32 +153,32 @@ rule along:
         config=results(f"models/{MODEL}/config.json"),
         extractor=results("features/{dataset}/extractor.json"),
     output:
-        rows=results(f"along/{MODEL}/rows.parquet"),
+        rows=results(f"learning_curve/{MODEL}/rows.parquet"),
     log:
-        results(f"logs/along/{MODEL}.log"),
+        results(f"logs/learning_curve/{MODEL}.log"),
     benchmark:
-        results(f"benchmarks/along/{MODEL}.jsonl")
+        results(f"benchmarks/learning_curve/{MODEL}.jsonl")
     params:
-        spec=model_spec("along"),
-        code=model_code("along"),
+        spec=model_spec("learning_curve"),
+        code=model_code("learning_curve"),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         features=subpath(input.extractor, parent=True),
         out=subpath(output.rows, parent=True),
-        cache=results(f"cache/along/{MODEL}"),
+        cache=results(f"cache/learning_curve/{MODEL}"),
     threads: 1
     resources:
         gpu=GPU,
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench along --spec {params.spec:q} --data {params.data:q} --model {params.model:q}"
+        "python -m fmbench learning-curve --spec {params.spec:q} --data {params.data:q} --model {params.model:q}"
         " --features {params.features:q} --out {params.out:q} --cache {params.cache:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
 # As in a sweep, cells computed before are in the cache.
-rule budget:
+rule few_step:
     input:
         manifest=results("data/{dataset}/manifest.json"),
         weights=results(f"models/{MODEL}/model.safetensors"),
@@ -188,46 +188,46 @@ rule budget:
         solved=results(f"sample/{MODEL}/rows.parquet"),
         extractor=results("features/{dataset}/extractor.json"),
     output:
-        rows=results(f"budget/{MODEL}/rows.parquet"),
-        previews=results(f"budget/{MODEL}/previews.parquet"),
+        rows=results(f"few_step/{MODEL}/rows.parquet"),
+        previews=results(f"few_step/{MODEL}/previews.parquet"),
     log:
-        results(f"logs/budget/{MODEL}.log"),
+        results(f"logs/few_step/{MODEL}.log"),
     benchmark:
-        results(f"benchmarks/budget/{MODEL}.jsonl")
+        results(f"benchmarks/few_step/{MODEL}.jsonl")
     params:
-        spec=model_spec("budget"),
-        code=model_code("budget"),
+        spec=model_spec("few_step"),
+        code=model_code("few_step"),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         samples=subpath(input.samples, parent=True),
         features=subpath(input.extractor, parent=True),
         out=subpath(output.rows, parent=True),
-        cache=results(f"cache/budget/{MODEL}"),
+        cache=results(f"cache/few_step/{MODEL}"),
     threads: 1
     resources:
         gpu=GPU,
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench budget --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --samples {params.samples:q}"
+        "python -m fmbench few-step --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --samples {params.samples:q}"
         " --features {params.features:q} --out {params.out:q} --cache {params.cache:q} --threads {threads} --code {params.code}"
         " --log {log:q} --progress lines"
 
 
-rule states:
+rule trajectory:
     input:
         manifest=results("data/{dataset}/manifest.json"),
         weights=results(f"models/{MODEL}/model.safetensors"),
         config=results(f"models/{MODEL}/config.json"),
     output:
-        states=results(f"states/{MODEL}/states.parquet"),
+        states=results(f"trajectory/{MODEL}/trajectory.parquet"),
     log:
-        results(f"logs/states/{MODEL}.log"),
+        results(f"logs/trajectory/{MODEL}.log"),
     benchmark:
-        results(f"benchmarks/states/{MODEL}.jsonl")
+        results(f"benchmarks/trajectory/{MODEL}.jsonl")
     params:
-        spec=model_spec("states"),
-        code=model_code("states"),
+        spec=model_spec("trajectory"),
+        code=model_code("trajectory"),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.states, parent=True),
@@ -237,5 +237,5 @@ rule states:
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench states --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
+        "python -m fmbench trajectory --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"

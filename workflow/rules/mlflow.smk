@@ -32,7 +32,7 @@ rule mlflow_rebuild:
         results("benchmark.json"),
         results("records.parquet"),
         results("models.parquet"),
-        results("curves.parquet"),
+        results("loss_curves.parquet"),
     log:
         results("logs/mlflow_rebuild.log"),
     params:

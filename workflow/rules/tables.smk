@@ -3,8 +3,8 @@
 # What the claims are tested on, of what this config makes.
 EVIDENCE = [
     "records.parquet",
-    *(f"{name}.parquet" for name in ("along", "budget", "states")),
-    *(["draws.parquet"] if DEQUANTISED else []),
+    *(f"{name}.parquet" for name in ("learning_curve", "few_step", "trajectory")),
+    *(["dequantisation.parquet"] if DEQUANTISED else []),
     "theory/fields.parquet",
     "theory/trajectories.parquet",
     "theory/identities.parquet",
@@ -17,18 +17,18 @@ rule collect:
         expand(results("features/{dataset}/rows.parquet"), dataset=settings.datasets),
         of_models(results(f"models/{MODEL}/rows.parquet")),
         of_models(results(f"models/{MODEL}/config.json")),
-        of_models(results(f"models/{MODEL}/curve.parquet")),
+        of_models(results(f"models/{MODEL}/loss_curve.parquet")),
         of_models(results(f"sample/{MODEL}/rows.parquet")),
         of_models(results(f"sample/{MODEL}/preview.parquet")),
         of_models(results(f"likelihood/{MODEL}/rows.parquet")),
         of_models(results(f"sweep/{MODEL}/rows.parquet")),
-        of_models(results(f"quality/{MODEL}/rows.parquet")),
+        of_models(results(f"sample_quality/{MODEL}/rows.parquet")),
     output:
         records=results("records.parquet"),
         previews=results("previews.parquet"),
         settings=results("settings.parquet"),
         models=results("models.parquet"),
-        curves=results("curves.parquet"),
+        curves=results("loss_curves.parquet"),
         benchmark=results("benchmark.json"),
     log:
         results("logs/collect.log"),
@@ -45,22 +45,22 @@ rule collect:
         " --tracking {params.tracking:q} --log {log:q} --progress lines"
 
 
-# One file of every model in one: nfe, along, budget, budget_previews or states.
-rule join:
+# One file of every model in one: nfe, learning_curve, few_step, few_step_previews or trajectory.
+rule gather:
     input:
-        lambda w: [results(file) for file in specs.join(w.joined, settings)["files"]],
+        lambda w: [results(file) for file in specs.gather(w.gathered, settings)["files"]],
     output:
-        results("{joined}.parquet"),
+        results("{gathered}.parquet"),
     log:
-        results("logs/join/{joined}.log"),
+        results("logs/gather/{gathered}.log"),
     params:
-        spec=lambda w: canonical(specs.join(w.joined, settings)),
-        code=code("join", {}),
+        spec=lambda w: canonical(specs.gather(w.gathered, settings)),
+        code=code("gather", {}),
         results=subpath(output[0], parent=True),
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench join --spec {params.spec:q} --results {params.results:q} --log {log:q} --progress lines"
+        "python -m fmbench gather --spec {params.spec:q} --results {params.results:q} --log {log:q} --progress lines"
 
 
 rule table1:
@@ -79,7 +79,7 @@ rule table1:
         results("logs/table1.log"),
     params:
         spec=canonical(specs.table1(settings)),
-        code=code("tables", {}),
+        code=code("table1", {}),
     conda:
         "../../environment.yml"
     shell:
@@ -132,7 +132,7 @@ rule table3:
 
 rule table4:
     input:
-        of_models(results(f"draws/{MODEL}/rows.parquet"), DEQUANTISED),
+        of_models(results(f"dequantisation/{MODEL}/rows.parquet"), DEQUANTISED),
     output:
         csv=report(
             results("table4.csv"),
@@ -142,7 +142,7 @@ rule table4:
         ),
         md=results("table4.md"),
         tex=results("table4.tex"),
-        rows=results("draws.parquet"),
+        rows=results("dequantisation.parquet"),
     log:
         results("logs/table4.log"),
     params:
@@ -152,7 +152,7 @@ rule table4:
     conda:
         "../../environment.yml"
     shell:
-        "python -m fmbench table4 --spec {params.spec:q} {params.rows:q} --out {output.csv:q} --joined {output.rows:q}"
+        "python -m fmbench table4 --spec {params.spec:q} {params.rows:q} --out {output.csv:q} --gathered {output.rows:q}"
         " --log {log:q} --progress lines"
 
 

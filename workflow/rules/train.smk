@@ -9,7 +9,7 @@ rule train:
     output:
         weights=results(f"models/{MODEL}/model.safetensors"),
         config=results(f"models/{MODEL}/config.json"),
-        curve=results(f"models/{MODEL}/curve.parquet"),
+        curve=results(f"models/{MODEL}/loss_curve.parquet"),
         snapshots=results(f"models/{MODEL}/snapshots.safetensors"),
         averages=results(f"models/{MODEL}/averages.safetensors"),
         rows=results(f"models/{MODEL}/rows.parquet"),

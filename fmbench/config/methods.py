@@ -1,0 +1,73 @@
+"""A method = path + prediction + weighting + time distribution. The five of the paper's Table 1 are five entries here.
+
+| method           | path | network predicts | loss per sample                       | paper          |
+|------------------|------|------------------|---------------------------------------|----------------|
+| `ddpm`           | VP   | epsilon = x0     | |eps - x0|^2                          | eq. 45         |
+| `score_matching` | VP   | score            | sigma_t^2 |score + x0/sigma_t|^2      | eq. 43         |
+| `scoreflow`      | VP   | score            | beta(1 - t) |score + x0/sigma_t|^2    | eq. 43         |
+| `fm_diffusion`   | VP   | velocity         | |u - u_t(x_t given x1)|^2             | eq. 9, eq. 19  |
+| `fm_ot`          | OT   | velocity         | |u - (x1 - (1 - sigma_min) x0)|^2     | eq. 23         |
+
+`score_matching` has the network put out the score itself. Written as -eps/sigma_t with an epsilon network it
+would be `ddpm` to the letter.
+
+`oracle_ot` and `oracle_vp` are no trainings: their field is the closed-form one of the training set
+(:mod:`fmbench.flow.oracle`), so their rows show what belongs to the path alone, free of learning error.
+
+This module is data and imports nothing heavy; :mod:`fmbench.flow.objectives` turns it into losses.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """One ingredient by name, with its parameters."""
+
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training objective and the sampling field that belongs to it.
+
+    Attributes:
+        path: a name of :data:`fmbench.flow.paths.PATHS`, or a dotted name.
+        prediction: a name of :data:`fmbench.flow.prediction.PREDICTIONS`, or a dotted name.
+        weighting: a name of :data:`fmbench.flow.objectives.WEIGHTINGS`.
+        time: a name of :data:`fmbench.flow.objectives.TIME_DISTRIBUTIONS`.
+        t_min, t_max: narrow the interval of time; None takes what path and prediction allow.
+        oracle: what the oracle knows (:data:`ORACLE`) if the field is the closed-form one; None for a network.
+    """
+
+    name: str
+    path: Part
+    prediction: Part
+    weighting: Part = Part("uniform")
+    time: Part = Part("uniform")
+    t_min: float | None = None
+    t_max: float | None = None
+    oracle: dict[str, Any] | None = None
+
+
+ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
+"""What an oracle knows: so many points of the training set, drawn at random, each with a Gaussian of this standard deviation in
+model units. None takes, for images, the standard deviation of a uniform within one level (what dequantising adds), and for
+points the bandwidth with the largest leave-one-out likelihood."""
+
+METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method("ddpm", Part("vp"), Part("epsilon")),
+        Method("score_matching", Part("vp"), Part("score"), weighting=Part("sigma_squared")),
+        Method("scoreflow", Part("vp"), Part("score"), weighting=Part("likelihood")),
+        Method("fm_diffusion", Part("vp"), Part("velocity")),
+        Method("fm_ot", Part("ot"), Part("velocity")),
+        Method("oracle_ot", Part("ot"), Part("velocity"), oracle=dict(ORACLE)),
+        Method("oracle_vp", Part("vp"), Part("velocity"), oracle=dict(ORACLE)),
+    )
+}
+
+ORACLES = tuple(name for name, method in METHODS.items() if method.oracle is not None)

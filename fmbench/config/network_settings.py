@@ -1,0 +1,63 @@
+"""The network of a data set in a config: an MLP, a U-Net, or a plug-in."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fmbench.config import names
+from fmbench.config.base import Parameters, Settings
+from fmbench.config.numbers import Count, Decay, Positive
+from fmbench.config.plugins import is_dotted
+
+
+class MLPSettings(Settings):
+    """The MLP for points (fmbench/networks/mlp.py)."""
+
+    kind: Literal["mlp"]
+    width: Count = 512
+    depth: Count = 5
+    time_embedding: Literal["raw", "sinusoidal"] = "raw"
+    time_dimension: Count = 32
+    max_frequency: Positive = 60.0
+
+
+class UNetSettings(Settings):
+    """The ADM U-Net for images (fmbench/networks/unet.py)."""
+
+    kind: Literal["unet"]
+    channels: Count = 128
+    channels_multiple: Annotated[list[Count], Field(min_length=1)] = [1, 2, 2, 2]
+    depth: Count = 2
+    attention_resolutions: list[Count] = [16]
+    head_channels: Count = 64
+    dropout: Decay = 0.0
+    resample_blocks: bool = True
+    max_frequency: Positive = Field(1000.0, description="top frequency of the time embedding, rad per unit t; ADM: 1000")
+
+
+class PluginNetworkSettings(Settings):
+    """A network of your own: a dotted name of a class called as cls(shape, **parameters)."""
+
+    kind: Annotated[str, Field(pattern=":")]
+    parameters: Parameters = {}
+
+
+def network_of_its_kind(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("kind")
+    known: dict[str, type[Settings]] = {"mlp": MLPSettings, "unet": UNetSettings}
+    if not isinstance(kind, str):
+        raise ValueError(f"a network needs a kind: {', '.join(names.NETWORKS)}, or a dotted name")
+    if kind not in known and not is_dotted(kind):
+        raise ValueError(f"unknown network kind {kind!r}; known: {', '.join(names.NETWORKS)}; or a dotted name")
+    chosen = known.get(kind, PluginNetworkSettings)
+    others = {*MLPSettings.model_fields, *UNetSettings.model_fields, *PluginNetworkSettings.model_fields}
+    strange = [key for key in value if key in others - set(chosen.model_fields)]
+    if strange:
+        raise ValueError(
+            f"a network of kind {kind} takes {', '.join(chosen.model_fields)}, and not {', '.join(strange)}. If these are of an "
+            "earlier config file: files are laid over each other key by key, so its keys stay; give your data set a name that no "
+            "earlier file has"
+        )
+    return chosen.model_validate(value)  # against that kind alone, for errors to the point

@@ -1,0 +1,321 @@
+"""Gaussian conditional probability paths, all affine.
+
+Notation and direction of time, here and everywhere in fmbench: t = 0 is noise x0 ~ N(0, I),
+t = 1 is data x1, and
+
+    x_t = a(t) x1 + s(t) x0.
+
+Lipman et al. 2023 write mu_t(x1) = a(t) x1 and sigma_t = s(t) (eq. 10, 11); the diffusion
+literature's time is r = 1 - t. A path hands out a, s and their derivatives together, computed in
+float64 whatever the type of t, since near t = 1 a diffusion path lives in the digits float32 drops.
+
+At the ends of the interval:
+
+| path      | t_min                                   | t_max                                                      |
+|-----------|-----------------------------------------|------------------------------------------------------------|
+| OT        | a = 0, s = 1: noise alone               | a = 1, s = sigma_min; with sigma_min = 0, s = 0            |
+| VP        | a = exp(-5.025), s = 0.99998: N(0, I) to that (eq. 18) | t = 1 - epsilon; at 1e-5, s = 1e-3. s' is infinite at 1 |
+| VE        | a = 1, s = sigma_max: the data are there too, small against the noise | a = 1, s = sigma_min         |
+| cosine VP | a = 0, s = 1: noise alone               | a = 1, s = 0                                               |
+
+Where a = 0 the noise prediction and the score say nothing about the data, where s = 0 the data prediction says nothing about
+the noise and the score is infinite: :func:`fmbench.flow.prediction.usable_interval` draws those ends in.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fmbench.flow.broadcast import expand_to
+
+
+class Coefficients(NamedTuple):
+    """a(t), s(t) and their time derivatives, each float64 of the shape of t."""
+
+    a: Tensor
+    s: Tensor
+    da: Tensor
+    ds: Tensor
+
+
+class AffinePath(ABC):
+    """A conditional path x_t = a(t) x1 + s(t) x0.
+
+    Attributes:
+        t_min, t_max: the closed interval on which a, s and both derivatives are finite. Training,
+            sampling and likelihood stay inside it.
+        base_std: standard deviation of the noise that sampling starts from.
+    """
+
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    @property
+    def base_std(self) -> float:
+        return 1.0
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """The four coefficients of eq. 10-11 at times ``t`` of any shape, in float64."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """lambda(t) = log a(t)^2 / s(t)^2 (Kingma et al. 2021), float64; infinite where a or s is zero."""
+        c = self.coefficients(t)
+        return 2 * (c.a.log() - c.s.log())
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The inverse of :meth:`log_snr`, by bisection on the path's interval unless a path knows it in closed form."""
+        low = torch.full_like(log_snr, self.t_min, dtype=torch.float64)
+        high = torch.full_like(log_snr, self.t_max, dtype=torch.float64)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = self.log_snr(middle) < log_snr
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        """g(1 - t)^2 of the SDE with the same marginals: 2 s^2 (a'/a - s'/s), float64.
+
+        On the VP path this is beta(1 - t), the weight of ScoreFlow's loss (Song et al. 2021, eq. 7).
+        """
+        c = self.coefficients(t)
+        return 2 * c.s * (c.s * c.da / c.a - c.ds)
+
+    def interpolate(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The point x_t on the path and its velocity, eq. 11 and 15 of Lipman et al. 2023.
+
+        The velocity is written as a' x1 + s' x0, which divides by nothing.
+
+        Args:
+            x0: noise, shape (B, *).
+            x1: data, shape (B, *).
+            t: times, shape (B,).
+
+        Returns:
+            x_t and u_t(x_t | x1), both of the shape and type of x1.
+        """
+        a, s, da, ds = (expand_to(v, x1).to(x1.dtype) for v in self.coefficients(t))
+        return a * x1 + s * x0, da * x1 + ds * x0
+
+
+@dataclass(frozen=True)
+class OptimalTransport(AffinePath):
+    """The conditional optimal-transport path, eq. 20-23: a = t, s = 1 - (1 - sigma_min) t."""
+
+    sigma_min: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma_min < 1:
+            raise ValueError(f"sigma_min must be in [0, 1), not {self.sigma_min}")
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        slope = 1 - self.sigma_min
+        one = torch.ones_like(t)
+        return Coefficients(t, 1 - slope * t, one, -slope * one)
+
+
+@dataclass(frozen=True)
+class VariancePreserving(AffinePath):
+    """The VP diffusion path with a linear beta, eq. 18-19.
+
+    With r = 1 - t and T(r) = beta_min r + r^2 (beta_max - beta_min) / 2: a = exp(-T/2), s = sqrt(1 - exp(-T)).
+    s' is infinite at t = 1, so the path ends at t = 1 - epsilon, as in the paper.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min <= self.beta_max:
+            raise ValueError(f"need 0 < beta_min <= beta_max, not {self.beta_min} and {self.beta_max}")
+        if not 0 < self.epsilon < 1:
+            raise ValueError(f"epsilon must be in (0, 1), not {self.epsilon}")
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return 1 - self.epsilon
+
+    def integrated_beta(self, t: Tensor) -> Tensor:
+        """T(1 - t), float64."""
+        r = 1 - t.double()
+        return self.beta_min * r + r**2 * (self.beta_max - self.beta_min) / 2
+
+    def beta(self, t: Tensor) -> Tensor:
+        """beta(1 - t) = T'(1 - t), float64."""
+        return self.beta_min + (1 - t.double()) * (self.beta_max - self.beta_min)
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        big_t, beta = self.integrated_beta(t), self.beta(t)
+        a = torch.exp(-big_t / 2)
+        # 1 - exp(-T) as expm1: T is 1e-6 at the end of the path, where the plain form has no digits left.
+        s = torch.sqrt(-torch.expm1(-big_t))
+        return Coefficients(a, s, a * beta / 2, -beta * torch.exp(-big_t) / (2 * s))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -torch.log(torch.expm1(self.integrated_beta(t)))
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """In closed form: T = log(1 + exp(-lambda)), then the positive root of the quadratic T(r)."""
+        big_t = torch.nn.functional.softplus(-log_snr.double())
+        slope = self.beta_max - self.beta_min
+        root = torch.sqrt(self.beta_min**2 + 2 * slope * big_t)
+        return 1 - 2 * big_t / (self.beta_min + root)
+
+
+@dataclass(frozen=True)
+class VarianceExploding(AffinePath):
+    """The VE diffusion path, eq. 16-17: a = 1, s = sigma(1 - t), geometric from sigma_min to sigma_max.
+
+    The base is N(0, sigma_max^2 I), not N(0, I).
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min} and {self.sigma_max}")
+
+    @property
+    def base_std(self) -> float:
+        return self.sigma_max
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        rate = math.log(self.sigma_max / self.sigma_min)
+        s = self.sigma_min * torch.exp(rate * (1 - t))
+        return Coefficients(torch.ones_like(t), s, torch.zeros_like(t), -rate * s)
+
+
+@dataclass(frozen=True)
+class CosineVP(AffinePath):
+    """The VP path with a cosine schedule (Nichol & Dhariwal 2021, without their offset): a = sin(pi t/2), s = cos(pi t/2)."""
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        angle = t.double() * (math.pi / 2)
+        # cos near pi/2 as a sine of the small rest, so that s(1) is exactly 0.
+        a, s = torch.sin(angle), torch.sin((1 - t.double()) * (math.pi / 2))
+        return Coefficients(a, s, s * (math.pi / 2), -a * (math.pi / 2))
+
+
+def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """f' of an elementwise function, by automatic differentiation."""
+
+    def df(t: Tensor) -> Tensor:
+        with torch.enable_grad():
+            t = t.detach().requires_grad_()
+            value = f(t)
+            if not isinstance(value, Tensor) or not value.requires_grad:  # f does not depend on t
+                return torch.zeros_like(t)
+            (slope,) = torch.autograd.grad(value.sum(), t)
+        return slope.detach()
+
+    return df
+
+
+def _spread(value: Tensor | float, t: Tensor) -> Tensor:
+    """A constant at all times; a number is filled where they are, as it would be waited for if it were copied to a GPU."""
+    return value.to(t).expand(t.shape) if isinstance(value, Tensor) else torch.full_like(t, value)
+
+
+@dataclass(frozen=True)
+class GeneralAffine(AffinePath):
+    """Any affine path of eq. 10-11, from two functions of float64 times and their derivatives.
+
+    Derivatives that are not given are taken by automatic differentiation; those that are given are held to it here, the ends
+    apart (a wrong one would train and sample without a word). The functions are elementwise, finite with finite derivatives
+    on the whole of [t_min, t_max]; to train on, a / s increases, a is 1 at the end, and the interval is within [0, 1], which
+    :class:`fmbench.flow.objectives.Objective` checks. A constant may be a number.
+
+    Raises:
+        ValueError: a derivative is not that of its function, or something is not finite on the interval.
+    """
+
+    a: Callable[[Tensor], Tensor]
+    s: Callable[[Tensor], Tensor]
+    da: Callable[[Tensor], Tensor] | None = None
+    ds: Callable[[Tensor], Tensor] | None = None
+    t_min: float = 0.0
+    t_max: float = 1.0
+    noise_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.t_min < self.t_max:
+            raise ValueError(f"t_min must be below t_max, not {self.t_min} and {self.t_max}")
+        if not self.noise_std > 0:
+            raise ValueError(f"noise_std must be positive, not {self.noise_std}")
+        t = self.t_min + (self.t_max - self.t_min) * torch.linspace(0, 1, 21, dtype=torch.float64)
+        c = self.coefficients(t)
+        for name, values in c._asdict().items():
+            if not torch.isfinite(values).all():
+                at = t[~torch.isfinite(values)][0].item()
+                raise ValueError(f"{name}({at:g}) is not finite; end the path before, with t_min and t_max")
+        for name, found, true in (("da", c.da, derivative(self.a)(t)), ("ds", c.ds, derivative(self.s)(t))):
+            wrong = ((found - true).abs() > 1e-6 * (1 + true.abs()))[1:-1]
+            if wrong.any():
+                k = int(wrong.nonzero()[0]) + 1
+                raise ValueError(
+                    f"{name}({t[k]:g}) = {found[k]:g} is not the derivative, {true[k]:g}; leave it out to have it computed"
+                )
+
+    @property
+    def base_std(self) -> float:
+        return self.noise_std
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        functions = self.a, self.s, self.da or derivative(self.a), self.ds or derivative(self.s)
+        return Coefficients(*(_spread(f(t), t) for f in functions))
+
+
+@dataclass(frozen=True)
+class Rescaled(AffinePath):
+    """Another path multiplied by a positive function of time: c(t) a(t), c(t) s(t), hence of the same log SNR.
+
+    VP and VE are rescalings of each other at equal log SNR. DDIM does not see a rescaling; the probability-flow ODE does.
+
+    Args:
+        factor: c, a positive elementwise function of float64 times with a finite derivative.
+    """
+
+    path: AffinePath
+    factor: Callable[[Tensor], Tensor]
+
+    @property
+    def t_min(self) -> float:  # type: ignore[override]
+        return self.path.t_min
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self.path.t_max
+
+    @property
+    def base_std(self) -> float:
+        return float(self.factor(torch.tensor(self.t_min, dtype=torch.float64))) * self.path.base_std
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        t = t.double()
+        a, s, da, ds = self.path.coefficients(t)
+        c, dc = _spread(self.factor(t), t), derivative(self.factor)(t)
+        return Coefficients(c * a, c * s, dc * a + c * da, dc * s + c * ds)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.path.log_snr(t)
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return self.path.time_of_log_snr(log_snr)
+
+
+PATHS: dict[str, type[AffinePath]] = {
+    "ot": OptimalTransport,
+    "vp": VariancePreserving,
+    "ve": VarianceExploding,
+    "cosine_vp": CosineVP,
+}

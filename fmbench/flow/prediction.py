@@ -1,0 +1,112 @@
+"""What a network may predict, as one linear view, and the one function that converts between any two.
+
+A prediction is p = c1(t) x1 + c0(t) x0. Together with x_t = a x1 + s x0 that is a 2x2 linear system,
+
+    [ a   s  ] [x1]   [x_t]
+    [ c1  c0 ] [x0] = [ p ],      determinant  d_p(t) = a c0 - s c1,
+
+so every prediction gives x1 and x0, hence every other prediction. Two facts follow and carry the package:
+
+* with x_t fixed, an error e in p is an error (d_q / d_p) e in q, so any regression loss on p is a
+  weighted loss on q with weight (d_q / d_p)^2;
+* a prediction is of no use where its determinant is zero (noise at a = 0, data at s = 0).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmbench.flow.broadcast import expand_to
+from fmbench.flow.paths import AffinePath, Coefficients
+
+_SINGULAR = 1e-3
+_MARGIN = 1e-3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A linear prediction p = c1 x1 + c0 x0.
+
+    Attributes:
+        name: the name a config uses.
+        weights: from the path's coefficients and the times to (c1, c0), float64 of the shape of t.
+    """
+
+    name: str
+    weights: Callable[[Coefficients, Tensor], tuple[Tensor, Tensor]]
+
+    def target(self, path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+        """The regression target c1(t) x1 + c0(t) x0, of the shape and type of x1."""
+        c1, c0 = (expand_to(v, x1).to(x1.dtype) for v in self.weights(path.coefficients(t), t.double()))
+        return c1 * x1 + c0 * x0
+
+    def determinant(self, path: AffinePath, t: Tensor) -> Tensor:
+        """d(t) = a c0 - s c1, float64 of the shape of t."""
+        c = path.coefficients(t)
+        c1, c0 = self.weights(c, t.double())
+        return c.a * c0 - c.s * c1
+
+
+EPSILON = Prediction("epsilon", lambda c, t: (torch.zeros_like(c.a), torch.ones_like(c.a)))
+"""The noise x0 (Ho et al. 2020; eq. 45 of Lipman et al. 2023)."""
+X = Prediction("x", lambda c, t: (torch.ones_like(c.a), torch.zeros_like(c.a)))
+"""The data x1."""
+VELOCITY = Prediction("velocity", lambda c, t: (c.da, c.ds))
+"""The conditional field u_t(x | x1) = a' x1 + s' x0 (eq. 15)."""
+SCORE = Prediction("score", lambda c, t: (torch.zeros_like(c.a), -1 / c.s))
+"""grad log p_t(x | x1) = -x0 / s. The paper's appendix writes s for minus this."""
+V = Prediction("v", lambda c, t: (-c.s, c.a))
+"""v of progressive distillation (Salimans & Ho 2022): alpha eps - sigma x."""
+
+PREDICTIONS: dict[str, Prediction] = {p.name: p for p in (EPSILON, X, VELOCITY, SCORE, V)}
+
+
+def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Prediction, target: Prediction) -> Tensor:
+    """Convert the prediction ``p`` made at ``x_t`` from ``source`` to ``target`` (the system at the top of this module).
+
+    Solving the 2x2 system gives q = k_x x_t + k_p p with
+    k_p = d_target / d_source and k_x = (c1' c0 - c0' c1) / d_source, primes for the target's weights.
+
+    Args:
+        p: predictions, shape (B, *).
+        x_t: points, shape (B, *).
+        t: times, shape (B,) or ().
+
+    Returns:
+        Predictions of the target's kind, shape (B, *), infinite or NaN where the source's determinant is zero.
+    """
+    if source is target:
+        return p
+    c = path.coefficients(t)
+    c1, c0 = source.weights(c, t.double())
+    q1, q0 = target.weights(c, t.double())
+    det = c.a * c0 - c.s * c1
+    k_p = (c.a * q0 - c.s * q1) / det
+    k_x = (q1 * c0 - q0 * c1) / det
+    return expand_to(k_x, x_t).to(x_t.dtype) * x_t + expand_to(k_p, x_t).to(x_t.dtype) * p
+
+
+def loss_weight(t: Tensor, path: AffinePath, measured: Prediction, network: Prediction) -> Tensor:
+    """The weight (d_measured / d_network)^2 that turns a squared error of the network's prediction into one of ``measured``.
+
+    The first of the two facts at the top of this module.
+
+    Float64, of the shape of t. Example: epsilon over score on any path is s^2.
+    """
+    return (measured.determinant(path, t) / network.determinant(path, t)) ** 2
+
+
+def usable_interval(path: AffinePath, prediction: Prediction) -> tuple[float, float]:
+    """The path's interval, drawn in by 1e-3 at an end where the prediction does not determine the field.
+
+    Noise prediction on the straight path says nothing about x1 at t = 0 (a = 0), data prediction nothing
+    about x0 at t = 1 (s = 0 or nearly): there the interval starts at t_min + 1e-3, or ends at t_max - 1e-3.
+    """
+    ends = torch.tensor([path.t_min, path.t_max], dtype=torch.float64)
+    at_start, at_end = prediction.determinant(path, ends).abs().tolist()
+    # A determinant that is not finite (the score where s = 0) is as useless as one that is zero.
+    bad_start = not (at_start > _SINGULAR and at_start < float("inf"))
+    bad_end = not (at_end > _SINGULAR and at_end < float("inf"))
+    return path.t_min + _MARGIN * bad_start, path.t_max - _MARGIN * bad_end

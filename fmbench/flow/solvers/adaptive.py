@@ -1,0 +1,272 @@
+"""Adaptive dopri5, with one step size for the batch or one for each sample.
+
+Step control as in Hairer, Norsett & Wanner, *Solving ODEs I*, II.4: error norm RMS of
+err / (atol + rtol max(|x_n|, |x_n+1|)), next step h 0.9 / norm^(1/5), the factor kept within [0.2, 10], their
+automatic first step; and as in torchdiffeq no shrinking after an accepted step. The end point is hit exactly. NFE is
+2 + 6 (accepted + rejected): one for the first slope, one for the first-step probe, six a step, the
+last stage of a step being the first of the next.
+
+With one step size for the batch, NFE depends on the batch (the hardest sample leads); with a step
+size per sample it does not, and finished samples leave the batch.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmbench.errors import DivergedError
+from fmbench.flow.broadcast import expand_to
+from fmbench.flow.fields import Field
+from fmbench.flow.solvers.tableaux import DOPRI5
+
+SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+MAX_NFE = 20_000
+_SMALLEST = 1e-14
+_A = [torch.tensor(row, dtype=torch.float64) for row in DOPRI5.a]
+_ERROR = torch.tensor(DOPRI5.b, dtype=torch.float64) - torch.tensor(DOPRI5.b_low, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class AdaptiveSolution:
+    """What an adaptive solve ends with.
+
+    Attributes:
+        x: final states, shape (B, *); for a failed sample its last good state.
+        nfe: evaluations spent on each sample, int64, shape (B,).
+        failed: bool, shape (B,): the step size vanished, the state stopped being finite, or the budget ran out.
+    """
+
+    x: Tensor
+    nfe: Tensor
+    failed: Tensor
+
+
+def dopri5(
+    field: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    per_sample: bool = True,
+    max_nfe: int = MAX_NFE,
+) -> AdaptiveSolution:
+    """Integrate dx/dt = field(t, x) from t0 to t1 (either direction) to a tolerance.
+
+    Args:
+        x: initial states, shape (B, *).
+        per_sample: a step size for each sample (then the field gets times of shape (B',) for the B' samples
+            still under way), or one for all (times of shape ()).
+        max_nfe: give a sample up after this many evaluations.
+
+    Returns:
+        States, NFE and failures by sample. Never raises on numbers gone bad: that is a result.
+    """
+    if t0 == t1:
+        raise ValueError(f"the interval of integration is empty: t0 = t1 = {t0}")
+    solve = _with_a_step_per_sample if per_sample else _with_one_step
+    return solve(field, x, t0, t1, rtol, atol, max_nfe)
+
+
+def _with_a_step_per_sample(
+    field: Field, x: Tensor, t0: float, t1: float, rtol: float, atol: float, max_nfe: int
+) -> AdaptiveSolution:
+    batch, shape = x.shape[0], x.shape
+    sign = 1.0 if t1 > t0 else -1.0
+    dev, dt = x.device, x.dtype
+
+    def evaluate(t: Tensor, y: Tensor) -> Tensor:
+        return field(t, y.reshape(-1, *shape[1:])).reshape(y.shape)
+
+    def norm(y: Tensor) -> Tensor:
+        return (y.double() ** 2).mean(1).sqrt()
+
+    y = x.reshape(batch, -1)
+    t = torch.full((batch,), t0, dtype=torch.float64, device=dev)
+    k1 = evaluate(t, y)
+    h = _first_step(evaluate, norm, t, y, k1, sign, abs(t1 - t0), rtol, atol)
+    nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
+    step = _Step(y, k1)
+
+    # Results by sample; `lane` maps the rows still under way to their place in them.
+    final, spent = y.clone(), torch.zeros(batch, dtype=torch.int64, device=dev)
+    failed = torch.zeros(batch, dtype=torch.bool, device=dev)
+    lane = torch.arange(batch, device=dev)
+    broken = ~norm(y).isfinite()
+
+    while lane.numel():
+        last = h >= sign * (t1 - t)
+        h = torch.where(last, sign * (t1 - t), h)
+        z, error = step.take(evaluate, y, [t + sign * c * h for c in DOPRI5.c], (sign * h).to(dt).reshape(-1, 1))
+        nfe = nfe + 6
+        ratio = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
+        fine = ratio <= 1  # a NaN is not
+        accept = fine & norm(z).isfinite()  # against an infinite state every error is small
+        broken = broken | (fine & ~accept)
+        factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
+        factor = torch.where(accept, factor.clamp(min=1.0), factor)
+        factor = torch.where(ratio.isfinite() & ~factor.isnan(), factor, torch.full_like(factor, SHRINK))
+
+        rows = accept.reshape(-1, 1)
+        y = torch.where(rows, z, y)
+        k1 = torch.where(rows, step.slopes[6], step.slopes[0])
+        t = torch.where(accept, torch.where(last, torch.full_like(t, t1), t + sign * h), t)
+        h = h * factor
+
+        done = accept & last
+        lost = ~done & ((nfe + 6 > max_nfe) | (h < _SMALLEST) | broken)
+        over = done | lost
+        if over.any():
+            ended, going = lane[over], ~over
+            failed[ended], spent[ended], final[ended] = lost[over], nfe[over], y[over]
+            y, k1, t, h, nfe, lane, broken = (v[going] for v in (y, k1, t, h, nfe, lane, broken))
+            step = _Step(y, k1)
+        else:
+            step.put(0, k1)
+    return AdaptiveSolution(final.reshape(shape), spent, failed)
+
+
+def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, atol: float, max_nfe: int) -> AdaptiveSolution:
+    """The same algorithm with Python's floats for what decides: for a single time and step size, tensors take longer than a small
+    network does."""
+    sign = 1.0 if t1 > t0 else -1.0
+    nodes = sign * torch.tensor(DOPRI5.c, dtype=torch.float64, device=x.device)
+
+    def norm(y: Tensor) -> Tensor:
+        return y.double().square().mean().sqrt()
+
+    y, t = x.clone(memory_format=torch.contiguous_format), t0
+    start = torch.tensor(t0, dtype=torch.float64, device=x.device)
+    k1 = field(start, y)
+    h = _first_step(field, norm, start, y, k1, sign, abs(t1 - t0), rtol, atol).item()
+    step, nfe, broken = _Step(y, k1), 2, not math.isfinite(norm(y).item())
+
+    while True:
+        last = h >= sign * (t1 - t)
+        h = sign * (t1 - t) if last else h
+        ahead = nodes * h
+        z, error = step.take(field, y, (t + ahead).unbind(), ahead[6].to(y.dtype))
+        nfe += 6
+        measured = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
+        ratio = measured.item()
+        fine = ratio <= 1  # a NaN is not
+        accept = fine and math.isfinite(norm(z).item())  # against an infinite state every error is small
+        broken = broken or (fine and not accept)
+        # The power is torch's here too, so that both kinds of step size have the same digits.
+        factor = min(max(SAFETY * measured.pow(-0.2).item(), 1.0 if accept else SHRINK), GROW) if math.isfinite(ratio) else SHRINK
+
+        if accept:
+            y, t = z, t1 if last else t + sign * h
+            step.put(0, step.slopes[6])
+        h *= factor
+
+        done = accept and last
+        if done or nfe + 6 > max_nfe or h < _SMALLEST or broken:
+            spent = torch.full((len(x),), nfe, dtype=torch.int64, device=x.device)
+            return AdaptiveSolution(y, spent, torch.full((len(x),), not done, device=x.device))
+
+
+class _Step:
+    """Steps of states of one shape (B, *), with room for their seven slopes and the views that each step would else make anew.
+
+    Attributes:
+        slopes: seven of the states' shape; the first is that at a step's start, the last that at its end.
+    """
+
+    def __init__(self, y: Tensor, k1: Tensor) -> None:
+        k = torch.empty(7, *y.shape, dtype=y.dtype, device=y.device)
+        self.slopes = [k[i] for i in range(7)]
+        self.columns = [k.reshape(7, -1)[:i].T for i in range(8)]
+        self.rows = [row.to(y.device, y.dtype) for row in _A]
+        self.error_weights = _ERROR.to(y.device, y.dtype)
+        self.in_place = True
+        self.put(0, k1)
+
+    def put(self, i: int, slope: Tensor) -> None:
+        # Somebody who differentiates through the solver needs the slopes themselves.
+        self.in_place = self.in_place and not slope.requires_grad
+        if self.in_place:
+            self.slopes[i].copy_(slope)
+        else:
+            self.slopes[i] = slope
+
+    def take(
+        self, evaluate: Callable[[Tensor, Tensor], Tensor], y: Tensor, times: Sequence[Tensor], h: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The end of a step from ``y`` and its estimated error.
+
+        Args:
+            times: of the stages, each of the shape that the field is called with.
+            h: signed step size, of shape () or (B, 1).
+        """
+        z = y
+        for i in range(1, 7):
+            z = y + h * self._sum(self.rows[i]).view_as(y)
+            self.put(i, evaluate(times[i], z))
+        return z, h * self._sum(self.error_weights).view_as(y)
+
+    def _sum(self, weights: Tensor) -> Tensor:
+        """sum_i w_i k_i over as many slopes as there are weights, flat."""
+        n = len(weights)
+        return torch.mv(self.columns[n] if self.in_place else torch.stack(self.slopes[:n]).reshape(n, -1).T, weights)
+
+
+def _first_step(
+    evaluate: Callable[[Tensor, Tensor], Tensor],
+    norm: Callable[[Tensor], Tensor],
+    t: Tensor,
+    y: Tensor,
+    k1: Tensor,
+    sign: float,
+    span: float,
+    rtol: float,
+    atol: float,
+) -> Tensor:
+    """Hairer, Norsett & Wanner's automatic first step; costs one evaluation, at a probe kept inside the span."""
+    scale = atol + rtol * y.abs()
+    d0, d1 = norm(y / scale), norm(k1 / scale)
+    tiny = (d0 < 1e-5) | (d1 < 1e-5)
+    h0 = torch.where(tiny, torch.full_like(d0, 1e-6), 0.01 * d0 / d1).clamp(max=span)
+    h0 = torch.where(h0.isfinite(), h0, torch.full_like(h0, 1e-6))
+    probe = evaluate(t + sign * h0, y + expand_to((sign * h0).to(y.dtype), y) * k1)
+    d2 = norm((probe - k1) / scale) / h0
+    steepest = torch.maximum(d1, d2)
+    h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** 0.2)
+    h = torch.minimum(100 * h0, h1)
+    return torch.where(h.isfinite() & (h > 0), h, torch.full_like(h, 1e-6)).clamp(max=span)
+
+
+TORCHDIFFEQ_ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+
+
+def torchdiffeq_adaptive(
+    field: Field, x: Tensor, t0: float, t1: float, *, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5
+) -> Tensor:
+    """The same solve by one of torchdiffeq's adaptive methods, one step size for the batch: the published reference for ours.
+
+    It may step past t1 and interpolate back unless t1 is named as a step point, so it is named; its first-step probe may
+    still land outside of the interval, so the field sees times clamped to it.
+
+    Raises:
+        ValueError: an unknown method.
+        DivergedError: its step size vanished.
+    """
+    from torchdiffeq import odeint
+
+    if method not in TORCHDIFFEQ_ADAPTIVE:
+        raise ValueError(f"unknown adaptive method {method!r} of torchdiffeq; known: {', '.join(TORCHDIFFEQ_ADAPTIVE)}")
+    times = torch.tensor([t0, t1], dtype=torch.float64, device=x.device)
+    low, high = min(t0, t1), max(t0, t1)
+
+    def inside(t: Tensor, x: Tensor) -> Tensor:
+        return field(t.clamp(low, high), x)
+
+    try:
+        solution = odeint(inside, x, times, rtol=rtol, atol=atol, method=method, options={"step_t": times[1:]})
+    except AssertionError as error:
+        raise DivergedError(f"torchdiffeq gave up: {error}") from None
+    return solution[-1]

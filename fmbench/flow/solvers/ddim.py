@@ -1,0 +1,96 @@
+"""DDIM (Song, Meng & Ermon 2021) for any affine path and any prediction, in its equivalent forms.
+
+From x_t and a network's prediction come the data x1 and the noise x0 it stands for; a step keeps both and moves on,
+
+    x_t' = a(t') x1 + s(t') x0.
+
+The same update is Euler's in a rescaled state, with the network's answer as the slope and a ratio of the schedule as the clock:
+
+| form      | state       | clock       | slope   |
+|-----------|-------------|-------------|---------|
+| `x`       | x_t / s     | a / s       | x1      |
+| `epsilon` | x_t / a     | s / a       | x0      |
+| `u`       | x_t/(a + s) | s / (a + s) | x0 - x1 |
+
+On the straight path a = t, s = 1 - t the last one is Euler on the velocity itself. A form is undefined where its divisor is
+zero; the plain update wherever the prediction does not determine both x1 and x0. At second order (Heun's method in a form's
+own clock) the forms are no longer the same: which prediction is held constant over a step, and which varies, then matters.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fmbench.flow.fields import Field
+from fmbench.flow.paths import AffinePath, Coefficients
+from fmbench.flow.prediction import EPSILON, Prediction, X, convert
+
+_DIVISORS: dict[str, Callable[[Coefficients], Tensor]] = {
+    "x": lambda c: c.s,
+    "epsilon": lambda c: c.a,
+    "u": lambda c: c.a + c.s,
+}
+_CLOCKS: dict[str, Callable[[Coefficients], Tensor]] = {
+    "x": lambda c: c.a / c.s,
+    "epsilon": lambda c: c.s / c.a,
+    "u": lambda c: c.s / (c.a + c.s),
+}
+FORMS = ("plain", *_DIVISORS)
+
+
+def ddim(
+    network: Field, x: Tensor, grid: Tensor, path: AffinePath, prediction: Prediction, form: str = "plain", order: int = 1
+) -> Tensor:
+    """Integrate along ``grid`` by DDIM (Song, Meng & Ermon 2021, eq. 12): one evaluation of the network a step, two at order 2.
+
+    Args:
+        network: what it predicts at (t, x), t of shape (); wrap it in a :class:`~fmbench.flow.fields.CountingField` to count.
+        x: initial state, shape (B, *).
+        grid: times, float64, shape (N + 1,), in either direction.
+        prediction: what the network puts out.
+        form: ``plain``, or one of ``x``, ``epsilon``, ``u``, the same at order 1.
+        order: 2 for Heun's method in the clock of ``form``, which ``plain`` does not have.
+
+    Returns:
+        The final state, shape (B, *).
+
+    Raises:
+        ValueError: an unknown form, one whose divisor is zero at a time of the grid, or an order it does not have.
+    """
+    if form not in FORMS:
+        raise ValueError(f"unknown form of DDIM {form!r}; known: {', '.join(FORMS)}")
+    if order not in (1, 2) or (order == 2 and form == "plain"):
+        raise ValueError(f"order must be 1, or 2 for the forms {', '.join(_DIVISORS)}, not {order} for {form!r}")
+    times = grid.to(x.device)
+    c = path.coefficients(times)
+
+    def data_and_noise(k: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        output = network(times[k], y)
+        return tuple(convert(output, y, times[k], path, prediction, target) for target in (X, EPSILON))  # type: ignore[return-value]
+
+    if form == "plain":
+        a, s = c.a.to(x.dtype), c.s.to(x.dtype)
+        for k in range(len(grid) - 1):
+            data, noise = data_and_noise(k, x)
+            x = a[k + 1] * data + s[k + 1] * noise
+        return x
+
+    divisor = _DIVISORS[form](c)
+    if (divisor == 0).any():
+        at = grid[(divisor == 0).cpu()][0].item()
+        raise ValueError(f"DDIM in the form {form!r} divides by zero at t = {at:g}; end the grid before, or take 'plain'")
+    clock = _CLOCKS[form](c)
+    steps, scale = (clock[1:] - clock[:-1]).to(x.dtype), divisor.to(x.dtype)
+
+    def slope(k: int, y: Tensor) -> Tensor:
+        data, noise = data_and_noise(k, y)
+        return {"x": data, "epsilon": noise, "u": noise - data}[form]
+
+    z = x / scale[0]
+    for k in range(len(grid) - 1):
+        first = slope(k, scale[k] * z)
+        after = z + steps[k] * first
+        if order == 2:
+            after = z + steps[k] * (first + slope(k + 1, scale[k + 1] * after)) / 2
+        z = after
+    return scale[-1] * z

@@ -1,0 +1,59 @@
+"""Fixed-step explicit Runge-Kutta: a loop over a grid and a tableau."""
+
+import torch
+from torch import Tensor
+
+from fmbench.flow.fields import Field
+from fmbench.flow.solvers.tableaux import Tableau
+
+
+def steps_for(nfe: int, tableau: Tableau) -> int:
+    """How many steps spend exactly ``nfe`` evaluations.
+
+    Raises:
+        ValueError: ``nfe`` is not a multiple of the stages.
+    """
+    if nfe < tableau.stages or nfe % tableau.stages:
+        raise ValueError(
+            f"{tableau.name} costs {tableau.stages} evaluations a step, so it cannot spend exactly {nfe}; "
+            f"give a multiple of {tableau.stages}"
+        )
+    return nfe // tableau.stages
+
+
+def integrate(field: Field, x: Tensor, grid: Tensor, tableau: Tableau, keep: bool = False) -> Tensor:
+    """Integrate dx/dt = field(t, x) along ``grid`` by an explicit Runge-Kutta method (Hairer, Norsett & Wanner, II.1).
+
+    Args:
+        x: initial state, shape (B, *).
+        grid: times, float64, shape (N + 1,), increasing or decreasing.
+        keep: also return every state on the way.
+
+    Returns:
+        The final state, shape (B, *), or with ``keep`` all N + 1 states, shape (N + 1, B, *).
+    """
+    sizes = grid[1:] - grid[:-1]
+    # Whatever can be is done once and not once a step, which costs little more than the field's evaluations then.
+    nodes = torch.tensor(tableau.c, dtype=grid.dtype, device=grid.device)
+    times = iter((grid[:-1, None] + nodes * sizes[:, None]).to(x.device).flatten().unbind())
+    rows, last = [_nonzero(row) for row in tableau.a], _nonzero(tableau.b)
+    states = [x]
+    for h in sizes.tolist():
+        k: list[Tensor] = []
+        for row in rows:
+            k.append(field(next(times), _combine(x, h, row, k)))
+        x = _combine(x, h, last, k)
+        if keep:
+            states.append(x)
+    return torch.stack(states) if keep else x
+
+
+def _nonzero(weights: tuple[float, ...]) -> list[tuple[int, float]]:
+    return [(i, w) for i, w in enumerate(weights) if w]
+
+
+def _combine(x: Tensor, h: float, weights: list[tuple[int, float]], k: list[Tensor]) -> Tensor:
+    """x + h sum_i w_i k_i, over the weights that are not zero."""
+    for i, w in weights:
+        x = x.add(k[i], alpha=w * h)
+    return x

@@ -1,0 +1,85 @@
+"""Time grids for fixed-step solvers: uniform in t, or uniform in a function of the noise level.
+
+A grid has N + 1 times, float64, both ends exact. All but the uniform one choose noise levels sigma = s / a and go back to times
+through the path, so that the same levels are visited whatever the path. Where the path's own level is infinite or zero at
+an end (noise alone, data alone), the levels in between stop at Karras et al.'s 80 and 0.002.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fmbench.flow.paths import AffinePath
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
+
+
+def uniform_grid(t0: float, t1: float, steps: int) -> Tensor:
+    """``steps + 1`` equally spaced times, float64, both ends exact, in either direction.
+
+    The grid is always made from the number of steps: a step size 1/N adds up to one step more for some N.
+    """
+    if steps < 1:
+        raise ValueError(f"a grid needs at least one step, not {steps}")
+    return torch.linspace(t0, t1, steps + 1, dtype=torch.float64)
+
+
+def karras_grid(path: AffinePath, t0: float, t1: float, steps: int, rho: float = RHO) -> Tensor:
+    """sigma^(1/rho) equally spaced (Karras et al. 2022, eq. 5): steps get shorter towards the data."""
+    if not rho > 0:
+        raise ValueError(f"rho must be positive, not {rho}")
+    return _by_level(path, t0, t1, steps, lambda x: torch.exp(-x / (2 * rho)), lambda y: -2 * rho * torch.log(y))
+
+
+def log_snr_grid(path: AffinePath, t0: float, t1: float, steps: int) -> Tensor:
+    """log SNR equally spaced, as DPM-Solver takes it (Lu et al. 2022)."""
+    return _by_level(path, t0, t1, steps, lambda x: x, lambda y: y)
+
+
+def cosine_grid(path: AffinePath, t0: float, t1: float, steps: int) -> Tensor:
+    """The levels that uniform times have on the cosine schedule (Nichol & Dhariwal 2021), a / s = tan(pi tau / 2)."""
+    quarter = math.pi / 2
+    return _by_level(
+        path, t0, t1, steps, lambda x: torch.atan(torch.exp(x / 2)) / quarter, lambda y: 2 * torch.log(torch.tan(y * quarter))
+    )
+
+
+def _by_level(
+    path: AffinePath,
+    t0: float,
+    t1: float,
+    steps: int,
+    scale: Callable[[Tensor], Tensor],
+    inverse: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Times at which ``scale`` of log SNR is equally spaced; both ends are t0 and t1 themselves."""
+    if steps < 1:
+        raise ValueError(f"a grid needs at least one step, not {steps}")
+    if not path.t_min <= t0 < t1 <= path.t_max:
+        raise ValueError(f"a grid by noise level runs from t0 up to t1 within [{path.t_min}, {path.t_max}], not {t0} to {t1}")
+    ends = path.log_snr(torch.tensor([t0, t1], dtype=torch.float64))
+    low = ends[0] if ends[0].isfinite() else torch.tensor(-2 * math.log(SIGMA_MAX), dtype=torch.float64)
+    high = ends[1] if ends[1].isfinite() else torch.tensor(-2 * math.log(SIGMA_MIN), dtype=torch.float64)
+    first, last = scale(low), scale(high)
+    levels = first + (last - first) * torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    grid = path.time_of_log_snr(inverse(levels))
+    grid[0], grid[-1] = t0, t1
+    if not high > low:
+        raise ValueError(
+            f"from {t0} to {t1} this path has no noise level between {SIGMA_MAX:g} and {SIGMA_MIN:g}, which is where a grid "
+            "by level has its steps; take a uniform grid, or another interval"
+        )
+    if not (grid[1:] > grid[:-1]).all():
+        raise ValueError(f"{steps} steps from {t0} to {t1} are too many for this grid: its times are no longer distinct")
+    return grid
+
+
+GRIDS: dict[str, Callable[[AffinePath, float, float, int], Tensor]] = {
+    "uniform": lambda path, t0, t1, steps: uniform_grid(t0, t1, steps),
+    "karras": karras_grid,
+    "log_snr": log_snr_grid,
+    "cosine": cosine_grid,
+}
+"""Grids by the names a config uses: from the path, both ends and the number of steps to N + 1 times."""

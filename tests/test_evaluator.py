@@ -1,0 +1,457 @@
+"""The judge of samples: what it measures, on which extractors, and what it keeps of the reference."""
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from outsider import colours, command, tall_images
+
+from fmbench.config import specs
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
+from fmbench.data import writer
+from fmbench.data.points import checkerboard
+from fmbench.data.prepared import DataSet, read
+from fmbench.errors import ConfigError, DataError
+from fmbench.metrics.fid_infinity import frechet_infinity
+from fmbench.metrics.frechet import feature_statistics, frechet_distance
+from fmbench.metrics.inception_score import inception_score
+from fmbench.metrics.kid import kernel_distance
+from fmbench.metrics.points import energy_distance, gaussian_mmd
+from fmbench.metrics.precision_recall import precision_recall
+from fmbench.metrics.weights import default_weights, problem
+from fmbench.stages import judge as judging
+from fmbench.stages.common import Job
+from fmbench.stages.evaluator import UNITS, make_reference, read_reference, write_reference
+from fmbench.stages.features import _accuracy, load_evaluator
+from fmbench.store.files import read_json
+from fmbench.store.records import read_rows
+from fmbench.system.progress import Console
+from fmbench.system.rng import generator
+from fmbench.workflow import preflight
+
+CPU = torch.device("cpu")
+MINE = "outsider:colours"
+
+
+def config(source: str, features: dict, **parameters):
+    network = {"kind": "mlp", "width": 4, "depth": 1} if source == "checkerboard" else {"kind": "unet", "channels": 8}
+    entry = {"data": {"source": source, "parameters": parameters}, "network": network, "evaluation": {"features": features}}
+    return parse({"datasets": ["set"], "methods": ["fm_ot"], "seeds": [3], "settings": {"set": entry}})
+
+
+class Judged:
+    """A prepared data set and the stage ``features`` run on it."""
+
+    def __init__(self, root: Path, raw, source: str, features: dict, **parameters) -> None:
+        self.config = config(source, features, **parameters)
+        self.data, self.folder = root / "data", root / "features"
+        writer.write(raw, self.data, specs.prepare(self.config, "set"))
+        self.run()
+
+    def run(self) -> None:
+        spec = canonical(specs.features(self.config, "set"))
+        said = command("features", "--spec", spec, "--data", self.data, "--out", self.folder, "--progress", "none")
+        assert said.code == 0, said.err
+
+    def dataset(self) -> DataSet:
+        return read(self.data)
+
+    def judge(self):
+        return load_evaluator(self.folder, self.dataset(), CPU)
+
+    def rows(self) -> dict:
+        return {r["metric"]: r for r in read_rows([self.folder / "rows.parquet"]).to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory) -> Judged:
+    """Images of three colours and five levels, with the classifier and an extractor of one's own beside it."""
+    features = {
+        "epochs": 6,
+        "batch_size": 8,
+        "width": 4,
+        "more_extractors": [{"extractor": MINE, "options": {"scale": 0.5}}],
+        "kid": {"subsets": 7, "size": 9},
+        "max_samples": 30,
+        "splits": 4,
+        "infinity_sizes": 5,
+        "batch": 7,
+    }
+    raw = tall_images(train=60, test=20)
+    return Judged(tmp_path_factory.mktemp("tall"), raw, "outsider:tall_images", features, train=60, test=20)
+
+
+@pytest.fixture(scope="module")
+def samples() -> np.ndarray:
+    """Samples in model space, between the levels and beyond the ends."""
+    g = np.random.default_rng(1)
+    return g.uniform(-1.2, 1.2, (40, 3, 6, 4)).astype(np.float32)
+
+
+def test_every_metric_is_the_function_of_features_that_it_names(tall, samples):
+    data, judge = tall.dataset(), tall.judge()
+    found = {m.metric: m for m in judge.measure(samples)}
+    assert list(found) == [m.metric for m in judge.metrics()]
+    extractor = colours(CPU, 0.5)
+
+    def features(levels):  # five levels spread over 0 to 255
+        return extractor(torch.from_numpy(np.rint(np.asarray(levels) / 4 * 255).astype(np.uint8))).float().numpy()
+
+    mine, real = features(data.to_data(samples)), features(data.train)
+    kept = real[torch.randperm(60, generator=generator(0, "reference")).numpy()[:30]]
+    reference = feature_statistics(real)
+
+    def check(metric, value, n):
+        assert found[f"{metric}/{MINE}"].value == pytest.approx(value, rel=1e-6, abs=1e-9), metric
+        assert found[f"{metric}/{MINE}"].n == n
+        assert found[f"{metric}/{MINE}"].features == "colours(6 features, 0.5)"
+
+    check("frechet", frechet_distance(feature_statistics(mine), reference), 40)
+    check("frechet_at_floor_n", frechet_distance(feature_statistics(mine[:20]), reference), 20)
+    kid = kernel_distance(mine[:30], kept, generator(0, "kid"), 7, 9)
+    check("kid", kid.mean, 30)
+    check("kid_std", kid.std, 30)
+    covered = precision_recall(kept, mine[:30], 3)
+    check("precision", covered.precision, 30)
+    check("recall", covered.recall, 30)
+    fit = frechet_infinity(mine, reference, generator(0, "frechet_infinity"), 5, 4)
+    check("frechet_infinity", fit.intercept, 40)
+    check("frechet_infinity_slope", fit.slope, 40)
+    check("frechet_infinity_error", fit.error, 40)
+    assert found["kid"].reference.endswith("; 7 subsets of 9 out of 30")
+    assert found["frechet"].reference == f"train, n = 60, sha256 {data.manifest['splits']['train']['sha256'][:12]}"
+
+
+def test_as_many_samples_as_test_images_are_at_the_floors_n(tall, samples):
+    """The default run's own case."""
+    found = {m.metric: m for m in tall.judge().measure(samples[:20])}
+    assert found["frechet_at_floor_n"] == found["frechet"]._replace(metric="frechet_at_floor_n")
+    assert "frechet_at_floor_n" not in {m.metric for m in tall.judge().measure(samples[:19])}
+
+
+def test_real_data_may_be_sorted_by_class(tall):
+    """Consecutive parts of them, and the first few, would be of one class each: so parts and some are drawn."""
+    data, judge = tall.dataset(), tall.judge()
+    values = np.asarray(data.train)[np.argsort(data.labels("train"), kind="stable")]
+    found = {m.metric: m for m in judge.measure_data(values)}
+    side = judge.sides[0]
+    features = side.extractor(torch.from_numpy(values))
+    order = torch.randperm(60, generator=generator(0, "places"))
+    expected = inception_score(side.extractor.logits(features[order]), 4)
+    assert found["classifier_score"].value == pytest.approx(expected.mean, rel=1e-6) and expected.mean > 1.3
+    some, kept = features[order[:30]], side.reference.features
+    assert found["kid"].value == pytest.approx(kernel_distance(some, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
+    assert found["recall"].value == precision_recall(kept, some, 3).recall
+    judge.settings = judge.settings.model_copy(
+        update={"max_samples": 60}
+    )  # more than the reference has: all are taken, and 30 drawn
+    found = {m.metric: m for m in judge.measure_data(values, ["kid", "recall"])}
+    assert found["kid"].value == pytest.approx(kernel_distance(features, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
+    assert found["recall"].value == precision_recall(kept, some, 3).recall
+
+
+def test_a_score_is_the_inception_score_of_inception_only(tall, samples):
+    data, judge = tall.dataset(), tall.judge()
+    names = [m.metric for m in judge.metrics()]
+    assert "classifier_score" in names and not any(n.startswith("inception") for n in names)
+    assert f"classifier_score/{MINE}" not in names  # it is no classifier
+    extractor = judge.sides[0].extractor
+    logits = extractor.logits(extractor(torch.from_numpy(data.to_data(samples))))
+    expected = inception_score(logits, 4)
+    found = {m.metric: m.value for m in judge.measure(samples, ["classifier_score", "classifier_score_std"])}
+    assert found == pytest.approx({"classifier_score": expected.mean, "classifier_score_std": expected.std}, rel=1e-6)
+
+
+def test_only_what_is_asked_for_is_computed(tall, samples, monkeypatch):
+    judge = tall.judge()
+    whole = {m.metric: m for m in judge.measure(samples)}
+    monkeypatch.setattr(judging, "kernel_distance", lambda *_: pytest.fail("KID was not asked for"))
+    monkeypatch.setattr(judging, "precision_recall", lambda *_: pytest.fail("precision was not asked for"))
+    asked = []
+    plain = judging.extract
+    monkeypatch.setattr(judging, "extract", lambda extractor, *a, **k: asked.append(extractor.name) or plain(extractor, *a, **k))
+    assert judge.primary == "frechet"
+    (found,) = judge.measure(samples, only=("frechet",))
+    assert found == whole["frechet"] and asked == [judge.features]
+    (found,) = judge.measure(samples, only=(f"frechet/{MINE}",))
+    assert found == whole[f"frechet/{MINE}"] and asked[1:] == ["colours(6 features, 0.5)"]
+    with pytest.raises(ValueError, match="unknown metric fid; this judge measures frechet, frechet_at_floor_n, kid"):
+        judge.measure(samples, only=("fid",))
+
+
+def test_what_cannot_be_judged(tall, samples):
+    judge = tall.judge()
+    spoilt = samples.copy()
+    spoilt[37, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="not all finite"):
+        judge.measure(spoilt)
+    with pytest.raises(ValueError, match=r"two or more samples of \(3, 6, 4\), not 1 of"):
+        judge.measure(samples[:1])
+    with pytest.raises(ValueError, match=r"not 40 of \(6, 4\)"):
+        judge.measure(samples[:, 0])
+
+
+def test_few_samples_have_fewer_metrics_and_no_wrong_ones(tall, samples):
+    found = {m.metric for m in tall.judge().measure(samples[:3])}
+    assert found == {"frechet", f"frechet/{MINE}"}
+    assert {m.metric for m in tall.judge().measure(samples[:4])} - found == {
+        *("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"),
+        *(f"{m}/{MINE}" for m in ("kid", "kid_std", "precision", "recall")),
+    }
+
+
+def test_floors_are_the_metrics_of_the_test_split(tall):
+    rows, judge = tall.rows(), tall.judge()
+    found = {m.metric: m for m in judge.measure_data(tall.dataset().test)}
+    for metric in ("frechet", "kid", "precision", "recall", "classifier_score", f"frechet/{MINE}", f"recall/{MINE}"):
+        name, slash, rest = metric.partition("/")
+        row = rows[f"{name}_floor{slash}{rest}"]
+        assert row["value"] == found[metric].value and row["n"] == found[metric].n
+        assert (row["features"], row["reference"]) == (found[metric].features, found[metric].reference)
+    assert set(UNITS) >= {m.metric.partition("/")[0] for m in judge.metrics()}
+
+
+def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
+    raw, features = tall_images(train=12, test=3), {"epochs": 1, "batch_size": 4, "width": 4}
+    rows = Judged(tmp_path, raw, "outsider:tall_images", features, train=12, test=3).rows()
+    assert rows["frechet_floor"]["status"] == "ok" and rows["frechet_floor"]["n"] == 3
+    for metric in ("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"):
+        row = rows[f"{metric}_floor"]
+        assert (row["status"], row["value"], row["n"], row["unit"]) == ("skipped", None, 3, UNITS[metric])
+        assert row["reason"] == "3 samples, or those of the reference, are too few"
+    assert "frechet_at_floor_n_floor" not in rows
+
+
+def test_the_accuracy_does_not_depend_on_the_batch(tall):
+    """More test images than a batch takes, each with its own label."""
+    job = Job({"stage": "features", "dataset": "set"}, Console("features", "none"), CPU, "code")
+    _accuracy(job, tall.dataset(), tall.judge().sides[0].extractor, 7)
+    (row,) = job.rows
+    assert row.value == tall.rows()["classifier_accuracy"]["value"] > 0.7 and row.n == 20
+
+
+def test_the_classifier_is_the_same_whatever_is_measured_with_it(tall, tmp_path):
+    features = {"epochs": 6, "batch_size": 8, "width": 4, "kid": {"subsets": 3}}
+    other = Judged(tmp_path, tall_images(train=60, test=20), "outsider:tall_images", features, train=60, test=20)
+    names = [read_json(j.folder / "extractor.json")["name"] for j in (tall, other)]
+    assert names[0] == names[1] == tall.judge().features
+
+
+def test_the_reference_is_computed_once_and_read_again(tall, tmp_path, monkeypatch):
+    files = sorted(p.name for p in tall.folder.glob("reference-*"))
+    assert files == sorted(part["reference"] for part in read_json(tall.folder / "extractor.json")["extractors"])
+    before = {p.name: p.read_bytes() for p in tall.folder.iterdir()}
+    (tall.folder / "reference-0000.safetensors").write_bytes(b"of settings that are no more")
+    monkeypatch.setattr("fmbench.stages.features.make_reference", lambda *_: pytest.fail("made again"))
+    tall.run()
+    assert {p.name: p.read_bytes() for p in tall.folder.iterdir() if p.name != "rows.parquet"} == {
+        name: content for name, content in before.items() if name != "rows.parquet"
+    }
+
+
+def test_a_reference_depends_on_data_extractor_and_number(tall):
+    data, settings = tall.dataset(), tall.config.dataset("set").evaluation.features
+    part = {"extractor": MINE, "options": {"scale": 0.5}}
+
+    def name(extractor=None, changed=None, dataset=data, seed=3, **update):
+        return judging.reference_file(
+            extractor or colours(CPU), changed or part, dataset, settings.model_copy(update=update), seed
+        )
+
+    manifest = json.loads(json.dumps(data.manifest))
+    manifest["splits"]["train"]["sha256"] = "0" * 64
+    names = [
+        name(),
+        name(colours(CPU, 2.0)),
+        name(changed=part | {"options": {}}),
+        name(dataset=DataSet(data.folder, manifest)),
+        name(seed=4),
+        name(reference_n=50),
+        name(max_samples=29),
+    ]
+    assert len(set(names)) == len(names) and name() == names[0] == name(epochs=99, neighbours=7)
+
+
+@pytest.mark.parametrize("n", [None, 25])
+def test_a_reference_of_some_images_is_a_random_choice_kept_in_random_order(tall, n, tmp_path):
+    data = tall.dataset()
+    settings = tall.config.dataset("set").evaluation.features.model_copy(update={"reference_n": n, "max_samples": 10})
+    reference = make_reference(colours(CPU), data, settings, 3, 7)
+    order = torch.randperm(60, generator=generator(3, "reference")).numpy()
+    features = colours(CPU)(torch.from_numpy(np.rint(np.asarray(data.train) / 4 * 255).astype(np.uint8))).float().numpy()
+    expected = feature_statistics(features[order[:n]])
+    assert reference.statistics.n == (n or 60)
+    np.testing.assert_allclose(reference.statistics.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(reference.statistics.covariance, expected.covariance, rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(reference.features, features[order[:10]])
+    assert reference.name.startswith("train, n = 60," if n is None else "train, 25 random of n = 60,")
+    write_reference(tmp_path / "r.safetensors", reference)
+    again = read_reference(tmp_path / "r.safetensors", reference.name)
+    np.testing.assert_array_equal(again.features, reference.features)
+    np.testing.assert_array_equal(again.statistics.covariance, reference.statistics.covariance)
+    assert again.statistics.n == reference.statistics.n and again.name == reference.name
+
+
+def test_a_small_reference_keeps_the_factor_that_its_distance_needs(tall, tmp_path):
+    settings = tall.config.dataset("set").evaluation.features.model_copy(update={"reference_n": 5})
+    reference = make_reference(colours(CPU), tall.dataset(), settings, 3, 7)
+    write_reference(tmp_path / "r.safetensors", reference)
+    again = read_reference(tmp_path / "r.safetensors", reference.name)
+    np.testing.assert_array_equal(again.statistics.factor, reference.statistics.factor)
+
+
+def test_damage_is_named_with_what_to_do(tall, tmp_path):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for file in tall.folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (reference,) = {p["reference"] for p in read_json(folder / "extractor.json")["extractors"] if p["extractor"] == MINE}
+    (folder / reference).write_bytes((folder / reference).read_bytes()[:100])
+    with pytest.raises(DataError, match=r"cannot be read .*delete .*features and rerun the stage features"):
+        load_evaluator(folder, tall.dataset(), CPU)
+    values = read_json(tall.folder / "extractor.json")
+    values["extractors"][1]["options"] = {"scale": 3.0}
+    (folder / "extractor.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"made with colours.*0.5.*, and outsider:colours is colours.*3.* now"):
+        load_evaluator(folder, tall.dataset(), CPU)
+    (folder / "extractor.json").write_text(json.dumps({"name": "old", "floor_n": 14, "width": 4, "classes": 2}))
+    with pytest.raises(DataError, match="another version of fmbench"):
+        load_evaluator(folder, tall.dataset(), CPU)
+
+
+def test_efficientnet_first_and_no_classifier_anywhere(tmp_path):
+    """Images without labels can be judged by an extractor that needs none."""
+    raw = tall_images(train=12, test=6, labels=False)
+    features = {"extractor": "efficientnet_lite0", "options": {"size": 32}, "max_samples": 10}
+    judged = Judged(tmp_path, raw, "outsider:tall_images", features, train=12, test=6, labels=False)
+    judge, rows = judged.judge(), judged.rows()
+    assert judge.features.startswith("EfficientNet-Lite0(ImageNet, 1280 features, 32 px, ")
+    assert "classifier_accuracy" not in rows and rows["frechet_floor"]["features"] == judge.features
+    assert not list(judged.folder.glob("classifier*"))
+    data = judged.dataset()
+    (same,) = judge.measure_data(data.train, ["frechet"])
+    (other,) = judge.measure_data(data.test, ["frechet"])
+    assert same.value == pytest.approx(0, abs=1e-6) and other.value > 0.01
+    assert (same.unit, same.n) == ("squared features", 12)
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory) -> Judged:
+    parameters = {"train": 300, "test": 200}
+    return Judged(tmp_path_factory.mktemp("board"), checkerboard(**parameters), "checkerboard", {"projections": 32}, **parameters)
+
+
+def test_points_by_hand(board):
+    data, judge = board.dataset(), board.judge()
+    samples = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
+    found = {m.metric: m for m in judge.measure(samples)}
+    assert judge.primary == "energy_distance" and set(found) == {"energy_distance", "sliced_wasserstein", "mmd", "off_support"}
+    points, test = data.to_data(samples).astype(np.float64), np.asarray(data.test, np.float64)
+    assert found["energy_distance"].value == energy_distance(points, test)
+    some = np.sort(torch.randperm(300, generator=generator(0, "floor")).numpy()[:200])
+    pooled = np.concatenate([test, np.asarray(data.train[some], np.float64)])
+    median = float(np.median(np.linalg.norm(pooled[:, None] - pooled, axis=2)[np.triu_indices(400, 1)]))
+    expected = gaussian_mmd(points, test, [median * b for b in (0.25, 0.5, 1, 2, 4)])
+    assert found["mmd"].value == pytest.approx(expected, rel=1e-6)
+    judge.settings = judge.settings.model_copy(update={"max_samples": 60})
+    (few,) = judge.measure(samples, ["mmd"])
+    sides = [
+        x[np.sort(torch.randperm(len(x), generator=generator(0, f"mmd/{name}")).numpy()[:60])]
+        for x, name in ((points, "samples"), (test, "test"))
+    ]
+    expected = gaussian_mmd(*sides, [median * b for b in (0.25, 0.5, 1, 2, 4)])
+    assert few.n == 60 and few.value == pytest.approx(expected, rel=1e-6)
+    # Against a shift by v the sliced distance is |v| / sqrt(2) in the plane, up to the choice of directions.
+    moved = (test + np.array([0.6, 0.8])) * data.manifest["scale"]
+    (sliced,) = judge.measure(moved.astype(np.float32), ["sliced_wasserstein"])
+    assert sliced.value == pytest.approx(math.sqrt(0.5), rel=0.2) and sliced.reference == "test, n = 200; 32 directions"
+    floors = board.rows()
+    assert {"energy_distance_floor", "sliced_wasserstein_floor", "mmd_floor", "off_support_floor"} <= set(floors)
+    assert abs(floors["mmd_floor"]["value"]) < found["mmd"].value / 10
+
+
+# What must be there before any training
+
+
+def test_missing_inception_weights_stop_the_run_at_its_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    entry = {"data": "digits", "network": {"kind": "unet", "channels": 8}, "evaluation": {"features": {"extractor": "inception"}}}
+    values = {"results_dir": str(tmp_path), "datasets": ["digits"], "methods": ["fm_ot"], "settings": {"digits": entry}}
+    with pytest.raises(ConfigError, match=r"settings.digits.*weights .*6726825d.pth are missing; download https://github.com/"):
+        preflight(parse(values))
+    said = command(
+        *("check", "--spec", canonical(specs.check(parse(values))), "--data", tmp_path, "--out", tmp_path / "checked.json")
+    )
+    assert said.code == 2 and "are missing; download https://" in said.err
+    elsewhere = tmp_path / "copy.pth"
+    entry["evaluation"]["features"]["options"] = {"weights": str(elsewhere)}
+    with pytest.raises(ConfigError, match=f"weights {elsewhere} are missing"):
+        preflight(parse(values))
+    entry["evaluation"]["features"] = {"more_extractors": ["inception"]}
+    with pytest.raises(ConfigError, match="are missing; download"):
+        preflight(parse(values))
+
+
+def test_points_need_no_extractor(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    entry = {"data": "checkerboard", "network": {"kind": "mlp"}, "evaluation": {"features": {"extractor": "inception"}}}
+    preflight(parse({"results_dir": str(tmp_path), "datasets": ["b"], "methods": ["fm_ot"], "settings": {"b": entry}}))
+
+
+@pytest.mark.parametrize(
+    ("source", "part", "message"),
+    [
+        ("outsider:tall_images", "outsider:nobody", "outsider:nobody cannot be used: .*nobody"),
+        ("outsider:tall_images", {"extractor": MINE, "options": {"colour": 1}}, "does not take the options"),
+        ("outsider:tall_images", "outsider:not_a_data_set", "does not take the options|must return an Extractor"),
+    ],
+)
+def test_an_extractor_of_ones_own_is_tried_before_any_training(source, part, message, tall, tmp_path):
+    settings = config(source, {"more_extractors": [part]}, train=60, test=20)
+    spec = canonical(specs.check(settings))
+    (tmp_path / "set").symlink_to(tall.data)  # its shape is known once it is prepared
+    said = command("check", "--spec", spec, "--data", tmp_path, "--out", tmp_path / "checked.json")
+    assert said.code == 2 and re.search(message, said.err), said.err
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (
+            {"extractor": "inzeption"},
+            "unknown extractor 'inzeption'; known: classifier, inception, efficientnet_lite0; or",
+        ),
+        ({"extractor": "inception", "options": {"weight": "x"}}, "inception has no option weight: it takes weights"),
+        ({"options": {"width": 3}}, "classifier has no option width: it takes none; its settings stand beside it"),
+        ({"extractor": MINE, "more_extractors": ["classifier", MINE]}, f"the extractor {MINE} is listed more than once"),
+        ({"infinity_sizes": 2}, "greater than or equal to 3"),
+    ],
+)
+def test_a_choice_that_cannot_be(features, message):
+    with pytest.raises(ConfigError, match=message):
+        config("digits", features)
+
+
+def test_settings_of_no_classifier_change_nothing():
+    one, two = (specs.features(config("digits", {"extractor": "inception", "epochs": e}), "set") for e in (3, 4))
+    assert one == two and specs.features(config("digits", {"epochs": 3}), "set") != specs.features(config("digits", {}), "set")
+
+
+def test_the_code_of_an_extractor_of_ones_own_is_part_of_the_quality():
+    settings = config("digits", {"more_extractors": [MINE]})
+    of = {s: specs.plugins(specs.code_specs(s, settings, "set", "fm_ot", 3)) for s in ("sample_quality", "sample")}
+    assert of == {"sample_quality": (MINE,), "sample": ()}
+
+
+def test_the_weights_are_looked_for_where_torch_keeps_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    for name, value in (("TORCH_HOME", str(tmp_path / "t")), ("TORCH_HOME", None), ("XDG_CACHE_HOME", str(tmp_path / "x"))):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+        assert default_weights().parent.parent == Path(torch.hub.get_dir()), (name, os.environ.get(name))
+    assert problem("classifier", {}) == problem("efficientnet_lite0", {}) == problem(MINE, {}) == ""
