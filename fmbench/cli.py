@@ -53,7 +53,8 @@ def _spec(text: str, command: str) -> dict[str, Any]:
     wanted |= {"table1": "overrides", "table4": "draws", "gather": "kind"}
     if spec["stage"] != command or wanted.get(command, "stage") not in spec:
         raise ConfigError(
-            f"--spec is not one of `fmbench {command.replace('_', '-')}`: its stage is {spec['stage']!r}. Print one with `fmbench spec`"
+            f"--spec is for the stage {spec['stage']!r}, not for `fmbench {command.replace('_', '-')}`. "
+            "Print one with `fmbench spec`"
         )
     return spec
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import together
 import torch
+from launch import launch
 from outsider import command, tall_images
-from test_distributed import TESTS, launch
 from torch import Tensor, nn
 
 from fmbench.config import specs
@@ -383,7 +383,7 @@ def test_memory_does_not_grow(compiled, tall):
 def test_two_gpus_train_as_one_does(tmp_path):
     """Exchanging gradients by NCCL."""
     write(tall_images(train=24, test=6), tmp_path / "tall", {"dataset": "tall"})
-    said = launch(TESTS / "together.py", tmp_path, "resume", "cuda")
+    said = launch("together.py", tmp_path, "resume", "cuda")
     assert said.returncode == 0, said.stderr
     _, curve, _, _ = torch.load(tmp_path / "resumed.pt", map_location="cpu")
     alone, _ = together.run(tmp_path, "one", device=GPU)

@@ -49,10 +49,10 @@ def _section(name: str, body: str) -> str:
 
 
 def title(figure: str) -> str:
-    """The heading of a figure: "Fig. 4, budget" for ``fig04_few_step``, "NFE distribution" for ``nfe_distribution``."""
+    """The heading of a figure: "Fig. 4, few step" for ``fig04_few_step``, "NFE distribution" for ``nfe_distribution``."""
     words = figure.split("_")
     if words[0].startswith("fig"):
-        return ", ".join([f"Fig. {int(words[0][3:])}", *words[1:]])
+        return ", ".join(filter(None, [f"Fig. {int(words[0][3:])}", " ".join(words[1:])]))
     first = words[0].upper() if words[0] == "nfe" else words[0].capitalize()
     return " ".join([first, *words[1:]])
 

@@ -577,7 +577,7 @@ def test_parts_of_a_run_merge_to_the_whole_run(whole, archive, tmp_path, one, ot
     said = command("merge", a, tmp_path / "b.tar.gz", "--out", tmp_path / "merged", "--progress", "lines")
     assert said.code == 0 and "missing" not in said.err and f"fmbench render --results {tmp_path / 'merged'}" in said.err
     merged = tmp_path / "merged"
-    for name in ("records", "previews", "curves", "models"):
+    for name in ("records", "previews", "loss_curves", "models"):
         assert read_table(merged / f"{name}.parquet").equals(read_table(whole / f"{name}.parquet")), name
     found, wanted = read_benchmark(merged), read_benchmark(whole)
     assert found.pop("merged") == [read_benchmark(a)["hash"], read_benchmark(b)["hash"]]
@@ -683,7 +683,7 @@ def test_another_device_is_refused_unless_allowed(tmp_path):
 def test_another_judge_is_refused_unless_allowed(tmp_path):
     a, b = make(tmp_path / "a", config(seeds=[0])), make(tmp_path / "b", config(seeds=[1]), judge="bbbb")
     (line,) = refused(a, b, tmp_path).splitlines()[1:]
-    assert line.endswith("features, aaaa) in A, classifier(digits, 64 features, bbbb) in B [--allow judge]")
+    assert line.endswith("features, aaaa) in A, classifier(digits, 64 features, bbbb) in B [--allow extractor]")
     merge([read("A", a), read("B", b)], tmp_path / "out", ["extractor"])
 
 
@@ -1023,7 +1023,7 @@ def test_what_is_measured_along_training_over_budgets_and_over_draws_is_compared
     assert "nfe, iteration 20 (evaluations)" in text and "nll_paper, K = 5 (bits/dim)" in text
     # Rows of other settings are not this config's.
     write_table(tmp_path / "other" / "dequantisation.parquet", draws, of="another")
-    assert set(compare_sets(tmp_path / "one", tmp_path / "other")[0].query("stage == 'draws'").exceeds) == {"only in A"}
+    assert set(compare_sets(tmp_path / "one", tmp_path / "other")[0].query("stage == 'dequantisation'").exceeds) == {"only in A"}
 
 
 def test_compare_prints_the_settings_that_differ_and_writes_what_it_is_asked_for(whole, archive, tmp_path):

@@ -223,7 +223,7 @@ def test_no_links_are_needed(tmp_path, monkeypatch):
 
 
 def killer(*arguments: Any) -> Any:
-    script = Path(__file__).parent / "killer.py"
+    script = Path(__file__).parent.parent / "helpers" / "killer.py"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)

@@ -39,7 +39,7 @@ from fmbench.report.layout import paper
 from fmbench.report.style import label
 from fmbench.store.records import PREVIEW, Row, table, write_rows, write_table
 
-REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "default"
+REFERENCE = Path(__file__).parent.parent.parent / "results" / "reference" / "default"
 FIVE = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot")
 SEEDS = range(6)
 
@@ -762,7 +762,9 @@ def test_the_jackknife_of_a_mean_is_students_interval():
 def test_what_was_trained_and_lost_has_no_states():
     lost = as_frame([row("fm_ot", 0, "final_loss", None), row("ddpm", 0, "final_loss", 0.1)])
     (line,) = of_claim(claims.structure_earlier, trajectory=states({"ddpm": 0.8}, n=30), records=lost)
-    assert line.verdict == INCONCLUSIVE and "no trajectory: FM, OT path lost 1 of 1 seeds, diverged: the loss became nan" in line.why
+    assert (
+        line.verdict == INCONCLUSIVE and "no trajectory: FM, OT path lost 1 of 1 seeds, diverged: the loss became nan" in line.why
+    )
 
 
 def test_later_within_the_margin_is_a_failure():

@@ -181,7 +181,7 @@ class Bench:
                     said.append(self.run("dequantisation", dataset, method.name))
         said.append(self.whole("collect", "--results", results, "--tracking-uri", "off"))
         for kind in GATHERED:
-            spec = canonical(specs.join(kind, self.config))
+            spec = canonical(specs.gather(kind, self.config))
             said.append(command("gather", "--spec", spec, "--results", results, "--progress", "lines"))
         said.append(self.whole("table1", "--records", results / "records.parquet", "--out", results / "table1.csv"))
         failed = [s.err for s in said if s.code]
@@ -1175,7 +1175,7 @@ def test_the_own_code_of_a_model_is_that_of_its_plug_ins(tmp_path):
     def found(text: str, kind: str = "a_module_of_ones_own:A") -> str:
         module.write_text(text)
         code = f"from fmbench.store.codehash import plugin_code\nprint(plugin_code({{'network': {{'kind': {kind!r}}}}}))"
-        environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"}
+        environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent.parent}"}
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
 
     before = found("A = 1\n")
@@ -1202,7 +1202,7 @@ def test_a_snapshot_is_sampled_once(bench, tmp_path):
 
     def said() -> str:
         found = command(
-            "learning_curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
+            "learning-curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
         )
         assert found.code == 0, found.err
         return found.err
@@ -1228,7 +1228,7 @@ def test_the_spread_of_nfe_along_training_is_that_of_a_sample(bench, tmp_path, m
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
     folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
     said = command(
-        "learning_curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
+        "learning-curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
     )
     assert said.code == 0, said.err
     rows = by_metric(tmp_path)
@@ -2212,6 +2212,6 @@ def test_what_is_joined_is_the_files_of_all_models(bench):
 def test_a_file_of_other_columns_is_not_joined(spoilable):
     path = spoilable.folder("trajectory", "board", "fm_ot") / "trajectory.parquet"
     write_table(path, read_table(path).drop_columns(["t"]))
-    spec = canonical(specs.join("trajectory", spoilable.config))
+    spec = canonical(specs.gather("trajectory", spoilable.config))
     said = command("gather", "--spec", spec, "--results", spoilable.results)
     assert said.code == 3 and str(path) in said.err and "rerun its stage" in said.err

@@ -1,9 +1,6 @@
 """Several processes at one training: the numbers of one, to rounding; one writes; one that fails ends all."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import pytest
 import together
 import torch
 from filelock import FileLock
+from launch import launch
 from outsider import command, tall_images
 from torch import Tensor
 
@@ -21,18 +19,6 @@ from fmbench.data.writer import write
 from fmbench.store.files import read_json
 from fmbench.store.records import read_table
 from fmbench.system.distributed import ALONE, Group
-
-TESTS = Path(__file__).parent
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-
-
-def launch(*arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Processes as torchrun starts them."""
-    paths = [str(TESTS), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*LAUNCH, str(processes), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
 
 
 def stages(folder: Path) -> None:
@@ -57,7 +43,9 @@ def stages(folder: Path) -> None:
 
     def run(stage: str, spec: Any, *folders: str) -> None:
         (folder / f"{stage}.json").write_text(json.dumps(spec))
-        said = command(stage.replace("_", "-"), "--spec", canonical(spec), *(a if i % 2 == 0 else folder / a for i, a in enumerate(folders)))
+        said = command(
+            stage.replace("_", "-"), "--spec", canonical(spec), *(a if i % 2 == 0 else folder / a for i, a in enumerate(folders))
+        )
         assert said.code == 0, said.err
 
     run("prepare", specs.prepare(config, "digits"), "--out", "digits")
@@ -65,7 +53,7 @@ def stages(folder: Path) -> None:
     run("features", specs.features(config, "digits"), "--data", "digits", "--out", "features-1")
     run("sample", specs.evaluate("sample", config, *model), "--data", "digits", "--model", "model", "--out", "sample-1")
     quality = specs.evaluate("sample_quality", config, *model)
-    folders = ("--data", "digits", "--samples", "sample-1", "--features", "features-1", "--out", "quality-1")
+    folders = ("--data", "digits", "--samples", "sample-1", "--features", "features-1", "--out", "sample_quality-1")
     run("sample_quality", quality, *folders)
 
 
@@ -74,7 +62,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     write(tall_images(train=24, test=6), folder / "tall", {"dataset": "tall"})
     stages(folder)
-    said = launch(TESTS / "together.py", folder)
+    said = launch("together.py", folder)
     assert said.returncode == 0, said.stderr
     return folder
 
@@ -141,7 +129,7 @@ def test_two_processes_resume_to_the_bit(seen):
 def test_three_processes_resume_to_the_bit(tmp_path):
     """A sum of three depends on its order, and DDP's is another one in the first step that it makes after a start."""
     write(tall_images(train=24, test=6), tmp_path / "tall", {"dataset": "tall"})
-    said = launch(TESTS / "together.py", tmp_path, "resume", processes=3)
+    said = launch("together.py", tmp_path, "resume", processes=3)
     assert said.returncode == 0, said.stderr
     resumed_from, _, whole, net = torch.load(tmp_path / "resumed.pt")
     assert resumed_from == 4 and torch.equal(flat(whole), flat(net))

@@ -18,7 +18,7 @@ from fmbench.data import writer
 from fmbench.data.sources import make
 from fmbench.stages import doctor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def config(tmp_path, **changes):

@@ -77,7 +77,7 @@ def test_a_picture_says_what_it_is_to_who_cannot_see_it(results):
     text = page(results, results.parent / "captions")
     assert 'alt="Error against NFE, from records.parquet"' in text and 'alt="Fig. 4"' in text
     assert [title(name) for name in ("fig04_few_step", "nfe_distribution", "cost")] == [
-        "Fig. 4, budget",
+        "Fig. 4, few step",
         "NFE distribution",
         "Cost",
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import fmbench
 from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
@@ -138,7 +139,7 @@ def test_several_processes_open_a_new_store_at_once(tmp_path):
     # MLflow turns telemetry off by itself where it finds signs of a test or of CI.
     signs = ("MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS")
     environment = {k: v for k, v in os.environ.items() if k not in signs}
-    environment["PYTHONPATH"] = str(Path(specs.__file__).parent.parent)
+    environment["PYTHONPATH"] = str(Path(fmbench.__file__).parent.parent)
     crowd = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN, tmp_path / "mlflow", f"train/{i}"], env=environment, stderr=subprocess.PIPE, text=True

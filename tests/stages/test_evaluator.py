@@ -1,4 +1,4 @@
-"""The judge of samples: what it measures, on which extractors, and what it keeps of the reference."""
+"""The evaluator of samples: what it measures, on which extractors, and what it keeps of the reference."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.points import energy_distance, gaussian_mmd
 from fmbench.metrics.precision_recall import precision_recall
 from fmbench.metrics.weights import default_weights, problem
-from fmbench.stages import judge as judging
+from fmbench.stages import evaluator as evaluators
 from fmbench.stages.common import Job
 from fmbench.stages.evaluator import UNITS, make_reference, read_reference, write_reference
 from fmbench.stages.features import _accuracy, load_evaluator
@@ -62,7 +62,7 @@ class Judged:
     def dataset(self) -> DataSet:
         return read(self.data)
 
-    def judge(self):
+    def evaluator(self):
         return load_evaluator(self.folder, self.dataset(), CPU)
 
     def rows(self) -> dict:
@@ -95,9 +95,9 @@ def samples() -> np.ndarray:
 
 
 def test_every_metric_is_the_function_of_features_that_it_names(tall, samples):
-    data, judge = tall.dataset(), tall.judge()
-    found = {m.metric: m for m in judge.measure(samples)}
-    assert list(found) == [m.metric for m in judge.metrics()]
+    data, evaluator = tall.dataset(), tall.evaluator()
+    found = {m.metric: m for m in evaluator.measure(samples)}
+    assert list(found) == [m.metric for m in evaluator.metrics()]
     extractor = colours(CPU, 0.5)
 
     def features(levels):  # five levels spread over 0 to 255
@@ -130,17 +130,17 @@ def test_every_metric_is_the_function_of_features_that_it_names(tall, samples):
 
 def test_as_many_samples_as_test_images_are_at_the_floors_n(tall, samples):
     """The default run's own case."""
-    found = {m.metric: m for m in tall.judge().measure(samples[:20])}
+    found = {m.metric: m for m in tall.evaluator().measure(samples[:20])}
     assert found["frechet_at_floor_n"] == found["frechet"]._replace(metric="frechet_at_floor_n")
-    assert "frechet_at_floor_n" not in {m.metric for m in tall.judge().measure(samples[:19])}
+    assert "frechet_at_floor_n" not in {m.metric for m in tall.evaluator().measure(samples[:19])}
 
 
 def test_real_data_may_be_sorted_by_class(tall):
     """Consecutive parts of them, and the first few, would be of one class each: so parts and some are drawn."""
-    data, judge = tall.dataset(), tall.judge()
+    data, evaluator = tall.dataset(), tall.evaluator()
     values = np.asarray(data.train)[np.argsort(data.labels("train"), kind="stable")]
-    found = {m.metric: m for m in judge.measure_data(values)}
-    side = judge.sides[0]
+    found = {m.metric: m for m in evaluator.measure_data(values)}
+    side = evaluator.sides[0]
     features = side.extractor(torch.from_numpy(values))
     order = torch.randperm(60, generator=generator(0, "places"))
     expected = inception_score(side.extractor.logits(features[order]), 4)
@@ -148,73 +148,75 @@ def test_real_data_may_be_sorted_by_class(tall):
     some, kept = features[order[:30]], side.reference.features
     assert found["kid"].value == pytest.approx(kernel_distance(some, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
     assert found["recall"].value == precision_recall(kept, some, 3).recall
-    judge.settings = judge.settings.model_copy(
+    evaluator.settings = evaluator.settings.model_copy(
         update={"max_samples": 60}
     )  # more than the reference has: all are taken, and 30 drawn
-    found = {m.metric: m for m in judge.measure_data(values, ["kid", "recall"])}
+    found = {m.metric: m for m in evaluator.measure_data(values, ["kid", "recall"])}
     assert found["kid"].value == pytest.approx(kernel_distance(features, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
     assert found["recall"].value == precision_recall(kept, some, 3).recall
 
 
 def test_a_score_is_the_inception_score_of_inception_only(tall, samples):
-    data, judge = tall.dataset(), tall.judge()
-    names = [m.metric for m in judge.metrics()]
+    data, evaluator = tall.dataset(), tall.evaluator()
+    names = [m.metric for m in evaluator.metrics()]
     assert "classifier_score" in names and not any(n.startswith("inception") for n in names)
     assert f"classifier_score/{MINE}" not in names  # it is no classifier
-    extractor = judge.sides[0].extractor
+    extractor = evaluator.sides[0].extractor
     logits = extractor.logits(extractor(torch.from_numpy(data.to_data(samples))))
     expected = inception_score(logits, 4)
-    found = {m.metric: m.value for m in judge.measure(samples, ["classifier_score", "classifier_score_std"])}
+    found = {m.metric: m.value for m in evaluator.measure(samples, ["classifier_score", "classifier_score_std"])}
     assert found == pytest.approx({"classifier_score": expected.mean, "classifier_score_std": expected.std}, rel=1e-6)
 
 
 def test_only_what_is_asked_for_is_computed(tall, samples, monkeypatch):
-    judge = tall.judge()
-    whole = {m.metric: m for m in judge.measure(samples)}
-    monkeypatch.setattr(judging, "kernel_distance", lambda *_: pytest.fail("KID was not asked for"))
-    monkeypatch.setattr(judging, "precision_recall", lambda *_: pytest.fail("precision was not asked for"))
+    evaluator = tall.evaluator()
+    whole = {m.metric: m for m in evaluator.measure(samples)}
+    monkeypatch.setattr(evaluators, "kernel_distance", lambda *_: pytest.fail("KID was not asked for"))
+    monkeypatch.setattr(evaluators, "precision_recall", lambda *_: pytest.fail("precision was not asked for"))
     asked = []
-    plain = judging.extract
-    monkeypatch.setattr(judging, "extract", lambda extractor, *a, **k: asked.append(extractor.name) or plain(extractor, *a, **k))
-    assert judge.primary == "frechet"
-    (found,) = judge.measure(samples, only=("frechet",))
-    assert found == whole["frechet"] and asked == [judge.features]
-    (found,) = judge.measure(samples, only=(f"frechet/{MINE}",))
+    plain = evaluators.extract
+    monkeypatch.setattr(
+        evaluators, "extract", lambda extractor, *a, **k: asked.append(extractor.name) or plain(extractor, *a, **k)
+    )
+    assert evaluator.primary == "frechet"
+    (found,) = evaluator.measure(samples, only=("frechet",))
+    assert found == whole["frechet"] and asked == [evaluator.features]
+    (found,) = evaluator.measure(samples, only=(f"frechet/{MINE}",))
     assert found == whole[f"frechet/{MINE}"] and asked[1:] == ["colours(6 features, 0.5)"]
-    with pytest.raises(ValueError, match="unknown metric fid; this judge measures frechet, frechet_at_floor_n, kid"):
-        judge.measure(samples, only=("fid",))
+    with pytest.raises(ValueError, match="unknown metric fid; this evaluator measures frechet, frechet_at_floor_n, kid"):
+        evaluator.measure(samples, only=("fid",))
 
 
 def test_what_cannot_be_judged(tall, samples):
-    judge = tall.judge()
+    evaluator = tall.evaluator()
     spoilt = samples.copy()
     spoilt[37, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="not all finite"):
-        judge.measure(spoilt)
+        evaluator.measure(spoilt)
     with pytest.raises(ValueError, match=r"two or more samples of \(3, 6, 4\), not 1 of"):
-        judge.measure(samples[:1])
+        evaluator.measure(samples[:1])
     with pytest.raises(ValueError, match=r"not 40 of \(6, 4\)"):
-        judge.measure(samples[:, 0])
+        evaluator.measure(samples[:, 0])
 
 
 def test_few_samples_have_fewer_metrics_and_no_wrong_ones(tall, samples):
-    found = {m.metric for m in tall.judge().measure(samples[:3])}
+    found = {m.metric for m in tall.evaluator().measure(samples[:3])}
     assert found == {"frechet", f"frechet/{MINE}"}
-    assert {m.metric for m in tall.judge().measure(samples[:4])} - found == {
+    assert {m.metric for m in tall.evaluator().measure(samples[:4])} - found == {
         *("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"),
         *(f"{m}/{MINE}" for m in ("kid", "kid_std", "precision", "recall")),
     }
 
 
 def test_floors_are_the_metrics_of_the_test_split(tall):
-    rows, judge = tall.rows(), tall.judge()
-    found = {m.metric: m for m in judge.measure_data(tall.dataset().test)}
+    rows, evaluator = tall.rows(), tall.evaluator()
+    found = {m.metric: m for m in evaluator.measure_data(tall.dataset().test)}
     for metric in ("frechet", "kid", "precision", "recall", "classifier_score", f"frechet/{MINE}", f"recall/{MINE}"):
         name, slash, rest = metric.partition("/")
         row = rows[f"{name}_floor{slash}{rest}"]
         assert row["value"] == found[metric].value and row["n"] == found[metric].n
         assert (row["features"], row["reference"]) == (found[metric].features, found[metric].reference)
-    assert set(UNITS) >= {m.metric.partition("/")[0] for m in judge.metrics()}
+    assert set(UNITS) >= {m.metric.partition("/")[0] for m in evaluator.metrics()}
 
 
 def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
@@ -231,7 +233,7 @@ def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
 def test_the_accuracy_does_not_depend_on_the_batch(tall):
     """More test images than a batch takes, each with its own label."""
     job = Job({"stage": "features", "dataset": "set"}, Console("features", "none"), CPU, "code")
-    _accuracy(job, tall.dataset(), tall.judge().sides[0].extractor, 7)
+    _accuracy(job, tall.dataset(), tall.evaluator().sides[0].extractor, 7)
     (row,) = job.rows
     assert row.value == tall.rows()["classifier_accuracy"]["value"] > 0.7 and row.n == 20
 
@@ -240,7 +242,7 @@ def test_the_classifier_is_the_same_whatever_is_measured_with_it(tall, tmp_path)
     features = {"epochs": 6, "batch_size": 8, "width": 4, "kid": {"subsets": 3}}
     other = Judged(tmp_path, tall_images(train=60, test=20), "outsider:tall_images", features, train=60, test=20)
     names = [read_json(j.folder / "extractor.json")["name"] for j in (tall, other)]
-    assert names[0] == names[1] == tall.judge().features
+    assert names[0] == names[1] == tall.evaluator().features
 
 
 def test_the_reference_is_computed_once_and_read_again(tall, tmp_path, monkeypatch):
@@ -260,7 +262,7 @@ def test_a_reference_depends_on_data_extractor_and_number(tall):
     part = {"extractor": MINE, "options": {"scale": 0.5}}
 
     def name(extractor=None, changed=None, dataset=data, seed=3, **update):
-        return judging.reference_file(
+        return evaluators.reference_file(
             extractor or colours(CPU), changed or part, dataset, settings.model_copy(update=update), seed
         )
 
@@ -330,13 +332,13 @@ def test_efficientnet_first_and_no_classifier_anywhere(tmp_path):
     raw = tall_images(train=12, test=6, labels=False)
     features = {"extractor": "efficientnet_lite0", "options": {"size": 32}, "max_samples": 10}
     judged = Judged(tmp_path, raw, "outsider:tall_images", features, train=12, test=6, labels=False)
-    judge, rows = judged.judge(), judged.rows()
-    assert judge.features.startswith("EfficientNet-Lite0(ImageNet, 1280 features, 32 px, ")
-    assert "classifier_accuracy" not in rows and rows["frechet_floor"]["features"] == judge.features
+    evaluator, rows = judged.evaluator(), judged.rows()
+    assert evaluator.features.startswith("EfficientNet-Lite0(ImageNet, 1280 features, 32 px, ")
+    assert "classifier_accuracy" not in rows and rows["frechet_floor"]["features"] == evaluator.features
     assert not list(judged.folder.glob("classifier*"))
     data = judged.dataset()
-    (same,) = judge.measure_data(data.train, ["frechet"])
-    (other,) = judge.measure_data(data.test, ["frechet"])
+    (same,) = evaluator.measure_data(data.train, ["frechet"])
+    (other,) = evaluator.measure_data(data.test, ["frechet"])
     assert same.value == pytest.approx(0, abs=1e-6) and other.value > 0.01
     assert (same.unit, same.n) == ("squared features", 12)
 
@@ -348,10 +350,15 @@ def board(tmp_path_factory) -> Judged:
 
 
 def test_points_by_hand(board):
-    data, judge = board.dataset(), board.judge()
+    data, evaluator = board.dataset(), board.evaluator()
     samples = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
-    found = {m.metric: m for m in judge.measure(samples)}
-    assert judge.primary == "energy_distance" and set(found) == {"energy_distance", "sliced_wasserstein", "mmd", "off_support"}
+    found = {m.metric: m for m in evaluator.measure(samples)}
+    assert evaluator.primary == "energy_distance" and set(found) == {
+        "energy_distance",
+        "sliced_wasserstein",
+        "mmd",
+        "off_support",
+    }
     points, test = data.to_data(samples).astype(np.float64), np.asarray(data.test, np.float64)
     assert found["energy_distance"].value == energy_distance(points, test)
     some = np.sort(torch.randperm(300, generator=generator(0, "floor")).numpy()[:200])
@@ -359,8 +366,8 @@ def test_points_by_hand(board):
     median = float(np.median(np.linalg.norm(pooled[:, None] - pooled, axis=2)[np.triu_indices(400, 1)]))
     expected = gaussian_mmd(points, test, [median * b for b in (0.25, 0.5, 1, 2, 4)])
     assert found["mmd"].value == pytest.approx(expected, rel=1e-6)
-    judge.settings = judge.settings.model_copy(update={"max_samples": 60})
-    (few,) = judge.measure(samples, ["mmd"])
+    evaluator.settings = evaluator.settings.model_copy(update={"max_samples": 60})
+    (few,) = evaluator.measure(samples, ["mmd"])
     sides = [
         x[np.sort(torch.randperm(len(x), generator=generator(0, f"mmd/{name}")).numpy()[:60])]
         for x, name in ((points, "samples"), (test, "test"))
@@ -369,7 +376,7 @@ def test_points_by_hand(board):
     assert few.n == 60 and few.value == pytest.approx(expected, rel=1e-6)
     # Against a shift by v the sliced distance is |v| / sqrt(2) in the plane, up to the choice of directions.
     moved = (test + np.array([0.6, 0.8])) * data.manifest["scale"]
-    (sliced,) = judge.measure(moved.astype(np.float32), ["sliced_wasserstein"])
+    (sliced,) = evaluator.measure(moved.astype(np.float32), ["sliced_wasserstein"])
     assert sliced.value == pytest.approx(math.sqrt(0.5), rel=0.2) and sliced.reference == "test, n = 200; 32 directions"
     floors = board.rows()
     assert {"energy_distance_floor", "sliced_wasserstein_floor", "mmd_floor", "off_support_floor"} <= set(floors)

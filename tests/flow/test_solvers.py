@@ -464,7 +464,7 @@ def test_a_start_that_is_not_finite(bad):
 
 
 @both_modes
-@pytest.mark.parametrize("few_step", [8, 20, 37, 100])
+@pytest.mark.parametrize("budget", [8, 20, 37, 100])
 def test_the_budget_is_kept_and_said(per_sample, budget):
     x = spread(6, 2)
     free = dopri5(uneven, x, 0, 1, per_sample=per_sample)

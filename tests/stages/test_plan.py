@@ -18,7 +18,7 @@ from fmbench.networks.counting import Live, count
 from fmbench.stages import plan
 from fmbench.stages.common import initial_network
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TABLE3 = {"cifar10": 153.09, "imagenet32": 209.98}
 """Millions of parameters of the ADM network with the paper's settings, by an independent count."""
 
