@@ -62,7 +62,7 @@ def test_everything_the_package_imports_is_a_dependency():
 
 def test_everything_the_tests_and_benchmarks_import_is_a_dependency_or_an_extra_of_the_tests():
     named = named_by(PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"])
-    beside = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+    beside = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     beside |= {"jsonschema", "mpmath"}  # these come with snakemake and with torch
     assert imported_by("tests", "tools", "benchmarks") - named - beside == set()
 

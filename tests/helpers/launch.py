@@ -9,9 +9,10 @@ HERE = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
-def launch(script: str, *arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Run a script of this folder in so many processes, each with one thread."""
+def launch(program: str, *arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Run a script of this folder, or ``-m`` and a module, in so many processes, each with one thread."""
     paths = [str(HERE), str(HERE.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [*LAUNCH, str(processes), str(HERE / script), *map(str, arguments)]
+    start = str(HERE / program) if program.endswith(".py") else program
+    command = [*LAUNCH, str(processes), start, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
