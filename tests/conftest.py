@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from outsider import command
+from user_code import command
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical

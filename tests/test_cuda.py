@@ -10,8 +10,8 @@ import pytest
 import together
 import torch
 from launch import launch
-from outsider import command, tall_images
 from torch import Tensor, nn
+from user_code import command, tall_images
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
@@ -464,7 +464,7 @@ def test_the_plan_knows_what_a_training_takes(precision, compiled, tmp_path):
     """Counted from shapes, without a GPU, against what torch really takes at its peak."""
     unet = {"kind": "unet", "channels": 64, "channels_multiple": [1, 2, 2], "resample_blocks": False, "max_frequency": 60.0}
     training = {"iterations": 4, "batch_size": 64, "precision": precision, "compile": compiled}
-    data = {"source": "outsider:tall_images", "parameters": {"train": 128, "height": 32, "width": 32}}
+    data = {"source": "user_code:tall_images", "parameters": {"train": 128, "height": 32, "width": 32}}
     settings = {"data": data, "network": unet, "training": training}
     config = parse({"device": "cuda", "datasets": ["tall"], "methods": ["fm_ot"], "settings": {"tall": settings}})
     write(tall_images(train=128, height=32, width=32), tmp_path / "data" / "tall", {"dataset": "tall"})

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import typer.main
 import yaml
-from outsider import command
+from user_code import command
 
 import fmbench
 from fmbench.cli import app

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from outsider import Said, command
+from user_code import Said, command
 
 import fmbench
 from fmbench.config import specs
@@ -194,7 +194,7 @@ def test_a_config_file_that_is_missing(name, tmp_path):
         ({"source": "checkerboard", "parameters": {"test": -3}}, ["test: Input should be greater than or equal to 2, not -3"]),
         ({"source": "folder", "parameters": {"size": 8}}, ["missing a required argument: 'path'; it takes path, size"]),
         ("nosuch.mod:F", ["data set 'nosuch.mod:F' cannot be imported"]),
-        ({"source": "outsider:two_points", "parameters": {"m": 3}}, ["unexpected keyword argument 'm'; it takes n, support"]),
+        ({"source": "user_code:two_points", "parameters": {"m": 3}}, ["unexpected keyword argument 'm'; it takes n, support"]),
     ],
 )
 def test_validate_looks_at_a_data_set_without_reading_it(tmp_path, monkeypatch, configfile, data, fragments):

@@ -313,8 +313,8 @@ def test_a_whole_number_written_otherwise(place, value, message):
 def test_a_parameter_is_of_a_type_of_json(place, value, message):
     parts = [("methods.2.path", {"name": "ve"}), ("methods.2.time", {"name": "uniform"})]
     more = [
-        ("settings.board.network", {"kind": "outsider:Lines"}),
-        ("settings.digits.evaluation.features.extractor", "outsider:E"),
+        ("settings.board.network", {"kind": "user_code:Lines"}),
+        ("settings.digits.evaluation.features.extractor", "user_code:E"),
     ]
     found = complaint(changed(*parts, *more, (place, value)))
     assert f"{place}: " in found and message in found
@@ -383,7 +383,7 @@ def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid)
         ({"grid": "karras"}, ["sweep.solvers.0.name: this key is missing"]),
         ({"name": "heun3"}, ["heun3 costs 3 evaluations a step and cannot spend exactly 4"]),
         ("euler/karras", ["unknown solver 'euler/karras'", "known: euler"]),
-        ("outsider:Solver", ["sweep.solvers.0.name: unknown solver 'outsider:Solver'; known: euler"]),
+        ("user_code:Solver", ["sweep.solvers.0.name: unknown solver 'user_code:Solver'; known: euler"]),
     ],
 )
 def test_a_solver_of_a_sweep_that_cannot_be(solver, fragments):
@@ -427,8 +427,8 @@ def test_a_reference_that_cannot_be_spent():
     message = complaint(changed(("settings.board.evaluation.sweep", {"reference_solver": "rk4", "reference_nfe": 1001})))
     assert "rk4 costs 4 evaluations a step and cannot spend exactly 1001; make reference_nfe a multiple of 4" in message
     assert "solvers: [" not in message
-    message = complaint(changed(("settings.board.evaluation.sweep.reference_solver", "outsider:Solver")))
-    assert "sweep.reference_solver: unknown solver 'outsider:Solver'; known: euler" in message and "dotted" not in message
+    message = complaint(changed(("settings.board.evaluation.sweep.reference_solver", "user_code:Solver")))
+    assert "sweep.reference_solver: unknown solver 'user_code:Solver'; known: euler" in message and "dotted" not in message
 
 
 @pytest.mark.parametrize(
@@ -803,7 +803,7 @@ def test_use_starts_from_a_known_method():
 
 
 def test_use_starts_from_a_dotted_method():
-    method = parse(changed(("methods", [{"name": "mine", "use": "outsider:MY_METHOD", "t_max": 0.75}]))).method("mine").resolve()
+    method = parse(changed(("methods", [{"name": "mine", "use": "user_code:MY_METHOD", "t_max": 0.75}]))).method("mine").resolve()
     assert (method.name, method.path, method.weighting) == ("mine", Part("cosine_vp"), Part("velocity"))
     assert (method.t_min, method.t_max) == (0.25, 0.75)
 
@@ -812,7 +812,7 @@ def test_use_starts_from_a_dotted_method():
     ("use", "fragments"),
     [
         ("no_such_module:M", ["method 'no_such_module:M' cannot be imported", "No module named"]),
-        ("outsider:NO_SUCH_METHOD", ["method 'outsider:NO_SUCH_METHOD' cannot be imported", "NO_SUCH_METHOD"]),
+        ("user_code:NO_SUCH_METHOD", ["method 'user_code:NO_SUCH_METHOD' cannot be imported", "NO_SUCH_METHOD"]),
         ("math:pi", ["math:pi is a float, not a fmbench.config.methods.Method"]),
     ],
 )
@@ -1061,9 +1061,9 @@ def test_table_4_is_of_trained_methods_on_images():
     [
         ("checkerboard", {"kind": "mlp"}, False),
         ("digits", {"kind": "unet"}, True),
-        ("outsider:tall_images", {"kind": "unet"}, True),
-        ("outsider:two_points", {"kind": "mlp"}, False),
-        ("outsider:tall_images", {"kind": "outsider:Lines"}, True),
+        ("user_code:tall_images", {"kind": "unet"}, True),
+        ("user_code:two_points", {"kind": "mlp"}, False),
+        ("user_code:tall_images", {"kind": "user_code:Lines"}, True),
     ],
 )
 def test_which_data_are_images_is_known_before_they_are_prepared(source, network, images):
@@ -1082,7 +1082,7 @@ def test_what_the_theory_depends_on_is_the_methods_alone():
 
 def test_the_code_of_an_extractor_of_ones_own_is_part_of_the_stages_that_are_given_it():
     """An edit of it runs these again, and no other."""
-    own = {"features": {"extractor": "outsider:colours"}}
+    own = {"features": {"extractor": "user_code:colours"}}
     settings = {"digits": {"data": "digits", "network": {"kind": "unet"}, "evaluation": own}}
     config = parse({"datasets": ["digits"], "methods": ["fm_ot"], "settings": settings})
     for stage in (
@@ -1097,20 +1097,20 @@ def test_the_code_of_an_extractor_of_ones_own_is_part_of_the_stages_that_are_giv
     ):
         given = "features" in specs.evaluate(stage, config, "digits", "fm_ot", 0)
         found = specs.plugins(specs.code_specs(stage, config, "digits", "fm_ot", 0))
-        assert found == (("outsider:colours",) if given else ()), stage
+        assert found == (("user_code:colours",) if given else ()), stage
 
 
 def test_plugins_finds_dotted_names_at_any_depth():
     config = parse(
         changed(
-            ("methods.2", {"name": "mine", "path": {"name": "outsider:Slow", "power": 2.0}, "prediction": "velocity"}),
-            ("settings.board.data", {"source": "outsider:two_points"}),
-            ("settings.board.network", {"kind": "outsider:Lines", "parameters": {"bias": False}}),
+            ("methods.2", {"name": "mine", "path": {"name": "user_code:Slow", "power": 2.0}, "prediction": "velocity"}),
+            ("settings.board.data", {"source": "user_code:two_points"}),
+            ("settings.board.network", {"kind": "user_code:Lines", "parameters": {"bias": False}}),
         )
     )
-    assert set(specs.plugins(specs.train(config, "board", "mine", 0))) == {"outsider:Slow", "outsider:Lines"}
-    assert set(specs.plugins(specs.train(config, "board", "ddpm", 0))) == {"outsider:Lines"}
-    assert specs.plugins(specs.prepare(config, "board")) == ("outsider:two_points",)
+    assert set(specs.plugins(specs.train(config, "board", "mine", 0))) == {"user_code:Slow", "user_code:Lines"}
+    assert set(specs.plugins(specs.train(config, "board", "ddpm", 0))) == {"user_code:Lines"}
+    assert specs.plugins(specs.prepare(config, "board")) == ("user_code:two_points",)
     assert specs.plugins(specs.prepare(config, "digits")) == ()
     assert set(specs.plugins({"a": [{"b": ["x:y"]}, ("z", "p.q:R")], "n": 1})) == {"x:y", "p.q:R"}
 

@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from outsider import tall_images
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
+from user_code import tall_images
 
 from fmbench.config import names
 from fmbench.data.prepared import DataSet, read, resident
@@ -155,15 +155,15 @@ def test_every_name_has_a_source_of_its_shape():
 
 
 def test_a_source_of_ones_own():
-    raw = make("outsider:tall_images", {"train": 6, "test": 4, "height": 5})
+    raw = make("user_code:tall_images", {"train": 6, "test": 4, "height": 5})
     assert raw.train.shape == (6, 3, 5, 4)
 
 
 def test_a_source_that_is_not_there():
     with pytest.raises(ValueError, match=r"unknown data set 'mnist'; known: checkerboard, .*, digits, .*hf_parquet"):
         make("mnist", {})
-    with pytest.raises(ValueError, match="data set 'outsider:nothing' cannot be imported"):
-        make("outsider:nothing", {})
+    with pytest.raises(ValueError, match="data set 'user_code:nothing' cannot be imported"):
+        make("user_code:nothing", {})
 
 
 def test_a_parameter_that_a_source_does_not_take():
@@ -172,8 +172,8 @@ def test_a_parameter_that_a_source_does_not_take():
 
 
 def test_a_source_that_returns_something_else():
-    with pytest.raises(ValueError, match="data source 'outsider:not_a_data_set' must return a RawData, not a dict"):
-        make("outsider:not_a_data_set", {})
+    with pytest.raises(ValueError, match="data source 'user_code:not_a_data_set' must return a RawData, not a dict"):
+        make("user_code:not_a_data_set", {})
 
 
 # Written and read
@@ -311,7 +311,7 @@ def test_promises_that_would_break_a_later_stage_are_checked_when_written(tmp_pa
 
 
 def test_an_unknown_support_is_found_when_prepared(tmp_path):
-    spec = SPEC | {"source": "outsider:two_points", "parameters": {"support": "chessboard"}}
+    spec = SPEC | {"source": "user_code:two_points", "parameters": {"support": "chessboard"}}
     with pytest.raises((DataError, ValueError), match="chessboard"):
         prepare.run(spec, tmp_path, Console("prepare", "none"))
 

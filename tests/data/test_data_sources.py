@@ -151,8 +151,8 @@ def test_a_noise_without_a_density(name, noise):
         ("folder", {"path": "x", "test_share": 1.0}, "test_share.*less than 1, not 1.0"),
         *((name, {split: 1}, f"{split}: .* 2, not 1") for name in names.POINT_SETS for split in ("train", "test")),
         ("rings", {"tset": 100}, "unexpected keyword argument 'tset'; it takes train, test, noise"),
-        ("outsider:two_points", {"m": 3}, "unexpected keyword argument 'm'; it takes n, support"),
-        ("outsider:not_a_data_set", {"m": 3}, "it takes none"),
+        ("user_code:two_points", {"m": 3}, "unexpected keyword argument 'm'; it takes n, support"),
+        ("user_code:not_a_data_set", {"m": 3}, "it takes none"),
         ("math:pi", {}, "'math:pi' is a float, not a function that returns a RawData"),
     ],
 )
@@ -165,7 +165,7 @@ def test_parameters_that_a_source_does_not_take(source, parameters, said):
 
 
 def test_parameters_are_bound_without_reading_data(tmp_path):
-    for source in ("folder", "array", "hf_parquet", "outsider:not_a_data_set"):
+    for source in ("folder", "array", "hf_parquet", "user_code:not_a_data_set"):
         bound(source, {} if ":" in source else {"path": str(tmp_path / "nowhere")})
     assert bound("rings", {"train": 3, "test": 2, "noise": 1})().train.shape == (3, 2)
 
@@ -184,7 +184,7 @@ def test_parameters_are_bound_without_reading_data(tmp_path):
         ("folder", {"path": "x", "size": 48, "channels": 1}, (1, 48, 48)),
         ("hf_parquet", {"path": "x", "size": 16}, (3, 16, 16)),
         ("array", {"path": "x"}, None),
-        ("outsider:tall_images", {"size": 3}, None),
+        ("user_code:tall_images", {"size": 3}, None),
     ],
 )
 def test_shapes_known_before_anything_is_prepared(source, parameters, shape):

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch._dynamo  # what optimisers import at their first step, here once for all children
-from outsider import command
+from user_code import command
 
 import fmbench.stages.collect
 import fmbench.stages.oracles

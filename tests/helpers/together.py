@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import outsider
 import torch
+import user_code
 from torch import Tensor, nn
 
 from fmbench.config.methods import METHODS
@@ -149,9 +149,9 @@ def main(folder: Path, group: Group) -> None:
         spec = read_json(folder / f"{stage}.json")
         for attempt in range(2 if stage == "features" else 1):  # the second finds the references there
             job = Job(spec, Console(stage, "none"), CPU, "code", group=group)
-            outsider.seen.clear()
+            user_code.seen.clear()
             importlib.import_module(f"fmbench.stages.{stage}").run(job, *(folder / n for n in folders), folder / f"{stage}-2")
-            seen[stage, attempt] = list(outsider.seen)
+            seen[stage, attempt] = list(user_code.seen)
 
     torch.save(seen, folder / f"{group.rank}.pt")
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from outsider import command
 from scipy import stats
+from user_code import command
 
 from fmbench.errors import DataError
 from fmbench.report import claims

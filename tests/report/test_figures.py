@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from matplotlib.axes import Axes
-from outsider import command
+from user_code import command
 
 from fmbench.config import names
 from fmbench.errors import DataError

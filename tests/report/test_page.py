@@ -4,8 +4,8 @@ import io
 
 import pytest
 from browser import opened
-from outsider import command
 from PIL import Image
+from user_code import command
 
 from fmbench.errors import DataError
 from fmbench.report.page import lead, page, title, to_html, write_page

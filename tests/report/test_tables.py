@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from outsider import command
+from user_code import command
 
 from fmbench.errors import DataError
 from fmbench.report.claims import falls_with_draws

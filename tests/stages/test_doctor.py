@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from outsider import command
+from user_code import command
 
 from fmbench.config.reading import load, parse
 from fmbench.config.specs import prepare
@@ -114,7 +114,7 @@ def test_the_extractors_that_a_config_needs(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     found = [f for f in doctor.check(images(tmp_path, {})) if f.what == "extractor digits"]
     assert [(f.level, f.detail) for f in found] == [("ok", "classifier: trained in the DAG")]
-    chosen = {"extractor": "inception", "more_extractors": ["efficientnet_lite0", "outsider:colours"]}
+    chosen = {"extractor": "inception", "more_extractors": ["efficientnet_lite0", "user_code:colours"]}
     found = [f for f in doctor.check(images(tmp_path, chosen)) if f.what == "extractor digits"]
     assert [f.level for f in found] == ["LACKING", "ok", "note"]
     assert "pt_inception-2015-12-05-6726825d.pth are missing; download https://" in found[0].detail

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from outsider import colours, command, tall_images
+from user_code import colours, command, tall_images
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
@@ -36,7 +36,7 @@ from fmbench.system.rng import generator
 from fmbench.workflow import preflight
 
 CPU = torch.device("cpu")
-MINE = "outsider:colours"
+MINE = "user_code:colours"
 
 
 def config(source: str, features: dict, **parameters):
@@ -84,7 +84,7 @@ def tall(tmp_path_factory) -> Judged:
         "batch": 7,
     }
     raw = tall_images(train=60, test=20)
-    return Judged(tmp_path_factory.mktemp("tall"), raw, "outsider:tall_images", features, train=60, test=20)
+    return Judged(tmp_path_factory.mktemp("tall"), raw, "user_code:tall_images", features, train=60, test=20)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_floors_are_the_metrics_of_the_test_split(tall):
 
 def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
     raw, features = tall_images(train=12, test=3), {"epochs": 1, "batch_size": 4, "width": 4}
-    rows = Judged(tmp_path, raw, "outsider:tall_images", features, train=12, test=3).rows()
+    rows = Judged(tmp_path, raw, "user_code:tall_images", features, train=12, test=3).rows()
     assert rows["frechet_floor"]["status"] == "ok" and rows["frechet_floor"]["n"] == 3
     for metric in ("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"):
         row = rows[f"{metric}_floor"]
@@ -240,7 +240,7 @@ def test_the_accuracy_does_not_depend_on_the_batch(tall):
 
 def test_the_classifier_is_the_same_whatever_is_measured_with_it(tall, tmp_path):
     features = {"epochs": 6, "batch_size": 8, "width": 4, "kid": {"subsets": 3}}
-    other = Judged(tmp_path, tall_images(train=60, test=20), "outsider:tall_images", features, train=60, test=20)
+    other = Judged(tmp_path, tall_images(train=60, test=20), "user_code:tall_images", features, train=60, test=20)
     names = [read_json(j.folder / "extractor.json")["name"] for j in (tall, other)]
     assert names[0] == names[1] == tall.evaluator().features
 
@@ -320,7 +320,7 @@ def test_damage_is_named_with_what_to_do(tall, tmp_path):
     values = read_json(tall.folder / "extractor.json")
     values["extractors"][1]["options"] = {"scale": 3.0}
     (folder / "extractor.json").write_text(json.dumps(values))
-    with pytest.raises(DataError, match=r"made with colours.*0.5.*, and outsider:colours is colours.*3.* now"):
+    with pytest.raises(DataError, match=r"made with colours.*0.5.*, and user_code:colours is colours.*3.* now"):
         load_evaluator(folder, tall.dataset(), CPU)
     (folder / "extractor.json").write_text(json.dumps({"name": "old", "floor_n": 14, "width": 4, "classes": 2}))
     with pytest.raises(DataError, match="another version of fmbench"):
@@ -331,7 +331,7 @@ def test_efficientnet_first_and_no_classifier_anywhere(tmp_path):
     """Images without labels can be judged by an extractor that needs none."""
     raw = tall_images(train=12, test=6, labels=False)
     features = {"extractor": "efficientnet_lite0", "options": {"size": 32}, "max_samples": 10}
-    judged = Judged(tmp_path, raw, "outsider:tall_images", features, train=12, test=6, labels=False)
+    judged = Judged(tmp_path, raw, "user_code:tall_images", features, train=12, test=6, labels=False)
     evaluator, rows = judged.evaluator(), judged.rows()
     assert evaluator.features.startswith("EfficientNet-Lite0(ImageNet, 1280 features, 32 px, ")
     assert "classifier_accuracy" not in rows and rows["frechet_floor"]["features"] == evaluator.features
@@ -414,9 +414,9 @@ def test_points_need_no_extractor(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "part", "message"),
     [
-        ("outsider:tall_images", "outsider:nobody", "outsider:nobody cannot be used: .*nobody"),
-        ("outsider:tall_images", {"extractor": MINE, "options": {"colour": 1}}, "does not take the options"),
-        ("outsider:tall_images", "outsider:not_a_data_set", "does not take the options|must return an Extractor"),
+        ("user_code:tall_images", "user_code:nobody", "user_code:nobody cannot be used: .*nobody"),
+        ("user_code:tall_images", {"extractor": MINE, "options": {"colour": 1}}, "does not take the options"),
+        ("user_code:tall_images", "user_code:not_a_data_set", "does not take the options|must return an Extractor"),
     ],
 )
 def test_an_extractor_of_ones_own_is_tried_before_any_training(source, part, message, tall, tmp_path):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from outsider import command
 from torch import Tensor
+from user_code import command
 
 from fmbench.config import specs
 from fmbench.config.config import Config
@@ -86,13 +86,13 @@ CONFIG = {
     "seeds": [0],
     "settings": {
         "large": {
-            "data": {"source": "outsider:tall_images", "parameters": {"train": 40, "test": 10, "height": SIDE, "width": SIDE}},
-            "network": {"kind": "outsider:Scale"},
+            "data": {"source": "user_code:tall_images", "parameters": {"train": 40, "test": 10, "height": SIDE, "width": SIDE}},
+            "network": {"kind": "user_code:Scale"},
             "training": {"iterations": 1, "batch_size": 4},
             "evaluation": {"sample": {"n": N, "batch": 500, "shared_batch": 10, "rtol": 0.1, "atol": 0.1}},
         },
         "small": {
-            "data": {"source": "outsider:tall_images", "parameters": {"train": 40, "test": 10, "height": 8, "width": 8}},
+            "data": {"source": "user_code:tall_images", "parameters": {"train": 40, "test": 10, "height": 8, "width": 8}},
             "network": {"kind": "unet", "channels": 8, "channels_multiple": [1, 2], "depth": 1, "head_channels": 8},
             "training": {"iterations": 300, "batch_size": 8, "checkpoint_every": 50, "log_every": 10},
         },

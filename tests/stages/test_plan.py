@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from outsider import command
 from torch import nn
+from user_code import command
 
 from fmbench.config.reading import load, parse
 from fmbench.config.training_settings import TrainingSettings

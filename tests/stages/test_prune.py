@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from outsider import Said, command
+from user_code import Said, command
 
 from fmbench.config import specs
 from fmbench.config.config import Config

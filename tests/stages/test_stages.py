@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from outsider import Said, command, tall_images
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from snakemake.exceptions import WorkflowError
 from torch import nn
+from user_code import Said, command, tall_images
 
 from fmbench.config import specs
 from fmbench.config.config import Config
@@ -105,7 +105,7 @@ VALUES: dict[str, Any] = {
             },
         },
         "tall": {
-            "data": {"source": "outsider:tall_images", "parameters": {"train": 40, "test": 14}},
+            "data": {"source": "user_code:tall_images", "parameters": {"train": 40, "test": 14}},
             "network": {"kind": "unet", "channels": 8, "channels_multiple": [1, 2], "depth": 1, "head_channels": 8},
             "training": {"iterations": 12, "batch_size": 8, "checkpoint_every": 5, "log_every": 3},
             "evaluation": {
@@ -1660,9 +1660,9 @@ def test_an_oracle_that_can_be(bench, tmp_path, method):
     [
         ("board", {"kind": "unet"}, ["a U-Net works on images of shape (C, H, W), not on (2,)", "'mlp' for points"]),
         ("tall", {"kind": "mlp"}, ["an MLP works on points of shape (D,), not on (3, 6, 4)", "'unet' for images"]),
-        ("board", {"kind": "outsider:Lines", "parameters": {"bais": True}}, ["does not take the parameters", "bais"]),
-        ("board", {"kind": "outsider:NoSuch"}, ["network 'outsider:NoSuch' cannot be imported"]),
-        ("board", {"kind": "outsider:narrow"}, ["with method fm_ot"]),
+        ("board", {"kind": "user_code:Lines", "parameters": {"bais": True}}, ["does not take the parameters", "bais"]),
+        ("board", {"kind": "user_code:NoSuch"}, ["network 'user_code:NoSuch' cannot be imported"]),
+        ("board", {"kind": "user_code:narrow"}, ["with method fm_ot"]),
         ("tall", {"kind": "unet", "channels": 14, "channels_multiple": [1], "head_channels": 4}, ["14 channels", "heads of 4"]),
     ],
 )
@@ -1674,7 +1674,7 @@ def test_a_network_that_cannot_be(bench, tmp_path, dataset, network, fragments):
 
 
 def test_three_levels_on_images_of_6_by_6(tmp_path):
-    data = {"source": "outsider:tall_images", "parameters": {"height": 6, "width": 6}}
+    data = {"source": "user_code:tall_images", "parameters": {"height": 6, "width": 6}}
     network = {"kind": "unet", "channels": 8, "channels_multiple": [1, 2, 2]}
     settings = settings_with("tall", data=data, network=network)
     config = parse(VALUES | {"settings": settings, "datasets": ["tall"]})
@@ -1690,20 +1690,20 @@ def test_dotted_names_are_looked_up_before_the_shape_of_samples_is_known(tmp_pat
         config = parse(VALUES | {"settings": settings_with("tall", **changes), "datasets": ["tall"]})
         check.run(specs.check(config), {"tall": tmp_path / "nowhere"}, tmp_path / "checked.json", Console("check", "lines"))
 
-    source = {"source": "outsider:tall_images"}
-    check_of(data=source, network={"kind": "outsider:Lines"})
+    source = {"source": "user_code:tall_images"}
+    check_of(data=source, network={"kind": "user_code:Lines"})
     assert "settings.tall.network is tried once its data are prepared" in capsys.readouterr().err
-    features = {"extractor": "classifier", "more_extractors": [{"extractor": "outsider:NO_FACTORY"}]}
+    features = {"extractor": "classifier", "more_extractors": [{"extractor": "user_code:NO_FACTORY"}]}
     with pytest.raises(ConfigError) as caught:
-        check_of(data={"source": "outsider:nothing"}, network={"kind": "outsider:NoNet"}, evaluation={"features": features})
-    for line in ("tall.data: data set 'outsider:nothing'", "tall.network: network 'outsider:NoNet'"):
+        check_of(data={"source": "user_code:nothing"}, network={"kind": "user_code:NoNet"}, evaluation={"features": features})
+    for line in ("tall.data: data set 'user_code:nothing'", "tall.network: network 'user_code:NoNet'"):
         assert f"settings.{line} cannot be imported" in str(caught.value)
-    assert "settings.tall.evaluation.features: extractor 'outsider:NO_FACTORY'" in str(caught.value)
+    assert "settings.tall.evaluation.features: extractor 'user_code:NO_FACTORY'" in str(caught.value)
 
 
 def test_a_network_whose_output_would_broadcast(bench, tmp_path):
     with pytest.raises(ConfigError, match="shape"):
-        checked(bench, tmp_path, settings=settings_with("board", network={"kind": "outsider:Mean"}))
+        checked(bench, tmp_path, settings=settings_with("board", network={"kind": "user_code:Mean"}))
 
 
 @pytest.mark.parametrize("labels", [None, 0, 3], ids=["none", "one class", "the fourth alone"])
@@ -1723,7 +1723,7 @@ def test_labels_that_teach_no_classifier_are_found_before_it_is_trained(tmp_path
 
 
 def test_a_network_of_ones_own_passes_the_check(bench, tmp_path):
-    network = {"kind": "outsider:Lines", "parameters": {"bias": False}}
+    network = {"kind": "user_code:Lines", "parameters": {"bias": False}}
     checked(bench, tmp_path, settings=settings_with("tall", network=network))
     assert read_json(tmp_path / "checked.json")["parameters"]["tall"] == 72 * 73
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from outsider import command
+from user_code import command
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical

@@ -352,7 +352,7 @@ def test_the_code_of_a_plugin_counts(tmp_path, monkeypatch):
 
 
 def test_a_plugin_counts_once_and_in_any_order():
-    one, two = "outsider:Slow", "outsider:Lines"
+    one, two = "user_code:Slow", "user_code:Lines"
     assert stage_hash("train", (one, two)) == stage_hash("train", (two, one, two))
 
 

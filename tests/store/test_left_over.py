@@ -4,8 +4,8 @@ import itertools
 import shutil
 
 import pytest
-from outsider import command
 from sets import QUIET, config, make
+from user_code import command
 
 from fmbench.config import specs
 from fmbench.config.config import Config

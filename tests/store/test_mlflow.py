@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outsider import command
 from sets import QUIET, config, make, number
+from user_code import command
 
 from fmbench.config.hashing import canonical
 from fmbench.stages.mlflow_summary import EXPERIMENT, LISTED, artifacts, attach, rebuild, run

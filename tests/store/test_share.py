@@ -20,9 +20,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
-from outsider import command
 from scipy import stats
 from sets import config, make, number
+from user_code import command
 
 from fmbench.config import names, specs
 from fmbench.config.hashing import settings_hash
@@ -98,11 +98,11 @@ def test_the_description_is_the_same_bytes_wherever_the_results_and_mlflow_are(w
 
 
 def test_a_method_of_ones_own_is_written_out_so_that_no_module_is_needed(monkeypatch):
-    own = {"name": "mine", "use": "outsider:MY_METHOD", "training": {"iterations": 7}}
+    own = {"name": "mine", "use": "user_code:MY_METHOD", "training": {"iterations": 7}}
     with_module = config(methods=["ddpm", own])
     method = with_module.method("mine").resolve()
     values = json.loads(json.dumps(specs.describe(with_module)))
-    monkeypatch.delitem(sys.modules, "outsider")
+    monkeypatch.delitem(sys.modules, "user_code")
     monkeypatch.setattr(sys, "path", [])
     again = parse(values)
     assert again.method("mine").use is None
@@ -113,7 +113,7 @@ def test_a_method_of_ones_own_is_written_out_so_that_no_module_is_needed(monkeyp
 
 
 def test_code_of_methods_of_ones_own_and_of_oracles_is_told_apart():
-    mine = {"name": "mine", "path": "outsider:Slow", "prediction": "velocity"}
+    mine = {"name": "mine", "path": "user_code:Slow", "prediction": "velocity"}
     rows = [
         {"stage": stage, "dataset": "board", "method": method, "code_hash": value}
         for stage, method, value in [
@@ -132,9 +132,9 @@ def test_code_of_methods_of_ones_own_and_of_oracles_is_told_apart():
         "features": ["7"],
         "oracles": ["2"],
         "sweep": ["4"],
-        "sweep outsider:Slow": ["5", "6"],
+        "sweep user_code:Slow": ["5", "6"],
         "train": ["1"],
-        "train outsider:Slow": ["3"],
+        "train user_code:Slow": ["3"],
     }
 
 

@@ -9,8 +9,8 @@ import together
 import torch
 from filelock import FileLock
 from launch import launch
-from outsider import command, tall_images
 from torch import Tensor
+from user_code import command, tall_images
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
@@ -33,7 +33,7 @@ def stages(folder: Path) -> None:
                 "batch": 20,
                 "reference_n": 100,
                 "infinity_sizes": None,
-                "more_extractors": ["outsider:colours"],
+                "more_extractors": ["user_code:colours"],
             },
         },
     }

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from outsider import tall_images
 from torch import Tensor
+from user_code import tall_images
 
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read

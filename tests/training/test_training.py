@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from outsider import tall_images, two_points
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from user_code import tall_images, two_points
 
 from fmbench.config.hashing import settings_hash
 from fmbench.config.methods import METHODS

@@ -1,5 +1,7 @@
-"""What somebody outside of fmbench has: data sources, a path, networks and a method of their own, named ``outsider:NAME`` in
-configs; and the command line."""
+"""A user's module of plug-ins, which configs name ``user_code:NAME``: data sources, a path, networks, a method and an extractor.
+
+Also :func:`command`, which runs the command line.
+"""
 
 import contextlib
 import io
