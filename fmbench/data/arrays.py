@@ -10,8 +10,8 @@ from typing import IO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbench.data.npy import read_header, read_rows
 from fmbench.data.raw import Piece, RawData, Stream
-from fmbench.data.writer import read_header, read_rows
 from fmbench.errors import DataError
 
 Layout = Literal["CHW", "HWC", "HW"]

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import Field
 
 from fmbench.data.images import Item, Recipe, Resize, decoded, image_size
+from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream
-from fmbench.data.writer import rows_per_piece
 from fmbench.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.data.images import Item, Recipe, Resize, decoded, image_size
+from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream
-from fmbench.data.writer import rows_per_piece
 from fmbench.errors import DataError
 
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels")

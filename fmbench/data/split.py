@@ -1,0 +1,122 @@
+"""One split while it is written: its files, what is known of its samples so far, and the note to resume from."""
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbench.data.npy import ArrayFile, read_header, read_rows
+from fmbench.data.raw import Piece, Stream
+from fmbench.data.statistics import Histogram, Moments
+from fmbench.errors import DataError
+from fmbench.store.files import read_json, sha256, write_json
+
+
+class Split:
+    """One split while it is written: its files, and what is known of its samples so far."""
+
+    def __init__(self, name: str, folder: Path, levels: int | None, train: "Split | None") -> None:
+        self.name, self.folder, self.levels, self.train = name, folder, levels, train
+        self.n, self.classes = 0, 0
+        self.shape: tuple[int, ...] = ()
+        self.labelled = False
+        self.statistics: Histogram | Moments = Moments() if levels is None else Histogram()
+        self.values = ArrayFile(folder / f"{name}.npy")
+        self.labels = ArrayFile(folder / f"{name}_labels.npy")
+        self.note = folder / f"{name}.json"
+
+    def append(self, values: NDArray, labels: NDArray | None) -> None:
+        """Check a piece and write it.
+
+        Raises:
+            DataError: the piece is not of the promised kind.
+        """
+        self._look(values, labels)
+        self.values.append(values)
+        if labels is not None:
+            self.labels.append(labels.astype(np.int64))
+        self.n += len(values)  # at last, or what ends the process in a write would leave a note of more than there is
+
+    def _look(self, values: NDArray, labels: NDArray | None) -> None:
+        images = self.levels is not None
+        if values.ndim != (4 if images else 2) or values.dtype != (np.uint8 if images else np.float32):
+            kind = "images (N, C, H, W) of uint8" if images else "points (N, D) of float32"
+            raise DataError(f"{self.name}: expected {kind}, found shape {values.shape} of {values.dtype}")
+        if self.train is not None and values.shape[1:] != self.train.shape:
+            whole = (self.train.n, *self.train.shape)
+            raise DataError(f"{self.name}: shape {values.shape} does not go with train's {whole}")
+        if self.n and values.shape[1:] != self.shape:
+            raise DataError(f"{self.name}: samples of shape {values.shape[1:]} after {self.n} of {self.shape}")
+        if self.n and (labels is not None) != self.labelled:
+            raise DataError(f"{self.name}_labels: labels must be given for all samples or for none")
+        if 0 in values.shape[1:]:
+            raise DataError(f"{self.name}: samples of shape {values.shape[1:]} have no numbers")
+        self.shape, self.labelled = values.shape[1:], labels is not None
+        if len(values) == 0:
+            return
+        if self.levels is not None and values.max() >= self.levels:
+            raise DataError(f"{self.name}: a pixel has the value {values.max()}, but there are only {self.levels} levels")
+        if not images and not np.isfinite(values).all():
+            raise DataError(f"{self.name}: some points are not finite")
+        if labels is not None:
+            if labels.shape != values.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+                found = f"found shape {labels.shape} of {labels.dtype}"
+                if labels.dtype.kind in "iu" and labels.size:
+                    found += f" from {labels.min()}"
+                raise DataError(f"{self.name}_labels: expected {len(values)} integers from 0, {found}")
+            self.classes = max(self.classes, int(labels.max()) + 1)
+        self.statistics.add(values)
+
+    def resumed(self, stream: Stream, key: dict[str, Any]) -> "Split | None":
+        """What an earlier writing left of this split, or None where that was nothing, or of other samples."""
+        if stream.prefix is None or not self.note.exists():
+            return None
+        found = Split(self.name, self.folder, self.levels, self.train)
+        try:
+            note = read_json(self.note)
+            if note["key"] != key or note["prefix"] != stream.prefix(note["n"]):
+                return None
+            # What is there is read again rather than trusted: the statistics need it anyway.
+            for values, labels in _reread(self.values.path, self.labels.path if note["labelled"] else None, note["n"]):
+                found._look(values, labels)
+                found.n += len(values)
+            found.values.reopen(found.n)
+            if found.labelled:
+                found.labels.reopen(found.n)
+        except (DataError, OSError, ValueError, KeyError, TypeError):
+            return None
+        return found
+
+    def save(self, prefix: str, key: dict[str, Any]) -> None:
+        """Note how far this split is, after what it counts is on the disk."""
+        self.values.sync()
+        self.labels.sync()
+        write_json(self.note, {"key": key, "prefix": prefix, "n": self.n, "labelled": self.labelled})
+
+    def close(self) -> None:
+        self.values.close()
+        self.labels.close()
+
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says about this split."""
+        entry: dict[str, Any] = {"n": self.n, **self.statistics.summary(), "sha256": sha256(self.values.path)}
+        if self.labelled:
+            labels = np.load(self.labels.path, mmap_mode="r")
+            entry["labels_sha256"] = sha256(self.labels.path)
+            entry["sorted_by_class"] = bool((labels[1:] >= labels[:-1]).all() and labels[-1] > labels[0])
+        return entry
+
+
+def _reread(values: Path, labels: Path | None, n: int) -> Iterable[Piece]:
+    with open(values, "rb") as stream, contextlib.ExitStack() as stack:
+        rows = read_rows(stream, n)
+        if labels is None:
+            yield from ((piece, None) for piece in rows)
+            return
+        of_labels = stack.enter_context(open(labels, "rb"))
+        _, dtype = read_header(of_labels)
+        for piece in rows:
+            yield piece, np.frombuffer(of_labels.read(len(piece) * dtype.itemsize), dtype)
