@@ -1,5 +1,5 @@
-"""``python -m fmbench``."""
+"""Run the command line by ``python -m fmbench``."""
 
-from fmbench.cli import main
+from fmbench.cli.main import main
 
 main()

@@ -1,17 +1,14 @@
-"""The few error types of the package.
+"""The error types of the package, of two kinds.
 
-Two kinds are told apart everywhere:
-
-* the run cannot be done as asked (:class:`ConfigError`, :class:`DataError`,
-  :class:`CheckpointError`, :class:`LockedError`): the command stops with a
-  message that says the remedy, and nothing is written;
-* the run was done and the numbers went bad (:class:`DivergedError`): that is a
-  result, so it becomes a row with a status and a reason.
+* The run cannot be done as asked (:class:`ConfigError`, :class:`DataError`, :class:`CheckpointError`, :class:`LockedError`). The
+  command stops with a message that says the remedy, and writes nothing.
+* The run was done and the numbers went bad (:class:`DivergedError`). That is a result: it becomes a row with a status and a
+  reason.
 """
 
 
 class FmbenchError(Exception):
-    """Base class: an error whose message is meant for the person at the keyboard."""
+    """Base class: an error whose message is written for the user."""
 
 
 class ConfigError(FmbenchError):
@@ -27,7 +24,7 @@ class CheckpointError(FmbenchError):
 
 
 class LockedError(FmbenchError):
-    """Another process is working on the same thing."""
+    """Another process is doing the same work."""
 
 
 class DivergedError(FmbenchError):

@@ -1,4 +1,4 @@
-"""What the Snakefile needs from the package: the checked config, and the environment its jobs run in."""
+"""Functions for the Snakefile: check the config, and set the environment of all jobs."""
 
 import errno
 import os
@@ -21,10 +21,10 @@ from fmbench.system.progress import Console
 
 
 def check_files(files: Iterable[str | Path]) -> None:
-    """Refuse config files with what Snakemake does not see: a key that is there twice, or a number that YAML takes for another.
+    """Check config files for errors that Snakemake does not see: a repeated key, or a number that YAML reads as another one.
 
     Raises:
-        WorkflowError: one of them has.
+        WorkflowError: a file has such an error.
     """
     from snakemake.exceptions import WorkflowError
 
@@ -39,10 +39,11 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
     """Check the config that Snakemake has read, and set the environment of all jobs.
 
     Args:
-        sources: the folder with the package, for jobs in environments where it is not installed.
+        values: the config as Snakemake has read it.
+        sources: the folder that holds the package, for jobs in environments where it is not installed.
 
     Raises:
-        WorkflowError: the config has errors, or asks for what cannot work.
+        WorkflowError: the config has errors, or asks for a combination that cannot work.
     """
     from snakemake.exceptions import WorkflowError
 
@@ -52,30 +53,30 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
     except FmbenchError as error:
         raise WorkflowError(str(error)) from None
     except OSError as error:
-        raise WorkflowError(f"{error}. Mend the cause (a full disk, a missing permission) and start again") from None
-    # MLflow is told to jobs by the environment, not by params: where the mirror stands must not rerun a training.
+        raise WorkflowError(f"{error}. Remove the cause (a full disk, a missing permission) and start again") from None
+    # Jobs get MLflow's address from the environment, not from params: a change of address must not rerun a training.
     if not config.tracking.enabled:
         os.environ["FMBENCH_TRACKING_URI"] = OFF
     elif config.tracking.uri is not None:
         os.environ["FMBENCH_TRACKING_URI"] = config.tracking.uri
     os.environ["FMBENCH_TRACKING_LIVE_AFTER"] = str(config.tracking.live_after)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # Jobs run `python -m fmbench` with the interpreter that runs snakemake, whether or not its environment is activated,
-    # and from these sources, whether or not they are installed (as under --software-deployment-method conda).
+    # Jobs run `python -m fmbench`. PATH gives them the interpreter that runs snakemake, even if its environment is not activated.
+    # PYTHONPATH gives them these sources, even if they are not installed (as under --software-deployment-method conda).
     _prepend("PATH", str(Path(sys.executable).parent))
     _prepend("PYTHONPATH", str(sources))
     return config
 
 
 def preflight(config: Config) -> None:
-    """Run the stage ``check``, unless these very settings and this code have passed it before.
+    """Run the stage ``check``, unless the same settings and code have passed it before.
 
-    What extractors need is looked for on every start: weights that were there once may be gone. Where nothing may be written the
-    check is done on every start, for a plan or a look at a config.
+    The weights and packages of extractors are looked for on every start, since weights may have been deleted. If the results
+    folder cannot be written, the stage runs on every start; that is enough to plan a run or to validate a config.
 
     Raises:
         ConfigError: something in the config cannot be built or combined, an extractor's weights or packages are missing, or the
-            results folder can be none.
+            results folder cannot be a folder.
     """
     for name in specs.images(config):
         for part in config.dataset(name).evaluation.features.extractors():
@@ -90,7 +91,7 @@ def preflight(config: Config) -> None:
         if read_json(passed)["key"] == key:
             return
     except (DataError, KeyError, TypeError, OSError):
-        pass  # never checked, or by another version
+        pass  # not checked yet, or by another version
     from fmbench.stages.check import run
 
     console = Console("check", "lines")
@@ -98,13 +99,13 @@ def preflight(config: Config) -> None:
         run(spec, {d: results / "data" / d for d in config.datasets}, passed, console, key)
     except (NotADirectoryError, FileExistsError):
         raise ConfigError(
-            f"results_dir: {results} cannot be a folder, since it or one above it is a file; choose another results_dir"
+            f"results_dir: {results} cannot be a folder, because it or a folder above it is a file; choose another results_dir"
         ) from None
     except OSError as error:
-        of_the_data = str(error.filename).startswith(str(results / "data"))
-        if of_the_data or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        about_data = str(error.filename).startswith(str(results / "data"))
+        if about_data or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        console.say(f"warning: {results} cannot be written ({error}); a run needs another results_dir, or a permission")
+        console.say(f"warning: {results} cannot be written ({error}); a run needs write permission, or another results_dir")
 
 
 def _prepend(variable: str, value: str) -> None:

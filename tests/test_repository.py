@@ -14,7 +14,7 @@ import yaml
 from user_code import command
 
 import fmbench
-from fmbench.cli import app
+from fmbench.cli.main import app
 from fmbench.config import names
 from fmbench.config.reading import parse
 from fmbench.flow.objectives import build

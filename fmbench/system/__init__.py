@@ -1,1 +1,1 @@
-"""The machine: random streams, devices, processes, memory, progress."""
+"""The machine: random streams, devices, processes, memory and progress."""

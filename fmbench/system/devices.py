@@ -1,4 +1,4 @@
-"""GPUs: which one is a job's, how it comes to the same numbers each time, and how it rounds products."""
+"""GPUs: how a job chooses one, how it gets the same numbers each time, and how the GPU rounds products."""
 
 import contextlib
 import itertools
@@ -6,29 +6,33 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
 
-_CHOOSING = 10.0  # seconds to wait for others that choose
-_taken: list[FileLock] = []  # held until the process ends, however it ends
+Rounding = Literal["ieee", "tf32"]
+
+_CHOOSING_TIMEOUT = 10.0  # seconds to wait while other jobs choose their GPU
+_taken: list[FileLock] = []  # locks that this process holds until it ends, however it ends
 
 
 def take_gpu() -> str:
-    """The GPU of this process: of those it sees the first of the least taken, so that jobs started side by side spread over them.
+    """Return the GPU for this process: the visible GPU with the fewest jobs, and the first of several such GPUs.
 
-    Each job holds a lock on a place at its GPU until it ends. Locks are one user's on one machine, in its folder for temporary
-    files; jobs that have such a folder each do not see each other. Where there can be no locks it is the current GPU, the first.
+    Jobs that are started at the same time therefore spread over the GPUs. Each job holds a lock for its GPU until it ends. The
+    locks are files in the folder for temporary files, one folder per user and machine; jobs with different such folders do not
+    see each other. Without locks the result is ``cuda``, the current GPU, which is the first one.
     """
     count = torch.cuda.device_count()
     if count < 2:
         return "cuda"
-    names = [str(getattr(torch.cuda.get_device_properties(i), "uuid", i)) for i in range(count)]  # whatever is made visible
+    # A GPU's UUID stays the same when CUDA_VISIBLE_DEVICES changes its number.
+    names = [str(getattr(torch.cuda.get_device_properties(i), "uuid", i)) for i in range(count)]
     folder = Path(tempfile.gettempdir()) / f"fmbench-gpus-{os.getuid()}"
     try:
         folder.mkdir(exist_ok=True)
-        with FileLock(folder / "choosing", timeout=_CHOOSING):
+        with FileLock(folder / "choosing", timeout=_CHOOSING_TIMEOUT):
             held = [[path for path in folder.glob(f"{name}-*.lock") if _is_held(path)] for name in names]
             number = min(range(count), key=lambda i: len(held[i]))
             places = (folder / f"{names[number]}-{place}.lock" for place in itertools.count())
@@ -36,7 +40,7 @@ def take_gpu() -> str:
             lock.acquire(blocking=False)
             _taken.append(lock)
             return f"cuda:{number}"
-    except (OSError, NotImplementedError):  # Timeout is an OSError; a file system may have no locks
+    except (OSError, NotImplementedError):  # Timeout is an OSError; some file systems have no locks
         return "cuda"
 
 
@@ -51,25 +55,25 @@ def _is_held(path: Path) -> bool:
 
 
 def reproducible(on: bool = True) -> None:
-    """Have a GPU give the same numbers each time, where its libraries can; on a CPU everything here does by itself.
+    """Make a GPU give the same numbers each time, where its libraries can. A CPU always does.
 
-    Attention by cuDNN is left out with it, since that asks for no deterministic algorithm unless all others would raise. The
-    backward passes of the other two fused ones do not either: over more than one block of keys a gradient may still differ in its
-    last bits. That is read in torch's source, and has not been seen on a device.
+    This also switches off attention by cuDNN, which asks for a deterministic algorithm only if all other operations would raise
+    an error without one. The backward passes of the other two fused attentions do not ask either: with more than one block of
+    keys, the last bits of a gradient may still differ. This follows from torch's source and has not been observed on a device.
     """
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(on, warn_only=True)
-    # Memory filled before use is for finding errors, and takes as long as writing it.
+    # Filling memory before its use helps to find errors, but takes as long as writing it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.enable_cudnn_sdp(not on)
 
 
-def round_products(to: str) -> None:
-    """Have a GPU take products and convolutions of float32 numbers as they are (``ieee``), or rounded to 10 bits (``tf32``).
+def round_products(to: Rounding) -> None:
+    """Set how a GPU multiplies and convolves float32 numbers: in full precision (``ieee``) or rounded to 10 bits (``tf32``).
 
-    By itself torch lets convolutions round. It is told in the older of its two ways as well as in the newer: its compiler still
-    asks in the older, and an answer that differs from the newer is an error there.
+    By default torch lets convolutions round. The setting is made in both of torch's interfaces, the old and the new: its compiler
+    still reads the old one, and raises an error if the two differ.
     """
     _round_matrices(to == "tf32")
     _round_convolutions(to == "tf32")
@@ -87,8 +91,8 @@ def _round_convolutions(rounded: bool) -> None:
 
 
 @contextlib.contextmanager
-def rounding(to: str) -> Iterator[None]:
-    """:func:`round_products` within it; restored after."""
+def rounding(to: Rounding) -> Iterator[None]:
+    """Apply :func:`round_products` inside the ``with`` block, and restore the setting after it."""
     matrices, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
         round_products(to)

@@ -1,4 +1,4 @@
-"""Several processes at one job, as ``torchrun`` starts them. A process on its own is a group of one, and pays nothing for it."""
+"""Several processes that work on one job, started by ``torchrun``. A single process is a group of one, at no cost."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +17,13 @@ from fmbench.system.devices import take_gpu
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Should a process die, torchrun ends the others; a slow one (a checkpoint on a slow disk, a long solve) must not.
-_PATIENCE = timedelta(days=1)
+# If a process dies, torchrun ends the others. A slow process (a checkpoint on a slow disk, a long solve) must not end them.
+_TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes at one job: all run the same code, the first alone writes."""
+    """The processes of one job. All run the same code; only the first one writes."""
 
     rank: int = 0
     size: int = 1
@@ -34,18 +34,18 @@ class Group:
         return self.rank == 0
 
     def part(self, n: int) -> slice:
-        """This process's share of n things in a row.
+        """Return the slice of n items that belongs to this process.
 
         Raises:
             ValueError: n is not a multiple of the number of processes.
         """
         if n % self.size:
-            raise ValueError(f"{n} cannot be shared by {self.size} processes evenly")
+            raise ValueError(f"{n} items cannot be shared evenly by {self.size} processes; use a multiple of {self.size}")
         share = n // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes, entry by entry; the same numbers on each of them."""
+        """Return the mean of ``values`` over the processes, entry by entry. Every process gets the same numbers."""
         if self.size == 1:
             return values
         total = values.clone()
@@ -53,9 +53,9 @@ class Group:
         return total / self.size
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """``function`` of each item, in order, on every process; each computes its share of them.
+        """Yield ``function`` of each item, in order, on every process. Each process computes its share of the items.
 
-        What ``function`` gives is pickled and should be on the CPU.
+        The results are pickled and should be on the CPU.
         """
         if self.size == 1:
             yield from map(function, items)
@@ -68,12 +68,12 @@ class Group:
                 yield from result
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has reached this call."""
         if self.size > 1:
             dist.barrier()
 
     def close(self) -> None:
-        """Leave the group; a process that fails need not, torchrun ends the others."""
+        """Leave the group. A process that fails need not do so, since torchrun ends the others."""
         if self.size > 1:
             dist.destroy_process_group()
 
@@ -82,22 +82,22 @@ ALONE = Group()
 
 
 def launched() -> int:
-    """How many processes were started together; 1 without torchrun."""
+    """Return how many processes were started together: 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def device_of(name: str) -> str:
-    """``cuda`` with the number of the GPU that is this process's; any other name as it is.
+    """Return the device of this process: ``cuda`` gets the number of a GPU, any other name stays unchanged.
 
-    Processes that torchrun started take the machine's first GPUs, one each; one on its own takes the least taken.
+    Processes that torchrun started take the machine's first GPUs, one each. A single process takes the GPU with the fewest jobs.
     """
     if name != "cuda":
         return name
     return take_gpu() if launched() == 1 else f"cuda:{os.environ['LOCAL_RANK']}"
 
 
-def join(device: torch.device) -> Group:
-    """The group that torchrun started this process in, by NCCL between GPUs and gloo between CPUs.
+def join_group(device: torch.device) -> Group:
+    """Join the processes that torchrun started with this one: by NCCL between GPUs, by gloo between CPUs.
 
     Raises:
         ConfigError: the processes cannot find each other.
@@ -107,7 +107,7 @@ def join(device: torch.device) -> Group:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the {launched()} processes cannot find each other ({error}); start them by {launcher(launched())}"

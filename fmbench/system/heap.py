@@ -1,25 +1,26 @@
-"""The C library's heap, set for work that frees and asks for the same large tensors at every step."""
+"""Settings of the C library's heap, for work that frees and allocates the same large tensors at every step."""
 
 import ctypes
 import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 MAPPED_FROM = 32 * 2**20
-"""Bytes from which a block is mapped by itself, and so given back as soon as it is freed. It is what glibc raises its own
-threshold to in time, and the most that older ones take; larger blocks among small ones would leave holes without bound."""
+"""Size in bytes from which a block gets its own mapping, which returns it to the system as soon as it is freed. glibc raises its
+own threshold to this value over time, and older versions accept no larger one. Larger blocks inside the heap would leave holes of
+unlimited size between small ones."""
 KEPT = 2**30
-"""Bytes of freed memory at the heap's end that the process keeps."""
+"""Bytes of freed memory at the end of the heap that the process keeps."""
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed for what is asked for next; whether it does. No number computed changes.
+    """Make glibc reuse freed memory instead of returning it to the system. Return whether it will. No result changes.
 
-    By itself it gives the end of its heap back to the system as soon as some of it is free, here after each forward or
-    backward pass, and every page of it is then asked for, and filled with zeros, again: up to a fifth of the processor's
-    time of a small network. The largest amount of memory in use hardly changes; what a process holds at quieter times can be
-    larger, by ``KEPT`` at most and what lies free between blocks.
+    By default glibc returns the end of its heap to the system as soon as some of it is free, here after each forward or
+    backward pass. The next pass then asks for every page again, and the system fills each with zeros: up to a fifth of the
+    processor time of a small network. With this setting the peak memory hardly changes. Between peaks the process may hold more,
+    by at most ``KEPT`` plus the free space between blocks.
 
-    Left alone where the user has set malloc by the environment, and with another C library.
+    Nothing is changed with another C library, or if the user has set malloc through the environment.
     """
     if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")):
         return False
@@ -29,5 +30,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    # Either of them ends glibc's own raising of both, so it is both or neither.
+    # Setting either one stops glibc from adapting both, so both must be set.
     return bool(mallopt(_MMAP_THRESHOLD, MAPPED_FROM) and mallopt(_TRIM_THRESHOLD, KEPT))

@@ -1,26 +1,29 @@
-"""Long work shows itself: a bar in a terminal, plain lines elsewhere, and always plain lines in the log file."""
+"""Progress of long work: a bar in a terminal, plain lines elsewhere, and always plain lines in the log file."""
 
 import sys
 import time
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, get_args
 
 Mode = Literal["auto", "bar", "lines", "none"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def write_note(log: IO[str], text: str) -> None:
-    """Text in a log file, behind the time."""
+    """Write ``text`` to a log file, after the date and time."""
     log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
     log.flush()
 
 
 class Console:
-    """Where a stage speaks: the terminal and its log file.
+    """Writes a stage's messages and progress to the terminal and to its log file.
 
     Args:
         label: what the work is, such as ``train digits/fm_ot/0``.
-        mode: ``bar`` draws a bar; ``lines`` prints a line every ``interval`` seconds; ``auto`` draws a bar on a terminal.
-        log: a file that gets every line, appended.
+        mode: ``bar`` draws a bar; ``lines`` prints a line every ``interval`` seconds; ``none`` prints nothing; ``auto`` draws
+            a bar on a terminal and prints lines elsewhere.
+        log: a file to which every line is appended, in every mode.
+        interval: seconds between two lines of progress.
     """
 
     def __init__(self, label: str, mode: Mode = "auto", log: Path | None = None, interval: float = 10.0) -> None:
@@ -29,10 +32,10 @@ class Console:
         self.log: IO[str] | None = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            self.log = open(log, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+            self.log = open(log, "a", encoding="utf-8")  # noqa: SIM115 - stays open until the process ends
 
     def say(self, message: str) -> None:
-        """One line, to the terminal (unless mode is ``none``) and the log."""
+        """Write one line to the terminal (unless the mode is ``none``) and to the log."""
         line = f"{self.label}: {message}"
         if self.mode == "bar":
             from tqdm import tqdm
@@ -40,19 +43,20 @@ class Console:
             tqdm.write(line, file=sys.stderr)
         elif self.mode == "lines":
             print(line, file=sys.stderr, flush=True)
-        self._note(line)
+        self.note(line)
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
+        """Write one line to the log alone."""
         if self.log is not None:
             write_note(self.log, line)
 
     def progress(self, total: int, unit: str, start: int = 0) -> "Progress":
-        """Progress of a piece of work of ``total`` units, of which ``start`` are done already."""
+        """Return the progress of a piece of work of ``total`` units, of which ``start`` are already done."""
         return Progress(self, total, unit, start)
 
 
 class Progress:
-    """Shows how far a loop is, its rate, the time left, and a few values."""
+    """Shows how many units of a loop are done, the rate, the time left, and a few values."""
 
     def __init__(self, console: Console, total: int, unit: str, start: int) -> None:
         self.console, self.total, self.unit, self.start, self.done = console, total, unit, start, start
@@ -64,7 +68,7 @@ class Progress:
             self.bar = tqdm(total=total, initial=start, unit=unit, desc=console.label, file=sys.stderr, dynamic_ncols=True)
 
     def update(self, done: int, **values: float) -> None:
-        """``done`` units are done in all; ``values`` are shown beside."""
+        """Show that ``done`` units are done in total, with ``values`` next to it."""
         shown = {k: f"{v:.4g}" for k, v in values.items()}
         if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)
@@ -75,12 +79,13 @@ class Progress:
             self.shown = now
             rate = (done - self.start) / (now - self.began)
             left = (self.total - done) / rate if rate else float("inf")
-            beside = "".join(f", {k} {v}" for k, v in shown.items())
-            line = f"{self.console.label}: {done}/{self.total} {self.unit}{beside}, {rate:.3g} {self.unit}/s, {left:.0f} s left"
+            extra = "".join(f", {k} {v}" for k, v in shown.items())
+            line = f"{self.console.label}: {done}/{self.total} {self.unit}{extra}, {rate:.3g} {self.unit}/s, {left:.0f} s left"
             if self.console.mode == "lines":
                 print(line, file=sys.stderr, flush=True)
-            self.console._note(line)
+            self.console.note(line)
 
     def close(self) -> None:
+        """Finish the bar, if there is one."""
         if self.bar is not None:
             self.bar.close()

@@ -81,7 +81,7 @@ def test_a_spec_that_is_none(tmp_path, stage, text, fragments):
 def test_a_spec_of_another_stage(tmp_path, command_of, stage, options):
     spec = json.dumps({"stage": stage, "dataset": "d", "method": "m", "methods": [], "seed": 0, "draws": {}, "overrides": {}})
     said = command(command_of, "--spec", spec, "--out", tmp_path / "out", *options)
-    failed(said, 2, f"--spec is not one of `fmbench {command_of}`: its stage is '{stage}'", "Print one with `fmbench spec`")
+    failed(said, 2, f"--spec is for the stage '{stage}', not for `fmbench {command_of}`", "Print one with `fmbench spec`")
     assert not (tmp_path / "out").exists()
 
 
@@ -352,7 +352,7 @@ def test_what_ends_a_command_before_it_has_a_console_is_in_its_log_too(monkeypat
 def test_a_full_disk_is_told_with_what_to_do(monkeypatch, tmp_path):
     monkeypatch.delenv("FMBENCH_DEBUG", raising=False)
     said = raising(monkeypatch, tmp_path, OSError(28, "No space left on device", "results/x"))
-    failed(said, 3, "No space left on device", "Nothing finished so far is lost; mend the cause (a full disk", "and rerun")
+    failed(said, 3, "No space left on device", "Finished work is kept; remove the cause (a full disk", "run the command again")
 
 
 def test_a_real_process_ends_with_the_code(tmp_path):

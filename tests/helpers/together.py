@@ -21,13 +21,14 @@ from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import read
 from fmbench.flow.objectives import Objective, build
 from fmbench.networks.unet import UNet
-from fmbench.stages.common import Job
+from fmbench.stages.job import Job
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.store.files import read_json
-from fmbench.system.distributed import ALONE, Group, device_of, join
+from fmbench.system.distributed import ALONE, Group, device_of, join_group
 from fmbench.system.progress import Console
 from fmbench.system.rng import seed_global
-from fmbench.training.loop import Outcome, train
+from fmbench.training.run import Outcome
+from fmbench.training.loop import train
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(
@@ -159,6 +160,6 @@ def main(folder: Path, group: Group) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     device = torch.device(device_of("cuda")) if "cuda" in sys.argv else CPU
-    group, folder = join(device), Path(sys.argv[1])
+    group, folder = join_group(device), Path(sys.argv[1])
     resume(folder, group, device) if "resume" in sys.argv else main(folder, group)
     group.close()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmbench import cli
+from fmbench.cli.main import main
 from fmbench.config.methods import Method, Part
 from fmbench.data.sources import RawData
 from fmbench.flow.paths import AffinePath, Coefficients
@@ -115,7 +115,7 @@ def command(*arguments: Any) -> Said:
     sys.argv = ["fmbench", *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
+            main()
         code: Any = 0
     except SystemExit as end:
         code = end.code or 0

@@ -47,14 +47,17 @@ from fmbench.metrics.points import energy_distance, on_checkerboard
 from fmbench.stages import check
 from fmbench.stages.adaptive_solve import Adaptive
 from fmbench.stages.classifier import Classifier, to_images
-from fmbench.stages.common import Job, new_network
 from fmbench.stages.evaluator import load_evaluator
+from fmbench.stages.initial_network import new_network
+from fmbench.stages.job import Job
 from fmbench.stages.models import Model, cache_key, load_model
-from fmbench.store.checkpoint import load_weights
+from fmbench.store.weights import load_weights
 from fmbench.store.codehash import stage_hash
 from fmbench.store.files import read_json, sha256, write_json
 from fmbench.store.provenance import versions
-from fmbench.store.records import FEW_STEP_PREVIEWS, NFE, TRAJECTORY, read_rows, read_table, write_table
+from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, TRAJECTORY
+from fmbench.store.records import read_rows
+from fmbench.store.parquet import read_table, write_table
 from fmbench.system.progress import Console
 from fmbench.system.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.workflow import configure, preflight
@@ -1772,7 +1775,7 @@ def test_the_check_before_the_dag_is_done_once_for_the_same_settings_and_code(el
 def test_a_results_folder_that_can_be_none(elsewhere, below):
     Path(elsewhere.results_dir).write_text("a file")
     config = parse(elsewhere.model_dump() | {"results_dir": str(Path(elsewhere.results_dir) / below)})
-    with pytest.raises(ConfigError, match=r"results_dir: .* cannot be a folder, since .* is a file; choose another results_dir"):
+    with pytest.raises(ConfigError, match=r"results_dir: .* cannot be a folder, because .* is a file; choose another results_dir"):
         preflight(config)
 
 
@@ -1785,7 +1788,7 @@ def test_where_nothing_may_be_written_the_check_is_made_all_the_same(elsewhere, 
     monkeypatch.setattr(check, "write_json", refuse)
     preflight(elsewhere)
     said = capsys.readouterr().err
-    assert f"warning: {elsewhere.results_dir} cannot be written (" in said and "a run needs another results_dir" in said
+    assert f"warning: {elsewhere.results_dir} cannot be written (" in said and "a run needs write permission, or another results_dir" in said
     impossible = {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}
     with pytest.raises(ConfigError, match=r"methods\.odd"):
         preflight(parse(elsewhere.model_dump() | {"methods": [impossible]}))
@@ -1816,7 +1819,7 @@ def test_a_full_disk_stops_snakemake_with_the_remedy(elsewhere, environment):
         raise OSError(28, "No space left on device", str(path))
 
     environment.setattr(check, "write_json", full)
-    with pytest.raises(WorkflowError, match=r"No space left on device: .*checked\.json.*Mend the cause .* and start again"):
+    with pytest.raises(WorkflowError, match=r"No space left on device: .*checked\.json.*Remove the cause .* and start again"):
         configure(elsewhere.model_dump(), Path("sources"))
 
 

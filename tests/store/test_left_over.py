@@ -80,7 +80,7 @@ def test_rows_of_other_settings_are_in_no_report_and_no_archive(tmp_path):
         reasons["figures/fig05.svg"] == "learning_curve.parquet is of another config: run snakemake where the results were made"
     )
     said = command("export", "--results", folder, "--out", tmp_path / "all.zip", "--progress", "lines")
-    assert said.code == 0 and "left out, since another config made them: learning_curve.parquet; run snakemake first" in said.err
+    assert said.code == 0 and "left out, because another config made them: learning_curve.parquet; run snakemake first" in said.err
     join_along(wanted)
     assert stale_files(folder) == () and "learning_curve" in read_sources(folder)
 

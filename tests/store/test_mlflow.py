@@ -175,7 +175,7 @@ def test_a_rebuilding_that_fails_is_an_error(results, tmp_path, monkeypatch):
     said = command(*arguments, "--tracking-uri", "off")
     assert said.code == 3 and "MLflow is off" in said.err
     said = command("mlflow-rebuild", "--results", tmp_path / "set.zip")
-    assert said.code == 2 and "say with --tracking where" in said.err
+    assert said.code == 2 and "name a folder for it with --tracking" in said.err
 
 
 def test_a_model_that_the_joined_file_does_not_have_is_named(results, store, tmp_path):

@@ -17,7 +17,7 @@ from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
 from fmbench.data.writer import write
 from fmbench.store.files import read_json
-from fmbench.store.records import read_table
+from fmbench.store.parquet import read_table
 from fmbench.system.distributed import ALONE, Group
 
 
@@ -216,4 +216,4 @@ def test_a_training_started_by_another_number_of_processes(processes, started, t
     said = command("train", *arguments, "--out", tmp_path / "out")
     how = {2: "torchrun --standalone --nproc-per-node 2 -m -- fmbench train", 1: "python -m fmbench train"}[processes]
     assert said.code == 2
-    assert f"the number of processes of this job is {processes}, not {started}; start it by {how}" in said.err
+    assert f"this job needs {processes} processes, but {started} were started; start it by {how}" in said.err

@@ -213,5 +213,5 @@ def test_the_parts_of_all_processes_are_the_batch_of_one(kind, room, request):
 
 
 def test_a_batch_that_cannot_be_shared(board):
-    with pytest.raises(ValueError, match="10 cannot be shared by 3 processes evenly"):
+    with pytest.raises(ValueError, match="10 items cannot be shared evenly by 3 processes"):
         walk(board, group=Group(0, 3))

@@ -1,0 +1,177 @@
+"""Commands that look at a config, this machine or a results folder. They run no stage of the workflow."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fmbench.cli.options import ConfigFiles, ResultsFolder, Threads
+from fmbench.cli.stages import MODEL_STAGES
+from fmbench.config.names import GATHERED
+from fmbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fmbench.config.config import Config
+
+
+def validate(configfile: ConfigFiles) -> None:
+    """Check config files without running anything: names, types, and that everything can be built and combined."""
+    from fmbench.config.reading import load
+    from fmbench.workflow import preflight
+
+    config = load(*map(str, configfile))
+    preflight(config)
+    methods = ", ".join(m.name for m in config.methods)
+    typer.echo(f"ok: {methods} on {', '.join(config.datasets)}, seeds {', '.join(map(str, config.seeds))}")
+
+
+def spec(
+    configfile: ConfigFiles,
+    stage: Annotated[str, typer.Argument(help="check, theory, prepare, features, train, sample, ..., gather")],
+    dataset: Annotated[str | None, typer.Argument(help="a data set; for gather: which file to gather")] = None,
+    method: Annotated[str | None, typer.Argument(help="a method of the config")] = None,
+    seed: Annotated[int, typer.Argument(help="a seed of the config")] = 0,
+    results: Annotated[Path | None, typer.Option(help="take the config from this results folder or archive")] = None,
+) -> None:
+    """Print the spec of a job, to run its stage by hand."""
+    from fmbench.config.hashing import canonical
+    from fmbench.config.reading import load
+
+    if results is None:
+        config = load(*map(str, configfile))
+    else:
+        from fmbench.store.benchmark import config_of
+        from fmbench.store.unpack import opened
+
+        with opened(results) as folder:
+            config = config_of(folder)
+    typer.echo(canonical(_build_spec(config, stage.replace("-", "_"), dataset, method, seed)))
+
+
+def _build_spec(config: "Config", stage: str, dataset: str | None, method: str | None, seed: int) -> Any:
+    from fmbench.config import specs
+
+    of_config: dict[str, Callable[..., Any]] = {
+        "check": specs.check,
+        "theory": specs.theory,
+        "benchmark": specs.describe,
+        "collect": specs.collect,
+        "table1": specs.table1,
+        "table4": specs.table4,
+    }
+    of_dataset: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
+    known = (*of_config, *of_dataset, "train", *MODEL_STAGES, "gather")
+    if stage not in known:
+        raise ConfigError(f"unknown stage {stage!r}; known: {', '.join(known)}")
+    if stage in of_config:
+        return of_config[stage](config)
+    if stage == "gather":
+        if dataset not in GATHERED:
+            raise ConfigError(f"stage 'gather' needs what to gather in place of a data set: {', '.join(GATHERED)}")
+        return specs.gather(dataset, config)
+    if dataset is None:
+        raise ConfigError(f"stage {stage!r} needs a data set; this config has {', '.join(config.datasets)}")
+    if stage in of_dataset:
+        return of_dataset[stage](config, dataset)
+    if method is None:
+        raise ConfigError(f"stage {stage!r} needs a method; this config has {', '.join(m.name for m in config.methods)}")
+    if stage == "train":
+        return specs.train(config, dataset, method, seed)
+    return specs.evaluate(stage, config, dataset, method, seed)
+
+
+def schema() -> None:
+    """Print the JSON schema of the config. Editors read it from workflow/schemas/config.schema.json."""
+    from fmbench.config.config import Config
+
+    values = Config.model_json_schema()
+    typer.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **values}, indent=2, sort_keys=True))
+
+
+def doctor(
+    configfile: ConfigFiles,
+    presets: Annotated[Path, typer.Option(help="folder of presets; each is laid over the config and checked too")] = Path(
+        "configs"
+    ),
+) -> None:
+    """Say what this machine has and lacks, for the config in full and for every preset in short.
+
+    The exit code is 3 if the config cannot run here.
+    """
+    from fmbench.config.reading import load
+    from fmbench.stages import doctor
+
+    findings = [*doctor.machine(), *doctor.check(load(*map(str, configfile)))]
+    typer.echo(doctor.text(findings, " + ".join(map(str, configfile))))
+    others = sorted(presets.glob("*.yaml")) if presets.is_dir() else []
+    for preset in others:
+        if preset in configfile:
+            continue
+        try:
+            found = [f for f in doctor.check(load(*map(str, configfile), str(preset))) if f.level != doctor.OK]
+        except ConfigError as error:
+            typer.echo(f"{preset}: {error}")
+            continue
+        verdict = "cannot run here" if any(f.level == doctor.LACKING for f in found) else "can run here"
+        typer.echo(doctor.text(found, f"{preset}: {verdict}"))
+    if any(f.level == doctor.LACKING for f in findings):
+        raise typer.Exit(3)
+
+
+def plan(
+    configfile: ConfigFiles,
+    gpu: Annotated[list[str] | None, typer.Option(help="a GPU to estimate hours for; repeatable")] = None,
+    probe: Annotated[
+        float, typer.Option(help="seconds to measure this machine's speed for, per data set; 0 to skip it", min=0)
+    ] = 5.0,
+    threads: Threads = 1,
+    out: Annotated[Path | None, typer.Option(help="file for the numbers; by default plan.json in the results folder")] = None,
+) -> None:
+    """Print what a config costs before anything runs: operations, memory, disk, hours."""
+    from fmbench.config.reading import load
+    from fmbench.stages.plan import run, text
+    from fmbench.store.files import write_json
+    from fmbench.system.heap import keep_freed_memory
+
+    config = load(*map(str, configfile))
+    keep_freed_memory()  # as in the jobs
+    results = Path(config.results_dir)
+    plans = run(config, gpu or ["h100"], results, probe, threads)
+    path = out or results / "plan.json"
+    write_json(path, plans)
+    typer.echo(text(plans))
+    typer.echo(f"-> {path}")
+
+
+def prune(
+    results: ResultsFolder = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; without this option they are only listed")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="also remove those of finished models and of trainings that could continue, unless in use"),
+    ] = False,
+) -> None:
+    """List the checkpoints of a results folder. With --yes, remove those that no model in it was trained from.
+
+    --yes also removes files that a killed process left half written. --all also removes unfinished preparations of data.
+    """
+    from fmbench.stages.prune import find, half_written, remove, text
+
+    found, halves = find(results), half_written(results)
+    chosen = [one for one in found if one.stale_files or (everything and not one.in_use)]
+    if found:
+        typer.echo(text(found, chosen))
+    for path in halves:
+        typer.echo(f"remove {path.stat().st_size / 2**20:9.1f} MiB  {path}  half written")
+    size = f"{sum(one.size for one in chosen) / 2**20:.1f} MiB"
+    if not yes:
+        typer.echo(f"{len(chosen)} of {len(found)} folders, {size}, can go; nothing was removed, --yes removes them")
+        return
+    for path in halves:
+        path.unlink(missing_ok=True)
+    typer.echo(f"{remove(chosen) / 2**20:.1f} MiB of {size} removed")
+
+
+COMMANDS = (validate, spec, schema, doctor, plan, prune)

@@ -1,0 +1,76 @@
+"""The program ``fmbench``: all commands, and the exit code of each kind of error."""
+
+import contextlib
+import itertools
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import typer
+
+from fmbench.cli import inspection, sharing, stages, tables
+from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
+from fmbench.system.progress import write_note
+
+HELP = """A benchmark of flow matching and diffusion. Each command runs one stage, or looks at configs and results.
+
+Exit codes: 0 done (also if a training diverged, since that is a result); 2 the config or the command is wrong;
+3 a file is missing, truncated or does not fit; 4 another process is doing the same work.
+"""
+COMMANDS = {
+    "Stages of the workflow": stages.COMMANDS,
+    "Tables and figures": tables.COMMANDS,
+    "Sharing results": sharing.COMMANDS,
+    "Configs, this machine and disk space": inspection.COMMANDS,
+}
+EXIT_CODES: dict[type[FmbenchError], int] = {ConfigError: 2, DataError: 3, CheckpointError: 3, LockedError: 4}
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+for _panel, _commands in COMMANDS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+
+
+def main() -> None:
+    """Run the command line and exit.
+
+    An error's message goes to standard error and to the end of the command's log, which Snakemake shows for a failed job.
+    """
+    with contextlib.suppress(OSError):  # the current folder may have been deleted
+        sys.path.append(os.getcwd())  # where `python -m fmbench`, and so Snakemake's jobs, also find a user's plug-ins
+    try:
+        app()
+    except Exception as error:
+        message, code = _describe(error)
+        _append_to_log(message or traceback.format_exc().rstrip())
+        if not message:
+            raise
+        print(message, file=sys.stderr)
+        sys.exit(code)
+
+
+def _describe(error: Exception) -> tuple[str, int]:
+    """Return an error's message and exit code. An unexpected error has no message: it is shown with its traceback."""
+    if isinstance(error, FmbenchError):
+        return f"fmbench: error: {error}", next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+    if os.environ.get("FMBENCH_DEBUG"):
+        return "", 1
+    if isinstance(error, ValueError):
+        return f"fmbench: error: {error} (FMBENCH_DEBUG=1 shows where)", 2
+    if isinstance(error, OSError) and error.errno is not None:
+        remedy = "Finished work is kept; remove the cause (a full disk, a missing permission) and run the command again"
+        return f"fmbench: error: {error}. {remedy}", 3
+    return "", 1
+
+
+def _append_to_log(text: str) -> None:
+    """Append to the file of ``--log``, which is read from the arguments: the error may come before the command has opened it."""
+    arguments = sys.argv[1:]
+    logs = [value for option, value in itertools.pairwise(arguments) if option == "--log"]
+    logs += [option.removeprefix("--log=") for option in arguments if option.startswith("--log=")]
+    with contextlib.suppress(OSError):  # the error itself may be a full disk
+        for path in map(Path, logs[-1:]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as log:
+                write_note(log, text)

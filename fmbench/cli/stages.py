@@ -1,0 +1,232 @@
+"""Commands that run one stage of the workflow each. Snakemake's rules call them."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fmbench.cli.job import JobOptions, open_console, open_job, read_json, read_spec
+from fmbench.cli.options import (
+    Cache,
+    Code,
+    Data,
+    Device,
+    Features,
+    Log,
+    Model,
+    Out,
+    Progress,
+    ResultsFolder,
+    Samples,
+    Spec,
+    Threads,
+    Tracking,
+    TrackingUri,
+)
+
+
+def prepare(spec: Spec, out: Out, threads: Threads = 1, log: Log = None, mode: Progress = "auto") -> None:
+    """Prepare a data set: arrays and a manifest. As many processes as threads decode image files."""
+    from fmbench.stages.prepare import run
+
+    values = read_spec(spec, "prepare")
+    run(values, out, open_console(values, mode, log), threads)
+
+
+def check(
+    spec: Spec,
+    data: Annotated[Path, typer.Option(help="folder that holds the prepared folder of each data set")],
+    out: Annotated[Path, typer.Option(help="the file that says that the check has passed")],
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Build every method and network once, before any training."""
+    from fmbench.stages.check import run
+
+    values = read_spec(spec, "check")
+    run(values, {name: data / name for name in values["datasets"]}, out, open_console(values, mode, log))
+
+
+def features(
+    spec: Spec,
+    data: Data,
+    out: Out,
+    log: Log = None,
+    mode: Progress = "auto",
+    device: Device = "",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Train the feature extractor of a data set and measure the floors. torchrun may start any number of processes."""
+    from fmbench.stages.features import run
+
+    job = open_job(read_spec(spec, "features"), JobOptions(log, mode, device, threads, code))
+    run(job, data, out)
+    job.group.close()
+
+
+def train(
+    spec: Spec,
+    data: Data,
+    out: Out,
+    checkpoints: Annotated[Path, typer.Option(help="folder for the checkpoints of all trainings")],
+    tracking: Tracking = None,
+    tracking_uri: TrackingUri = None,
+    live_after: Annotated[
+        float, typer.Option(help="seconds before MLflow is written during the training", envvar="FMBENCH_TRACKING_LIVE_AFTER")
+    ] = 0,
+    log: Log = None,
+    mode: Progress = "auto",
+    device: Device = "",
+    threads: Threads = 1,
+    code: Code = "",
+) -> None:
+    """Train one method on one data set with one seed. A training that was killed continues from its checkpoint.
+
+    With `processes: N` in the config, start it by `torchrun --standalone --nproc-per-node N -m -- fmbench train ...`.
+    """
+    from fmbench.config.hashing import settings_hash
+    from fmbench.stages import oracles
+    from fmbench.stages.collect import run_tags
+    from fmbench.stages.train import run
+    from fmbench.store.provenance import commit
+    from fmbench.store.tracking import OFF, Tracker, run_key
+
+    values = read_spec(spec, "train")
+    job = open_job(values, JobOptions(log, mode, device, threads, code))
+    if values["method"].get("oracle") is not None:
+        oracles.run(job, data, out)
+        return
+    key = run_key(values, settings_hash(values), job.code_hash)
+    uri = tracking_uri if tracking and job.group.main else OFF
+    tracker = Tracker(tracking or out, uri, values, key, run_tags(commit(), values), job.console.say, live_after)
+    run(job, data, out, checkpoints, tracker)
+    job.group.close()
+
+
+FOLDERS = {"data": Data, "model": Model, "samples": Samples, "features": Features, "out": Out, "cache": Cache}
+
+
+@dataclass(frozen=True)
+class ModelStage:
+    """A stage that works on one trained model.
+
+    Attributes:
+        summary: what the stage does, for ``--help``.
+        folders: the folders (keys of ``FOLDERS``) that its ``run`` takes after the job, in this order.
+    """
+
+    summary: str
+    folders: tuple[str, ...]
+
+
+MODEL_STAGES = {
+    "sample": ModelStage("Sample a model with the adaptive solver and count its evaluations.", ("data", "model", "out")),
+    "likelihood": ModelStage("Measure a model's NLL on the test split.", ("data", "model", "out")),
+    "dequantisation": ModelStage(
+        "Measure a model's NLL against the number K of dequantisation draws (images only).", ("data", "model", "out", "cache")
+    ),
+    "sweep": ModelStage(
+        "Compare every fixed-step solver at every NFE with the reference solution.", ("data", "model", "out", "cache")
+    ),
+    "sample_quality": ModelStage("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
+    "learning_curve": ModelStage(
+        "Measure NFE and distance during training, at each snapshot.", ("data", "model", "features", "out", "cache")
+    ),
+    "few_step": ModelStage(
+        "Measure the distance of samples made with few evaluations, and keep pictures of them.",
+        ("data", "model", "samples", "features", "out", "cache"),
+    ),
+    "trajectory": ModelStage("Keep states on the way from noise to data.", ("data", "model", "out")),
+}
+
+
+def model_command(stage: str) -> Callable[..., None]:
+    """Return the command of one of ``MODEL_STAGES``. Its options are a spec, its folders, and the options of every job."""
+
+    def command(
+        spec: Spec,
+        log: Log = None,
+        mode: Progress = "auto",
+        device: Device = "",
+        threads: Threads = 1,
+        code: Code = "",
+        **folders: Path,
+    ) -> None:
+        run = importlib.import_module(f"fmbench.stages.{stage}").run
+        job = open_job(read_spec(spec, stage), JobOptions(log, mode, device, threads, code))
+        run(job, *(folders[name] for name in MODEL_STAGES[stage].folders))
+        job.group.close()
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    first, *others, _ = (parameter.replace(kind=keyword) for parameter in inspect.signature(command).parameters.values())
+    folders = [inspect.Parameter(name, keyword, annotation=FOLDERS[name]) for name in MODEL_STAGES[stage].folders]
+    command.__signature__ = inspect.Signature([first, *folders, *others])  # type: ignore[attr-defined]
+    command.__name__, command.__doc__ = stage, MODEL_STAGES[stage].summary
+    return command
+
+
+def theory(
+    spec: Spec,
+    out: Out,
+    summary: Annotated[Path, typer.Option(help="the table of equivalences, as CSV")],
+    log: Log = None,
+    mode: Progress = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Tabulate what follows from definitions alone: noise levels, fields, densities, equivalences, samplers."""
+    import torch
+
+    from fmbench.stages.theory import run
+    from fmbench.system.heap import keep_freed_memory
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    values = read_spec(spec, "theory")
+    run(values, out, summary, open_console(values, mode, log))
+
+
+def collect(
+    spec: Spec,
+    results: ResultsFolder,
+    config: Annotated[
+        str,
+        typer.Option(help="the whole config as JSON (`fmbench spec benchmark`); without it benchmark.json is not written"),
+    ] = "",
+    tracking: Tracking = None,
+    tracking_uri: TrackingUri = None,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Join all rows into records.parquet and mirror them to MLflow."""
+    from fmbench.stages.collect import mirror, run
+
+    values = read_spec(spec, "collect")
+    console = open_console(values, mode, log)
+    run(values, results, console, read_json(config, "--config") if config else None)
+    if tracking is not None:
+        mirror(results, tracking, tracking_uri, console)
+
+
+def gather(spec: Spec, results: ResultsFolder, log: Log = None, mode: Progress = "auto") -> None:
+    """Gather one file of every model into one file of the results folder: nfe, learning_curve, few_step, ..."""
+    from fmbench.stages.gather import run
+
+    values = read_spec(spec, "gather")
+    run(values, results, open_console(values, mode, log))
+
+
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    prepare,
+    check,
+    features,
+    train,
+    *map(model_command, MODEL_STAGES),
+    theory,
+    collect,
+    gather,
+)

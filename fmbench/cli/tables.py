@@ -1,0 +1,158 @@
+"""Commands that write tables, claims, figures and the page from the files of a results folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmbench.cli.job import open_console, read_spec
+from fmbench.cli.options import Log, Progress, Results, Spec, Table
+from fmbench.config.names import FIGURES
+from fmbench.errors import ConfigError
+from fmbench.system.progress import Console
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def _written(table: Path) -> str:
+    return f"{table}, {table.with_suffix('.md').name}, .tex"
+
+
+def table1(
+    spec: Spec,
+    records: Annotated[Path, typer.Option(help="records.parquet")],
+    out: Table,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Write Table 1, the main table, as CSV, Markdown and LaTeX."""
+    from fmbench.report.table1 import PAPER_ONLY, write_table1
+
+    values = read_spec(spec, "table1")
+    table = write_table1(records, values, out)
+    table = table[table.status != PAPER_ONLY]
+    ok = (table.status == "ok").sum()
+    open_console(values, mode, log).say(f"{len(table)} rows, {ok} ok -> {_written(out)}")
+
+
+def table2(
+    records: Annotated[Path, typer.Option(help="records.parquet of any run")],
+    out: Table,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Write Table 2, super-resolution, as CSV, Markdown and LaTeX."""
+    from fmbench.report.table2 import missing, write_table2
+
+    table = write_table2(records, out)
+    ours = (table.source == "ours").sum()
+    message = f"{ours} rows of ours, {len(table) - ours} of the paper -> {_written(out)}"
+    Console("table2", mode, log).say(f"{missing(table)} {message}".strip())
+
+
+def table3(
+    settings: Annotated[Path, typer.Option(help="settings.parquet of any run")],
+    out: Table,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Write Table 3, the settings used, as CSV, Markdown and LaTeX."""
+    from fmbench.report.table3 import write_table3
+
+    table = write_table3(settings, out)
+    Console("table3", mode, log).say(f"{len(table)} rows -> {_written(out)}")
+
+
+def table4(
+    spec: Spec,
+    out: Table,
+    rows: Annotated[list[Path] | None, typer.Option(help="a file of rows of the stage dequantisation; repeatable")] = None,
+    gathered: Annotated[Path | None, typer.Option(help="also write these rows as one parquet file")] = None,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Write Table 4, NLL against the number K of dequantisation draws, as CSV, Markdown and LaTeX."""
+    from fmbench.report.table4 import write_table4
+
+    values = read_spec(spec, "table4")
+    table = write_table4(rows or [], values, out, gathered)
+    open_console(values, mode, log).say(f"{len(table)} rows -> {_written(out)}")
+
+
+def claims(results: Results = Path("results"), out: Table = Path("claims.csv"), log: Log = None, mode: Progress = "auto") -> None:
+    """Test the paper's claims on the parquet files of a results folder. Claims whose files are missing are not tested."""
+    from fmbench.report.claims import write_claims
+    from fmbench.store.unpack import opened
+
+    with opened(results) as folder:
+        overall = [line for line in write_claims(folder, out) if line.about == "overall"]
+    verdicts = ", ".join(f"{line.claim} {line.verdict}" for line in overall)
+    Console("claims", mode, log).say(f"{verdicts} -> {_written(out)}")
+
+
+def figure(
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(FIGURES)}")],
+    results: Results = Path("results"),
+    out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf file; repeatable")] = None,
+    data: Annotated[Path | None, typer.Option(help="also write the data shown, as parquet")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="show only this method; repeatable")] = None,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Draw a figure from parquet files alone."""
+    from fmbench.report.figures import write_figure
+    from fmbench.store.unpack import opened
+
+    outputs = out or [Path(f"{name}.png")]
+    with opened(results) as folder:
+        write_figure(name, folder, outputs, data, method or ())
+    Console(f"figure {name}", mode, log).say(f"-> {', '.join(map(str, outputs))}")
+
+
+def page(
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="the page, .html")] = Path("index.html"),
+    fragment: Annotated[Path | None, typer.Option(help="also write the claims and Table 1, for Snakemake's report")] = None,
+    captions: Annotated[Path | None, typer.Option(help="folder with a caption (.rst) for each figure")] = None,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Write one page for a browser from the tables and figures of a result set. An archive has no figures: use `render`."""
+    from fmbench.report.page import write_page
+    from fmbench.store.unpack import opened
+
+    with opened(results) as folder:
+        write_page(folder, out, fragment, captions)
+    Console("page", mode, log).say(f"-> {out}")
+
+
+def render(
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="folder for the tables; figures go to figures/ in it")] = Path("rendered"),
+    configfile: Annotated[
+        list[Path] | None, typer.Option(help="config files of the run; by default the config stored with the results")
+    ] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="png, svg or pdf; repeatable; by default all")] = None,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Make every table and figure that the parquet files of a result set allow, and say why the others are missing."""
+    from fmbench.config.reading import load
+    from fmbench.report.render import render
+    from fmbench.store.unpack import opened
+
+    kinds = formats or list(FORMATS)
+    for kind in kinds:
+        if kind not in FORMATS:
+            raise ConfigError(f"--format must be png, svg or pdf, not {kind!r}")
+    config = load(*map(str, configfile)) if configfile else None
+    console = Console("render", mode, log)
+    with opened(results) as folder:
+        done = render(folder, out, config, kinds)
+    for item in done:
+        if item.reason:
+            console.say(f"not made: {item.file}: {item.reason}")
+    console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables and figures -> {out}")
+
+
+COMMANDS = (table1, table2, table3, table4, claims, figure, page, render)
