@@ -27,7 +27,7 @@ PLUMBING = frozenset(
 )
 """Modules that cannot change a number: messages, files, MLflow, and the reading of the config, whose outcome is in a job's
 spec already. They are left out, so that a better error message does not cost a day of training. What a job itself works out of
-its settings must be in none of them: :mod:`fmbench.config.cells` and :mod:`fmbench.config.milestones` are therefore modules
+its settings must be in none of them: :mod:`fmbench.config.cells` and :mod:`fmbench.config.snapshots` are therefore modules
 of their own."""
 
 

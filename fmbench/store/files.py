@@ -1,9 +1,10 @@
-"""Small file helpers: whole files or none, hashes, JSON."""
+"""Files and folders that are written whole or not at all, hashes, and JSON."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path beside ``path``. It replaces ``path`` if the block ends without an exception, and is removed otherwise.
 
-    A reader sees the old file or the new one, never half of one, whatever kills the writer.
+    Whatever kills the writer, a reader sees the old file or the new one, never half a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -37,12 +38,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_array(path: Path, shape: tuple[int, ...]) -> Iterator["NDArray"]:
-    """A float32 array to fill piece by piece, memory-mapped, which is at ``path`` as .npy when the block ends well.
+    """A memory-mapped float32 array to fill piece by piece. It is at ``path`` as .npy if the block ends without an exception.
 
-    The space is taken at once: a disk found full by a write to mapped memory would kill the process without a word.
+    The disk space is reserved at once: if the disk were full on a later write to mapped memory, the system would kill the
+    process without a message.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the disk has no room for the array.
     """
     import numpy as np
 
@@ -53,6 +55,39 @@ def atomic_array(path: Path, shape: tuple[int, ...]) -> Iterator["NDArray"]:
                 os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
         yield array
         array.flush()
+
+
+@contextlib.contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder. Its content moves to ``out`` if the block ends without an exception, and is removed otherwise.
+
+    A folder ``out`` that exists stays the same folder, whether it is the working folder, the target of a link or a mount. Then
+    the entries move one after the other.
+    """
+    exists = out.is_dir()
+    parent = out if exists else out.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
+    try:
+        yield temporary
+        if exists:
+            for entry in sorted(temporary.iterdir()):
+                os.replace(entry, out / entry.name)
+        else:
+            temporary.chmod(0o755)
+            os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_or_empty(folder: Path) -> None:
+    """Check that ``folder`` does not exist or is an empty folder.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is not an empty folder; give an empty one, or one that does not exist yet")
 
 
 def sha256(path: Path) -> str:
@@ -82,5 +117,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; run the stage that makes it first (snakemake does so by itself)") from None
-    except ValueError as error:  # not JSON, or not even text
+    except ValueError as error:  # the file is not JSON, or not even text
         raise DataError(f"{path} is not valid JSON ({error}); delete it and rerun") from None

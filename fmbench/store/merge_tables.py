@@ -1,0 +1,200 @@
+"""Merging one parquet file of several result sets: rows that both have must agree, and the order is that of a single run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from fmbench.config.names import FIRST_SEED, STEP_COSTS
+from fmbench.errors import DataError
+from fmbench.store.records import SCHEMA
+
+Row = dict[str, Any]
+
+THEORY, SETTINGS, MODELS = "theory/", "settings.parquet", "models.parquet"
+PROVENANCE = ("config_hash", "code_hash", "commit", "versions", "device", "threads")
+"""Columns that are not compared."""
+RECORD_KEYS = ["dataset", "method", "seed", "stage", "metric", "solver", "step", "n", "draws", "probes"]
+"""Columns that identify a record. The extractor and a requested NFE belong to the identity, too (:meth:`_Rule.identity`)."""
+KEYS = {
+    "nfe.parquet": ["dataset", "method", "seed", "index"],
+    MODELS: ["dataset", "method", "seed"],
+    SETTINGS: ["dataset", "method", "seed", "key"],
+}
+"""Columns that identify a row of these files. In other files, every column does that is neither a float nor a list."""
+TIME_UNITS = ("s", "ms", "h", "images/s", "samples/s")
+"""Units of measured times. No run repeats them, so their values are not compared."""
+COMPARED_ELSEWHERE = ("code_hash", "spec_hash", "data", "device")
+"""Keys of ``settings.parquet`` that :mod:`fmbench.store.agreement` compares in the descriptions."""
+RELATIVE, OF_SCALE, OF_COLUMN = 1e-6, 1e-9, 1e-12
+"""How much a number of ``theory/`` may differ between two machines, by rounding.
+
+Relative to the number itself; and for numbers near zero, relative to the ``scale`` of their row, or to the largest number of
+their column if the file has no such column.
+"""
+
+
+def merge_tables(name: str, parts: Sequence[tuple[str, pa.Table]]) -> tuple[pa.Table, list[str]]:
+    """Merge the tables that several sets have under one name.
+
+    Two sets agree on a row if all columns but its provenance are equal. Measured times may differ, but not the status of their
+    rows. Numbers in ``theory/`` follow from definitions alone and may differ by rounding.
+
+    Args:
+        name: the file's name in a result set.
+        parts: the name of each set, and its table.
+
+    Returns:
+        The merged table, with the first set's rows where sets disagree, and every disagreement in words.
+
+    Raises:
+        DataError: the tables have other columns.
+    """
+    first_label, schema = parts[0][0], parts[0][1].schema
+    for label, table in parts[1:]:
+        if table.schema.names != schema.names:
+            raise DataError(f"{name} of {label} has other columns ({', '.join(table.schema.names)}) than {first_label}'s")
+    rule = _rule(name, [table for _, table in parts])
+    seen: dict[tuple[Any, ...], tuple[str, list[Row]]] = {}
+    kept, conflicts = [], []
+    for label, table in parts:
+        rows = table.to_pylist()
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, row in enumerate(rows):
+            groups.setdefault(rule.identity(row), []).append(i)
+        new: list[int] = []
+        for identity, indices in groups.items():
+            values = [rule.values(rows[i]) for i in indices]
+            if identity not in seen:
+                seen[identity] = (label, values)
+                new += indices
+                continue
+            first, theirs = seen[identity]
+            if said := rule.conflict(first, theirs, label, values):
+                where = ", ".join(f"{k} {v}" for k, v in zip(rule.keys, identity, strict=True) if v not in (None, ""))
+                conflicts.append(": ".join(filter(None, (name, where, said))))
+        kept.append(table.take(pa.array(sorted(new), pa.int64())))
+    return pa.concat_tables([t.cast(schema) for t in kept]), conflicts
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How the rows of one file are identified and compared.
+
+    Attributes:
+        keys: the columns that identify a row, as messages name them.
+        columns: the columns that two sets must agree on.
+        records: the file has the records' schema.
+        settings: the file is ``settings.parquet``.
+        largest: the columns that may differ by rounding, with the largest magnitude in each.
+    """
+
+    keys: list[str]
+    columns: list[str]
+    records: bool
+    settings: bool
+    largest: dict[str, float]
+
+    def identity(self, row: Row) -> tuple[Any, ...]:
+        """What identifies a row. Several rows of a file may share an identity; they are then compared as one block."""
+        if not self.records:
+            return tuple(row[k] for k in self.keys)
+        # A fixed-step solver's NFE is requested and identifies the row; an adaptive solver's NFE is an outcome.
+        requested = row["nfe"] if row["solver"].split("/")[0] in STEP_COSTS else None
+        # Two extractors of one kind may have different hashes of weights, which follow in brackets.
+        return (*(row[k] for k in RECORD_KEYS), row["features"].partition("(")[0], requested)
+
+    def values(self, row: Row) -> Row:
+        """The values of a row that two sets must agree on."""
+        measured_time = self.records and row["unit"] in TIME_UNITS
+        elsewhere = self.settings and row["key"] in COMPARED_ELSEWHERE
+        return {c: row[c] for c in self.columns if not (c == "value" and (measured_time or elsewhere))}
+
+    def conflict(self, first: str, theirs: list[Row], label: str, ours: list[Row]) -> str:
+        """The first thing that differs between two blocks of rows, in words; empty if they agree."""
+        if len(ours) != len(theirs):
+            return f"{len(theirs)} rows in {first}, {len(ours)} in {label}"
+        for x, y in zip(theirs, ours, strict=True):
+            for column in (c for c in x if c in y):
+                if not _equal(x[column], y[column]) and not self._only_rounding(column, x, y):
+                    return f"{column} is {_short(x[column])} in {first}, {_short(y[column])} in {label}"
+        return ""
+
+    def _only_rounding(self, column: str, x: Row, y: Row) -> bool:
+        if column not in self.largest or x[column] is None or y[column] is None:
+            return False
+        floor = OF_SCALE * abs(x["scale"] or 0.0) if "scale" in x else OF_COLUMN * self.largest[column]
+        return math.isclose(x[column], y[column], rel_tol=RELATIVE, abs_tol=floor)
+
+
+def _rule(name: str, tables: Sequence[pa.Table]) -> _Rule:
+    schema = tables[0].schema
+    records, theory = schema.names == SCHEMA.names, name.startswith(THEORY)
+    keys = _keys(name, schema)
+    columns = [c for c in schema.names if c not in keys and c not in PROVENANCE]
+    if name == MODELS:  # the config with its hashes of code, which agreement.py compares
+        columns = []
+    if records:
+        columns += ["nfe", "features"]
+    floats = [f.name for f in schema if theory and pa.types.is_floating(f.type)]
+    return _Rule(keys, columns, records, name == SETTINGS, {c: _largest(tables, c) for c in floats})
+
+
+def _keys(name: str, schema: pa.Schema) -> list[str]:
+    """The columns that identify a row."""
+    if name in KEYS:
+        return KEYS[name]
+    if name.startswith(THEORY):  # a file without methods is compared as one block
+        return [c for c in schema.names if c == "method"]
+    if schema.names == SCHEMA.names:
+        return [*RECORD_KEYS, "features", "nfe"]
+    plain = (f for f in schema if not pa.types.is_floating(f.type) and not pa.types.is_list(f.type))
+    return [f.name for f in plain if f.name not in PROVENANCE]
+
+
+def _largest(tables: Sequence[pa.Table], column: str) -> float:
+    """The largest magnitude in a column; 0 if it has no finite number."""
+    values = (v for table in tables for v in table[column].to_pylist())
+    return max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
+
+
+def _equal(x: Any, y: Any) -> bool:
+    both_nan = isinstance(x, float) and isinstance(y, float) and math.isnan(x) and math.isnan(y)
+    return bool(x == y) or both_nan
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def in_order(name: str, table: pa.Table, config: dict[str, Any]) -> pa.Table:
+    """The rows of a merged table in the order of a single run of ``config``: by stage, data set, method and seed.
+
+    Rows of the data itself come last. A table without methods keeps its order. Of a file that has one seed only of each data
+    set and method, the rows of the lowest seed stay.
+    """
+    columns = set(table.schema.names)
+    if "method" not in columns:
+        return table
+    datasets = {d: i for i, d in enumerate(config["datasets"])}
+    methods = {m["name"]: i for i, m in enumerate(config["methods"])}
+
+    def column(key: str) -> list[Any]:
+        return table[key].to_pylist() if key in columns else [None] * table.num_rows
+
+    stages: dict[str, int] = {}
+    ranks = []
+    for stage, dataset, method, seed in zip(*map(column, ("stage", "dataset", "method", "seed")), strict=True):
+        order = stages.setdefault(stage, len(stages))
+        known = methods.get(method, -1)
+        ranks.append((order, method == "data", datasets.get(dataset, -1), known, -1 if seed is None else seed))
+    keep = list(range(len(ranks)))
+    if name.removesuffix(".parquet") in FIRST_SEED:
+        lowest: dict[tuple[int, int], int] = {}
+        for _, _, dataset, method, seed in ranks:
+            lowest[dataset, method] = min(seed, lowest.get((dataset, method), seed))
+        keep = [i for i in keep if ranks[i][4] == lowest[ranks[i][2], ranks[i][3]]]
+    return table.take(pa.array(sorted(keep, key=ranks.__getitem__), pa.int64()))

@@ -1,0 +1,122 @@
+"""A result set: the files of a results folder from which all tables, figures and claims are made.
+
+These are the parquet files, ``benchmark.json``, the data manifests and the tables. Weights and checkpoints are not among them.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fmbench.config.config import Config
+from fmbench.config.specs import model_folder, table4
+from fmbench.errors import DataError
+from fmbench.store.benchmark import FILE, config_of, parse_config, read_benchmark, split_hashes
+from fmbench.store.files import read_json
+from fmbench.store.parquet import read_table
+from fmbench.store.records import SCHEMA, read_rows
+from fmbench.store.stale import TABLE4_ROWS, stale_files
+
+_PLAIN = r"[^/\\:.][^/\\:]*"
+MEMBER = re.compile(
+    rf"(theory/)?{_PLAIN}\.parquet|{_PLAIN}\.(csv|md|tex)|data/[A-Za-z][A-Za-z0-9_.-]*/manifest\.json|{re.escape(FILE)}"
+)
+"""The names that files of a result set may have. All are data: Python imports none of them, and no shell runs one."""
+
+
+def members(results: Path) -> dict[str, Path | pa.Table]:
+    """The files of a result set by their names in an archive.
+
+    The rows of Table 4 are a table if they lie in a file for each model.
+
+    Raises:
+        DataError: the folder has no records or no readable ``benchmark.json``.
+    """
+    config, stale = config_of(results), stale_files(results)
+    found: dict[str, Path | pa.Table] = {FILE: results / FILE}
+    for pattern in ("*.parquet", "theory/*.parquet", "*.csv", "*.md", "*.tex", "data/*/manifest.json"):
+        for path in sorted(results.glob(pattern)):
+            name = path.relative_to(results).as_posix()
+            if name not in stale and is_member(name) and (path.name != "manifest.json" or path.parent.name in config.datasets):
+                found[name] = path
+    if "records.parquet" not in found:
+        raise DataError(f"{results} has no records.parquet, so there is nothing to share; run snakemake there first")
+    files = table4_files(results, config)
+    if files and TABLE4_ROWS not in found:
+        found[TABLE4_ROWS] = read_rows(files)
+    return dict(sorted(found.items()))
+
+
+def is_member(name: str) -> bool:
+    """Whether a file of a result set may have this name. Every disk must be able to store it and every terminal to show it."""
+    return MEMBER.fullmatch(name) is not None and name.isprintable() and all(len(p.encode()) <= 255 for p in name.split("/"))
+
+
+def table4_files(results: Path, config: Config) -> list[Path]:
+    """The files with the rows of Table 4: one gathered file, as in a shared set, or a file for each model."""
+    gathered = results / TABLE4_ROWS
+    if gathered.exists():  # if it is stale, then so are the files of the models
+        return [] if TABLE4_ROWS in stale_files(results) else [gathered]
+    spec = table4(config)
+    models = [(d, m, s) for d in spec["datasets"] for m in spec["methods"] for s in spec["seeds"]]
+    files = [results / model_folder("dequantisation", *model) / "rows.parquet" for model in models]
+    return [file for file in files if file.exists()]
+
+
+@dataclass
+class ResultSet:
+    """A result set in memory.
+
+    Attributes:
+        name: what messages call it.
+        folder: where it was read from.
+        description: its ``benchmark.json``.
+        tables: its parquet files by name.
+        manifests: its data manifests by data set.
+    """
+
+    name: str
+    folder: Path
+    description: dict[str, Any]
+    tables: dict[str, pa.Table]
+    manifests: dict[str, dict[str, Any]]
+
+    @property
+    def config(self) -> Config:
+        """The config it was made with."""
+        return parse_config(self.description["config"], self.folder / FILE)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of all files that have the records' schema."""
+        return [row for table in self.tables.values() if table.schema.names == SCHEMA.names for row in table.to_pylist()]
+
+
+def read_set(name: str, folder: Path) -> ResultSet:
+    """Read a result set from a folder.
+
+    Raises:
+        DataError: something in it is missing or damaged.
+    """
+    description = read_benchmark(folder)
+    tables, manifests = {}, {}
+    for member, source in members(folder).items():
+        if member.endswith(".parquet"):
+            tables[member] = _read(source) if isinstance(source, Path) else source
+        elif member.endswith("manifest.json") and isinstance(source, Path):
+            manifests[source.parent.name] = read_json(source)
+    for dataset, manifest in manifests.items():
+        if split_hashes(manifest) != description["data"].get(dataset):
+            path = folder / "data" / dataset / "manifest.json"
+            raise DataError(f"{path} does not describe the data that {FILE} names; run snakemake")
+    return ResultSet(name, folder, description, tables, manifests)
+
+
+def _read(path: Path) -> pa.Table:
+    table = read_table(path)
+    if {"metric", "value", "status"} <= set(table.schema.names):
+        return read_rows([path])  # checks the columns
+    return table
