@@ -1,4 +1,4 @@
-"""Stage ``gather``: one file of each model gathered into one file of the results folder."""
+"""Stage ``gather``: one file of the results folder from one file of each model."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,24 @@ import pyarrow as pa
 
 from fmbench.config.names import GATHERED
 from fmbench.errors import DataError
-from fmbench.store.records import FEW_STEP_PREVIEWS, NFE, TRAJECTORY, read_rows, read_table, write_table
+from fmbench.store.parquet import read_table, write_table
+from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, TRAJECTORY
+from fmbench.store.records import read_rows
 from fmbench.system.progress import Console
 
 SCHEMAS = {"nfe": NFE, "few_step_previews": FEW_STEP_PREVIEWS, "trajectory": TRAJECTORY}
-"""Kinds that are no records."""
+"""The schemas of the kinds that are not records."""
 
 
 def run(spec: dict[str, Any], results: Path, console: Console) -> None:
     """Write ``results/{kind}.parquet``.
 
     Args:
-        spec: the kind, one of :data:`~fmbench.config.names.GATHERED`, the files below the results folder, and
-            what they are of.
+        spec: the kind, one of :data:`~fmbench.config.names.GATHERED`; the files below the results folder; and the source hash.
+        results: the results folder.
 
     Raises:
-        DataError: a file is missing, truncated, or has other columns.
+        DataError: a file is missing or truncated, or has other columns.
     """
     kind, files = spec["kind"], [results / file for file in spec["files"]]
     out = results / f"{kind}.parquet"
@@ -38,5 +40,5 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         return read_table(file).cast(schema)
-    except ValueError as error:  # ArrowInvalid is one
+    except ValueError as error:  # includes pyarrow's ArrowInvalid
         raise DataError(f"{file} was written by another version of fmbench ({error}); rerun its stage") from None

@@ -1,6 +1,6 @@
-"""MLflow's summary run: the tables, figures and claims of a config, attached to one run that is found again.
+"""The MLflow summary run: the tables, figures and claims of a config, attached to one run for each config.
 
-Beside the runs of the trainings (:mod:`fmbench.stages.collect`); like them a mirror that no result depends on.
+:mod:`fmbench.stages.mlflow_trainings` writes the runs of the trainings. MLflow is a copy for browsing; no result depends on it.
 """
 
 import json
@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.errors import DataError
-from fmbench.store.benchmark import FILE, read_benchmark, stale_files
+from fmbench.stages.mlflow_trainings import mirror_trainings
+from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import sha256, write_json
+from fmbench.store.flatten import flatten
 from fmbench.store.records import read_rows
-from fmbench.store.tracking import OFF, Mirror, flatten
+from fmbench.store.stale import stale_files
+from fmbench.store.tracking import OFF, Mirror
 from fmbench.system.progress import Console
 
 EXPERIMENT = "fmbench/summary"
@@ -22,26 +25,26 @@ PATTERNS = {
     "tables": ("*.csv", "*.md", "*.tex", "*.html"),
     "figures": ("figures/*.png", "figures/*.svg", "figures/*.pdf"),
 }
-"""What is attached, by the folder it gets there. Snakemake's own report is a page of everything again, and is left out."""
+"""The files to attach, by their folder in MLflow. Snakemake's report repeats all of them, so it is left out."""
 SHOWN = ("nll", "nfe", "frechet", "energy_distance")
 
 
 def artifacts(results: Path) -> dict[str, Path]:
-    """What there is to attach, by its path in MLflow."""
-    found, others = {FILE: results / FILE}, ("report.html", *stale_files(results))
+    """The files to attach, by their path in MLflow."""
+    found, left_out = {FILE: results / FILE}, ("report.html", *stale_files(results))
     for folder, patterns in PATTERNS.items():
         for path in sorted(p for pattern in patterns for p in results.glob(pattern)):
-            if path.name not in others and not path.name.startswith("."):
+            if path.name not in left_out and not path.name.startswith("."):
                 found[f"{folder}/{path.name}"] = path
     return found
 
 
 def run(results: Path, folder: Path, uri: str | None, out: Path | None, console: Console) -> None:
-    """Bring the summary run up to date; a failure of MLflow is said and goes no further.
+    """Bring the summary run up to date. A failure of MLflow is a warning.
 
     Args:
-        folder, uri: of the MLflow store, as in :class:`fmbench.store.tracking.Mirror`.
-        out: a JSON file that lists what is attached, with its hash.
+        folder, uri: the MLflow store, as in :class:`fmbench.store.tracking.Mirror`, or ``off``.
+        out: a JSON file for the list of the attached files and their hashes.
     """
     attached = {name: sha256(path) for name, path in artifacts(results).items()}
     key = f"summary/{read_benchmark(results)['hash']}"
@@ -49,7 +52,7 @@ def run(results: Path, folder: Path, uri: str | None, out: Path | None, console:
         try:
             sent = attach(results, Mirror(folder, uri))
             console.say(f"{sent} of {len(attached)} files were new to MLflow's {key} -> {folder if uri is None else uri}")
-        except Exception as error:  # a dead MLflow server never costs a result
+        except Exception as error:  # a failure of MLflow must not cost a result
             console.say(
                 f"warning: MLflow is not available ({error}); tables and figures are complete without it. "
                 "`fmbench mlflow-rebuild` brings it up to date later"
@@ -59,7 +62,7 @@ def run(results: Path, folder: Path, uri: str | None, out: Path | None, console:
 
 
 def attach(results: Path, store: Mirror) -> int:
-    """Attach to the summary run what it does not have yet as it is now, and return how many files that were.
+    """Attach new and changed files to the summary run, and return the number of files sent.
 
     Raises:
         Exception: whatever MLflow raises.
@@ -78,7 +81,7 @@ def attach(results: Path, store: Mirror) -> int:
     parameters = {"seeds": config["seeds"], "rows": described["rows"]}
     parameters |= {k: v for k, v in config.items() if k not in ("seeds", "settings", "methods")}
     shown = store.client.get_run(run).data.params
-    parameters = {k: v for k, v in flatten(parameters).items() if k not in shown}  # MLflow never changes one
+    parameters = {k: v for k, v in flatten(parameters).items() if k not in shown}  # MLflow never changes a parameter
     store.log(run, start, (), parameters, tags)
     store.log(run, int(time.time() * 1000), store.news(run, means(results)))
 
@@ -90,7 +93,7 @@ def attach(results: Path, store: Mirror) -> int:
         store.client.log_artifact(run, str(found[target]), folder or None)
     if now != before:
         with tempfile.TemporaryDirectory() as folder:
-            write_json(Path(folder) / LISTED, now)  # last: what it lists is there
+            write_json(Path(folder) / LISTED, now)  # last, when everything it lists is there
             store.client.log_artifact(run, str(Path(folder) / LISTED))
     store.client.set_terminated(run, "FINISHED")
     return len(new)
@@ -108,7 +111,7 @@ def _listed(store: Mirror, run: str) -> dict[str, str]:
 
 
 def means(results: Path) -> list[tuple[str, float, int]]:
-    """The main numbers of every method, means over seeds, as MLflow shows them in its columns."""
+    """The main metrics of every method, as means over seeds, for the columns of MLflow's list of runs."""
     groups: dict[str, list[float]] = {}
     for row in read_rows([results / "records.parquet"]).to_pylist():
         if row["method"] and row["metric"] in SHOWN and row["status"] == "ok":
@@ -117,15 +120,15 @@ def means(results: Path) -> list[tuple[str, float, int]]:
 
 
 def rebuild(results: Path, folder: Path, uri: str | None, console: Console) -> None:
-    """Make or complete the whole MLflow store, trainings and summary, from a results folder's parquet, JSON and reports.
+    """Make or complete a whole MLflow store, trainings and summary, from the files of a results folder.
 
     Raises:
-        DataError: MLflow cannot be written, which here is what was asked for.
+        DataError: MLflow is off or cannot be written. A rebuild has no other purpose, so this is an error here.
     """
-    from fmbench.stages.collect import mirror_trainings
-
     if uri == OFF:
-        raise DataError("MLflow is off (FMBENCH_TRACKING_URI): there is nothing to rebuild; give --tracking-uri, or unset it")
+        raise DataError(
+            "MLflow is off (FMBENCH_TRACKING_URI), so there is no store to rebuild; give --tracking-uri, or unset the variable"
+        )
     try:
         store = Mirror(folder, uri)
         runs = mirror_trainings(results, store)

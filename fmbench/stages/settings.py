@@ -1,4 +1,4 @@
-"""The settings that every model was made with, as one tidy table: ``settings.parquet``."""
+"""``settings.parquet``: the settings of every model in one tidy table."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ import pyarrow as pa
 from fmbench.config.hashing import canonical
 from fmbench.config.specs import model_folder
 from fmbench.store.files import read_json
-from fmbench.store.records import table
-from fmbench.store.tracking import flatten
+from fmbench.store.flatten import flatten
+from fmbench.store.parquet import table
 
 SETTINGS = pa.schema(
     [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64()), ("key", pa.string()), ("value", pa.string())]
@@ -18,7 +18,11 @@ SETTINGS = pa.schema(
 
 
 def used_settings(results: Path, models: list[tuple[str, str, int]]) -> pa.Table:
-    """What the models' own ``config.json`` say, with the number of samples in each split of their data."""
+    """The settings in the ``config.json`` of each model (data set, method, seed), with the number of samples in each data split.
+
+    Raises:
+        DataError: a model's ``config.json`` or a data manifest is missing.
+    """
     splits = {}
     for dataset in {d for d, _, _ in models}:
         manifest = read_json(results / "data" / dataset / "manifest.json")

@@ -1,9 +1,10 @@
-"""MLflow behind one small interface: a mirror of the records for browsing, never a source of results.
+"""MLflow behind one small interface: a copy of the records for browsing, never a source of results.
 
-Nothing in the DAG reads from MLflow, and no failure of MLflow fails a job: it is said once, and the work goes on.
-A run is found again by its tag ``fmbench.key``, so a resumed or repeated training reopens its run. Time stamps are the
-run's start plus the step, in ms, so that logging a point again is an exact repeat, which MLflow's databases drop. Its file store
-keeps repeats, so what is there already (:meth:`Mirror.news`) is not sent again by who comes to a run that was there.
+No rule of the workflow reads from MLflow, and no failure of MLflow fails a job: fmbench says so once, and the work goes on. The
+tag ``fmbench.key`` identifies a run, so a resumed or repeated training reopens its run.
+
+Logging a point again should add nothing. A point's time stamp is therefore the run's start plus the step, in ms: MLflow's
+databases drop exact repeats. Its file store keeps them, so :meth:`Mirror.news` leaves out the points that a run shows already.
 """
 
 import os
@@ -15,27 +16,36 @@ from typing import Any
 
 from filelock import FileLock
 
+from fmbench.store.flatten import flatten
+
 OFF = "off"
 
 
 class Mirror:
-    """An MLflow store: sqlite in a folder, or a server's URI.
+    """An MLflow store: a sqlite database in a folder, or a server.
 
-    Several processes opening a new sqlite store at once break it for good, so opening is under a file lock.
+    A file lock guards the opening, because several processes that open a new sqlite store at the same time destroy it.
+
+    Args:
+        folder: the folder of the database and of the lock.
+        uri: a server's URI, or None for the database.
+
+    Raises:
+        ValueError: the folder's path has a ``?`` and there is no server.
     """
 
     def __init__(self, folder: Path, uri: str | None) -> None:
-        # Must be set before mlflow is imported. DO_NOT_TRACK=1 does not stop its telemetry.
+        # These variables must be set before mlflow is imported. DO_NOT_TRACK=1 does not stop its telemetry.
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        # By itself MLflow tries a dead server again for four minutes.
+        # MLflow's default is to retry a dead server for four minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         folder = folder.resolve()
         if uri is None and "?" in str(folder):
             raise ValueError(
-                f"{folder} has a ?, where a database's URL ends its file's name; choose a path without, or give a server"
+                f"{folder} has a ?, which ends the file name in a database's URL; choose a path without it, or give a server"
             )
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -51,7 +61,7 @@ class Mirror:
                     connection.execute("PRAGMA journal_mode=WAL")
 
     def experiment(self, name: str) -> str:
-        """The id of an experiment, made if there is none."""
+        """The id of an experiment, which is created if it does not exist."""
         with FileLock(self.folder / "open.lock", timeout=300):
             found = self.client.get_experiment_by_name(name)
             if found is not None:
@@ -60,7 +70,7 @@ class Mirror:
             return str(self.client.create_experiment(name, artifact_location=location))
 
     def run(self, experiment: str, key: str, name: str, tags: dict[str, str]) -> tuple[str, int]:
-        """The id and start time (ms) of the run tagged ``key``, made if there is none."""
+        """The id and the start time (ms) of the run tagged ``key``, which is created if it does not exist."""
         found = self.client.search_runs([experiment], filter_string=f"tags.`fmbench.key` = '{key}'", max_results=1)
         if found:
             run = found[0]
@@ -70,7 +80,7 @@ class Mirror:
         return str(run.info.run_id), int(run.info.start_time)
 
     def news(self, run: str, points: list[tuple[str, float, int]]) -> list[tuple[str, float, int]]:
-        """The points that the run does not show yet: new ones, and those whose newest value at that step is another."""
+        """The points (name, value, step) that the run does not show yet: new points, and new values at known steps."""
         shown = self.client.get_run(run).data.metrics
         newest: dict[tuple[str, int], tuple[int, float]] = {}
         for name in {name for name, _, _ in points} & set(shown):
@@ -86,7 +96,7 @@ class Mirror:
         parameters: dict[str, Any] | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        """Log (name, value, step) points, parameters and tags, in batches of the size MLflow takes."""
+        """Log points (name, value, step), parameters and tags, in batches of the size that MLflow takes."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(name, value, start + step, step) for name, value, step in points]
@@ -94,29 +104,22 @@ class Mirror:
         marks = [RunTag(k, str(v)[:8000]) for k, v in (tags or {}).items()]
         for i in range(0, max(len(metrics), 1), 1000):
             self.client.log_batch(run, metrics[i : i + 1000], params if i == 0 else (), marks if i == 0 else ())
-        for i in range(100, len(params), 100):  # MLflow takes 100 parameters at once
+        for i in range(100, len(params), 100):  # MLflow takes 100 parameters at a time
             self.client.log_batch(run, (), params[i : i + 100])
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``training.learning_rate: 0.001``, for MLflow's flat parameters."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 class Tracker:
-    """The MLflow run of one training, written live; silent and harmless when tracking is off or broken.
+    """The MLflow run of one training, written while it trains. It does nothing if tracking is off or broken.
 
     Args:
-        uri: a server, ``off``, or None for sqlite in ``folder``.
-        warn: called with a message the first time something fails; after that tracking is off.
-        live_after: seconds of training before anything is written. Opening MLflow costs seconds itself, so a training that
-            is over sooner is left to the mirroring of the records, which brings the same run with the same curve.
+        folder: the folder of the MLflow store.
+        uri: a server's URI, ``off``, or None for the sqlite database in ``folder``.
+        spec: the spec of the training.
+        key: the tag that identifies the run (:func:`run_key`).
+        tags: the run's tags (:func:`run_tags`).
+        warn: called with a message the first time that something fails; from then on tracking is off.
+        live_after: seconds of training before anything is written. Opening MLflow itself takes seconds. A training that ends
+            sooner is left to :mod:`fmbench.stages.mlflow_trainings`, which writes the same run with the same curve.
     """
 
     def __init__(
@@ -143,12 +146,12 @@ class Tracker:
             return
         try:
             action()
-        except Exception as error:  # MLflow may fail in any way it likes: results do not depend on it
+        except Exception as error:  # MLflow may fail in any way; no result depends on it
             self.broken = True
             self.warn(f"warning: MLflow is not available ({error}); going on without it")
 
     def open(self, **parameters: Any) -> None:
-        """Note what to log beside the spec; the run is found or made when training has lasted ``live_after`` seconds."""
+        """Remember parameters to log beside the spec. The run is opened when training has lasted ``live_after`` seconds."""
         self.parameters = parameters
         self.flush()
 
@@ -157,13 +160,13 @@ class Tracker:
         self.points += [(name, value, step) for name, value in values.items()]
 
     def flush(self) -> None:
-        """Send the points, if it is time for it."""
+        """Send the points if training has lasted ``live_after`` seconds."""
 
         def action() -> None:
             if self.mirror is None and time.monotonic() - self.began >= self.live_after:
                 self._open()
             if self.mirror is not None and self.points:
-                # A training that goes on begins with the curve of its checkpoint.
+                # A resumed training first repeats the curve of its checkpoint.
                 self.mirror.log(self.run, self.start, self.points if self.sent else self.mirror.news(self.run, self.points))
                 self.points, self.sent = [], True
 
@@ -178,7 +181,7 @@ class Tracker:
         self.mirror = mirror
 
     def close(self, failed: bool, tags: dict[str, str]) -> None:
-        """Send what is left and mark the run finished, or failed."""
+        """Send the remaining points and mark the run as finished or failed."""
 
         def action() -> None:
             self.flush()
@@ -190,16 +193,26 @@ class Tracker:
 
 
 def experiment_name(dataset: str) -> str:
-    """One experiment for each data set."""
+    """The name of a data set's experiment."""
     return f"fmbench/{dataset}"
 
 
 def run_name(spec: dict[str, Any]) -> str:
-    """What MLflow's list shows."""
+    """The name of a training's run in MLflow's list."""
     method = spec["method"] if isinstance(spec["method"], str) else spec["method"]["name"]
     return f"{method}/{spec['seed']}"
 
 
 def run_key(spec: dict[str, Any], spec_hash: str, code_hash: str) -> str:
-    """The tag by which the run of a training is found again."""
+    """The tag that identifies the run of a training."""
     return f"train/{spec['dataset']}/{run_name(spec)}/{spec_hash}-{code_hash}"
+
+
+def run_tags(commit: str, spec: dict[str, Any]) -> dict[str, str]:
+    """The tags of a training's run, apart from its key."""
+    return {
+        "fmbench.dataset": spec["dataset"],
+        "fmbench.method": spec["method"]["name"],
+        "fmbench.seed": str(spec["seed"]),
+        "fmbench.commit": commit,
+    }
