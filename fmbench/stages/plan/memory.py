@@ -1,0 +1,73 @@
+"""Peaks of memory: of a training's batch, of the largest solve, and of the largest likelihood."""
+
+from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
+from fmbench.config.training_settings import TrainingSettings
+from fmbench.networks.counting import Cost
+from fmbench.stages.plan.disk import split_bytes
+from fmbench.stages.plan.operations import trajectory_samples
+from fmbench.stages.plan.workload import Sizes, Workload, dimensions
+
+STAGES_HELD = 10
+"""States that dopri5 holds at once: seven stages, the state, its proposal and the error."""
+KEPT_AUTOCAST, KEPT_COMPILED = 0.84, 0.35
+"""Share that 16-bit training keeps of the bytes that autograd keeps in float32: with norms that return float32, and with norms
+that torch.compile fuses. Measured with the CIFAR-10 network on an H100 (benchmarks/README.md)."""
+
+
+def state_bytes(work: Workload, training: TrainingSettings) -> int:
+    """What one process of a training holds between steps, in float32.
+
+    Weights, gradients, Adam's two moments, the averages, with several processes the buffers they exchange gradients in, and the
+    training split where it is held on the device.
+    """
+    copies = 5 + len(training.more_ema_decays) + (work.config.processes > 1)
+    return 4 * copies * work.cost.parameters + resident_bytes(training, work.shape, work.sizes)
+
+
+def resident_bytes(training: TrainingSettings, shape: tuple[int, ...], sizes: Sizes | None) -> int:
+    """The training split where it is held on the device, with its mirrored copy where that fits too."""
+    if sizes is None:
+        return 0
+    size, room = split_bytes(sizes[0], shape), training.resident_mib * 2**20
+    if size > room:
+        return 0
+    return 2 * size if training.flips and 2 * size <= room else size
+
+
+def activation_bytes(cost: Cost, training: TrainingSettings) -> float:
+    """What a training keeps of one sample for the backward pass."""
+    if training.precision in ("bf16", "fp16"):
+        return float(cost.kept) * (KEPT_COMPILED if training.compile else KEPT_AUTOCAST)
+    return float(cost.kept)
+
+
+def solve_bytes(work: Workload) -> int:
+    """The peak of the solve with the most samples at once: sampling, sweep, learning curve, few-step samples, trajectories."""
+    e = work.evaluation
+    batches = [min(part.batch, part.n) for part in (e.sample, e.sweep, e.learning_curve, e.few_step)]
+    batches += [e.sample.shared_batch, min(e.trajectory.batch, trajectory_samples(e, work.shape))]
+    return 4 * work.cost.parameters + (work.cost.peak + _solver_bytes(work.shape)) * max(batches)
+
+
+def likelihood_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
+    """The peak of the largest likelihood: that of the test split, or, for images, the NLL against K."""
+    stages: list[LikelihoodSettings | DequantisationSettings] = [evaluation.likelihood]
+    stages += [evaluation.dequantisation] if len(shape) == 3 else []
+    most = 0
+    for stage in stages:
+        at_once = min(stage.batch, stage.n or stage.batch)
+        most = max(most, (_divergence_peak(stage, cost, shape) + _solver_bytes(shape)) * at_once)
+    return 4 * cost.parameters + most
+
+
+def _divergence_peak(stage: LikelihoodSettings | DequantisationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
+    """The peak of one evaluation of the field and its divergence, a sample."""
+    if dimensions(shape) <= stage.exact_up_to:
+        return cost.peak_vjps
+    if stage.mode == "forward":
+        return cost.peak_jvp or 2 * cost.peak
+    return cost.peak_vjp if stage.probes == 1 else cost.peak_vjps
+
+
+def _solver_bytes(shape: tuple[int, ...]) -> int:
+    return 4 * STAGES_HELD * dimensions(shape)

@@ -1,0 +1,169 @@
+"""Operations of the evaluations: forward passes of the network, and feature extractors.
+
+Passes are counted for one sample each, over all models. A vector-Jacobian product by the input counts as one forward pass,
+since weights that are not trained need no gradients.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
+from fmbench.config.feature_settings import ExtractorSettings
+from fmbench.metrics.extractors import make_extractor
+from fmbench.metrics.weights import problem
+from fmbench.stages.plan.workload import Workload
+from fmbench.store.records import PREVIEW_POINTS, TRAJECTORY_IMAGES
+
+ADAPTIVE_NFE = 250
+"""NFE that the estimate counts an adaptive solve with: about the mean of the paper's Table 1, which has 122 to 601."""
+
+
+@dataclass(frozen=True)
+class EvaluationWork:
+    """Operations of all evaluations of a data set, as FLOP.
+
+    Attributes:
+        sampling: the samples that metrics are computed from; processes share them.
+        other_passes: all other evaluations of the networks.
+        shared_features: extractors on those samples and on the data's own images; processes share them.
+        other_features: extractors on learning curves and few-step samples.
+        notes: what is not counted.
+    """
+
+    sampling: int
+    other_passes: int
+    shared_features: int
+    other_features: int
+    notes: list[str]
+
+    @property
+    def passes(self) -> int:
+        """All evaluations of the networks."""
+        return self.sampling + self.other_passes
+
+    @property
+    def features(self) -> int:
+        """All feature extractors."""
+        return self.shared_features + self.other_features
+
+
+def evaluation_work(work: Workload) -> EvaluationWork:
+    """The operations of all evaluations."""
+    sample = work.evaluation.sample
+    sampling = (sample.n + sample.shared_batch) * ADAPTIVE_NFE * work.models * work.cost.flops
+    features, other_features, notes = extraction(work) if work.is_images else (0, 0, [])
+    return EvaluationWork(sampling, evaluation_passes(work) * work.cost.flops, features, other_features, notes)
+
+
+def evaluation_passes(work: Workload) -> int:
+    """Forward passes of all evaluations but sampling."""
+    few_step = work.evaluation.few_step
+    of_a_model = sweep_passes(work.evaluation) + likelihood_passes(work)
+    of_a_model += few_step.n * sum(cell.nfe for cell in few_step.cells())
+    if work.is_images:
+        of_a_model += dequantisation_passes(work)
+    return of_a_model * work.models + learning_curve_passes(work) + trajectory_passes(work)
+
+
+def sweep_passes(evaluation: EvaluationSettings) -> int:
+    """Forward passes of a model's sweep: every cell, and the reference."""
+    sweep = evaluation.sweep
+    return sweep.n * (sum(cell.nfe for cell in sweep.cells()) + sweep.reference_nfe)
+
+
+def likelihood_passes(work: Workload) -> int:
+    """Forward passes of a model's likelihoods of the test split."""
+    settings = work.evaluation.likelihood
+    exact = work.dimensions <= settings.exact_up_to
+    a_step = 1 + work.dimensions if exact else _hutchinson_passes(settings.probes, settings.mode)
+    return _test_samples(settings, work) * ADAPTIVE_NFE * a_step
+
+
+def dequantisation_passes(work: Workload) -> int:
+    """Forward passes of a model's NLL against K.
+
+    The exact estimate is made beside the paper's, in a solve of its own. Averaged probes include the paper's one probe.
+    """
+    settings = work.evaluation.dequantisation
+    exact = work.dimensions <= settings.exact_up_to
+    paper = _hutchinson_passes(1, settings.mode)
+    a_step = 1 + work.dimensions + paper if exact else _hutchinson_passes(settings.probes, settings.mode)
+    return _test_samples(settings, work) * max(settings.draws) * ADAPTIVE_NFE * a_step
+
+
+def learning_curve_passes(work: Workload) -> int:
+    """Forward passes of the samples at every snapshot, of all models."""
+    snapshots = _snapshots(work)
+    return work.evaluation.learning_curve.n * snapshots * ADAPTIVE_NFE * len(work.config.seeds)
+
+
+def trajectory_passes(work: Workload) -> int:
+    """Forward passes of the trajectories, which only models of the first seed have."""
+    return trajectory_samples(work.evaluation, work.shape) * ADAPTIVE_NFE * len(work.trained)
+
+
+def trajectory_samples(evaluation: EvaluationSettings, shape: tuple[int, ...]) -> int:
+    """Samples of a model whose trajectories are kept."""
+    return evaluation.trajectory.n or (TRAJECTORY_IMAGES if len(shape) == 3 else PREVIEW_POINTS)
+
+
+def _hutchinson_passes(probes: int, mode: str) -> int:
+    """Passes of one evaluation with Hutchinson's divergence: in forward mode each probe is a pass with its derivative."""
+    return 2 * probes if mode == "forward" else 1 + probes
+
+
+def _test_samples(settings: LikelihoodSettings | DequantisationSettings, work: Workload) -> int:
+    """Test samples that a stage uses; 0 if it asks for all and their number is unknown."""
+    limits = [settings.n, None if work.sizes is None else work.sizes[1]]
+    return min((n for n in limits if n is not None), default=0)
+
+
+def _snapshots(work: Workload) -> int:
+    """Snapshots of one seed's trainings together."""
+    return sum(len(work.config.training(work.name, method).snapshot_steps()) for method in work.trained)
+
+
+def extraction(work: Workload) -> tuple[int, int, list[str]]:
+    """Operations of the feature extractors, as FLOP.
+
+    Returns:
+        Those on samples and the data's own images; those on learning curves and few-step samples, which only the first extractor
+        sees; notes on what is not counted.
+    """
+    evaluation, generators = work.evaluation, len(work.config.methods) * len(work.config.seeds)
+    images, notes = evaluation.sample.n * generators, []
+    if work.sizes is None:
+        notes.append("features of the data's own images are left out: their number is known once the data are prepared")
+    else:
+        train, test = work.sizes
+        images += min(train, evaluation.features.reference_n or train) + test
+    more_images = _snapshots(work) * evaluation.learning_curve.n * len(work.config.seeds)
+    more_images += (len(evaluation.few_step.cells()) + 1) * evaluation.few_step.n * generators
+
+    shared = other = 0
+    for i, extractor in enumerate(evaluation.features.extractors()):
+        flops = extractor_flops(extractor, work.shape)
+        if flops is None:
+            notes.append(f"the feature extractor {extractor.extractor} is not counted")
+            continue
+        shared += images * flops
+        other += (0 if i else more_images) * flops
+    return shared, other, notes
+
+
+def extractor_flops(settings: ExtractorSettings, shape: tuple[int, ...]) -> int | None:
+    """Operations of a feature extractor on one image; None where they are not known beforehand."""
+    if settings.extractor == "inception":
+        from fmbench.metrics.inception import SIZE, build
+
+        with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+            build()(torch.zeros(1, 3, SIZE, SIZE))
+    elif settings.extractor == "efficientnet_lite0" and not problem(settings.extractor, settings.options):
+        extractor = make_extractor(settings.extractor, "cpu", **settings.options)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            extractor(torch.zeros(1, *shape, dtype=torch.uint8))
+    else:
+        return None
+    return int(counter.get_total_flops())

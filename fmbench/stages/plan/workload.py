@@ -1,0 +1,103 @@
+"""A data set of a config as the estimate sees it: the shape and number of its samples, and the cost of its network."""
+
+import contextlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.datasets import sample_shape, split_sizes
+from fmbench.config.evaluation_settings import EvaluationSettings
+from fmbench.data.prepared import read
+from fmbench.errors import ConfigError, DataError
+from fmbench.networks.counting import Cost, count
+from fmbench.stages.initial_network import initial_network
+
+Sizes = tuple[int, int]
+"""Training and test samples."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A data set of a config, with the network that is trained on it.
+
+    Attributes:
+        shape: of one sample.
+        sizes: training and test samples; None if they are known only once the data are prepared.
+        cost: of the network, for one sample.
+    """
+
+    config: Config
+    name: str
+    shape: tuple[int, ...]
+    sizes: Sizes | None
+    cost: Cost
+
+    @cached_property
+    def evaluation(self) -> EvaluationSettings:
+        """The evaluation settings of the data set."""
+        return self.config.dataset(self.name).evaluation
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """The methods that are trained."""
+        return trained_methods(self.config)
+
+    @property
+    def models(self) -> int:
+        """Trained models: one for each trained method and seed."""
+        return len(self.trained) * len(self.config.seeds)
+
+    @property
+    def dimensions(self) -> int:
+        """The numbers that one sample has."""
+        return dimensions(self.shape)
+
+    @property
+    def is_images(self) -> bool:
+        """Whether samples are images (C, H, W), not points (D,)."""
+        return len(self.shape) == 3
+
+
+def read_workload(config: Config, name: str, results: Path) -> Workload | None:
+    """A data set's workload; None if the shape of a sample is known only once the data are prepared.
+
+    Raises:
+        ConfigError: the network cannot be run on a sample of that shape.
+    """
+    data = config.dataset(name).data
+    shape, sizes = sample_shape(data.source, data.parameters), split_sizes(data.source, data.parameters)
+    with contextlib.suppress(DataError):
+        dataset = read(results / "data" / name)
+        shape = shape or dataset.shape
+        splits = dataset.manifest["splits"]
+        sizes = splits["train"]["n"], splits["test"]["n"]
+    if shape is None:
+        return None
+    return Workload(config, name, shape, sizes, network_cost(config, name, shape))
+
+
+def network_cost(config: Config, name: str, shape: tuple[int, ...]) -> Cost:
+    """The cost of a data set's network for one sample of ``shape``.
+
+    Raises:
+        ConfigError: the network cannot be run on such a sample.
+    """
+    settings = config.dataset(name).network.model_dump()
+    try:
+        return count(lambda: initial_network(settings, shape, 0), shape)
+    except Exception as error:  # a plug-in may raise anything
+        raise ConfigError(f"the network of {name} cannot be run on a sample of shape {shape}: {error}") from error
+
+
+def trained_methods(config: Config) -> list[str]:
+    """The names of the methods that are trained: all but the oracles."""
+    return [m.name for m in config.methods if m.name not in specs.oracles(config)]
+
+
+def dimensions(shape: tuple[int, ...]) -> int:
+    """The numbers that one sample of ``shape`` has."""
+    return int(torch.Size(shape).numel())

@@ -1,0 +1,54 @@
+"""Stage ``theory``: tables that follow from the definitions alone, without data and without training.
+
+They are drawn as figures and written as ``equivalence.csv``. Each module makes the rows of its tables and states their schema.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from fmbench.stages.theory.conditional_fields import FIELDS, TRAJECTORIES, field_rows, trajectory_rows
+from fmbench.stages.theory.densities import DENSITIES, density_rows
+from fmbench.stages.theory.equivalence import EQUIVALENCE, equivalence_rows
+from fmbench.stages.theory.identities import IDENTITIES, identity_rows
+from fmbench.stages.theory.noise_levels import NOISE_LEVELS, noise_level_rows
+from fmbench.stages.theory.samplers import SAMPLERS, sampler_rows
+from fmbench.store.files import write_text
+from fmbench.store.parquet import table, write_table
+from fmbench.system.progress import Console
+
+
+def run(spec: dict[str, Any], out: Path, summary: Path, console: Console) -> None:
+    """Write all tables as parquet, and the equivalences also as CSV.
+
+    Args:
+        out: the folder of ``noise_levels``, ``fields``, ``trajectories``, ``densities``, ``samplers``, ``equivalence`` and
+            ``identities``.
+        summary: the CSV file.
+    """
+    equivalence = list(equivalence_rows())
+    tables = {
+        "noise_levels": (list(noise_level_rows(spec["methods"])), NOISE_LEVELS),
+        "fields": (list(field_rows()), FIELDS),
+        "trajectories": (list(trajectory_rows()), TRAJECTORIES),
+        "densities": (list(density_rows()), DENSITIES),
+        "samplers": (list(sampler_rows()), SAMPLERS),
+        "equivalence": (equivalence, EQUIVALENCE),
+        "identities": (list(identity_rows()), IDENTITIES),
+    }
+    for name, (rows, schema) in tables.items():
+        write_table(out / f"{name}.parquet", table(rows, schema))
+    write_text(summary, _csv(equivalence))
+    unexpected = [row for row in equivalence if row["expected"] != row["found"]]
+    counts = ", ".join(f"{name} {len(rows)}" for name, (rows, _) in tables.items())
+    console.say(f"rows: {counts}; {len(unexpected)} equivalences not as expected -> {out}, {summary}")
+
+
+def _csv(equivalence: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(EQUIVALENCE.names)
+    for row in equivalence:
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (row[name] for name in EQUIVALENCE.names)])
+    return text.getvalue()

@@ -1,0 +1,32 @@
+"""The noise levels that each method's loss emphasises."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from fmbench.config.method_settings import method_from_values
+from fmbench.flow.noise_levels import noise_levels
+from fmbench.flow.objectives import build
+
+NOISE_LEVELS = pa.schema(
+    [
+        ("method", pa.string()),
+        ("t", pa.float64()),
+        ("log_snr", pa.float64()),
+        ("weight", pa.float64()),
+        ("density", pa.float64()),
+        ("emphasis", pa.float64()),
+    ]
+)
+
+
+def noise_level_rows(methods: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Weight, density and emphasis over log SNR for every trained method. Oracles have no loss, hence no rows."""
+    for values in methods:
+        method = method_from_values(values)
+        if method.oracle is not None:
+            continue
+        columns = [column.tolist() for column in noise_levels(build(method), 400)]
+        for row in zip(*columns, strict=True):
+            yield {"method": method.name, **dict(zip(NOISE_LEVELS.names[1:], row, strict=True))}
