@@ -1,18 +1,18 @@
-# Two commands do everything: `make table1` (set-up and the main job) and `make test` (set-up and all tests).
-# Both need nothing but Python 3.11 or newer, git and make.
+# `make table1` runs the main job and `make test` runs all tests. Both set up the virtual environment first.
+# They need only Python 3.11 or newer, git and make.
 
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
-# A file of tests is one worker's, so that what a file shares is made once; the longest come first (tests/conftest.py).
+# One worker runs all tests of a file, so that shared fixtures are made once. The longest files come first (tests/conftest.py).
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
 .PHONY: table1 all report unlock reference test test-fast lint schema smoke mlflow mlflow-rebuild clean help
 
-help:            ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+help:                 ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
 $(SET_UP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("fmbench needs Python 3.11 or newer; set PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
@@ -27,13 +27,13 @@ table1: $(SET_UP)     ## the main job: results/table1.csv on the embedded data
 all: $(SET_UP)        ## Table 1 and every figure
 	$(BIN)/snakemake --cores $(CORES)
 
-report: all      ## everything in one HTML file: results/report.html
+report: all           ## everything in one HTML file: results/report.html
 	$(BIN)/snakemake --report results/report.html
 
-unlock: $(SET_UP)     ## after a kill: then give the same command again, and it goes on where it was
+unlock: $(SET_UP)     ## after a kill; then give the same command again, and it continues
 	$(BIN)/snakemake --unlock
 
-smoke: $(SET_UP)      ## the same DAG with tiny budgets, into results/smoke
+smoke: $(SET_UP)      ## the whole workflow with tiny settings, into results/smoke
 	$(BIN)/snakemake --cores $(CORES) --configfile configs/smoke.yaml
 
 test: $(SET_UP)       ## all tests
@@ -42,10 +42,11 @@ test: $(SET_UP)       ## all tests
 test-fast: $(SET_UP)  ## the tests that do not run snakemake
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not workflow'
 
-lint: $(SET_UP)       ## lint, format, types, and snakemake's own lint
+lint: $(SET_UP)       ## the commands of .pre-commit-config.yaml: lint, format and types of the code and the rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 schema: $(SET_UP)     ## write the config's JSON schema from the config models
@@ -54,12 +55,12 @@ schema: $(SET_UP)     ## write the config's JSON schema from the config models
 mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000
 
-mlflow-rebuild: $(SET_UP)  ## make that store anew from the results' parquet and JSON
+mlflow-rebuild: $(SET_UP)  ## make the MLflow store again from the results' parquet and JSON
 	$(BIN)/fmbench mlflow-rebuild --results results
 
-reference: all        ## keep the default run under results/reference/default and show it in the README
+reference: all        ## copy the default run to results/reference/default and show it in the README
 	$(BIN)/python tools/reference.py results default
 
-clean:           ## remove results of runs (not results/reference) and caches
+clean:                ## remove results of runs (not results/reference) and caches
 	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache
 	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

@@ -1,47 +1,35 @@
-"""Files of the repository that must agree with each other and with the package."""
+"""Files of the repository agree with each other and with the package: dependencies, versions, hooks, schema, documents."""
 
 import ast
 import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
-import typer.main
 import yaml
 from user_code import command
 
 import fmbench
-from fmbench.cli.main import app
-from fmbench.config import names
 from fmbench.config.reading import parse
 from fmbench.flow.objectives import build
-from fmbench.report.figures import FIGURES
-from fmbench.stages import theory
 
 ROOT = Path(fmbench.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-RULES = {
-    name: text
-    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
-    for name, text in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-}
 
 
 # Dependencies and versions
 
 
 def conda_dependencies() -> tuple[list[str], list[str]]:
-    """What conda installs and what pip does."""
+    """Return what conda installs, and what pip installs."""
     plain = [d for d in ENVIRONMENT["dependencies"] if isinstance(d, str)]
     (pip,) = [d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict)]
     return plain, pip
 
 
-def test_the_conda_environment_has_the_projects_dependencies_and_its_tests():
+def test_the_conda_environment_has_the_dependencies_and_those_of_the_tests():
     wanted = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]
     _, pip = conda_dependencies()
     assert sorted(pip) == sorted(wanted)
@@ -56,11 +44,11 @@ def test_the_conda_environment_has_the_projects_python():
     assert PROJECT["tool"]["ruff"]["target-version"] == "py" + minimum.replace(".", "")
 
 
-def test_everything_the_package_imports_is_a_dependency():
+def test_every_import_of_the_package_is_a_dependency():
     assert imported_by("fmbench") - named_by(PROJECT["project"]["dependencies"]) == set()
 
 
-def test_everything_the_tests_and_benchmarks_import_is_a_dependency_or_an_extra_of_the_tests():
+def test_every_import_of_the_tests_tools_and_benchmarks_is_a_dependency_or_in_the_extra_test():
     named = named_by(PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"])
     beside = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     beside |= {"jsonschema", "mpmath"}  # these come with snakemake and with torch
@@ -68,13 +56,13 @@ def test_everything_the_tests_and_benchmarks_import_is_a_dependency_or_an_extra_
 
 
 def named_by(requirements: list[str]) -> set[str]:
-    """What may be imported where these are installed."""
+    """Return the names that may be imported where ``requirements`` are installed."""
     named = {re.split(r"[>=<\[]", d)[0].replace("-", "_").lower() for d in requirements}
     return named | {"yaml", "sklearn", "skimage", "PIL", "matplotlib", "markdown_it"}  # matplotlib comes with seaborn
 
 
 def imported_by(*folders: str) -> set[str]:
-    """The top-level names of other people's modules that the files of ``folders`` import, inside functions too."""
+    """Return the top-level names of other projects' modules that the files of ``folders`` import, inside functions too."""
     found: set[str] = set()
     for path in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -115,7 +103,20 @@ def test_the_data_of_the_package_is_packed():
         assert packed == others and packed
 
 
-# The schema
+# Hooks and schema
+
+
+def test_the_hooks_of_pre_commit_run_the_commands_of_make_lint():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert recipe is not None
+    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repo["repo"] == "local" and [hook["entry"] for hook in repo["hooks"]] == commands
+    for hook in repo["hooks"]:
+        # No filter of files: each hook checks the whole tree on every commit.
+        assert set(hook) == {"id", "name", "entry", "language", "pass_filenames"}
+        assert hook["language"] == "system" and hook["pass_filenames"] is False
 
 
 def test_the_schema_is_fresh():
@@ -123,125 +124,6 @@ def test_the_schema_is_fresh():
     stored = (ROOT / "workflow" / "schemas" / "config.schema.json").read_text(encoding="utf-8")
     assert stored == said.out, "run: make schema"
     assert "schemas/config.schema.json" in (ROOT / "config.yaml").read_text(encoding="utf-8").splitlines()[0]
-
-
-# Rules
-
-
-def shell(rule: str) -> str:
-    """The shell command of a rule, its string literals joined."""
-    text = RULES[rule].split("shell:", 1)[1]
-    return "".join(re.findall(r'"([^"]*)"', text))
-
-
-def commands() -> dict[str, Any]:
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-
-
-def test_the_rules_are_found():
-    assert set(RULES) == {
-        "prepare",
-        "features",
-        "train",
-        "sample",
-        "likelihood",
-        "dequantisation",
-        "sweep",
-        "sample_quality",
-        "learning_curve",
-        "few_step",
-        "trajectory",
-        "gather",
-        "theory",
-        "collect",
-        "table1",
-        "table2",
-        "table3",
-        "table4",
-        "claims",
-        "figure",
-        "page",
-        "mlflow_summary",
-        "mlflow_rebuild",
-    }
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_rule_calls_the_command_of_its_name_with_options_that_it_has(rule):
-    line = shell(rule)
-    # A training may be started by another program, for several processes.
-    match = re.match(r"(?:python -m|\{params\.launcher\}) fmbench ([\w-]+) ", line)
-    assert match is not None and match[1] == rule.replace("_", "-")
-    parameters = commands()[match[1]].params
-    known = {option: parameter for parameter in parameters for option in parameter.opts}
-    used = re.findall(r"(--[\w-]+)", line)
-    used += re.findall(r'"(--\w+)=', RULES[rule].split("params:", 1)[1])  # where an option is given once for each input
-    assert used and set(used) <= set(known)
-    demanded = {p.opts[0] for p in parameters if p.required and p.opts[0].startswith("--")}
-    assert demanded <= set(used)
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_rule_is_thin_logged_and_quotes_what_it_passes(rule):
-    text = RULES[rule]
-    assert "log:" in text and "conda:" in text and "--log {log:q}" in shell(rule)
-    assert "run:" not in text and "script:" not in text
-    unquoted = set(re.findall(r"{([\w.]+)}", shell(rule)))
-    # Numbers, a hash, a constrained name, and a command with its options, which are words of their own.
-    assert unquoted <= {"threads", "params.code", "wildcards.figure", "params.launcher"}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_rule_reruns_when_its_code_changes(rule):
-    """The hash of the stage's code is among the params, or nothing would notice an edit."""
-    assert re.search(r"^ +code=", RULES[rule], re.MULTILINE)
-
-
-@pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "dequantisation", "sweep"])
-def test_dear_rules_are_measured(rule):
-    assert "benchmark:" in RULES[rule] and "threads:" in RULES[rule] and "gpu=" in RULES[rule]
-
-
-def test_every_figure_has_a_rule_and_a_caption():
-    common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
-    assert re.search(r"from fmbench.config.names import .*\bFIGURES\b", common) and set(names.FIGURES) == set(FIGURES)
-    reports = ROOT / "workflow" / "report"
-    captions = {*FIGURES, "table1", "table2", "table3", "table4", "claims", "equivalence", "page", "figure", "workflow"}
-    assert {path.stem for path in reports.glob("*.rst")} == captions
-    for name in captions:
-        assert (reports / f"{name}.rst").read_text(encoding="utf-8").strip()
-    used = set(re.findall(r'"../report/([^"]+)\.rst"', "".join(RULES.values())))
-    assert used == {"figure", "table1", "table2", "table3", "table4", "claims", "equivalence", "page"}
-
-
-def test_a_figure_is_written_in_every_format_with_its_data():
-    outputs = re.findall(r'results\("figures/\{figure\}\.(\w+)"\)', RULES["figure"].split("log:", 1)[0])
-    assert outputs == ["png", "svg", "pdf", "parquet"]
-    for kind in ("png", "svg", "pdf"):
-        assert f"--out {{output.{kind}:q}}" in RULES["figure"]
-
-
-def test_every_file_that_a_figure_is_drawn_from_is_made_by_a_rule():
-    outputs = {name for text in RULES.values() for name in re.findall(r'results\("([^"{}]+)"\)', text.split("log:", 1)[0])}
-    if 'results("{gathered}.parquet")' in RULES["gather"].split("log:", 1)[0]:
-        outputs |= {f"{kind}.parquet" for kind in names.GATHERED}
-    assert {file for files in names.FIGURES.values() for file in files} <= outputs
-
-
-def test_the_rule_of_the_theory_makes_what_its_stage_writes():
-    made = set(re.findall(r'results\("theory/(\w+)\.parquet"\)', RULES["theory"].split("log:", 1)[0]))
-    assert made == {name.lower() for name, value in vars(theory).items() if isinstance(value, pa.Schema)}
-    assert "input:" not in RULES["theory"]
-
-
-def test_the_rules_of_the_stages_give_the_code_and_the_spec_of_their_own_stage():
-    """What is run under another stage's hash would not rerun when it is edited."""
-    for rule in ("sample", "likelihood", "dequantisation", "sweep", "sample_quality"):
-        assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
-    assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
-    own = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory", "page", "gather")}
-    for rule, stage in (own | {"figure": "figures"}).items():
-        assert f'code("{stage}"' in RULES[rule]
 
 
 # What the documents say
@@ -267,7 +149,7 @@ def test_files_that_the_documents_name_exist(document):
     assert not missing
 
 
-def test_the_methods_that_the_readme_shows_can_be_built():
+def test_the_methods_in_the_readme_can_be_built():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if b.startswith("methods:")]
     methods = [m for m in yaml.safe_load(block)["methods"] if not (isinstance(m, dict) and "my_package" in m.get("use", ""))]
@@ -278,7 +160,7 @@ def test_the_methods_that_the_readme_shows_can_be_built():
         assert build(method.resolve()).t_max <= 1
 
 
-def test_the_config_shows_a_method_of_ones_own_that_can_be_built():
+def test_the_methods_in_comments_of_the_config_can_be_built():
     text = (ROOT / "config.yaml").read_text(encoding="utf-8")
     shown = re.findall(r"^# +- (\{name: .*\})$", text, re.MULTILINE)
     assert len(shown) >= 2

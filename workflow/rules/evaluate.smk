@@ -1,4 +1,4 @@
-# What is measured on every trained model.
+# Rules that measure every model, trained or oracle.
 
 
 rule sample:
@@ -15,6 +15,11 @@ rule sample:
         results(f"logs/sample/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/sample/{MODEL}.jsonl")
+    conda:
+        "../../environment.yml"
+    threads: settings.processes
+    resources:
+        gpu=GPU * settings.processes,
     params:
         spec=model_spec("sample"),
         code=model_code("sample"),
@@ -22,11 +27,6 @@ rule sample:
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
-    threads: settings.processes
-    resources:
-        gpu=GPU * settings.processes,
-    conda:
-        "../../environment.yml"
     shell:
         "{params.launcher} fmbench sample --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
@@ -43,23 +43,24 @@ rule likelihood:
         results(f"logs/likelihood/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/likelihood/{MODEL}.jsonl")
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
     params:
         spec=model_spec("likelihood"),
         code=model_code("likelihood"),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench likelihood --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
-# Images only, and not part of the main job. Draws solved before are in the cache, which is not declared as output.
+# Images only, and not part of Table 1. A killed job continues from its cache. The cache is not a declared output, because
+# Snakemake deletes the outputs of a killed job.
 rule dequantisation:
     input:
         manifest=results("data/{dataset}/manifest.json"),
@@ -71,6 +72,11 @@ rule dequantisation:
         results(f"logs/dequantisation/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/dequantisation/{MODEL}.jsonl")
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
     params:
         spec=model_spec("dequantisation"),
         code=model_code("dequantisation"),
@@ -78,17 +84,12 @@ rule dequantisation:
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
         cache=results(f"cache/dequantisation/{MODEL}"),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench dequantisation --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --cache {params.cache:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
-# One job walks all cells of a model; cells computed before are in the cache, which is not declared as output.
+# One job computes all cells (solver, grid, NFE) of a model. The cache keeps the finished ones.
 rule sweep:
     input:
         manifest=results("data/{dataset}/manifest.json"),
@@ -100,6 +101,11 @@ rule sweep:
         results(f"logs/sweep/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/sweep/{MODEL}.jsonl")
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
     params:
         spec=model_spec("sweep"),
         code=model_code("sweep"),
@@ -107,11 +113,6 @@ rule sweep:
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
         cache=results(f"cache/sweep/{MODEL}"),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench sweep --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --cache {params.cache:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
@@ -126,6 +127,11 @@ rule sample_quality:
         rows=results(f"sample_quality/{MODEL}/rows.parquet"),
     log:
         results(f"logs/sample_quality/{MODEL}.log"),
+    conda:
+        "../../environment.yml"
+    threads: settings.processes
+    resources:
+        gpu=GPU * settings.processes,
     params:
         spec=model_spec("sample_quality"),
         code=model_code("sample_quality"),
@@ -134,17 +140,12 @@ rule sample_quality:
         samples=subpath(input.samples, parent=True),
         features=subpath(input.extractor, parent=True),
         out=subpath(output.rows, parent=True),
-    threads: settings.processes
-    resources:
-        gpu=GPU * settings.processes,
-    conda:
-        "../../environment.yml"
     shell:
         "{params.launcher} fmbench sample-quality --spec {params.spec:q} --data {params.data:q} --samples {params.samples:q}"
         " --features {params.features:q} --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
-# What follows is no part of Table 1: the data of the figures along training, at few evaluations, and along t.
+# The next three rules are not part of Table 1. They make the data of the figures during training, with few evaluations and over t.
 rule learning_curve:
     input:
         manifest=results("data/{dataset}/manifest.json"),
@@ -158,6 +159,11 @@ rule learning_curve:
         results(f"logs/learning_curve/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/learning_curve/{MODEL}.jsonl")
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
     params:
         spec=model_spec("learning_curve"),
         code=model_code("learning_curve"),
@@ -166,18 +172,13 @@ rule learning_curve:
         features=subpath(input.extractor, parent=True),
         out=subpath(output.rows, parent=True),
         cache=results(f"cache/learning_curve/{MODEL}"),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench learning-curve --spec {params.spec:q} --data {params.data:q} --model {params.model:q}"
         " --features {params.features:q} --out {params.out:q} --cache {params.cache:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
-# As in a sweep, cells computed before are in the cache.
+# As in a sweep, the cache keeps the finished cells.
 rule few_step:
     input:
         manifest=results("data/{dataset}/manifest.json"),
@@ -194,6 +195,11 @@ rule few_step:
         results(f"logs/few_step/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/few_step/{MODEL}.jsonl")
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
     params:
         spec=model_spec("few_step"),
         code=model_code("few_step"),
@@ -203,11 +209,6 @@ rule few_step:
         features=subpath(input.extractor, parent=True),
         out=subpath(output.rows, parent=True),
         cache=results(f"cache/few_step/{MODEL}"),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench few-step --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --samples {params.samples:q}"
         " --features {params.features:q} --out {params.out:q} --cache {params.cache:q} --threads {threads} --code {params.code}"
@@ -225,17 +226,17 @@ rule trajectory:
         results(f"logs/trajectory/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/trajectory/{MODEL}.jsonl")
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
     params:
         spec=model_spec("trajectory"),
         code=model_code("trajectory"),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.states, parent=True),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench trajectory --spec {params.spec:q} --data {params.data:q} --model {params.model:q} --out {params.out:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"

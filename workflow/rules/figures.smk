@@ -1,4 +1,4 @@
-# Figures, from parquet alone; each leaves the data it shows beside it.
+# The rule that draws figures from parquet files alone. The data of each figure is written next to it.
 
 
 rule figure:
@@ -16,12 +16,12 @@ rule figure:
         data=results("figures/{figure}.parquet"),
     log:
         results("logs/figures/{figure}.log"),
+    conda:
+        "../../environment.yml"
     params:
         results=lambda w, output: str(Path(output.png).parent.parent),
         captions=CAPTIONS,
         code=code("figures", {}),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench figure {wildcards.figure} --results {params.results:q} --out {output.png:q} --out {output.svg:q}"
         " --out {output.pdf:q} --data {output.data:q} --log {log:q} --progress lines"

@@ -1,7 +1,7 @@
-# MLflow beyond the trainings' own runs: a mirror for browsing that nothing reads from.
+# Rules that copy results to MLflow for browsing. No other rule reads from MLflow.
 
 
-# Tables and figures in one run of the config. The list of what is attached is the output, whether or not MLflow was there.
+# Attaches tables and figures to one MLflow run of the config. The output lists them, even if MLflow could not be reached.
 rule mlflow_summary:
     input:
         results("benchmark.json"),
@@ -15,18 +15,18 @@ rule mlflow_summary:
         listed=results("summary.json"),
     log:
         results("logs/mlflow_summary.log"),
-    params:
-        code=code("summary", {}),
-        results=subpath(output.listed, parent=True),
-        tracking=MLFLOW,
     conda:
         "../../environment.yml"
+    params:
+        code=code("mlflow_summary", {}),
+        results=subpath(output.listed, parent=True),
+        tracking=MLFLOW,
     shell:
         "python -m fmbench mlflow-summary --results {params.results:q} --tracking {params.tracking:q}"
         " --out {output.listed:q} --log {log:q} --progress lines"
 
 
-# A target for `snakemake mlflow_rebuild`: the whole store from parquet and JSON, after it was deleted, say.
+# Started by `snakemake mlflow_rebuild`: makes the whole store from parquet and JSON, for example after it was deleted.
 rule mlflow_rebuild:
     input:
         results("benchmark.json"),
@@ -35,12 +35,12 @@ rule mlflow_rebuild:
         results("loss_curves.parquet"),
     log:
         results("logs/mlflow_rebuild.log"),
-    params:
-        code=code("summary", {}),
-        results=subpath(input[0], parent=True),
-        tracking=MLFLOW,
     conda:
         "../../environment.yml"
+    params:
+        code=code("mlflow_summary", {}),
+        results=subpath(input[0], parent=True),
+        tracking=MLFLOW,
     shell:
         "python -m fmbench mlflow-rebuild --results {params.results:q} --tracking {params.tracking:q}"
         " --log {log:q} --progress lines"

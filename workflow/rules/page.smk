@@ -1,4 +1,4 @@
-# One page for a browser, and what Snakemake's own report shows first.
+# The rule that writes one page for a browser, and the part of it that Snakemake's own report shows first.
 
 
 rule page:
@@ -17,12 +17,12 @@ rule page:
         head=results("index.head.html"),
     log:
         results("logs/page.log"),
+    conda:
+        "../../environment.yml"
     params:
         results=subpath(output.page, parent=True),
         captions=CAPTIONS,
         code=code("page", {}),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench page --results {params.results:q} --out {output.page:q} --fragment {output.head:q}"
         " --captions {params.captions:q} --log {log:q} --progress lines"

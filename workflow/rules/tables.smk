@@ -1,6 +1,6 @@
-# All rows in one file, and the tables and claims made from it.
+# Rules that join all rows into one file, and make the tables and claims from it.
 
-# What the claims are tested on, of what this config makes.
+# The files that the claims are tested on, as far as this config makes them.
 EVIDENCE = [
     "records.parquet",
     *(f"{name}.parquet" for name in ("learning_curve", "few_step", "trajectory")),
@@ -32,20 +32,20 @@ rule collect:
         benchmark=results("benchmark.json"),
     log:
         results("logs/collect.log"),
+    conda:
+        "../../environment.yml"
     params:
         spec=canonical(specs.collect(settings)),
         code=code("collect", {}),
         config=canonical(specs.describe(settings)),
         results=subpath(output.records, parent=True),
         tracking=MLFLOW,
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench collect --spec {params.spec:q} --results {params.results:q} --config {params.config:q}"
         " --tracking {params.tracking:q} --log {log:q} --progress lines"
 
 
-# One file of every model in one: nfe, learning_curve, few_step, few_step_previews or trajectory.
+# Joins one file of every model into one: nfe, learning_curve, few_step, few_step_previews or trajectory.
 rule gather:
     input:
         lambda w: [results(file) for file in specs.gather(w.gathered, settings)["files"]],
@@ -53,12 +53,12 @@ rule gather:
         results("{gathered}.parquet"),
     log:
         results("logs/gather/{gathered}.log"),
+    conda:
+        "../../environment.yml"
     params:
         spec=lambda w: canonical(specs.gather(w.gathered, settings)),
         code=code("gather", {}),
         results=subpath(output[0], parent=True),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench gather --spec {params.spec:q} --results {params.results:q} --log {log:q} --progress lines"
 
@@ -77,11 +77,11 @@ rule table1:
         tex=results("table1.tex"),
     log:
         results("logs/table1.log"),
+    conda:
+        "../../environment.yml"
     params:
         spec=canonical(specs.table1(settings)),
         code=code("table1", {}),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench table1 --spec {params.spec:q} --records {input.records:q} --out {output.csv:q} --log {log:q} --progress lines"
 
@@ -100,10 +100,10 @@ rule table2:
         tex=results("table2.tex"),
     log:
         results("logs/table2.log"),
-    params:
-        code=code("table2", {}),
     conda:
         "../../environment.yml"
+    params:
+        code=code("table2", {}),
     shell:
         "python -m fmbench table2 --records {input.records:q} --out {output.csv:q} --log {log:q} --progress lines"
 
@@ -122,10 +122,10 @@ rule table3:
         tex=results("table3.tex"),
     log:
         results("logs/table3.log"),
-    params:
-        code=code("table3", {}),
     conda:
         "../../environment.yml"
+    params:
+        code=code("table3", {}),
     shell:
         "python -m fmbench table3 --settings {input.settings:q} --out {output.csv:q} --log {log:q} --progress lines"
 
@@ -145,12 +145,12 @@ rule table4:
         rows=results("dequantisation.parquet"),
     log:
         results("logs/table4.log"),
+    conda:
+        "../../environment.yml"
     params:
         spec=canonical(TABLE4),
         code=code("table4", {}),
         rows=lambda w, input: [f"--rows={path}" for path in input],
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench table4 --spec {params.spec:q} {params.rows:q} --out {output.csv:q} --gathered {output.rows:q}"
         " --log {log:q} --progress lines"
@@ -175,10 +175,10 @@ rule claims:
         tex=results("claims.tex"),
     log:
         results("logs/claims.log"),
+    conda:
+        "../../environment.yml"
     params:
         results=subpath(output.csv, parent=True),
         code=code("claims", {}),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench claims --results {params.results:q} --out {output.csv:q} --log {log:q} --progress lines"

@@ -1,4 +1,4 @@
-# What follows from the methods' definitions alone: no data, no training.
+# The rule that tabulates what follows from the methods' definitions alone, without data or training.
 
 
 rule theory:
@@ -18,13 +18,13 @@ rule theory:
         ),
     log:
         results("logs/theory.log"),
+    conda:
+        "../../environment.yml"
+    threads: 1
     params:
         spec=canonical(specs.theory(settings)),
         code=code("theory", specs.theory(settings)),
         out=subpath(output.fields, parent=True),
-    threads: 1
-    conda:
-        "../../environment.yml"
     shell:
         "python -m fmbench theory --spec {params.spec:q} --out {params.out:q} --summary {output.summary:q}"
         " --threads {threads} --log {log:q} --progress lines"

@@ -1,6 +1,6 @@
-# One training per data set, method and seed.
-# With several processes torchrun starts them, each with its share of the threads and a GPU of its own.
-# Checkpoints are not declared as output: Snakemake deletes the outputs of a job that is killed.
+# The rule that trains: one job for each data set, method and seed.
+# If the config asks for several processes, torchrun starts them. Each gets its share of the threads and one GPU.
+# Checkpoints are not declared outputs, because Snakemake deletes the outputs of a killed job.
 
 
 rule train:
@@ -17,6 +17,13 @@ rule train:
         results(f"logs/train/{MODEL}.log"),
     benchmark:
         results(f"benchmarks/train/{MODEL}.jsonl")
+    # The longest jobs first, so that all cores finish at about the same time.
+    priority: 10
+    conda:
+        "../../environment.yml"
+    threads: processes
+    resources:
+        gpu=lambda w: GPU * processes(w),
     params:
         spec=train_spec,
         code=train_code,
@@ -25,13 +32,6 @@ rule train:
         checkpoints=CHECKPOINTS,
         tracking=MLFLOW,
         launcher=launcher,
-    threads: processes
-    resources:
-        gpu=lambda w: GPU * processes(w),
-    # The longest jobs first, so that two cores end together.
-    priority: 10
-    conda:
-        "../../environment.yml"
     shell:
         "{params.launcher} fmbench train --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
         " --checkpoints {params.checkpoints:q} --tracking {params.tracking:q}"

@@ -1,0 +1,140 @@
+"""The rules of the workflow agree with the commands that they call, and with the names of figures and gathered files."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import typer.main
+
+import fmbench
+from fmbench.cli.main import app
+from fmbench.cli.stages import MODEL_STAGES
+from fmbench.config import names
+from fmbench.report.figures import FIGURES
+from fmbench.stages import theory
+
+ROOT = Path(fmbench.__file__).parent.parent
+RULES = {
+    name: text
+    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+    for name, text in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+}
+
+
+def shell(rule: str) -> str:
+    """Return the shell command of a rule, with its string literals joined."""
+    text = RULES[rule].split("shell:", 1)[1]
+    return "".join(re.findall(r'"([^"]*)"', text))
+
+
+def commands() -> dict[str, Any]:
+    """Return the commands of the command line by name."""
+    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_rules_are_found():
+    assert set(RULES) == {
+        "prepare",
+        "features",
+        "train",
+        "sample",
+        "likelihood",
+        "dequantisation",
+        "sweep",
+        "sample_quality",
+        "learning_curve",
+        "few_step",
+        "trajectory",
+        "gather",
+        "theory",
+        "collect",
+        "table1",
+        "table2",
+        "table3",
+        "table4",
+        "claims",
+        "figure",
+        "page",
+        "mlflow_summary",
+        "mlflow_rebuild",
+    }
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_calls_the_command_of_its_name_with_options_that_the_command_has(rule):
+    line = shell(rule)
+    # torchrun starts a job of several processes.
+    match = re.match(r"(?:python -m|\{params\.launcher\}) fmbench ([\w-]+) ", line)
+    assert match is not None and match[1] == rule.replace("_", "-")
+    parameters = commands()[match[1]].params
+    known = {option: parameter for parameter in parameters for option in parameter.opts}
+    used = re.findall(r"(--[\w-]+)", line)
+    used += re.findall(r'"(--\w+)=', RULES[rule].split("params:", 1)[1])  # an option that is repeated for each input
+    assert used and set(used) <= set(known)
+    demanded = {p.opts[0] for p in parameters if p.required and p.opts[0].startswith("--")}
+    assert demanded <= set(used)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_thin_logged_and_quotes_what_it_passes(rule):
+    text = RULES[rule]
+    assert "log:" in text and "conda:" in text and "--log {log:q}" in shell(rule)
+    assert "run:" not in text and "script:" not in text
+    unquoted = set(re.findall(r"{([\w.]+)}", shell(rule)))
+    # Numbers, a hash, a constrained name, and the start of a command, whose words must stay apart.
+    assert unquoted <= {"threads", "params.code", "wildcards.figure", "params.launcher"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_reruns_when_its_code_changes(rule):
+    """The params hold the hash of the stage's code. Without it Snakemake would not notice an edit."""
+    assert re.search(r"^ +code=", RULES[rule], re.MULTILINE)
+
+
+@pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "dequantisation", "sweep", "learning_curve", "few_step"])
+def test_long_jobs_declare_a_benchmark_threads_and_gpus(rule):
+    assert "benchmark:" in RULES[rule] and "threads:" in RULES[rule] and "gpu=" in RULES[rule]
+
+
+def test_every_figure_has_a_rule_and_a_caption():
+    common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
+    assert re.search(r"from fmbench.config.names import .*\bFIGURES\b", common) and set(names.FIGURES) == set(FIGURES)
+    reports = ROOT / "workflow" / "report"
+    captions = {*FIGURES, "table1", "table2", "table3", "table4", "claims", "equivalence", "page", "figure", "workflow"}
+    assert {path.stem for path in reports.glob("*.rst")} == captions
+    for name in captions:
+        assert (reports / f"{name}.rst").read_text(encoding="utf-8").strip()
+    used = set(re.findall(r'"../report/([^"]+)\.rst"', "".join(RULES.values())))
+    assert used == {"figure", "table1", "table2", "table3", "table4", "claims", "equivalence", "page"}
+
+
+def test_a_figure_is_written_in_every_format_with_its_data():
+    outputs = re.findall(r'results\("figures/\{figure\}\.(\w+)"\)', RULES["figure"].split("log:", 1)[0])
+    assert outputs == ["png", "svg", "pdf", "parquet"]
+    for kind in ("png", "svg", "pdf"):
+        assert f"--out {{output.{kind}:q}}" in RULES["figure"]
+
+
+def test_every_file_that_a_figure_is_drawn_from_is_made_by_a_rule():
+    outputs = {name for text in RULES.values() for name in re.findall(r'results\("([^"{}]+)"\)', text.split("log:", 1)[0])}
+    if 'results("{gathered}.parquet")' in RULES["gather"].split("log:", 1)[0]:
+        outputs |= {f"{kind}.parquet" for kind in names.GATHERED}
+    assert {file for files in names.FIGURES.values() for file in files} <= outputs
+
+
+def test_the_rule_theory_makes_the_files_that_its_stage_writes():
+    made = set(re.findall(r'results\("theory/(\w+)\.parquet"\)', RULES["theory"].split("log:", 1)[0]))
+    assert made == {name.lower() for name, value in vars(theory).items() if isinstance(value, pa.Schema)}
+    assert "input:" not in RULES["theory"]
+
+
+def test_a_rule_passes_the_code_and_the_spec_of_its_stage():
+    """A job with the hash of another stage would not rerun when its code is edited."""
+    for rule in MODEL_STAGES:
+        assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
+    assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
+    stages = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory", "page", "gather", "mlflow_summary")}
+    for rule, stage in (stages | {"figure": "figures", "mlflow_rebuild": "mlflow_summary"}).items():
+        assert f'code("{stage}"' in RULES[rule]
