@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
-from user_code import command
+from user_code import command, tall_images
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
+from fmbench.data.points import checkerboard
+from fmbench.data.prepared import DataSet, read
+from fmbench.data.writer import write
 from fmbench.stages import theory as stage
 
 
@@ -15,6 +18,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that run whole workflows come first, or one worker would still be at them when the others have long ended."""
     long = {item.path for item in items if item.get_closest_marker("workflow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory) -> DataSet:
+    """50 points of the checkerboard."""
+    folder = tmp_path_factory.mktemp("board")
+    write(checkerboard(train=50, test=20), folder, {"dataset": "board"})
+    return read(folder)
+
+
+@pytest.fixture(scope="session")
+def tall(tmp_path_factory) -> DataSet:
+    """24 images that are not square."""
+    folder = tmp_path_factory.mktemp("tall")
+    write(tall_images(train=24, test=6), folder, {"dataset": "tall"})
+    return read(folder)
 
 
 THEORY_METHODS = ["ddpm", "scoreflow", "fm_ot", {"name": "mine", "path": "cosine_vp", "prediction": "v"}, "oracle_ot"]

@@ -1,4 +1,4 @@
-"""What only a GPU can show: captured steps, number formats, resident and streamed batches, resuming, whole stages."""
+"""Tests that need a GPU: captured steps, number formats, resident and streamed batches, resuming, whole stages."""
 
 import gc
 import json
@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import together
 import torch
+import trainings
 from launch import launch
 from torch import Tensor, nn
+from trainings import CPU, Interrupted, Scaled
 from user_code import command, tall_images
 
 from fmbench.config import specs
@@ -19,19 +21,16 @@ from fmbench.config.methods import METHODS
 from fmbench.config.reading import parse
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.data.sources import checkerboard
 from fmbench.data.writer import write
-from fmbench.flow.objectives import Objective, build
-from fmbench.networks.mlp import MLP
+from fmbench.flow.objectives import build
 from fmbench.networks.unet import UNet
-from fmbench.stages.plan import plan
-from fmbench.store.checkpoint import CheckpointFolder
-from fmbench.store.records import read_table
+from fmbench.stages.plan.estimate import plan
+from fmbench.store.parquet import read_table
 from fmbench.system.devices import reproducible
 from fmbench.system.rng import named_seed, seed_global
 from fmbench.training.batches import Batches
-from fmbench.training.loop import Outcome, train
 from fmbench.training.precision import matrix_precision
+from fmbench.training.run import SILENT, Listener, Outcome
 from fmbench.training.schedule import learning_rate
 from fmbench.training.step import Step
 
@@ -40,54 +39,30 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 OLD = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
 needs_ampere = pytest.mark.skipif(OLD, reason="TF32 and bfloat16 need a GPU of compute capability 8.0")
 
-GPU, CPU = torch.device("cuda"), torch.device("cpu")
+GPU = torch.device("cuda")
 SETTINGS = TrainingSettings(
     iterations=12, batch_size=16, learning_rate=2e-3, warmup_iterations=3, checkpoint_every=4, log_every=3, ema_decay=0.9
 )
 
 
-@pytest.fixture(scope="module")
-def board(tmp_path_factory) -> DataSet:
-    folder = tmp_path_factory.mktemp("board")
-    write(checkerboard(train=50, test=20), folder, {"dataset": "board"})
-    return read(folder)
-
-
-@pytest.fixture(scope="module")
-def tall(tmp_path_factory) -> DataSet:
-    folder = tmp_path_factory.mktemp("tall")
-    write(tall_images(train=24, test=6), folder, {"dataset": "tall"})
-    return read(folder)
-
-
 @pytest.fixture(autouse=True)
 def deterministic() -> Iterator[None]:
-    """As the command line has it."""
+    """Deterministic algorithms, as the command line asks for."""
     reproducible()
-    torch._dynamo.reset()  # or it would stop to compile what it has compiled many times
+    torch._dynamo.reset()  # otherwise torch stops compiling what it has compiled many times
     yield
     reproducible(False)
 
 
 def network(dataset: DataSet, dropout: float = 0.0) -> nn.Module:
-    torch.manual_seed(11)
+    """The small network. If it is for images no layer returns 0, so that a wrong layer shows."""
+    net = trainings.network(dataset, dropout)
     if not dataset.is_images:
-        return MLP(dataset.shape, width=16, depth=2)
-    net = UNet(dataset.shape, channels=8, channels_multiple=(1, 2), depth=1, head_channels=8, dropout=dropout)
-    with torch.no_grad():  # so that no layer puts out 0, and a wrong one shows
+        return net
+    with torch.no_grad():
         for p in net.parameters():
             p.add_(0.05 * torch.randn_like(p))
     return net.to(memory_format=torch.channels_last)
-
-
-class Quiet:
-    """An objective whose loss is a multiple of another's."""
-
-    def __init__(self, objective: Objective, factor: float) -> None:
-        self.objective, self.factor = objective, factor
-
-    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
-        return self.objective.loss(network, x0, x1, u) * self.factor
 
 
 def steps(
@@ -96,7 +71,7 @@ def steps(
     """The first n steps of a training, and their losses."""
     settings = SETTINGS.model_copy(update=changes)
     with matrix_precision(settings.precision, device):
-        step = Step(Quiet(build(METHODS["fm_ot"]), factor), network(dataset, dropout), settings, device)
+        step = Step(Scaled(build(METHODS["fm_ot"]), factor), network(dataset, dropout), settings, device)
         batches, losses = Batches(dataset, settings, 5, device), []
         if settings.compile:
             step.compile(*batches.example())
@@ -113,12 +88,12 @@ def flat(tensors: list[Tensor]) -> Tensor:
 
 
 def moved(step: Step, dataset: DataSet) -> Tensor:
-    """How far the weights went."""
+    """By how much the weights changed."""
     return flat(step.parameters) - flat(list(network(dataset).parameters()))
 
 
 def felt(dataset: DataSet) -> Tensor:
-    """Which weights the loss depends on: not the keys' biases, whose gradient is rounding alone, and a full step to Adam."""
+    """Which weights the loss depends on: all but the keys' biases, whose gradient is rounding, to Adam a full step."""
     marks = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in network(dataset).named_parameters()}
     biases = [mark for name, mark in marks.items() if name.endswith("qkv.bias")]
     assert len(biases) == 1
@@ -126,11 +101,16 @@ def felt(dataset: DataSet) -> Tensor:
     return flat(list(marks.values()))
 
 
-def run(dataset: DataSet, folder: Path, on_log: Any = lambda *_: None, **changes: Any) -> tuple[Outcome, nn.Module]:
-    net, settings = network(dataset, changes.pop("dropout", 0.0)), SETTINGS.model_copy(update=changes)
-    checkpoints = CheckpointFolder(folder)
-    outcome = train(build(METHODS["fm_ot"]), net, dataset, settings, 5, checkpoints, "key", GPU, on_log, lambda: None)
-    return outcome, net
+def run(
+    dataset: DataSet,
+    folder: Path,
+    listener: Listener = SILENT,
+    net: nn.Module | None = None,
+    dropout: float = 0.0,
+    **changes: Any,
+) -> tuple[Outcome, nn.Module]:
+    settings = SETTINGS.model_copy(update=changes)
+    return trainings.run(dataset, folder, settings, None, net or network(dataset, dropout), listener, device=GPU)
 
 
 # The captured step
@@ -163,7 +143,7 @@ def test_a_captured_step_is_the_plain_one(variant, tall):
 
 
 def test_a_captured_step_is_the_compiled_one(tall, monkeypatch):
-    """The graph alone: the same kernels from one queue or another, at rates that float32 has."""
+    """Only the graph differs: the kernels are the same, and float32 can hold the rates."""
     rate = {"learning_rate": 2.0**-9, "warmup_iterations": 0, "schedule": "constant"}
     captured, found = steps(tall, 6, compile=True, **rate)
     monkeypatch.setattr("fmbench.training.step._can_capture", lambda device: False)
@@ -175,7 +155,7 @@ def test_a_captured_step_is_the_compiled_one(tall, monkeypatch):
 
 
 def test_compiled_gradients_are_the_plain_ones(tall):
-    """The compiler alone, on one batch."""
+    """Only the compiler differs, on one batch."""
     found = []
     for compiled in (True, False):
         net = network(tall).to(GPU)
@@ -188,7 +168,7 @@ def test_compiled_gradients_are_the_plain_ones(tall):
 
 
 class Chance(nn.Module):
-    """A network that leaves a layer out by a coin that it throws on the CPU."""
+    """A network that skips a layer at random, by a number drawn on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +200,7 @@ def test_compiling_moves_nothing(tall):
 
 
 def test_dropout_is_drawn_anew_at_each_replay_and_by_the_seed(tall):
-    """Without a step between them, so that nothing but the mask can make two losses differ."""
+    """The learning rate is 0, so that two losses can differ by the mask only."""
     step, _ = steps(tall, 0, compile=True, dropout=0.5)
     assert step._recording is not None
     batches = Batches(tall, SETTINGS, 5, GPU)
@@ -233,7 +213,7 @@ def test_dropout_is_drawn_anew_at_each_replay_and_by_the_seed(tall):
 
 
 class Waiting(nn.Module):
-    """A network that looks at a number of the GPU on its way."""
+    """A network whose forward pass reads a number from the GPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,13 +226,10 @@ class Waiting(nn.Module):
 
 
 def test_a_step_that_waits_for_the_gpu_is_not_captured(board, tmp_path):
-    checkpoints, settings = CheckpointFolder(tmp_path), SETTINGS.model_copy(update={"compile": True})
-    outcome = train(
-        build(METHODS["fm_ot"]), Waiting(), board, settings, 5, checkpoints, "key", GPU, lambda *_: None, lambda: None
-    )
+    outcome, _ = run(board, tmp_path, net=Waiting(), compile=True)
     assert outcome.step == 12 and outcome.reason == ""
-    assert "in no CUDA graph: it waits for the GPU on its way" in outcome.notes[0]
-    torch.randn(3, device=GPU)  # the generator is in order
+    assert "not captured in a CUDA graph: it waits for the GPU" in outcome.notes[0]
+    torch.randn(3, device=GPU)  # the generator still works
 
 
 def test_the_normalisation_that_is_compiled(tall):
@@ -273,21 +250,21 @@ def test_the_normalisation_that_is_compiled(tall):
 )
 @pytest.mark.parametrize("compiled", [False, True])
 def test_lower_precisions_learn_the_same_to_their_rounding(name, bits, compiled, tall):
-    """A loss so small that no gradient of fp16 overflows, which would be a step less."""
+    """The loss is so small that no gradient of fp16 overflows, which would skip a step."""
     full, expected = steps(tall, 6, factor=1e-3, precision="fp32")
     low, found = steps(tall, 6, factor=1e-3, precision=name, compile=compiled)
     assert low.skipped() == 0
     assert found == pytest.approx(expected, rel=2 * 2.0**-bits)  # weights that never move are 9 % away
     way = moved(full, tall)
     assert (moved(low, tall) - way).norm() < 0.5 * way.norm()
-    assert found != expected or name == "tf32"  # which libraries may take or leave, by the size of a product
+    assert found != expected or name == "tf32"  # TF32 is up to the libraries, by the size of a product
     assert {p.dtype for p in low.parameters} == {torch.float32}
     assert (low._recording is not None) == (compiled and name != "fp16")
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("fp32", 0.0, 1e-5), pytest.param("tf32", 1e-5, 5e-3, marks=needs_ampere)])
 def test_products_and_convolutions_are_rounded_as_asked(name, low, high):
-    """TF32 has 11 bits; in float32 proper nothing may come near its error. Of a convolution cuDNN may choose a kernel without."""
+    """TF32 has 11 bits, and the error of real float32 must be far smaller. cuDNN may choose a convolution without TF32."""
     g = torch.Generator().manual_seed(0)
     a, b = (torch.randn(1024, 1024, generator=g).to(GPU) for _ in range(2))
     x, w = torch.randn(8, 64, 16, 16, generator=g).to(GPU), torch.randn(64, 64, 3, 3, generator=g).to(GPU)
@@ -299,7 +276,7 @@ def test_products_and_convolutions_are_rounded_as_asked(name, low, high):
 
 
 def test_fp32_is_that_of_the_cpu(tall):
-    """On the same numbers; each device draws its own."""
+    """On the same given numbers, because each device draws other ones."""
     g = torch.Generator().manual_seed(0)
     given = [torch.randn(16, *tall.shape, generator=g), torch.randn(16, *tall.shape, generator=g), torch.rand(16, generator=g)]
     losses = []
@@ -341,10 +318,7 @@ def test_a_stream_is_read_into_pinned_memory(tall):
     [{}, {"compile": True}, pytest.param({"compile": True, "precision": "bf16", "dropout": 0.3}, marks=needs_ampere)],
 )
 def test_a_killed_training_goes_on_to_the_same_weights(changes, tall, tmp_path):
-    """To the bit here, too: the command line asks for deterministic algorithms, and attention between six pixels needs none."""
-
-    class Interrupted(Exception):
-        pass
+    """To the bit on a GPU, too: the algorithms are deterministic, and attention between six pixels is so anyway."""
 
     def killed(step: int, *_: Any) -> None:
         if step == 6:
@@ -352,7 +326,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(changes, tall, tmp_path):
 
     whole, net = run(tall, tmp_path / "whole", **changes)
     with pytest.raises(Interrupted):
-        run(tall, tmp_path / "killed", on_log=killed, **changes)
+        run(tall, tmp_path / "killed", Listener(on_log=killed), **changes)
     torch._dynamo.reset()
     again, other = run(tall, tmp_path / "killed", **changes)
     assert again.resumed_from == 4 and again.curve == whole.curve
@@ -376,12 +350,12 @@ def test_memory_does_not_grow(compiled, tall):
     for i in range(60):
         step(*batches(i))
         used.append(torch.cuda.memory_allocated(GPU))
-    assert max(used[10:30]) == max(used[40:])  # between them are whole epochs, whose orders take some, too
+    assert max(used[10:30]) == max(used[40:])  # whole epochs later; the orders of epochs take memory, too
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_train_as_one_does(tmp_path):
-    """Exchanging gradients by NCCL."""
+    """They exchange gradients by NCCL."""
     write(tall_images(train=24, test=6), tmp_path / "tall", {"dataset": "tall"})
     said = launch("together.py", tmp_path, "resume", "cuda")
     assert said.returncode == 0, said.stderr
@@ -410,7 +384,7 @@ def settings_of(device: str) -> Any:
 
 
 def stages(folder: Path, device: str, method: str) -> list[dict[str, Any]]:
-    """Every stage of one model, and its rows in order."""
+    """Run every stage of one model. Returns their rows in order."""
     config, model = settings_of(device), ("digits", method, 0)
     rows: list[dict[str, Any]] = []
 
@@ -434,7 +408,7 @@ def stages(folder: Path, device: str, method: str) -> list[dict[str, Any]]:
 
 
 def test_the_stages_of_an_oracle_measure_what_they_do_on_the_cpu(tmp_path):
-    """A closed-form field has no weights that could differ, and its noise is drawn on the CPU: all numbers must agree."""
+    """A closed-form field has no trained weights, and its noise is drawn on the CPU, so all numbers must agree."""
     mine, theirs = (stages(tmp_path / device, device, "near") for device in ("cuda", "cpu"))
     assert [row["metric"] for row in mine] == [row["metric"] for row in theirs] and len(mine) > 10
     compared = {"nfe", "sample_std", "nll", "mse", "data_std"}
@@ -448,7 +422,7 @@ def test_the_stages_of_an_oracle_measure_what_they_do_on_the_cpu(tmp_path):
 @needs_ampere
 def test_the_stages_of_a_trained_model(tmp_path):
     rows = stages(tmp_path, "cuda", "fm_ot")
-    # The one has the suffix of its build for a kind of GPU, the other may not.
+    # Only one of the two may have the suffix of a build for GPUs.
     found = json.loads(rows[0]["versions"])["torch"]
     assert found.partition("+")[0] == torch.__version__.partition("+")[0]
 
@@ -461,7 +435,7 @@ def test_the_stages_of_a_trained_model(tmp_path):
     [("fp32", False), *(pytest.param("bf16", compiled, marks=needs_ampere) for compiled in (False, True))],
 )
 def test_the_plan_knows_what_a_training_takes(precision, compiled, tmp_path):
-    """Counted from shapes, without a GPU, against what torch really takes at its peak."""
+    """The plan counts from shapes, without a GPU. Compare with the peak that torch measures."""
     unet = {"kind": "unet", "channels": 64, "channels_multiple": [1, 2, 2], "resample_blocks": False, "max_frequency": 60.0}
     training = {"iterations": 4, "batch_size": 64, "precision": precision, "compile": compiled}
     data = {"source": "user_code:tall_images", "parameters": {"train": 128, "height": 32, "width": 32}}

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fmbench.config.datasets import MAYBE_UNLABELLED, sample_shape
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
-from fmbench.config.names import MAYBE_UNLABELLED, NETWORKS, sample_shape
+from fmbench.config.names import NETWORKS
 from fmbench.config.plugins import is_dotted, resolve
 from fmbench.data.prepared import read
 from fmbench.data.sources import bound
@@ -22,7 +23,7 @@ from fmbench.flow.solvers.grids import GRIDS
 from fmbench.metrics.extractors import make_extractor
 from fmbench.metrics.weights import problem
 from fmbench.stages.classifier import unlearnable
-from fmbench.stages.common import initial_network
+from fmbench.stages.initial_network import initial_network
 from fmbench.store.files import write_json
 from fmbench.system.progress import Console
 

@@ -20,7 +20,8 @@ from fmbench.config.evaluation_settings import DequantisationSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, dequantised, log_likelihood, probe_bias
-from fmbench.stages.common import Job, batches
+from fmbench.stages.batching import batches
+from fmbench.stages.job import Job
 from fmbench.stages.models import Model, cache_key, load_model
 from fmbench.store.cache import Cache
 from fmbench.store.records import write_rows

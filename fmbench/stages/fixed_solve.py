@@ -1,4 +1,4 @@
-"""Fixed-step solves of many samples from their own noise: what they end with and what they cost."""
+"""Fixed-step solves of many samples, each from its own noise: the samples and their cost."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,14 @@ from fmbench.flow.solvers.ddim import ddim
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import GRIDS
 from fmbench.flow.solvers.tableaux import FIXED
-from fmbench.stages.common import Job, base_noise, batches
+from fmbench.stages.batching import base_noise, batches
+from fmbench.stages.job import Job
 from fmbench.stages.models import Model
 from fmbench.stages.timing import Stopwatch
 
 
 class Solved(NamedTuple):
-    """Samples (n, *) in model space, the mean NFE that the counting field saw, and wall seconds a sample."""
+    """Samples (n, *) in model space, the mean NFE that the counting field saw, and wall seconds per sample."""
 
     samples: NDArray
     nfe: float
@@ -37,10 +38,10 @@ def fixed(model: Model, dataset: DataSet, job: Job, n: int, batch: int, cell: Ce
     with torch.no_grad():
         for indices in batches(n, batch):
             x0 = base_noise(job.spec["seed"], indices, dataset.shape, path.base_std, job.device)
-            if indices.start == 0:  # what the first call of a size sets up is no part of a solve's time
+            if indices.start == 0:  # the first call of a size sets things up, which must not count as a solve's time
                 model.velocity(grid[0].to(job.device), x0)
             with watch:
-                # The velocity holds what the network predicts, whatever that is: DDIM takes data and noise from it.
+                # Whatever the network predicts, the field is a velocity. DDIM works out data and noise from it.
                 is_ddim = cell.solver == "ddim"
                 x = ddim(field, x0, grid, path, VELOCITY) if is_ddim else integrate(field, x0, grid, FIXED[cell.solver])
             pieces.append(x.cpu().numpy())

@@ -13,7 +13,8 @@ from fmbench.data.prepared import read
 from fmbench.flow.fields import CountingField
 from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, log_likelihood
 from fmbench.flow.oracle import FiniteOracle
-from fmbench.stages.common import Job, batches
+from fmbench.stages.batching import batches
+from fmbench.stages.job import Job
 from fmbench.stages.models import Model, load_model
 from fmbench.store.records import write_rows
 from fmbench.system.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform

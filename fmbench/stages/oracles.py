@@ -1,6 +1,6 @@
-"""Methods without a network: the closed-form field of the training set in the place of a trained model.
+"""Methods without a network: the closed-form field of the training set takes the place of a trained model.
 
-In the DAG an oracle's "training" is this module's :func:`run`, so that an edit to an oracle retrains no network.
+In the DAG, an oracle is "trained" by this module's :func:`run`, so an edit of an oracle retrains no network.
 """
 
 import math
@@ -16,12 +16,13 @@ from fmbench.config.method_settings import method_from_values
 from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.oracle import FiniteOracle, leave_one_out_bandwidth
-from fmbench.stages.common import Job, check_data, write_model
+from fmbench.stages.job import Job, check_data
+from fmbench.stages.model_files import FinishedModel, write_model
 from fmbench.system.rng import generator
 
 
 def bandwidth_of(parameters: dict[str, Any], dataset: DataSet) -> float:
-    """The bandwidth of an oracle on a data set: as given, or the data's own (:data:`fmbench.config.methods.ORACLE`)."""
+    """The bandwidth of an oracle: the given one, or one that follows from the data (:data:`fmbench.config.methods.ORACLE`)."""
     if parameters["bandwidth"] is not None:
         return float(parameters["bandwidth"])
     if dataset.levels is not None:
@@ -30,14 +31,14 @@ def bandwidth_of(parameters: dict[str, Any], dataset: DataSet) -> float:
 
 
 def weights(bandwidth: float) -> nn.Module:
-    """All that an oracle has for weights: its bandwidth, float64."""
+    """The weights of an oracle: its bandwidth alone, float64."""
     module = nn.Module()
     module.register_buffer("bandwidth", torch.tensor(bandwidth, dtype=torch.float64))
     return module
 
 
 def oracle_of(parameters: dict[str, Any], bandwidth: float, dataset: DataSet, device: torch.device) -> FiniteOracle:
-    """The oracle of a data set's training split, in model space; images at the middle of their levels."""
+    """The oracle of a data set's training split, in model space. Images are at the middle of their levels."""
     return FiniteOracle(_points(parameters, dataset, device), bandwidth)
 
 
@@ -47,9 +48,9 @@ def _points(parameters: dict[str, Any], dataset: DataSet, device: torch.device) 
 
 
 def least_loss(oracle: FiniteOracle, objective: Objective, seed: int, n: int = 1000) -> float:
-    """The objective's loss of the oracle itself: what is left when nothing is left to learn (Theorem 2's constant).
+    """The objective's loss of the oracle itself, which no network can undercut (Theorem 2's constant).
 
-    A mean over n draws from the oracle's own data.
+    It is a mean over n draws from the oracle's data.
     """
     g = generator(seed, "oracle/loss")
     x1 = oracle.sample(n, g).to(oracle.points.device)
@@ -63,7 +64,7 @@ def least_loss(oracle: FiniteOracle, objective: Objective, seed: int, n: int = 1
 
 
 def run(job: Job, data: Path, out: Path) -> None:
-    """An oracle in the form of a trained model: its bandwidth for weights, no curve, the least loss there is for a final one."""
+    """Write an oracle in the form of a trained model: weights are its bandwidth, its loss is the least possible, no curve."""
     dataset = read(data)
     check_data(job.spec, dataset)
     objective = build(method_from_values(job.spec["method"]))
@@ -78,5 +79,5 @@ def run(job: Job, data: Path, out: Path) -> None:
     job.add("images_seen", len(oracle.points), "samples", step=0)
     job.add("train_seconds", time.monotonic() - started, "s", step=0)
     job.add("bandwidth", bandwidth, "model units", step=0)
-    write_model(job, dataset, out, weights(bandwidth), 0, [], 0, "")
+    write_model(job, dataset, out, FinishedModel(weights(bandwidth)))
     job.console.say(f"no training: {len(oracle.points)} points, bandwidth {bandwidth:.4g}, least loss {loss:.4g} -> {out}")

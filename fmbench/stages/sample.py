@@ -1,6 +1,8 @@
-"""Stage ``sample``: the adaptive solve that makes the samples, and what it costs."""
+"""Stage ``sample``: the adaptive solve that makes the samples, and its cost."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,117 +13,161 @@ from fmbench.config.evaluation_settings import SampleSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.common import Job, base_noise, batches
-from fmbench.stages.models import load_model
+from fmbench.stages.batching import base_noise, batches
+from fmbench.stages.job import Job
+from fmbench.stages.models import Model, load_model
 from fmbench.stages.timing import Stopwatch
 from fmbench.store.files import atomic_array
-from fmbench.store.records import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews, write_rows, write_table
+from fmbench.store.parquet import write_table
+from fmbench.store.previews import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews
+from fmbench.store.records import write_rows
 
 BLOCK = 2**22
-"""Values in memory at a time, where all samples are gone through."""
+"""Values in memory at a time, in a pass over all samples."""
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """Write ``samples.npy`` (model space, not clamped), ``preview.parquet``, ``nfe.parquet`` and ``rows.parquet`` into ``out``.
 
-    NFE is measured twice: with a step size per sample (the mean over samples, independent of any batch) and with one step
-    size for a batch, as most published numbers are; the batch is in the row.
+    NFE is measured twice: with a step size per sample (the mean over samples, which does not depend on the batch), and with one
+    step size for a batch, as most published numbers are. The row of the latter names the batch.
+
+    The processes of the job's group share the batches. The first process alone writes files.
     """
     dataset = read(data)
     settings = SampleSettings.model_validate(job.spec["settings"])
-    if not job.group.main:  # it shares the solving, no more
-        fill(job, dataset, settings, model_folder, None, out)
+    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    if not job.group.main:
+        if not model.reason:
+            solve(job, dataset, settings, model, None)
         return
     with atomic_array(out / "samples.npy", (settings.n, *dataset.shape)) as samples:
-        fill(job, dataset, settings, model_folder, samples, out)
+        if model.reason:
+            samples[:] = np.nan
+            _skip(job, settings, f"training diverged: {model.reason}")
+            write_table(out / "nfe.parquet", NFE.empty_table())
+        else:
+            cost = solve(job, dataset, settings, model, samples)
+            write_table(out / "nfe.parquet", nfe_table(job, cost.nfe, cost.failed))
+            _add_rows(job, settings, cost, samples)
+            _add_shared(job, dataset, settings, model)
+            nfe, shared = cost.evaluations / settings.n, job.rows[-1].nfe
+            job.console.say(
+                f"{settings.n} samples, {nfe:.1f} NFE per sample, {shared:.0f} for a batch of {settings.shared_batch}, "
+                f"{int(cost.failed.sum())} failed -> {out}"
+            )
     write_table(out / "preview.parquet", preview(dataset, samples, job.spec["method"], job.spec["seed"]))
     write_rows(out / "rows.parquet", job.rows)
 
 
-def fill(job: Job, dataset: DataSet, settings: SampleSettings, model_folder: Path, samples: NDArray | None, out: Path) -> None:
-    """Fill ``samples``, batch by batch, with NaN for those that failed, and add the rows to ``job``.
+@dataclass(frozen=True)
+class Cost:
+    """The cost of all samples.
 
-    The processes of the job's group share the batches; ``samples`` is None in all but the first, which alone goes on after them.
+    Attributes:
+        nfe, failed: of each sample, as the solver reports them, both (n,).
+        evaluations: of all samples together, as the counting field saw them.
+        seconds: wall time of the solves.
     """
-    model = load_model(model_folder, dataset, job.device, job.spec["model"])
-    seed, objective = job.spec["seed"], model.objective
-    columns = {"rtol": settings.rtol, "atol": settings.atol}
-    per_sample = columns | {"n": settings.n, "batch": min(settings.batch, settings.n), "solver": "dopri5"}
-    shared = columns | {"n": settings.shared_batch, "batch": settings.shared_batch, "solver": "dopri5_shared"}
 
-    if model.reason:
-        if samples is None:
-            return
-        samples[:] = np.nan
-        reason = f"training diverged: {model.reason}"
-        for metric in ("nfe", "nfe_std_over_samples", "nfe_max"):
-            job.skip(metric, "evaluations", reason, **per_sample)
-        job.skip("sample_std", "model units", reason, **per_sample)
-        job.skip("nfe_shared", "evaluations", reason, **shared)
-        job.skip("sample_seconds", "s", reason, **per_sample)
-        write_table(out / "nfe.parquet", NFE.empty_table())
-        job.console.say(f"skipped, {reason}")
-    else:
-        solve = {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
-        field = model.field()
+    nfe: torch.Tensor
+    failed: torch.Tensor
+    evaluations: int
+    seconds: float
 
-        def solved(indices: range) -> tuple[NDArray, torch.Tensor, torch.Tensor, int, float]:
-            """Samples, NFE and failure of each, evaluations that the field saw, seconds."""
-            x0 = base_noise(seed, indices, dataset.shape, objective.path.base_std, job.device)
-            before, watch = field.evaluations, Stopwatch(job.device)
-            with watch:
-                solution = dopri5(field, x0, objective.t_min, objective.t_max, **solve)  # type: ignore[arg-type]
-            # A sample whose solve failed is no sample: it stays NaN, and no distance is taken over the rest.
-            ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
-            return ended.cpu().numpy(), solution.nfe.cpu(), solution.failed.cpu(), field.evaluations - before, watch.seconds
 
-        # In one piece: small tensors kept between the batches' large ones would hold the heap's pages, and memory would grow.
-        nfe, failed = torch.zeros(settings.n, dtype=torch.int64), torch.zeros(settings.n, dtype=torch.bool)
-        evaluations, seconds = 0, 0.0
-        pieces = list(batches(settings.n, settings.batch))
-        progress = job.console.progress(settings.n, "samples")
-        with torch.no_grad():
-            for indices, (ended, cost, lost_ones, seen, took) in zip(pieces, job.group.map(solved, pieces), strict=True):
-                if samples is not None:
-                    samples[indices.start : indices.stop] = ended
-                nfe[indices.start : indices.stop], failed[indices.start : indices.stop] = cost, lost_ones
-                evaluations, seconds = evaluations + seen, seconds + took
-                progress.update(indices.stop)
-            progress.close()
-            if samples is None:
-                return
-            spent, lost = nfe.double(), int(failed.sum())
-            write_table(out / "nfe.parquet", nfe_table(job, nfe, failed))
-            # The counting field is the judge; the solver's own bookkeeping must agree with it.
-            if int(spent.sum()) != evaluations:
-                raise AssertionError(f"the solver reports {int(spent.sum())} evaluations, the field saw {evaluations}")
-            status = {}
-            if lost:
-                reason = f"dopri5 failed on {lost} of {settings.n} samples (step size vanished or {settings.max_nfe} NFE spent)"
-                status = {"status": "diverged", "reason": reason}
-            mean = evaluations / settings.n
-            for metric, value in (("nfe", mean), ("nfe_std_over_samples", spent.std().item()), ("nfe_max", spent.max().item())):
-                job.add(metric, None if lost else value, "evaluations", nfe=mean, **per_sample, **status)
-            std = None if lost else standard_deviation(samples)
-            job.add("sample_std", std, "model units", nfe=mean, **per_sample, **status)
+@torch.no_grad()
+def solve(job: Job, dataset: DataSet, settings: SampleSettings, model: Model, samples: NDArray | None) -> Cost:
+    """Solve all samples batch by batch, and write them into ``samples`` if it is given; NaN where the solve failed."""
+    objective, field = model.objective, model.field()
 
-            job.add("sample_seconds", None if lost else seconds / settings.n, "s", nfe=mean, **per_sample, **status)
+    def solved(indices: range) -> tuple[NDArray, torch.Tensor, torch.Tensor, int, float]:
+        """Samples, NFE and failure of each, the evaluations that the field saw, and seconds."""
+        x0 = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
+        before, watch = field.evaluations, Stopwatch(job.device)
+        with watch:
+            solution = dopri5(field, x0, objective.t_min, objective.t_max, **_tolerance(settings))
+        # The state of a failed solve is not a sample. It becomes NaN, and no distance is measured over the remaining samples.
+        ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
+        return ended.cpu().numpy(), solution.nfe.cpu(), solution.failed.cpu(), field.evaluations - before, watch.seconds
 
-            counted = model.field()
-            x0 = base_noise(seed, range(settings.shared_batch), dataset.shape, objective.path.base_std, job.device)
-            solution = dopri5(counted, x0, objective.t_min, objective.t_max, per_sample=False, **solve)  # type: ignore[arg-type]
-            status = {}
-            if solution.failed.any():
-                status = {"status": "diverged", "reason": f"dopri5 failed on the batch after {counted.calls} NFE"}
-            job.add("nfe_shared", None if status else float(counted.calls), "evaluations", nfe=counted.calls, **shared, **status)
-        job.console.say(
-            f"{settings.n} samples, {mean:.1f} NFE a sample, {counted.calls} for a batch of {settings.shared_batch}, "
-            f"{lost} failed -> {out}"
-        )
+    # One tensor each: small tensors kept between the batches' large ones would hold the heap's pages, and memory would grow.
+    nfe, failed = torch.zeros(settings.n, dtype=torch.int64), torch.zeros(settings.n, dtype=torch.bool)
+    evaluations, seconds = 0, 0.0
+    pieces = list(batches(settings.n, settings.batch))
+    progress = job.console.progress(settings.n, "samples")
+    for indices, (ended, cost, lost, seen, took) in zip(pieces, job.group.map(solved, pieces), strict=True):
+        if samples is not None:
+            samples[indices.start : indices.stop] = ended
+        nfe[indices.start : indices.stop], failed[indices.start : indices.stop] = cost, lost
+        evaluations, seconds = evaluations + seen, seconds + took
+        progress.update(indices.stop)
+    progress.close()
+    # NFE is what the counting field saw. The solver's own count must agree with it.
+    if int(nfe.sum()) != evaluations:
+        raise AssertionError(f"the solver reports {int(nfe.sum())} evaluations, the field saw {evaluations}")
+    return Cost(nfe, failed, evaluations, seconds)
+
+
+def _tolerance(settings: SampleSettings) -> dict[str, Any]:
+    return {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
+
+
+def _per_sample(settings: SampleSettings) -> dict[str, Any]:
+    """The columns of rows about the solve with a step size per sample."""
+    batch = min(settings.batch, settings.n)
+    return {"rtol": settings.rtol, "atol": settings.atol, "n": settings.n, "batch": batch, "solver": "dopri5"}
+
+
+def _shared(settings: SampleSettings) -> dict[str, Any]:
+    """The columns of rows about the solve with one step size for a batch."""
+    batch = settings.shared_batch
+    return {"rtol": settings.rtol, "atol": settings.atol, "n": batch, "batch": batch, "solver": "dopri5_shared"}
+
+
+def _skip(job: Job, settings: SampleSettings, reason: str) -> None:
+    """Add a skipped row for every number of this stage."""
+    columns = _per_sample(settings)
+    for metric in ("nfe", "nfe_std_over_samples", "nfe_max"):
+        job.skip(metric, "evaluations", reason, **columns)
+    job.skip("sample_std", "model units", reason, **columns)
+    job.skip("nfe_shared", "evaluations", reason, **_shared(settings))
+    job.skip("sample_seconds", "s", reason, **columns)
+    job.console.say(f"skipped, {reason}")
+
+
+def _add_rows(job: Job, settings: SampleSettings, cost: Cost, samples: NDArray) -> None:
+    """Add the rows of the samples and their cost; without values if any solve failed."""
+    spent, lost, n = cost.nfe.double(), int(cost.failed.sum()), settings.n
+    reason = ""
+    if lost:
+        reason = f"dopri5 failed on {lost} of {n} samples (step size vanished or {settings.max_nfe} NFE spent)"
+    mean = cost.evaluations / n
+    values = {
+        ("nfe", "evaluations"): mean,
+        ("nfe_std_over_samples", "evaluations"): spent.std().item(),
+        ("nfe_max", "evaluations"): spent.max().item(),
+        ("sample_std", "model units"): None if lost else standard_deviation(samples),
+        ("sample_seconds", "s"): cost.seconds / n,
+    }
+    for (metric, unit), value in values.items():
+        job.add(metric, None if lost else value, unit, nfe=mean, reason=reason, **_per_sample(settings))
+
+
+@torch.no_grad()
+def _add_shared(job: Job, dataset: DataSet, settings: SampleSettings, model: Model) -> None:
+    """Add the row of the NFE of one batch that shares a step size."""
+    objective, field = model.objective, model.field()
+    x0 = base_noise(job.spec["seed"], range(settings.shared_batch), dataset.shape, objective.path.base_std, job.device)
+    solution = dopri5(field, x0, objective.t_min, objective.t_max, per_sample=False, **_tolerance(settings))
+    failed = bool(solution.failed.any())
+    reason = f"dopri5 failed on the batch after {field.calls} NFE" if failed else ""
+    value = None if failed else float(field.calls)
+    job.add("nfe_shared", value, "evaluations", nfe=field.calls, reason=reason, **_shared(settings))
 
 
 def standard_deviation(samples: NDArray) -> float:
-    """That of all values, in float64, a block of samples at a time."""
+    """The standard deviation of all values of samples (n, *), in float64, with a block of samples in memory at a time."""
     rows = max(1, BLOCK // samples[0].size)
     blocks = range(0, len(samples), rows)
     mean = sum(samples[i : i + rows].astype(np.float64).sum() for i in blocks) / samples.size
@@ -137,7 +183,7 @@ def nfe_table(job: Job, nfe: torch.Tensor, failed: torch.Tensor) -> pa.Table:
 
 
 def preview(dataset: DataSet, samples: NDArray, method: str, seed: int | None) -> pa.Table:
-    """The first finite samples (model space), in data space, for figures."""
+    """The finite ones of the first samples (model space), in data space, for figures."""
     shown = samples[: PREVIEW_IMAGES if dataset.is_images else PREVIEW_POINTS]
     kept = np.flatnonzero(np.isfinite(shown).reshape(len(shown), -1).all(1))
     return previews(dataset.manifest["dataset"], method, seed, dataset.to_data(shown[kept]), kept)

@@ -1,4 +1,4 @@
-"""How long a solve took."""
+"""A stopwatch that waits for the GPU."""
 
 import time
 from typing import Self
@@ -7,7 +7,7 @@ import torch
 
 
 class Stopwatch:
-    """Wall seconds spent inside of its ``with`` blocks, with all that a GPU still had to do at their end."""
+    """Adds up the wall seconds of its ``with`` blocks, until the GPU has finished the work started in them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.seconds = device, 0.0

@@ -1,1 +1,1 @@
-"""The training loop and its schedules."""
+"""The training loop: batches, one step, learning rates, snapshots, number formats."""

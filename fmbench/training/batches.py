@@ -1,6 +1,6 @@
-"""What each iteration of a training sees: data, noise and times, all functions of (seed, iteration).
+"""The batch of each training iteration: data, noise and times, all functions of (seed, iteration).
 
-Neither where the data lies, nor the number of processes, nor a kill in between changes any of it.
+A batch is the same wherever the data is stored, whatever the number of processes, and after any kill.
 """
 
 import queue
@@ -19,13 +19,14 @@ from fmbench.system.distributed import ALONE, Group
 from fmbench.system.rng import generator, named_seed
 
 AHEAD = 4
-"""Batches that a stream reads ahead."""
+"""How many batches a stream reads ahead."""
 
 
 class BatchSampler:
-    """Which samples iteration i sees: consecutive pieces of one random order per epoch, as a function of (seed, i).
+    """Which samples are in the batch of iteration i, as a function of (seed, i).
 
-    Orders are drawn on the CPU and kept on ``device``: indices copied at each step would make a GPU's queue run empty.
+    Each epoch has one random order, and batches are consecutive pieces of it. Orders are drawn on the CPU and kept on ``device``:
+    copying indices at each step would leave a GPU idle.
     """
 
     def __init__(self, size: int, batch: int, seed: int, device: torch.device | None = None) -> None:
@@ -33,7 +34,7 @@ class BatchSampler:
         self._orders: dict[int, Tensor] = {}
 
     def indices(self, step: int) -> Tensor:
-        """int64 of shape (batch,). A batch may run over the end of an epoch into the next."""
+        """Indices of iteration ``step``, int64 of shape (batch,). A batch may begin in one epoch and end in the next."""
         first, last = step * self.batch, (step + 1) * self.batch
         pieces, position = [], first
         while position < last:
@@ -53,7 +54,12 @@ class BatchSampler:
 
 
 class Resident:
-    """A training split held on the device, in its own type; with flips a mirrored copy follows it, if there is room."""
+    """A training split held on the device, in the type of its file.
+
+    Args:
+        part: this process's share of each batch.
+        mirrored: hold a mirrored copy of the images, too.
+    """
 
     def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, mirrored: bool) -> None:
         self.data, self.size, self.mirrored = resident(dataset, device), len(dataset.train), mirrored
@@ -62,9 +68,9 @@ class Resident:
         self.sampler, self.part = sampler, part
 
     def read(self, step: int, coins: Tensor | None) -> Tensor:
-        """This process's part of the batch of iteration ``step``, each sample mirrored where its coin is true."""
+        """This process's part of the batch of iteration ``step``. Each sample whose coin is true is mirrored."""
         indices = self.sampler.indices(step)[self.part]
-        # index_select copies whole samples, where data[indices] goes through every number: 7 times faster on images of bytes.
+        # index_select copies whole samples and data[indices] copies number by number: 7 times slower on images of bytes.
         if coins is None:
             return self.data.index_select(0, indices)
         if self.mirrored:
@@ -72,11 +78,11 @@ class Resident:
         return _mirror(self.data.index_select(0, indices), coins)
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: no thread reads."""
 
 
 class Streamed:
-    """A training split read from its file as it goes, a few batches ahead, by a thread; into pinned memory for a GPU."""
+    """A training split that a thread reads from its file during training, a few batches ahead. For a GPU, into pinned memory."""
 
     def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, iterations: int) -> None:
         self.array: NDArray[Any] = dataset.train
@@ -86,10 +92,11 @@ class Streamed:
         self._thread: threading.Thread | None = None
 
     def read(self, step: int, coins: Tensor | None) -> Tensor:
-        """As :meth:`Resident.read`; iterations must be asked for one after the other.
+        """The same as :meth:`Resident.read`, but iterations must be read one after the other.
 
         Raises:
-            DataError, OSError: what the reading thread met.
+            DataError, OSError: the file cannot be read.
+            ValueError: the iteration is not the next one.
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._read_ahead, args=(step,), name="fmbench-batches", daemon=True)
@@ -98,7 +105,7 @@ class Streamed:
         if isinstance(batch, Exception):
             raise batch
         if found != step:
-            raise ValueError(f"a stream goes forward: iteration {found} is next, not {step}")
+            raise ValueError(f"a stream is read in order: iteration {found} is next, not {step}")
         x = batch.to(self.device, non_blocking=True)
         return x if coins is None else _mirror(x, coins)
 
@@ -106,7 +113,7 @@ class Streamed:
         try:
             kind = torch.from_numpy(np.empty(0, self.array.dtype)).dtype
             for step in range(first, self.iterations):
-                # In the order of the file, which is kinder to a disk, and back in the batch's.
+                # Read in the order of the file, which is faster from a disk, and write in the order of the batch.
                 indices = self.sampler.indices(step)[self.part].numpy()
                 order = np.argsort(indices)
                 batch = torch.empty(len(indices), *self.array.shape[1:], dtype=kind, pin_memory=self.device.type == "cuda")
@@ -134,23 +141,23 @@ class Streamed:
 
 def _mirror(images: Tensor, coins: Tensor) -> Tensor:
     rows = torch.arange(len(images), device=images.device) + coins * len(images)
-    return torch.cat([images, images.flip(-1)]).index_select(0, rows)  # whole samples are copied, not chosen byte by byte
+    return torch.cat([images, images.flip(-1)]).index_select(0, rows)  # copies whole samples, as above
 
 
 class Batches:
     """``batches(i)`` is (x0, x1, u) of iteration i on the device: noise and data (B, *) in model space, uniforms (B,) for times.
 
-    All numbers are drawn for the whole batch, whichever part of it is this process's.
+    Each process draws the numbers of the whole batch and keeps its part of them.
 
     Raises:
-        ConfigError: flips are wanted of points.
+        ConfigError: the settings ask for flips of points.
     """
 
     def __init__(
         self, dataset: DataSet, settings: TrainingSettings, seed: int, device: torch.device, group: Group = ALONE
     ) -> None:
         if settings.flips and not dataset.is_images:
-            raise ConfigError(f"flips are of images, and {dataset.manifest['dataset']} has points; set flips to false")
+            raise ConfigError(f"only images can be flipped, and {dataset.manifest['dataset']} has points; set flips to false")
         self.dataset, self.settings, self.seed, self.device = dataset, settings, seed, device
         self.part = group.part(settings.batch_size)
         self._draws, self._coins = torch.Generator(device), torch.Generator(device)
@@ -183,11 +190,11 @@ class Batches:
         return x0, x1, torch.rand(batch, generator=draws, device=device)[self.part]
 
     def example(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers of the shape of this process's part of a batch."""
+        """Numbers with the shapes of this process's part of a batch."""
         n = self.part.stop - self.part.start
         x = torch.ones(n, *self.dataset.shape, device=self.device)
         return x.clone(), x, torch.full((n,), 0.5, device=self.device)
 
     def close(self) -> None:
-        """End what reads ahead."""
+        """End the reading thread, if there is one."""
         self.source.close()

@@ -1,6 +1,6 @@
-"""Work on a GPU as one CUDA graph: a small network's thousand kernels, launched at once.
+"""Work on a GPU as one CUDA graph, which launches the thousand kernels of a small network at once.
 
-What is recorded is always the same work on the same tensors, so whatever is drawn or counted on the CPU must be so outside of it.
+A graph always repeats the same work on the same tensors. So random numbers of the CPU and counters on the CPU must stay outside.
 """
 
 import random
@@ -14,18 +14,18 @@ from torch import Tensor
 Work = Callable[..., Tensor]
 
 _WAITED = "synchronizing CUDA operation"
-"""What torch says of a wait for the GPU in its synchronisation debug mode."""
+"""torch's error message when the CPU waits for the GPU in synchronisation debug mode."""
 
 
 def rehearse(work: Work, inputs: Sequence[Tensor], device: torch.device) -> str:
-    """Run ``work`` as it must be before it is recorded; what kept it from being recorded, or nothing.
+    """Run ``work`` three times, as a recording requires. Returns why it cannot be recorded, or an empty string.
 
-    Libraries choose their algorithms and take their memory in the first runs. A recording that fails leaves allocator and
-    generators in disorder, so a wait for the GPU, which would make it fail, is looked for in the last. So is a number
-    drawn on the CPU, which each replay would have again.
+    Libraries choose their algorithms and allocate their memory in the first runs. The last run looks for the two obstacles: a
+    wait for the GPU, which would make a recording fail and leave allocator and generators in disorder; and a random number drawn
+    on the CPU, which every replay would repeat.
 
     Raises:
-        RuntimeError: the work cannot be done at all.
+        RuntimeError: the work itself fails.
     """
     aside, now = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     aside.wait_stream(now)
@@ -41,7 +41,7 @@ def rehearse(work: Work, inputs: Sequence[Tensor], device: torch.device) -> str:
         if _WAITED not in str(error):
             raise
         reason = " ".join(str(error).strip().split("\n")[0].split())
-        return f"it waits for the GPU on its way ({reason})"  # as a network of one's own may, that looks at a number
+        return f"it waits for the GPU ({reason})"  # as a plug-in network does that reads a number
     finally:
         torch.cuda.set_sync_debug_mode(before)
         now.wait_stream(aside)
@@ -49,30 +49,33 @@ def rehearse(work: Work, inputs: Sequence[Tensor], device: torch.device) -> str:
 
 
 def _on_the_cpu() -> tuple[Any, ...]:
-    """The states of the generators there."""
+    """The states of the CPU's random generators."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return (torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, np.asarray(keys).tobytes(), *rest)
 
 
 def record(work: Work, inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """What runs ``work`` again on these tensors, and the tensor that its output will be in. Nothing runs while it is recorded.
+    """A function that runs ``work`` again on these tensors, and the tensor that will hold its output. Recording runs nothing.
 
     Raises:
-        RuntimeError: it cannot be recorded.
+        RuntimeError: the work cannot be recorded.
     """
     graph, device = torch.cuda.CUDAGraph(), inputs[0].device
-    # By itself a graph is the current GPU's, which need not be the one that the work is done on.
+    # A graph is recorded on the current GPU by default, which need not be the one that does the work.
     with torch.cuda.device(device), torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
         output = work(*inputs)
     return graph.replay, output
 
 
 class Recording:
-    """``work`` recorded; called as it is, with tensors of the shapes of ``inputs``, which are its own to write to.
+    """A recording of ``work``, which is called like ``work`` itself.
+
+    Args:
+        inputs: tensors of the shapes of every later call. The recording overwrites them.
 
     Raises:
-        RuntimeError: it cannot be recorded.
-        ValueError: a tensor it is called with is of another shape.
+        RuntimeError: the work cannot be recorded.
+        ValueError: the recording is called with a tensor of another shape.
     """
 
     def __init__(self, work: Work, inputs: Sequence[Tensor]) -> None:

@@ -1,213 +1,232 @@
-"""The training loop: one for every method, resumable to the bit.
+"""The training loop: one for every method, and one that resumes to the bit.
 
-Every random number of iteration i comes from generators seeded by (seed, name, i), and the batch of iteration i is a
-function of (seed, i), so nothing but weights, optimiser, averages and counters has to be in a checkpoint.
+Every random number of iteration i comes from generators seeded by (seed, name, i), and the batch of iteration i is a function of
+(seed, i). So a checkpoint needs to hold nothing but weights, optimiser, averages and counters.
 """
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fmbench.config.milestones import snapshot_steps
-from fmbench.config.training_settings import TrainingSettings
-from fmbench.data.prepared import DataSet
+from fmbench.config.snapshots import snapshot_steps
 from fmbench.errors import CheckpointError
 from fmbench.store.checkpoint import CheckpointFolder
-from fmbench.system.distributed import ALONE, Group
 from fmbench.system.rng import named_seed, seed_global
 from fmbench.training.batches import Batches
 from fmbench.training.precision import matrix_precision
+from fmbench.training.run import SILENT, Listener, Outcome, TrainingRun
 from fmbench.training.schedule import learning_rate
 from fmbench.training.snapshots import Snapshots
-from fmbench.training.step import Loss, Step
+from fmbench.training.step import Step
 
 
-@dataclass
-class Outcome:
-    """How a training ended.
-
-    Attributes:
-        step: iterations done; on divergence those of the last good checkpoint, whose weights are returned.
-        curve: (iteration, mean loss since the last entry, learning rate).
-        reason: why it stopped early; empty when it did not.
-        seconds: spent in the loop up to the last checkpoint that led here, by all attempts together; compilation apart.
-        compile_seconds: of this attempt's compilation; None without one.
-        notes: what a user should know of how it ran.
-        skipped: steps that fp16 skipped for an overflow.
-        snapshots: the iterations up to ``step`` whose averaged weights were kept.
-        averages: the state dict of every further average, by its decay.
-    """
-
-    step: int
-    curve: list[tuple[int, float, float]]
-    reason: str = ""
-    seconds: float = 0.0
-    resumed_from: int = 0
-    complaints: list[str] = field(default_factory=list)
-    compile_seconds: float | None = None
-    notes: list[str] = field(default_factory=list)
-    skipped: int = 0
-    snapshots: list[int] = field(default_factory=list)
-    averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)
-
-
-def train(
-    objective: Loss,
-    network: nn.Module,
-    dataset: DataSet,
-    settings: TrainingSettings,
-    seed: int,
-    checkpoints: CheckpointFolder,
-    key: str,
-    device: torch.device,
-    on_log: Callable[[int, float, float], None],
-    on_checkpoint: Callable[[], None],
-    on_resume: Callable[[int, list[tuple[int, float, float]]], None] = lambda step, curve: None,
-    group: Group = ALONE,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Outcome:
-    """Train ``network`` in place and leave its averaged weights in it.
-
-    Args:
-        key: hash of everything the training depends on; a checkpoint of another key is not used.
-        on_log: called with (iteration, mean loss, learning rate) every ``log_every`` iterations.
-        on_checkpoint: called before each checkpoint is written (flush what must not be lost).
-        on_resume: called with the iteration and the curve of the checkpoint that the training goes on from.
-        group: the processes that train together, each in a call of its own; the first alone writes, and holds the lock.
-        tell: called with each complaint and note as it comes, so that none is lost with a process that is killed later.
+def train(run: TrainingRun, checkpoints: CheckpointFolder, listener: Listener = SILENT) -> Outcome:
+    """Train ``run.network`` in place and leave its averaged weights in it.
 
     Returns:
-        The outcome. A loss that is not finite ends the training with the weights of the last good checkpoint.
+        The outcome. If a loss is not finite, training ends and the network gets the weights of the last good checkpoint.
 
     Raises:
         ConfigError: the device cannot do what the settings ask for.
         CheckpointError: a checkpoint or a snapshot cannot be written.
     """
-    with contextlib.ExitStack() as ending, matrix_precision(settings.precision, device):
-        update = Step(objective, network, settings, device, group)
-        batches = Batches(dataset, settings, seed, device, group)
-        ending.callback(batches.close)
-        snapshots = Snapshots(checkpoints.folder, key)
-        kept = snapshot_steps(settings.iterations, settings.snapshots)
+    with matrix_precision(run.settings.precision, run.device):
+        training = _Training(run, checkpoints, listener)
+        with contextlib.closing(Batches(run.dataset, run.settings, run.seed, run.device, run.group)) as batches:
+            training.resume()
+            training.prepare(batches)
+            reason = _iterate(training, batches)
+        if reason:
+            training.go_back(reason)
+        return training.finish()
 
-        def rate_of(step: int) -> float:
-            peak, warmup = settings.learning_rate, settings.warmup_iterations
-            return learning_rate(step, settings.iterations, peak, warmup, settings.schedule)
 
-        state, complaints = checkpoints.load(key)
+def _iterate(training: "_Training", batches: Batches) -> str:
+    """Train to the last iteration, or to the first at which training diverges. Returns why it diverged, or an empty string."""
+    settings = training.settings
+    for step in range(training.outcome.step, settings.iterations):
+        training.advance(step, batches)
+        done, last = step + 1, step + 1 == settings.iterations
+        logs, saves = done % settings.log_every == 0 or last, done % settings.checkpoint_every == 0 or last
+        # Only here does the CPU read losses: reading one at each step would make a GPU wait for the CPU.
+        if (logs or saves) and (reason := training.bad_loss(done)):
+            return reason
+        if logs:
+            training.log(done)
+        if done in training.snapshot_steps:
+            training.save_snapshot(done)
+        if saves:
+            if reason := training.bad_weight(done):
+                return reason
+            training.save(done)
+    return ""
+
+
+class _Training:
+    """A training under way.
+
+    Attributes:
+        snapshot_steps: the iterations whose averaged weights are kept; those that are lost are not among them.
+    """
+
+    def __init__(self, run: TrainingRun, checkpoints: CheckpointFolder, listener: Listener) -> None:
+        self.run, self.settings, self.checkpoints, self.listener = run, run.settings, checkpoints, listener
+        self.step = Step(run.objective, run.network, run.settings, run.device, run.group)
+        self.snapshots = Snapshots(checkpoints.folder, run.key)
+        self.snapshot_steps = snapshot_steps(run.settings.iterations, run.settings.snapshots)
+        self.outcome = Outcome()
+        self._threads = torch.get_num_threads()
+        self._losses: list[Tensor] = []  # of the iterations since the last entry of the curve, means over all processes
+        self._unread: list[Tensor] = []  # losses of this process that nothing has read yet
+        self._began = time.monotonic()
+
+    # Resuming and getting ready
+
+    def resume(self) -> None:
+        """Go on from the newest good checkpoint. If there is none, save one with the initial weights.
+
+        Raises:
+            CheckpointError: the processes read different checkpoints, or the first one cannot be written.
+        """
+        run = self.run
+        state, complaints = self.checkpoints.load(run.key)
         if state is not None:
-            # A snapshot that was lost is left out: no reason to train what came after it again.
-            lost = snapshots.damaged([step for step in kept if step <= state["step"]])
-            kept = [step for step in kept if step not in lost]
-            complaints = [*complaints, *(f"the snapshot {why}, and is left out" for why in lost.values())]
-        outcome = Outcome(step=0, curve=[])
-        losses: list[Tensor] = []  # since the last entry of the curve, of all processes
-        threads = torch.get_num_threads()
-        had = threads if state is None or device.type != "cpu" else state.get("threads", threads)
-        if had != threads:
-            complaints = [*complaints, f"it was on {had} threads and is on {threads} now: the same numbers to rounding only"]
-
-        def complain(what: list[str], then: str) -> None:
-            outcome.complaints += what
-            for complaint in what:
-                tell(f"warning: {complaint}; {then}")
-
-        complain(complaints, f"the training goes on from iteration {0 if state is None else state['step']}")
+            complaints = [*complaints, *self._leave_out_lost_snapshots(state["step"]), *self._other_threads(state)]
+        self._complain(complaints, f"the training goes on from iteration {0 if state is None else state['step']}")
         if state is not None:
-            update.load_state_dict(state)
-            outcome.step = outcome.resumed_from = state["step"]
-            outcome.curve = [tuple(entry) for entry in state["curve"]]
-            outcome.seconds = state["seconds"]
-            losses = list(state["losses"].to(device))
-            on_resume(outcome.step, outcome.curve)
-        fresh, state = state is None, None  # copied; the weights and averages in it would stay in memory to the end
-        # All have read, so the first may write.
-        if float(group.mean(torch.tensor([float(outcome.step)], device=device))) != outcome.step:
+            self._restore(state)
+            self.outcome.resumed_from = state["step"]
+            self._losses = list(state["losses"].to(run.device))
+            self.listener.on_resume(self.outcome.step, self.outcome.curve)
+        # This waits until every process has read its checkpoint. Only then may the first process write.
+        step = self.outcome.step
+        if float(run.group.mean(torch.tensor([float(step)], device=run.device))) != step:
             raise CheckpointError(
-                f"the processes read different checkpoints in {checkpoints.folder}; it must be a folder that all of them see"
+                f"the processes read different checkpoints in {self.checkpoints.folder}; use a folder that all of them can see"
             )
+        self._began = time.monotonic() - self.outcome.seconds
+        if run.group.main:
+            self.snapshots.tidy()
+        if state is None:
+            self.save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
 
-        before, began = outcome.seconds, time.monotonic()
+    def _leave_out_lost_snapshots(self, step: int) -> list[str]:
+        """Leave out the snapshots up to an iteration that cannot be read. Training again to remake them is not worth it."""
+        lost = self.snapshots.damaged([kept for kept in self.snapshot_steps if kept <= step])
+        self.snapshot_steps = [kept for kept in self.snapshot_steps if kept not in lost]
+        return [f"the snapshot {reason}, and is left out" for reason in lost.values()]
 
-        def save(done: int) -> None:
-            outcome.seconds = before + time.monotonic() - began
-            if not group.main:
-                return
-            on_checkpoint()
-            values = {
-                "key": key,
-                "step": done,
-                "losses": torch.stack(losses) if losses else torch.empty(0),
-                "curve": outcome.curve,
-                "seconds": outcome.seconds,
-                "threads": threads,
-            }
-            checkpoints.save(values | update.state_dict())
+    def _other_threads(self, state: dict[str, Any]) -> list[str]:
+        before = state.get("threads", self._threads)
+        if self.run.device.type != "cpu" or before == self._threads:
+            return []
+        return [f"it ran on {before} threads and now runs on {self._threads}, so its numbers are the same up to rounding only"]
 
-        if group.main:
-            snapshots.tidy()
-        if fresh:
-            save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
-        if settings.compile and outcome.step < settings.iterations:
-            outcome.compile_seconds = update.compile(*batches.example())
-            began += outcome.compile_seconds
-            if update.uncaptured:
-                outcome.notes.append(f"the step is compiled, but in no CUDA graph: {update.uncaptured}")
-                tell(f"note: {outcome.notes[-1]}")
-        elif group.size > 1 and outcome.step < settings.iterations:
-            update.warm_up(*batches.example())
+    def _complain(self, complaints: list[str], then: str) -> None:
+        self.outcome.complaints += complaints
+        for complaint in complaints:
+            self.listener.tell(f"warning: {complaint}; {then}")
 
-        unseen: list[Tensor] = []  # losses not looked at yet, of this process
-        for step in range(outcome.step, settings.iterations):
-            rate = rate_of(step)
-            update.set_rate(rate)
-            # Dropout, and what else a network of one's own draws, comes from the global generator.
-            seed_global(named_seed(seed, f"train/dropout/{step}" + (f"/{group.rank}" if group.rank else "")), device)
-            unseen.append(update(*batches(step)))
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step.load_state_dict(state)
+        self.outcome.step, self.outcome.seconds = state["step"], state["seconds"]
+        self.outcome.curve = [tuple(entry) for entry in state["curve"]]
 
-            done = step + 1
-            last = done == settings.iterations
-            if done % settings.log_every == 0 or done % settings.checkpoint_every == 0 or last:
-                # Losses are looked at here only: one at each step would make a GPU wait for the CPU.
-                losses, unseen = [*losses, *group.mean(torch.stack(unseen))], []
-                values = torch.stack(losses)
-                bad = (~torch.isfinite(values)).nonzero()
-                if len(bad):
-                    at = done - len(losses) + int(bad[0])
-                    outcome.reason = (
-                        f"the loss became {values[bad[0]].item()} at iteration {at} (learning rate {rate_of(at):.3g})"
-                    )
-                    break
-            if done % settings.log_every == 0 or last:
-                entry = (done, float(values.mean()), rate)
-                outcome.curve.append(entry)
-                on_log(*entry)
-                losses = []
-            if done in kept and group.main:
-                snapshots.save(done, update.averaged(update.ema))
-            if done % settings.checkpoint_every == 0 or last:
-                if not all(bool(torch.isfinite(a).all()) for a in update.ema.averages):
-                    outcome.reason = f"a weight stopped being finite by iteration {done} (learning rate {rate:.3g})"
-                    break
-                outcome.step = done
-                save(done)
+    def prepare(self, batches: Batches) -> None:
+        """Compile the step, or warm it up for several processes. Compilation is left out of the training's seconds."""
+        if self.outcome.step >= self.settings.iterations:
+            return
+        if self.settings.compile:
+            self.outcome.compile_seconds = self.step.compile(*batches.example())
+            self._began += self.outcome.compile_seconds
+            if self.step.uncaptured:
+                self.outcome.notes.append(f"the step is compiled, but not captured in a CUDA graph: {self.step.uncaptured}")
+                self.listener.tell(f"note: {self.outcome.notes[-1]}")
+        elif self.run.group.size > 1:
+            self.step.warm_up(*batches.example())
 
-        if outcome.reason:
-            good, more = checkpoints.load(key)
-            if good is None:
-                raise CheckpointError(f"{outcome.reason}, and no checkpoint to go back to can be read: {'; '.join(more)}")
-            complain(more, f"the weights are those of iteration {good['step']}")
-            update.load_state_dict(good)
-            outcome.step, outcome.seconds = good["step"], good["seconds"]
-            outcome.curve = [tuple(entry) for entry in good["curve"]]
-        outcome.skipped = update.skipped()
-        outcome.snapshots = [step for step in kept if step <= outcome.step]
-        for ema, decay in zip(update.averages[1:], settings.more_ema_decays, strict=True):
-            outcome.averages[decay] = {name: value.clone() for name, value in update.averaged(ema).items()}
-        update.ema.copy_to(update.parameters)
-        network.eval()
+    # Iterations
+
+    def _rate(self, step: int) -> float:
+        peak, warmup = self.settings.learning_rate, self.settings.warmup_iterations
+        return learning_rate(step, self.settings.iterations, peak, warmup, self.settings.schedule)
+
+    def advance(self, step: int, batches: Batches) -> None:
+        """Train by the batch of iteration ``step``."""
+        rank = self.run.group.rank
+        self.step.set_rate(self._rate(step))
+        # The global generator gives what dropout draws, and what else a plug-in network draws.
+        seed_global(named_seed(self.run.seed, f"train/dropout/{step}" + (f"/{rank}" if rank else "")), self.run.device)
+        self._unread.append(self.step(*batches(step)))
+
+    def bad_loss(self, done: int) -> str:
+        """The first loss since the last log that is not finite, as a reason to stop; empty if all are finite."""
+        self._losses, self._unread = [*self._losses, *self.run.group.mean(torch.stack(self._unread))], []
+        losses = torch.stack(self._losses)
+        bad = (~torch.isfinite(losses)).nonzero()
+        if not len(bad):
+            return ""
+        step = done - len(losses) + int(bad[0])
+        return f"the loss became {losses[bad[0]].item()} at iteration {step} (learning rate {self._rate(step):.3g})"
+
+    def log(self, done: int) -> None:
+        """Add an entry to the loss curve."""
+        entry = (done, float(torch.stack(self._losses).mean()), self._rate(done - 1))
+        self._losses = []
+        self.outcome.curve.append(entry)
+        self.listener.on_log(*entry)
+
+    def save_snapshot(self, done: int) -> None:
+        if self.run.group.main:
+            self.snapshots.save(done, self.step.averaged(self.step.ema))
+
+    def bad_weight(self, done: int) -> str:
+        """A reason to stop if an averaged weight is not finite; empty if all are finite."""
+        if all(bool(torch.isfinite(average).all()) for average in self.step.ema.averages):
+            return ""
+        return f"a weight stopped being finite by iteration {done} (learning rate {self._rate(done - 1):.3g})"
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint, in the first process."""
+        self.outcome.step, self.outcome.seconds = done, time.monotonic() - self._began
+        if not self.run.group.main:
+            return
+        self.listener.on_checkpoint()
+        values = {
+            "key": self.run.key,
+            "step": done,
+            "losses": torch.stack(self._losses) if self._losses else torch.empty(0),
+            "curve": self.outcome.curve,
+            "seconds": self.outcome.seconds,
+            "threads": self._threads,
+        }
+        self.checkpoints.save(values | self.step.state_dict())
+
+    # The end
+
+    def go_back(self, reason: str) -> None:
+        """Return to the last good checkpoint.
+
+        Raises:
+            CheckpointError: no checkpoint can be read.
+        """
+        good, complaints = self.checkpoints.load(self.run.key)
+        if good is None:
+            raise CheckpointError(f"{reason}, and no checkpoint to go back to can be read: {'; '.join(complaints)}")
+        self._complain(complaints, f"the weights are those of iteration {good['step']}")
+        self._restore(good)
+        self.outcome.reason = reason
+
+    def finish(self) -> Outcome:
+        """Leave the averaged weights in the network. Returns the outcome."""
+        outcome, step = self.outcome, self.step
+        outcome.skipped = step.skipped()
+        outcome.snapshots = [kept for kept in self.snapshot_steps if kept <= outcome.step]
+        for ema, decay in zip(step.averages[1:], self.settings.more_ema_decays, strict=True):
+            outcome.averages[decay] = {name: value.clone() for name, value in step.averaged(ema).items()}
+        step.ema.copy_to(step.parameters)
+        self.run.network.eval()
         return outcome

@@ -1,4 +1,4 @@
-"""The number formats of a training: how products are rounded. Weights, loss, optimiser and averages are float32 in all."""
+"""The number formats of training: how products are rounded. Weights, loss, optimiser and averages are always float32."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check(precision: str, device: torch.device) -> None:
-    """Find out before the first step whether a device can do it.
+    """Check before the first step that a device supports a precision.
 
-    ``fp32``: float32 throughout. ``tf32``: products and convolutions of float32 numbers rounded to 10 bits, an NVIDIA GPU's only.
-    ``bf16``, ``fp16``: the network under autocast. On the CPU these two are for trials: the same rounding, no speed.
+    ``fp32``: float32 throughout. ``tf32``: products and convolutions of float32 numbers are rounded to 10 bits, on NVIDIA GPUs
+    only. ``bf16``, ``fp16``: the network runs under autocast. On the CPU these two are for trials: the same rounding, no speed.
 
     Raises:
-        ConfigError: the device or this torch cannot do it.
+        ConfigError: the device or this version of torch does not support it.
     """
     if precision == "tf32":
         if device.type != "cuda":
-            raise ConfigError(f"precision tf32 is one of NVIDIA GPUs, not of the device {str(device)!r}; choose fp32")
+            raise ConfigError(f"precision tf32 needs an NVIDIA GPU, and the device is {str(device)!r}; choose fp32")
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:
             raise ConfigError(f"precision tf32 needs a GPU of compute capability 8.0, this one has {major}.{minor}; choose fp32")
@@ -35,15 +35,15 @@ def check(precision: str, device: torch.device) -> None:
             out.float().sum().backward()
         except RuntimeError as error:
             raise ConfigError(
-                f"precision {precision} cannot be had on the device {str(device)!r}: {error}; choose fp32"
+                f"precision {precision} is not supported on the device {str(device)!r}: {error}; choose fp32"
             ) from None
 
 
 @contextlib.contextmanager
 def matrix_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """Within it a GPU's products and convolutions of float32 numbers are rounded as ``precision`` says; restored after.
+    """A context in which a GPU rounds products and convolutions of float32 numbers as ``precision`` says.
 
-    A CPU's are left as they are.
+    It restores the earlier rounding at its end, and changes nothing on a CPU.
     """
     if device.type != "cuda":
         yield

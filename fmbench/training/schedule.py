@@ -6,8 +6,11 @@ FLOOR = 1e-8
 def learning_rate(step: int, iterations: int, peak: float, warmup: int, schedule: str) -> float:
     """The learning rate of iteration ``step`` (from 0).
 
-    Linear warm-up from 1e-8 at step 0 to the peak at step ``warmup``; then ``constant`` stays there, and ``polynomial``
-    decays linearly to 1e-8 at the last iteration.
+    It rises linearly from 1e-8 at step 0 to the peak at step ``warmup``. Then ``constant`` stays there, and ``polynomial`` falls
+    linearly to 1e-8 at the last iteration.
+
+    Raises:
+        ValueError: there is no such schedule.
     """
     if schedule not in ("constant", "polynomial"):
         raise ValueError(f"schedule must be 'constant' or 'polynomial', not {schedule!r}")

@@ -1,4 +1,4 @@
-"""Averaged weights along a training, kept beside its checkpoints until it ends, whatever kills it in between."""
+"""Snapshots: averaged weights during training, kept in files beside the checkpoints, where they survive a kill."""
 
 import hashlib
 import json
@@ -10,11 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fmbench.store.checkpoint import write_tensors
+from fmbench.store.weights import write_tensors
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of names and numbers."""
+    """The sha256 of the tensors' names and numbers."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(name.encode())
@@ -23,11 +23,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 class Snapshots:
-    """One file for each snapshot, written once and whole.
+    """The snapshots of one training, a file each.
 
     Args:
-        folder: that of the training's checkpoints, held by its lock.
-        key: hash of everything the training depends on.
+        folder: the folder of the training's checkpoints, whose lock this process holds.
+        key: hash of everything that the training depends on.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -37,7 +37,7 @@ class Snapshots:
         return self.folder / f"snapshot-{step:08d}.safetensors"
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the weights of an iteration; one that is there from before a kill holds the same and is replaced.
+        """Write the weights of an iteration. A file left from before a kill holds the same weights and is replaced.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -45,7 +45,7 @@ class Snapshots:
         write_tensors(self._path(step), tensors, {"key": self.key, "step": step, "sha256": digest(tensors)})
 
     def damaged(self, steps: list[int]) -> dict[int, str]:
-        """The snapshots of these iterations that cannot be used, and why."""
+        """Which of these iterations' snapshots cannot be used, and why."""
         found: dict[int, str] = {}
         for step in steps:
             try:
@@ -53,20 +53,20 @@ class Snapshots:
                     metadata = json.loads(file.metadata()["fmbench"])
                 content = metadata.pop("sha256", None)
                 if metadata != {"key": self.key, "step": step}:
-                    raise ValueError(f"it is of {metadata}")
+                    raise ValueError(f"it belongs to {metadata}")
                 if content != digest(load_file(self._path(step))):
                     raise ValueError("its content is not what its checksum says: it is damaged")
-            except Exception as error:  # missing, truncated, without metadata: all mean the same here
+            except Exception as error:  # missing, truncated or without metadata: the snapshot is lost
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 found[step] = f"{self._path(step)} cannot be used ({reason})"
         return found
 
     def load(self, steps: list[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The snapshots of these iterations, one after the other."""
+        """(iteration, averaged weights) for each of these iterations. Only one at a time is in memory."""
         for step in steps:
             yield step, load_file(self._path(step))
 
     def tidy(self) -> None:
-        """Remove what a killed trainer left half written."""
+        """Remove files that a killed training left half written."""
         for leftover in self.folder.glob(".snapshot-*.safetensors.*"):
             leftover.unlink(missing_ok=True)

@@ -24,23 +24,23 @@ class Loss(Protocol):
 
 
 class Step:
-    """``step(x0, x1, u)`` trains a network in place by one batch, and gives the mean loss of it.
+    """``step(x0, x1, u)`` trains a network in place by one batch and returns the batch's mean loss.
 
-    The network runs under autocast where ``precision`` is bf16 or fp16; the loss is float32 always. A batch is cut into
-    ``accumulation`` micro-batches whose gradients are added; with several processes each has its share of the batch, and the
-    gradients are averaged over them. With fp16 a step whose scaled gradients overflow is skipped, and the scale is halved.
+    With precision bf16 or fp16 the network runs under autocast; the loss is always float32. A batch is cut into ``accumulation``
+    micro-batches, whose gradients are added. Each of several processes has its share of the batch, and the gradients are averaged
+    over the processes. With fp16, a step whose scaled gradients overflow is skipped, and the scale is halved.
 
-    On one GPU a compiled step is also captured in a CUDA graph (:mod:`fmbench.training.capture`), but for the averages.
+    On a single GPU a compiled step is also captured in a CUDA graph (:mod:`fmbench.training.capture`), except for the averages.
 
     Attributes:
-        uncaptured: why a compiled step on a GPU is in no CUDA graph, as far as is known; :meth:`compile` may find more.
+        uncaptured: why a compiled step on a GPU is not captured in a CUDA graph; empty if it is. :meth:`compile` may set it.
 
     Args:
-        network: moved to the device, left in training mode.
-        group: the processes that train together; each makes its own Step.
+        network: moved to the device and left in training mode.
+        group: the processes that train together. Each makes its own Step.
 
     Raises:
-        ConfigError: the precision is not to be had on this device.
+        ConfigError: the device does not support the precision.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Step:
         wanted = settings.compile and _can_capture(device)
         self.uncaptured = _obstacle(settings, group) if wanted else ""
         self._captures = wanted and not self.uncaptured
-        # In a graph a number is what it was at the capture, a tensor what it is at the replay.
+        # A graph keeps the value that a number had when it was captured. It reads a tensor again at each replay.
         self._rate = torch.tensor(settings.learning_rate, device=device) if self._captures else None
         self.optimiser = torch.optim.Adam(
             self.parameters,
@@ -65,7 +65,7 @@ class Step:
         self._recording: capture.Recording | None = None
         self.averages = [EMA(self.parameters, decay) for decay in (settings.ema_decay, *settings.more_ema_decays)]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        # The plain network keeps the weights and their names; these wrappers only run it.
+        # The plain network holds the weights under their names. These wrappers only run it.
         self._runner: Any = torch.compile(network, dynamic=False) if settings.compile else network
         if group.size > 1:
             ids = [device] if device.type == "cuda" else None
@@ -78,6 +78,7 @@ class Step:
         return self.averages[0]
 
     def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
         if self._rate is not None:
             self._rate.fill_(rate)
             return
@@ -85,7 +86,7 @@ class Step:
             group["lr"] = rate
 
     def __call__(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
-        """One step on a batch: noise and data (B, *), uniforms (B,) that become times. The mean loss, a detached scalar."""
+        """Make one step on a batch: noise and data (B, *), uniforms (B,) for times. Returns the mean loss, a detached scalar."""
         loss = (self._recording or self._update)(x0, x1, u)
         for average in self.averages:
             average.update()
@@ -107,7 +108,7 @@ class Step:
             raise ValueError(f"a batch of {len(x1)} cannot be cut into accumulation = {pieces} equal micro-batches")
         losses = []
         for number, piece in enumerate(zip(x0.chunk(pieces), x1.chunk(pieces), u.chunk(pieces), strict=True), start=1):
-            with self._apart(last=number == pieces):
+            with self._exchange(last=number == pieces):
                 loss = self.objective.loss(self._run, *piece).mean() / pieces
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
@@ -121,15 +122,15 @@ class Step:
             out = self._runner(t, x)
         return out.float()
 
-    def _apart(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Processes exchange gradients once a step, with the last micro-batch."""
+    def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """A context in which processes exchange gradients only with the last micro-batch, so once a step."""
         if last or not isinstance(self._runner, DistributedDataParallel):
             return contextlib.nullcontext()
-        apart: contextlib.AbstractContextManager[None] = self._runner.no_sync()
-        return apart
+        alone: contextlib.AbstractContextManager[None] = self._runner.no_sync()
+        return alone
 
     def compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
-        """Seconds of the first forward and backward pass, which compiles, and of the capture; no weight or buffer is changed.
+        """Compile by a first forward and backward pass, and capture. Returns the seconds taken. No weight or buffer changes.
 
         Raises:
             ConfigError: the network cannot be compiled here.
@@ -138,10 +139,10 @@ class Step:
             return self._compile(x0, x1, u)
 
     def warm_up(self, x0: Tensor, x1: Tensor, u: Tensor) -> None:
-        """A forward and a backward pass that change nothing, for several processes; compiling is one, too.
+        """Make a forward and a backward pass that change nothing, for several processes. Compilation makes such a pass, too.
 
-        After its first such pass DDP adds up gradients in an order that it keeps from then on. So that no step is made in the
-        first order, which is another one with three or more processes: neither the first of a training nor that of a resumed one.
+        In its first pass DDP adds up gradients in one order, and in all later passes in another, which matters with three or more
+        processes. After this pass every step uses the later order, the first step of a new or resumed training included.
         """
         with self._buffers_kept():
             self._gradients(x0, x1, u)
@@ -149,7 +150,7 @@ class Step:
 
     @contextlib.contextmanager
     def _buffers_kept(self) -> Iterator[None]:
-        """Running statistics are of what was trained on, not of what a trial took; set back in place, and in theirs."""
+        """A context that restores all buffers at its end, so that running statistics do not include a trial batch."""
         places = [(module._buffers, name) for module in self.network.modules() for name in module._buffers]
         kept = [(buffers, name, buffers[name]) for buffers, name in places]
         values = [None if buffer is None else buffer.clone() for _, _, buffer in kept]
@@ -173,10 +174,10 @@ class Step:
         return time.monotonic() - began
 
     def _capture(self, x0: Tensor, x1: Tensor, u: Tensor) -> None:
-        """Record the step, if it can be.
+        """Record the step, unless a rehearsal finds an obstacle.
 
         Raises:
-            ConfigError: it looked as if it could, and cannot.
+            ConfigError: the rehearsal found no obstacle, but the recording failed.
         """
         if not self.optimiser.state:
             self._make_moments()
@@ -198,7 +199,7 @@ class Step:
             raise ConfigError(f"compile: the step cannot be captured in a CUDA graph ({error}); set it to false") from error
 
     def _make_moments(self) -> None:
-        """Have Adam make its moments, by a step of length 0 down a gradient of 0; recorded, they would be made at each replay."""
+        """Let Adam allocate its moments by a step of length 0 with gradient 0. If that were recorded, each replay would do it."""
         assert self._rate is not None
         rate = float(self._rate)
         self.set_rate(0.0)
@@ -213,19 +214,19 @@ class Step:
         self.set_rate(rate)
 
     def skipped(self) -> int:
-        """Steps skipped for an overflow of fp16 so far: those that the averages saw and Adam did not."""
+        """The number of steps skipped so far because fp16 overflowed: the averages counted them, Adam did not."""
         if not self.scaler.is_enabled():
             return 0
         counts = [int(state["step"]) for state in self.optimiser.state.values()]
         return self.ema.updates - min(counts, default=self.ema.updates)
 
     def averaged(self, ema: EMA) -> dict[str, Tensor]:
-        """The network's state dict with an average in the place of its parameters."""
+        """The network's state dict, with an average in place of its parameters."""
         of = {id(p): average for p, average in zip(self.parameters, ema.averages, strict=True)}
         return {name: of.get(id(value), value.detach()) for name, value in self.network.state_dict(keep_vars=True).items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on: weights, optimiser, averages with their counters, loss scale."""
+        """Everything that the next step depends on: weights, optimiser, averages with their counters, loss scale."""
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -235,11 +236,12 @@ class Step:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned, here or in another process."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self._recording = None  # it would go on with the moments that were there before
+        self._recording = None  # it would use the moments from before
         for group in self.optimiser.param_groups:
-            group["capturable"] = self._captures  # not as it was where the state was saved
+            group["capturable"] = self._captures  # the state may be from a step that was captured, or was not
         if self._rate is not None:
             for group in self.optimiser.param_groups:
                 self._rate.fill_(float(group["lr"]))
@@ -254,7 +256,7 @@ def _can_capture(device: torch.device) -> bool:
 
 
 def _obstacle(settings: TrainingSettings, group: Group) -> str:
-    """What in the settings keeps a step out of a CUDA graph."""
+    """Why these settings do not allow a CUDA graph; empty if they do."""
     if group.size > 1:
-        return "processes wait for each other"
-    return "fp16's scaler decides on the CPU whether a step is made" if settings.precision == "fp16" else ""
+        return "several processes wait for each other"
+    return "the scaler of fp16 decides on the CPU whether to make a step" if settings.precision == "fp16" else ""

@@ -1,6 +1,6 @@
-"""Kill -9, over and over, in a process of its own that forks: its children find torch imported and die without harm.
+"""Kills processes by SIGKILL, over and over. It forks, so that its children have torch imported already and can be killed safely.
 
-Run by test_checkpoint.py; prints one JSON object.
+test_checkpoint.py runs it. It prints one JSON object.
 """
 
 import itertools
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # what optimisers import at their first step, here once for all children
+import torch._dynamo  # optimisers import this at their first step; imported here once for all children
 from user_code import command
 
 import fmbench.stages.collect
 import fmbench.stages.oracles
-import fmbench.stages.train  # noqa: F401 - what the command imports when it is called
+import fmbench.stages.train  # noqa: F401 - the command imports them when it is called
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.store.provenance import commit
 
 EVENTS = {"open", "os.rename", "os.remove", "os.chmod", "os.link", "os.symlink", "os.truncate"}
-"""What Python tells before it asks the file system to change something."""
+"""Audit events that Python raises before it changes something in the file system."""
 FILES = ("model.safetensors", "config.json", "loss_curve.parquet")
 
 
@@ -34,7 +34,7 @@ def die() -> None:
 
 
 def half_written(at: int) -> None:
-    """Let the ``at``-th checkpoint from now on be half written when the process dies."""
+    """Let the process die when the ``at``-th checkpoint from now on is half written."""
     save, calls = torch.save, 0
 
     def dying(state: Any, path: Path) -> None:
@@ -49,7 +49,7 @@ def half_written(at: int) -> None:
 
 
 def life(work: Callable[[], int], seconds: float | None = None) -> int | None:
-    """A child's exit code; None if it was killed, by itself or after so many seconds."""
+    """Run ``work`` in a child. Returns its exit code, or None if it was killed, by itself or after so many seconds."""
     pid = os.fork()
     if pid == 0:
         code = 99
@@ -59,16 +59,16 @@ def life(work: Callable[[], int], seconds: float | None = None) -> int | None:
             os._exit(code)
     if seconds is not None:
         time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)  # a child that has ended is not waited for yet, so the id is still its own
+        os.kill(pid, signal.SIGKILL)  # even if the child has ended, its id is not free before waitpid
     _, status = os.waitpid(pid, 0)
     return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
 
 
-# At every point of a save
+# Kills at every point of a save
 
 
 def saved(folder: Path, number: int, dies_at: int = 0, half: bool = False) -> int:
-    """Save a checkpoint with ``number`` in it; die before the ``dies_at``-th thing asked of the file system."""
+    """Save a checkpoint with ``number`` in it, and die before the ``dies_at``-th change of the file system."""
     asked = 0
 
     def hook(event: str, _: Any) -> None:
@@ -88,7 +88,7 @@ def saved(folder: Path, number: int, dies_at: int = 0, half: bool = False) -> in
 
 
 def points(folder: Path) -> list[dict[str, Any]]:
-    """Kill the save after ``before`` others at each point in turn, then load, and save once more."""
+    """After ``before`` other saves, kill a save at each point in turn, then load, and save once more."""
     found = []
     for before in range(4):
         for dies_at in itertools.count(0):  # 0 for half a file
@@ -103,18 +103,18 @@ def points(folder: Path) -> list[dict[str, Any]]:
                 after = checkpoints.load("key")[0]
             found.append({"before": before, "dies_at": dies_at, "killed": code is None, "complaints": complaints, "files": files})
             found[-1] |= {"found": state and state["number"], "after": after and after["number"]}
-            if code == 0:  # it asked for fewer things than that
+            if code == 0:  # the save makes fewer changes than that
                 break
     return found
 
 
-# Anywhere in a training
+# Kills anywhere during training
 
 
 def training(folder: Path, spec: str, data: str, kills: int, seed: int) -> dict[str, Any]:
-    """Kill trainings at random times, in half a checkpoint now and then; each that gets to its end is compared."""
+    """Kill trainings at random times, sometimes in the middle of a checkpoint. Each that reaches its end is compared."""
     dice = random.Random(seed)
-    commit()  # asks git, once for all children
+    commit()  # asks git once for all children
 
     def train(name: str, half_at: int | None = None) -> int:
         if half_at is not None:

@@ -1,4 +1,4 @@
-"""Scripts of this folder, started by torchrun in several processes."""
+"""Starts scripts of this folder in several processes, by torchrun."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 
 def launch(program: str, *arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Run a script of this folder, or ``-m`` and a module, in so many processes, each with one thread."""
+    """Run a script of this folder, or ``-m`` and a module, in several processes with one thread each."""
     paths = [str(HERE), str(HERE.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     start = str(HERE / program) if program.endswith(".py") else program

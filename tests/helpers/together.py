@@ -1,8 +1,8 @@
 """What each of several processes does for test_distributed.py, in one launch: torchrun starts this file.
 
-``together.py FOLDER``: FOLDER has a prepared data set ``tall``; each process leaves ``{rank}.pt`` there. ``together.py FOLDER
-resume``: a training that is whole and one that was killed, and nothing else; the first process leaves ``resumed.pt``. With
-``cuda`` behind it on GPUs, one for each process.
+``together.py FOLDER``: FOLDER has a prepared data set ``tall``. Each process writes ``{rank}.pt`` there. ``together.py FOLDER
+resume``: only a training without interruption and one that is killed. The first process writes ``resumed.pt``. With ``cuda``
+as the last argument the processes use a GPU each.
 """
 
 import importlib
@@ -14,23 +14,20 @@ from unittest import mock
 
 import torch
 import user_code
-from torch import Tensor, nn
+from torch import nn
+from trainings import CPU, Interrupted, fm_ot, network
 
-from fmbench.config.methods import METHODS
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import read
-from fmbench.flow.objectives import Objective, build
-from fmbench.networks.unet import UNet
 from fmbench.stages.job import Job
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.store.files import read_json
 from fmbench.system.distributed import ALONE, Group, device_of, join_group
 from fmbench.system.progress import Console
 from fmbench.system.rng import seed_global
-from fmbench.training.run import Outcome
 from fmbench.training.loop import train
+from fmbench.training.run import Outcome, TrainingRun
 
-CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(
     iterations=12,
     batch_size=12,
@@ -55,63 +52,32 @@ STAGES = {
     "sample_quality": ("digits", "sample-1", "features-1"),
     "features": ("digits",),
 }
-"""Stages shared by the processes, and the folders they read."""
+"""Stages whose work the processes share, and the folders they read."""
 
 
 seeds: list[int] = []
-"""What the last training seeded torch's global generator with, iteration by iteration."""
-
-
-class Interrupted(Exception):
-    """Stands for a kill."""
-
-
-class Spoiled:
-    """An objective that misbehaves at one of its calls: raises, or multiplies the loss."""
-
-    def __init__(self, objective: Objective, at: int = -1, value: float | None = None) -> None:
-        self.objective, self.at, self.value, self.call = objective, at, value, 0
-
-    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
-        call, self.call = self.call, self.call + 1
-        if call == self.at and self.value is None:
-            raise Interrupted
-        return self.objective.loss(network, x0, x1, u) * (self.value if call == self.at and self.value is not None else 1.0)
+"""The seeds that the last training gave to torch's global generator, iteration by iteration."""
 
 
 def run(
     folder: Path, name: str, group: Group = ALONE, objective: Any = None, device: torch.device = CPU, **changes: Any
 ) -> tuple[Outcome, nn.Module]:
-    """A training of ``folder/tall`` with its checkpoints in ``folder/name``; compiling only traces, and generates no code."""
-    torch.manual_seed(11)
+    """A training of ``folder/tall`` with its checkpoints in ``folder/name``. Compilation only traces, and generates no code."""
     seeds.clear()
-    dataset = read(folder / "tall")
-    net = UNet(dataset.shape, channels=8, channels_multiple=(1, 2), depth=1, head_channels=8)
-    checkpoints = CheckpointFolder(folder / name)
+    dataset, settings = read(folder / "tall"), SETTINGS.model_copy(update=changes)
+    training = TrainingRun(objective or fm_ot(), network(dataset), dataset, settings, 5, "key", device, group)
     with (
         mock.patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")),
         mock.patch("fmbench.training.loop.seed_global", lambda seed, device: (seeds.append(seed), seed_global(seed, device))),
     ):
-        outcome = train(
-            objective or Spoiled(build(METHODS["fm_ot"])),
-            net,
-            dataset,
-            SETTINGS.model_copy(update=changes),
-            5,
-            checkpoints,
-            "key",
-            device,
-            lambda *_: None,
-            lambda: None,
-            group=group,
-        )
-    return outcome, net
+        outcome = train(training, CheckpointFolder(folder / name))
+    return outcome, training.network
 
 
 def killed(folder: Path, name: str, group: Group, device: torch.device = CPU) -> tuple[Outcome, nn.Module]:
-    """A training killed between two checkpoints, and gone on."""
+    """A training that is killed between two checkpoints and then resumed."""
     try:
-        run(folder, name, group, Spoiled(build(METHODS["fm_ot"]), 6), device)
+        run(folder, name, group, fm_ot(6), device)
     except Interrupted:
         group.wait()
     return run(folder, name, group, device=device)
@@ -140,15 +106,15 @@ def main(folder: Path, group: Group) -> None:
     outcome, net = killed(folder, "killed", group)
     seen["killed"] = (outcome.resumed_from, outcome.curve, net.state_dict())
 
-    # Only the second process sees a loss that is not a number.
-    spoiled = Spoiled(build(METHODS["fm_ot"]), 8, float("nan") if group.rank else 1.0)  # call 0 warms up, 8 is iteration 7's
+    # Only the second process sees a loss that is NaN.
+    spoiled = fm_ot(8, value=float("nan") if group.rank else 1.0)  # call 0 warms up, so call 8 is that of iteration 7
     outcome, net = run(folder, "diverged", group, spoiled)
     seen["diverged"] = (outcome.reason, outcome.step, net.state_dict())
 
-    # Stages, of a model that the test has made.
+    # Stages of a model that the test has made.
     for stage, folders in STAGES.items():
         spec = read_json(folder / f"{stage}.json")
-        for attempt in range(2 if stage == "features" else 1):  # the second finds the references there
+        for attempt in range(2 if stage == "features" else 1):  # the second attempt finds the reference there
             job = Job(spec, Console(stage, "none"), CPU, "code", group=group)
             user_code.seen.clear()
             importlib.import_module(f"fmbench.stages.{stage}").run(job, *(folder / n for n in folders), folder / f"{stage}-2")

@@ -1,4 +1,4 @@
-"""Several processes at one training: the numbers of one, to rounding; one writes; one that fails ends all."""
+"""Several processes at one job: same numbers as one process up to rounding, one writes, and a failure ends them all."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,7 @@ from user_code import command, tall_images
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
+from fmbench.data.prepared import read
 from fmbench.data.writer import write
 from fmbench.store.files import read_json
 from fmbench.store.parquet import read_table
@@ -22,7 +23,7 @@ from fmbench.system.distributed import ALONE, Group
 
 
 def stages(folder: Path) -> None:
-    """An oracle of the digits, and what one process makes of it: of three batches each, the last of them short."""
+    """Run the stages of an oracle on the digits in one process, with three batches each, the last one short."""
     settings = {
         "data": "digits",
         "network": {"kind": "unet", "channels": 8},
@@ -69,7 +70,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(folder) -> list[dict[str, Any]]:
-    """What each of the two processes saw."""
+    """What each of the two processes recorded."""
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
@@ -88,7 +89,7 @@ def test_a_process_alone_is_a_group():
     assert not Group(1, 2).main
 
 
-def test_the_processes_share_what_there_is_to_do(seen):
+def test_the_processes_share_the_work(seen):
     assert [(s["rank"], s["size"]) for s in seen] == [(0, 2), (1, 2)]
     assert [s["part"] for s in seen] == [[0, 5], [5, 10]]
     for s in seen:
@@ -98,13 +99,13 @@ def test_the_processes_share_what_there_is_to_do(seen):
 
 
 @pytest.mark.parametrize("name", list(together.VARIANTS))
-def test_two_processes_train_as_one_does(name, seen, folder):
+def test_two_processes_train_like_one(name, seen, folder):
     (curve, reason, snapshots, state, averages, seeds), second = (s[name] for s in seen)
     assert (curve, reason, snapshots) == (second[0], "", [4, 8, 12]) == (curve, second[1], second[2])
     assert torch.equal(flat(state), flat(second[3]))
     assert torch.equal(flat(averages[0.5]), flat(second[4][0.5]))
     alone, net = together.run(folder, f"{name}-1", **together.VARIANTS[name])
-    # The first draws for its dropout what one process would; no two iterations or processes draw the same.
+    # For dropout the first process draws what one process would. No two iterations or processes draw the same.
     assert seeds == together.seeds and len({*seeds, *second[5]}) == 2 * 12
     # fp16 rounds each share of a gradient to 11 bits.
     tolerance = 1e-2 if name == "fp16" else 1e-5
@@ -112,10 +113,9 @@ def test_two_processes_train_as_one_does(name, seen, folder):
     assert [entry[0] for entry in curve] == [entry[0] for entry in alone.curve] == [3, 6, 9, 12]
     for (_, a, _), (_, b, _) in zip(alone.curve, curve, strict=True):
         assert b == pytest.approx(a, rel=tolerance)
-    torch.manual_seed(11)
-    start = flat(together.UNet((3, 6, 4), channels=8, channels_multiple=(1, 2), depth=1, head_channels=8).state_dict())
+    start = flat(together.network(read(folder / "tall")).state_dict())
     end = flat(net.state_dict())
-    # Adam turns the rounding of a gradient near zero into a step of its own.
+    # Adam turns the rounding error of a gradient near zero into a full step.
     assert (flat(state) - end).norm() < (0.3 if name == "fp16" else 0.02) * (end - start).norm()
 
 
@@ -127,7 +127,7 @@ def test_two_processes_resume_to_the_bit(seen):
 
 
 def test_three_processes_resume_to_the_bit(tmp_path):
-    """A sum of three depends on its order, and DDP's is another one in the first step that it makes after a start."""
+    """A sum of three depends on its order, and DDP uses another order in its first step after a start."""
     write(tall_images(train=24, test=6), tmp_path / "tall", {"dataset": "tall"})
     said = launch("together.py", tmp_path, "resume", processes=3)
     assert said.returncode == 0, said.stderr
@@ -135,7 +135,7 @@ def test_three_processes_resume_to_the_bit(tmp_path):
     assert resumed_from == 4 and torch.equal(flat(whole), flat(net))
 
 
-def test_a_loss_gone_bad_in_one_process_ends_all(seen):
+def test_a_loss_that_is_not_finite_in_one_process_ends_the_training_in_all(seen):
     for s in seen:
         reason, step, state = s["diverged"]
         assert "the loss became nan at iteration 7 " in reason and step == 4
@@ -143,7 +143,7 @@ def test_a_loss_gone_bad_in_one_process_ends_all(seen):
 
 
 @pytest.mark.parametrize("stage", list(together.STAGES))
-def test_two_processes_measure_what_one_does(stage, seen, folder):
+def test_two_processes_measure_what_one_measures(stage, seen, folder):
     one, two = (sorted(p.name for p in (folder / f"{stage}-{n}").iterdir()) for n in (1, 2))
     assert one == two
     for name in one:
@@ -158,7 +158,7 @@ def test_two_processes_measure_what_one_does(stage, seen, folder):
 
 
 def test_the_processes_share_the_features(seen):
-    """Batches of 20: of 50 samples; of the reference's 100 and the 360 of the test split; of those alone, once it is there."""
+    """Batches of 20: of 50 samples; of 100 reference and 360 test images; of test images alone once the reference is kept."""
     for stage, attempt, parts in (
         ("sample_quality", 0, [[20, 10], [20]]),
         ("features", 0, [[20] * 12, [20] * 11]),
@@ -184,8 +184,8 @@ def job(tmp_path: Path, processes: int) -> tuple[dict[str, Any], list[str | Path
     return spec, ["--spec", canonical(spec), "--data", data, "--checkpoints", tmp_path / "checkpoints", "--progress", "lines"]
 
 
-def test_the_command_by_two_processes(tmp_path):
-    """One writes; and where one fails, as the first does on finding the lock held, all end with its message."""
+def test_the_command_train_in_two_processes(tmp_path):
+    """Only one process writes. If one fails, here the first because of a held lock, all end with its message."""
     spec, arguments = job(tmp_path, 2)
     log = tmp_path / "log"
     train = ["-m", "--", "fmbench", "train", *arguments, "--threads", "2"]
@@ -210,7 +210,7 @@ def test_the_command_by_two_processes(tmp_path):
 
 
 @pytest.mark.parametrize(("processes", "started"), [(2, 1), (1, 3)])
-def test_a_training_started_by_another_number_of_processes(processes, started, tmp_path, monkeypatch):
+def test_a_training_started_with_another_number_of_processes_is_refused(processes, started, tmp_path, monkeypatch):
     _, arguments = job(tmp_path, processes)
     monkeypatch.setenv("WORLD_SIZE", str(started))
     said = command("train", *arguments, "--out", tmp_path / "out")

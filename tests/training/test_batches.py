@@ -1,4 +1,4 @@
-"""What each iteration sees: the same numbers wherever the data lies and whoever shares the batch."""
+"""Batches: the same numbers wherever the data is stored and however many processes share them."""
 
 import threading
 from typing import Any
@@ -6,32 +6,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from trainings import CPU
 from user_code import tall_images
 
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.data.sources import checkerboard
 from fmbench.data.writer import write
 from fmbench.errors import ConfigError
 from fmbench.system.distributed import ALONE, Group
-from fmbench.training.batches import AHEAD, Batches, Resident, Streamed
+from fmbench.training.batches import AHEAD, Batches, BatchSampler, Resident, Streamed
 
-CPU = torch.device("cpu")
 STEPS = 12
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory) -> DataSet:
-    folder = tmp_path_factory.mktemp("board")
-    write(checkerboard(train=50, test=20), folder, {"dataset": "board"})
-    return read(folder)
-
-
-@pytest.fixture(scope="module")
-def tall(tmp_path_factory) -> DataSet:
-    folder = tmp_path_factory.mktemp("tall")
-    write(tall_images(train=24, test=6), folder, {"dataset": "tall"})
-    return read(folder)
 
 
 def settings(**changes: Any) -> TrainingSettings:
@@ -52,7 +37,7 @@ def same(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor, ...]]) -> bool
 
 @pytest.fixture
 def mirroring(monkeypatch) -> list[bool]:
-    """Whether each resident copy made had a mirrored one beside it."""
+    """For each resident split made so far, whether it holds a mirrored copy."""
     seen: list[bool] = []
     original = Resident.__init__
 
@@ -64,7 +49,7 @@ def mirroring(monkeypatch) -> list[bool]:
     return seen
 
 
-# Where the data lies
+# Where the data is stored
 
 
 @pytest.mark.parametrize(("kind", "flips"), [("board", False), ("tall", False), ("tall", True)])
@@ -75,7 +60,7 @@ def test_streaming_gives_the_same_batches_to_the_bit(kind, flips, request):
     expected = [held(step) for step in range(STEPS)]
     assert same([streamed(step) for step in range(STEPS)], expected)
     streamed.close()
-    # A resumed training begins in the middle.
+    # A resumed training starts in the middle.
     assert same(walk(dataset, first=7, flips=flips, resident_mib=0), expected[7:])
 
 
@@ -121,15 +106,15 @@ def test_a_stream_reads_ahead_and_ends(tall):
     assert not streams()
 
 
-def test_a_stream_goes_forward(tall):
+def test_a_stream_is_read_in_order(tall):
     batches = Batches(tall, settings(resident_mib=0), 5, CPU)
     batches(3)
-    with pytest.raises(ValueError, match="a stream goes forward: iteration 4 is next, not 9"):
+    with pytest.raises(ValueError, match="a stream is read in order: iteration 4 is next, not 9"):
         batches(9)
     batches.close()
 
 
-def test_what_the_reading_thread_meets_is_raised_where_it_is_read(tall, monkeypatch):
+def test_an_error_in_the_reading_thread_is_raised_by_the_next_read(tall, monkeypatch):
     class Broken:
         shape, dtype, nbytes = tall.train.shape, tall.train.dtype, tall.train.nbytes
 
@@ -150,7 +135,7 @@ def test_what_the_reading_thread_meets_is_raised_where_it_is_read(tall, monkeypa
 
 
 def drawn(dataset: DataSet, seed: int) -> Tensor:
-    """Of each of 2400 samples, in rows: its coin, and as many offsets within levels, numbers of the noise, and times."""
+    """Four rows of 2400 numbers each: coins, offsets within levels, noise, times."""
     batches, coins, rows = Batches(dataset, settings(flips=True, batch_size=200), seed, CPU), [], []
     batches.source.sampler.seed = 0  # so that the images are the same for every seed
     read = batches.source.read
@@ -162,13 +147,13 @@ def drawn(dataset: DataSet, seed: int) -> Tensor:
     return torch.cat(rows, 1)
 
 
-def test_coins_offsets_noise_and_times_have_nothing_in_common(tall):
-    """In the order in which a generator gives them out, where two streams of one seed would meet."""
+def test_coins_offsets_noise_and_times_are_not_correlated(tall):
+    """Each row is in the order of drawing, so two streams with the same seed would be correlated."""
     found = torch.corrcoef(drawn(tall, 5))
     assert (found - torch.eye(4)).abs().max() < 5 / (200 * STEPS) ** 0.5
 
 
-def test_each_seed_has_coins_offsets_noise_and_times_of_its_own(tall):
+def test_another_seed_gives_other_coins_offsets_noise_and_times(tall):
     one, other = drawn(tall, 5), drawn(tall, 6)
     assert torch.equal(drawn(tall, 5), one)
     assert (one != other).double().mean(1).min() > 0.4
@@ -183,7 +168,7 @@ def test_flips_mirror_half_of_the_images_left_to_right_and_touch_nothing_else(ta
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[2], b[2]) for a, b in zip(plain, flipped, strict=True))
     coins = []
     for (_, x, _), (_, y, _) in zip(plain, flipped, strict=True):
-        # Levels only: the dequantisation within a level is drawn for the place, not for the pixel.
+        # Compare levels only: the offsets within levels are drawn per position and are not mirrored.
         levels, found = (((v + 1) * tall.levels / 2).floor() for v in (x, y))
         kept, turned = ((found == form).flatten(1).all(1) for form in (levels, levels.flip(-1)))
         assert (kept | turned).all() and not (kept & turned).any()
@@ -194,7 +179,7 @@ def test_flips_mirror_half_of_the_images_left_to_right_and_touch_nothing_else(ta
 
 
 def test_points_have_no_flips(board):
-    with pytest.raises(ConfigError, match="flips are of images, and board has points; set flips to false"):
+    with pytest.raises(ConfigError, match="only images can be flipped, and board has points; set flips to false"):
         walk(board, flips=True)
 
 
@@ -215,3 +200,29 @@ def test_the_parts_of_all_processes_are_the_batch_of_one(kind, room, request):
 def test_a_batch_that_cannot_be_shared(board):
     with pytest.raises(ValueError, match="10 items cannot be shared evenly by 3 processes"):
         walk(board, group=Group(0, 3))
+
+
+# Which samples
+
+
+@pytest.mark.parametrize(("size", "batch"), [(12, 4), (10, 4), (7, 7), (5, 8), (3, 10), (1, 3)])
+def test_every_epoch_has_every_sample_once(size, batch):
+    sampler = BatchSampler(size, batch, seed=3)
+    epochs = 6
+    steps = -(-epochs * size // batch)
+    batches = [sampler.indices(step) for step in range(steps)]
+    assert all(b.shape == (batch,) and b.dtype == torch.int64 for b in batches)
+    stream = torch.cat(batches)[: epochs * size].reshape(epochs, size)
+    for epoch in stream:
+        assert sorted(epoch.tolist()) == list(range(size))
+    if size > 3:
+        assert len({tuple(e.tolist()) for e in stream}) > 1  # another order in every epoch
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    walked = BatchSampler(10, 4, seed=3)
+    expected = [walked.indices(step).tolist() for step in range(20)]
+    for step in (19, 0, 7, 3, 12, 2):  # in any order, with a new sampler or a used one
+        assert BatchSampler(10, 4, seed=3).indices(step).tolist() == expected[step]
+        assert walked.indices(step).tolist() == expected[step]
+    assert [BatchSampler(10, 4, seed=4).indices(step).tolist() for step in range(20)] != expected

@@ -12,36 +12,27 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from trainings import CPU, Scaled
 
 from fmbench.config.methods import METHODS
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import ConfigError
-from fmbench.flow.objectives import Objective, build
+from fmbench.flow.objectives import build
 from fmbench.networks.mlp import MLP
 from fmbench.training import capture, precision
 from fmbench.training.step import Step
-
-CPU = torch.device("cpu")
 
 
 def settings(**changes: Any) -> TrainingSettings:
     return TrainingSettings(**{"batch_size": 12, "learning_rate": 1e-2, "ema_decay": 0.5} | changes)
 
 
-class Loud:
-    """An objective whose loss is a multiple of another's."""
-
-    def __init__(self, objective: Objective, factor: float) -> None:
-        self.objective, self.factor = objective, factor
-
-    def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
-        return self.objective.loss(network, x0, x1, u) * self.factor
-
-
 def made(factor: float | None = None, **changes: Any) -> Step:
     torch.manual_seed(3)
     objective = build(METHODS["fm_ot"])
-    return Step(objective if factor is None else Loud(objective, factor), MLP((2,), width=16, depth=2), settings(**changes), CPU)
+    return Step(
+        objective if factor is None else Scaled(objective, factor), MLP((2,), width=16, depth=2), settings(**changes), CPU
+    )
 
 
 def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,7 +49,7 @@ def weights(step: Step) -> Tensor:
 
 
 def test_steps_are_adam_on_the_mean_loss():
-    """Against the textbook, in float64, with a loss of its own."""
+    """Against the textbook formulas, in float64, with the loss written out by hand."""
     step, plain = (made(betas=[0.5, 0.7], adam_epsilon=1e-3) for _ in range(2))
     plain.network.double()
     expected = averaged = weights(plain)
@@ -95,7 +86,7 @@ def test_micro_batches_have_the_gradient_of_the_batch(pieces):
     assert error < 1e-6
     first = made()
     first(*(piece[: 12 // pieces] for piece in batch()))
-    assert (gradient(first) - gradient(whole)).norm() / gradient(whole).norm() > 0.05  # one piece alone is another gradient
+    assert (gradient(first) - gradient(whole)).norm() / gradient(whole).norm() > 0.05  # a single piece has another gradient
 
 
 def test_a_batch_that_cannot_be_cut():
@@ -126,7 +117,7 @@ def test_fp32_takes_no_detour():
 
 
 def test_a_step_that_overflows_is_skipped_and_the_scale_halved():
-    """The scale starts at 2^16; fp16 ends at 65504."""
+    """The scale starts at 2^16, and the largest number of fp16 is 65504."""
     step = made(factor=100.0, precision="fp16")
     before, scales, moved = weights(step), [], []
     for number in range(12):
@@ -154,7 +145,7 @@ def test_clipping_is_of_the_gradient_and_not_of_its_scaled_one(name):
 
 
 def test_tf32_is_not_a_cpus():
-    with pytest.raises(ConfigError, match="precision tf32 is one of NVIDIA GPUs, not of the device 'cpu'; choose fp32"):
+    with pytest.raises(ConfigError, match="precision tf32 needs an NVIDIA GPU, and the device is 'cpu'; choose fp32"):
         made(precision="tf32")
 
 
@@ -164,12 +155,12 @@ def test_a_precision_that_torch_cannot_do_is_found_before_the_first_step(name, m
         raise RuntimeError("not implemented for this device")
 
     monkeypatch.setattr(torch, "autocast", refuse)
-    with pytest.raises(ConfigError, match=f"precision {name} cannot be had on the device 'cpu': not implemented"):
+    with pytest.raises(ConfigError, match=f"precision {name} is not supported on the device 'cpu': not implemented"):
         made(precision=name)
 
 
 def switches() -> list[Any]:
-    """What torch says of products and convolutions, in both of its ways; they can be read without a GPU."""
+    """torch's settings for products and convolutions, from both of its interfaces. They can be read without a GPU."""
     new = [kind.fp32_precision for kind in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)]
     return [*new, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 
@@ -190,11 +181,11 @@ def test_a_gpus_products_are_rounded_as_asked_and_only_meanwhile(name, inside):
     assert switches()[1:] == before[1:]
 
 
-# Capture, by stand-ins for a GPU's graph; tests/test_cuda.py has the real one
+# Capture, with stand-ins for a GPU's graph; tests/test_cuda.py tests the real one
 
 
 class Tape(TorchDispatchMode):
-    """Notes every operation with its tensors and numbers, and does them again; what Python did between is lost, as in a graph."""
+    """Records every operation with its tensors and numbers, and replays them. As in a graph, Python code between them is lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,7 +245,7 @@ def test_a_recorded_step_is_the_plain_one_to_the_bit(changes, recorded):
         for step in (plain, captured):
             step.set_rate(rate)
             losses.append(step(*batch(i)))
-    assert len({float(loss) for loss in losses}) == 4  # each its own, and none overwritten
+    assert len({float(loss) for loss in losses}) == 4  # all differ, so none was overwritten
     assert [float(loss) for loss in losses[::2]] == [float(loss) for loss in losses[1::2]]
     assert torch.equal(weights(plain), weights(captured))
     for a, b in zip(plain.averages, captured.averages, strict=True):
@@ -263,7 +254,7 @@ def test_a_recorded_step_is_the_plain_one_to_the_bit(changes, recorded):
 
 
 def test_a_number_is_frozen_on_the_tape(recorded):
-    """The stand-in shows what a graph would: a learning rate that is no tensor stays what it was."""
+    """The stand-in behaves like a graph: a learning rate that is not a tensor keeps its old value."""
     plain, captured = made(), made(compile=True)
     captured.compile(*batch())
     for step in (plain, captured):
@@ -282,7 +273,7 @@ def test_a_recorded_step_takes_no_other_shape(recorded):
 
 @pytest.fixture
 def queues(monkeypatch):
-    """What a rehearsal asks of a GPU, without one; its mode is in the list."""
+    """The functions of torch.cuda that a rehearsal calls, without a GPU. The list holds the modes it set."""
     queue, mode = SimpleNamespace(wait_stream=lambda other: None), ["default"]
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: queue)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: queue)
@@ -305,7 +296,7 @@ def test_a_rehearsal_finds_a_wait_for_the_gpu_and_nothing_else(queues):
             raise RuntimeError("called a synchronizing CUDA operation\nsomewhere")
 
     found = capture.rehearse(work, [torch.zeros(1)], CPU)
-    assert found == "it waits for the GPU on its way (called a synchronizing CUDA operation)" and queues[-1] == "default"
+    assert found == "it waits for the GPU (called a synchronizing CUDA operation)" and queues[-1] == "default"
 
     def broken(x: Tensor) -> None:
         raise RuntimeError("shapes cannot be multiplied")
@@ -315,7 +306,7 @@ def test_a_rehearsal_finds_a_wait_for_the_gpu_and_nothing_else(queues):
     assert queues[-1] == "default"
 
 
-def test_memory_that_is_out_while_recording_is_no_matter_of_compiling(recorded):
+def test_running_out_of_memory_while_recording_is_not_an_error_of_compilation(recorded):
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
@@ -378,7 +369,7 @@ def test_a_recorded_step_goes_on_from_a_checkpoint(recorded, tmp_path):
     other.compile(*batch(9))
     other(*batch(9))
     other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
-    assert other._recording is None  # of moments that are no longer there
+    assert other._recording is None  # it would use moments that are gone
     for i in (3, 4):
         other.set_rate(2.0 ** -(6 + i))
         if i == 4:
@@ -396,7 +387,7 @@ def test_what_waits_for_the_gpu_is_not_recorded(recorded):
     assert float(step(*batch())) == float(plain(*batch()))
 
 
-def test_what_fails_to_be_recorded_all_the_same_says_so(recorded):
+def test_a_recording_that_fails_after_the_rehearsal_says_so(recorded):
     def fail(*_: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -451,8 +442,8 @@ def test_a_step_goes_on_from_its_state(name):
     assert whole.scaler.state_dict() == second.scaler.state_dict()
 
 
-def test_a_state_does_not_bring_its_way_to_capture():
-    """A capturable Adam is asked for by a step that is captured, and by no other."""
+def test_a_state_does_not_change_whether_a_step_is_captured():
+    """Adam is capturable in a captured step only."""
     step, other = made(), made()
     step(*batch())
     state = step.state_dict()
@@ -481,7 +472,7 @@ def test_a_compiled_network_keeps_its_names_and_weights(monkeypatch):
     compilations = len(calls)
     for number in range(3):
         assert torch.equal(compiled(*batch(number)), plain(*batch(number)))
-    assert len(calls) == compilations  # and none of it was paid again
+    assert len(calls) == compilations  # no step compiled again
     assert list(compiled.state_dict()["network"]) == list(plain.state_dict()["network"])
     assert torch.equal(weights(compiled), weights(plain)) and not torch.equal(weights(compiled), before)
 
