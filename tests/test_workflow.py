@@ -1,4 +1,4 @@
-"""What the DAG promises, seen in real runs of snakemake on a copy of the project with a tiny 2-D config."""
+"""Real runs of snakemake on a copy of the project with a tiny 2-D config: what reruns, what resumes, what stops a run."""
 
 import csv
 import os
@@ -41,7 +41,7 @@ CONFIG = {
 
 
 class Project:
-    """A copy of the repository in a folder of its own, with its own config, results and snakemake state."""
+    """A copy of the repository with its own config, results and snakemake state."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,14 +56,14 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        # The package must come from the copy, which the tests edit, not from where it is installed.
+        # The tests edit the package in the copy, so it must not come from where it is installed.
         return os.environ | {"PYTHONPATH": str(self.folder), "FMBENCH_TRACKING_URI": "off"}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
 
     def run(self, *arguments: str, ok: bool = True) -> str:
-        """Run snakemake and return all it prints."""
+        """Run snakemake and return everything it prints."""
         done = subprocess.run(
             self.command(*arguments), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600
         )
@@ -72,7 +72,7 @@ class Project:
         return output
 
     def planned(self, target: str = "results/table1.csv") -> Counter:
-        """The jobs a run would do: rule names with the method, where there is one."""
+        """Return the jobs that a run would do: rule names, followed by the method of a job that has one."""
         output = self.run("--dry-run", target)
         jobs: Counter = Counter()
         for block in re.split(r"\n(?=(?:local)?rule \w+:)", output):
@@ -104,7 +104,7 @@ END = Counter({"collect": 1, "table1": 1})
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Project:
-    """A project after an undisturbed run. Tests that use it put back what they change."""
+    """A project after an undisturbed run. A test that changes it must restore it."""
     project = Project(tmp_path_factory.mktemp("finished"))
     project.run("results/table1.csv")
     return project
@@ -155,7 +155,7 @@ def test_editing_a_figure_trains_nothing(finished):
         finished.edit("fmbench/report/panels.py", new, old)
 
 
-def test_the_order_of_keys_and_where_results_are_mirrored_rerun_nothing(finished):
+def test_the_order_of_keys_and_the_address_of_mlflow_rerun_nothing(finished):
     settings = CONFIG["settings"]["checkerboard"]
     turned = {"checkerboard": dict(reversed(settings.items()))}
     finished.configure(settings=turned, tracking={"enabled": True, "uri": "http://127.0.0.1:9"})
@@ -184,7 +184,7 @@ def test_one_methods_learning_rate_reruns_that_method_alone(finished):
 
 
 def test_an_oracle_is_a_job_of_its_own_that_no_training_touches(finished):
-    """It is planned as a training, is whole in the table, and neither a network's settings nor its code run it again."""
+    """It is planned as a training and complete in the table. Changes of a network's settings or code do not rerun it."""
     known = [{"name": "ddpm"}, {"name": "fm_ot"}, {"name": "oracle_ot"}]
     finished.configure(methods=known)
     try:
@@ -216,13 +216,14 @@ IMAGES = {
 }
 
 
-def test_table_4_is_drawn_from_trained_methods_on_images_and_table_1_without_it(tmp_path):
-    """A plan alone: nothing is trained."""
+def test_table_4_needs_only_trained_methods_on_images_and_table_1_does_not_need_it(tmp_path):
+    """Only the plan is looked at: nothing is trained."""
     project = Project(tmp_path / "images")
     settings = CONFIG["settings"] | {"digits": IMAGES}
     project.configure(datasets=["checkerboard", "digits"], methods=["ddpm", "fm_ot", "oracle_ot"], settings=settings)
     planned = project.planned("results/table4.csv")
-    assert planned == Counter({"prepare": 1, "train ddpm": 1, "train fm_ot": 1, "draws ddpm": 1, "draws fm_ot": 1, "table4": 1})
+    jobs = ("prepare", "train ddpm", "train fm_ot", "dequantisation ddpm", "dequantisation fm_ot", "table4")
+    assert planned == Counter(dict.fromkeys(jobs, 1))
     table = " ".join(project.planned("results/table1.csv"))
     assert not [stage for stage in ("dequantisation", "learning_curve", "few_step", "trajectory", "gather") if stage in table]
     whole = project.planned("all")
@@ -234,7 +235,7 @@ def test_table_4_is_drawn_from_trained_methods_on_images_and_table_1_without_it(
     assert [whole[f"{stage} fm_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [2, 2, 2]
     assert {"table4", "theory", "collect"} <= set(project.planned("results/claims.csv"))
     project.configure()
-    assert not {"table4", "draws ddpm"} & set(project.planned("all"))  # there are no images
+    assert not {"table4", "dequantisation ddpm"} & set(project.planned("all"))  # this config has no images
     assert {"theory", "collect", "claims"} <= set(project.planned("results/claims.csv"))
     assert project.planned("results/equivalence.csv") == Counter({"theory": 1})
 
@@ -265,24 +266,24 @@ def test_kill_9_in_mid_training_then_resume_gives_the_same_bytes(finished, tmp_p
     )
     checkpoints = project.folder / "results/checkpoints"
     deadline = time.monotonic() + 120
-    # The second checkpoint moves the first, of iteration 0, aside: then a training is under way.
+    # The second checkpoint renames the first one, of iteration 0. From then on a training is running.
     while not any((p.parent / "checkpoint.pt").exists() for p in checkpoints.glob("*/checkpoint.previous.pt")):
-        assert time.monotonic() < deadline and process.poll() is None, "no training was seen under way"
+        assert time.monotonic() < deadline and process.poll() is None, "no training was seen running"
         time.sleep(0.02)
     kill_all(process)
-    assert not list((project.folder / "results/models").glob("*/*/*/model.safetensors")), "a training had ended: not a test"
+    assert not list((project.folder / "results/models").glob("*/*/*/model.safetensors")), "a training had already ended"
 
     assert "unlock" in project.run("results/table1.csv", ok=False).lower()
     project.run("--unlock")
     output = project.run("results/table1.csv")
     resumed = [int(n) for n in re.findall(r"resumed from the checkpoint at iteration (\d+)", output)]
-    # Two trainings were under way; the one that had not got far may start over from its iteration 0.
+    # Two trainings were running. One that had just begun may restart at iteration 0.
     assert any(n > 0 for n in resumed) and all(n < 3000 for n in resumed)
     assert project.table() == undisturbed
 
 
 def kill_all(process: subprocess.Popen) -> None:
-    """SIGKILL snakemake and every process of its session, trainers included."""
+    """Send SIGKILL to snakemake and to every process of its session, including trainings."""
     session = os.getsid(process.pid)
     for _ in range(20):
         alive = []
@@ -331,8 +332,8 @@ def test_a_wrong_config_stops_the_run_at_once_with_the_remedy(tmp_path, changes,
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "preset.yaml"])
-def test_a_key_that_is_in_a_file_twice_stops_the_run(tmp_path, file):
-    """Snakemake itself would take the last one."""
+def test_a_repeated_key_in_a_config_file_stops_the_run(tmp_path, file):
+    """Snakemake itself would use the last one."""
     project = Project(tmp_path / "twice")
     (project.folder / "preset.yaml").write_text("seeds: [1]\n")
     with open(project.folder / file, "a") as stream:
@@ -350,36 +351,36 @@ def test_an_impossible_combination_is_an_error_before_any_training(tmp_path):
     assert not list((project.folder / "results").glob("models/*/*/*/*"))
 
 
-def test_an_inline_method_gets_its_row_with_no_code(tmp_path):
+def test_a_method_written_in_the_config_gets_its_row(tmp_path):
     project = Project(tmp_path / "inline")
-    own = {
+    mine = {
         "name": "mine",
         "path": "cosine_vp",
         "prediction": "v",
         "weighting": "epsilon",
         "time": {"name": "logit_normal", "std": 1.5},
     }
-    project.configure(methods=[own])
+    project.configure(methods=[mine])
     project.run("results/table1.csv")
     assert project.rows()["mine"]["status"] == "ok"
 
 
 def test_the_report_is_one_file_that_a_browser_opens_offline(finished, tmp_path):
-    """Of a finished run of everything: ``FMBENCH_REPORT`` names its report where one has been made already."""
+    """The report is of a finished run of everything. ``FMBENCH_REPORT`` names one that has been made already."""
     report = Path(os.environ.get("FMBENCH_REPORT", tmp_path / "report.html"))
     if not report.exists():
         finished.run("all")
         finished.run("--report", str(report))
     with opened(report) as page:
-        # It leads with the claims and Table 1.
+        # It starts with the claims and Table 1.
         page.wait_for_selector("#claims table")
         assert page.locator("#claims h2").first.inner_text() == "Claims"
         verdicts = page.locator("#claims table").first.locator("tbody tr").count()
         assert verdicts == 10
         assert page.locator("#table1 td", has_text="FM, OT path").count() >= 1
         top = page.locator("#claims h2").first.bounding_box()
-        assert top is not None and 0 <= top["y"] < 200  # what leads is on the screen, not above it
-        # A figure of the list, looked at.
+        assert top is not None and 0 <= top["y"] < 200  # the start is on the screen, not above it
+        # A figure chosen from the list is shown.
         page.get_by_text("Figures", exact=True).first.click()
         listed = set(page.locator("td").all_inner_texts())
         assert set(FIGURES) <= listed

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, where glibc is what gives it."""
+"""With glibc, freed memory stays with the process."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import pytest
 
 from fmbench.system import heap
 
-needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's heap that is set")
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap is set")
 
 FAULTS = """
 import ctypes
@@ -20,7 +20,7 @@ from fmbench.system.heap import keep_freed_memory
 
 torch.set_num_threads(1)
 if "SPARE" in os.environ:
-    assert ctypes.CDLL(None).mallopt(-1, 2**17)  # as glibc has it at first; how far it has raised it by now is chance
+    assert ctypes.CDLL(None).mallopt(-1, 2**17)  # glibc's initial value; it may have been raised by now
 
 def faults() -> int:
     found = []
@@ -33,8 +33,8 @@ def faults() -> int:
 
 print(faults(), keep_freed_memory(), faults())
 """
-"""Pages asked for by a round of allocations of 80 MiB in all, which the rounds before have freed: before and after.
-With ``SPARE`` in the environment little of it was kept before."""
+"""Prints the page faults of a round of allocations of 80 MiB, which earlier rounds have freed: before and after the setting.
+With ``SPARE`` in the environment, little freed memory is kept before it."""
 
 
 def run(**environment: str) -> tuple[int, bool, int]:
@@ -47,9 +47,9 @@ def run(**environment: str) -> tuple[int, bool, int]:
 
 
 @needs_glibc
-def test_what_is_freed_is_not_asked_for_again():
+def test_freed_memory_is_not_requested_again():
     before, kept, after = run(SPARE="yes")
-    # 80 MiB are 20,000 pages of 4 KiB, or 40 of 2 MiB where the system gives such by itself.
+    # 80 MiB are 20,000 pages of 4 KiB, or 40 of 2 MiB if the system uses such pages.
     assert kept and after <= 5 < before, (before, after)
 
 
@@ -74,8 +74,8 @@ for mib in range(8, 104, 8):
     del large
 print(most)
 """
-"""MiB that a process grows by for ever larger blocks, each freed again, with somewhat smaller ones that stay between them: in a
-heap each lies behind a hole that the next does not fit into."""
+"""Prints the MiB by which a process grows. It allocates larger and larger blocks and frees each again, but keeps a smaller block
+after each. In a heap each freed block leaves a hole that the next block does not fit into."""
 
 
 @needs_glibc
@@ -84,7 +84,7 @@ def test_the_peak_hardly_changes_where_blocks_grow():
         int(subprocess.run([sys.executable, "-c", GROWING, how], capture_output=True, timeout=120, check=True).stdout)
         for how in ("keep", "plain")
     )
-    # What stays takes 506 MiB by then, and the largest 96; the holes would take as much again.
+    # At that point the kept blocks take 506 MiB and the largest block 96 MiB. The holes would take as much again.
     assert plain > 590 and kept < 1.3 * plain, (kept, plain)
 
 
@@ -92,19 +92,19 @@ def test_the_peak_hardly_changes_where_blocks_grow():
 @pytest.mark.parametrize(
     "environment", [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}]
 )
-def test_a_users_own_settings_stay(environment):
+def test_the_settings_of_the_user_stay(environment):
     before, kept, after = run(**environment)
     assert not kept and after > 5 and before > 5, (before, after)
 
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"])
-def test_where_one_of_them_is_set_none_is(name, monkeypatch):
+def test_nothing_is_set_if_the_user_has_set_one_variable(name, monkeypatch):
     monkeypatch.setenv(name, "131072")
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: pytest.fail("the heap was set"))
     assert not heap.keep_freed_memory()
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_another_c_library_stays_unchanged(monkeypatch):
     class Bare:
         """A C library without mallopt."""
 

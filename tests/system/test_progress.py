@@ -21,7 +21,7 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def test_lines_show_how_far_it_is_its_rate_and_the_time_left(clock, capsys, tmp_path):
+def test_lines_show_the_progress_the_rate_and_the_time_left(clock, capsys, tmp_path):
     console = Console("train digits/fm_ot/0", "lines", tmp_path / "log", interval=10)
     shown = console.progress(1000, "it")
     for step, seconds in ((100, 5), (200, 10), (300, 11), (500, 25)):
@@ -36,14 +36,14 @@ def test_lines_show_how_far_it_is_its_rate_and_the_time_left(clock, capsys, tmp_
     assert [line[20:] for line in (tmp_path / "log").read_text().splitlines()] == lines
 
 
-def test_a_resumed_run_counts_its_own_part_only(clock, capsys):
+def test_the_rate_of_a_resumed_run_counts_only_its_part(clock, capsys):
     shown = Console("x", "lines", interval=10).progress(1000, "it", start=600)
     clock.now += 20
     shown.update(800)
     assert capsys.readouterr().err == "x: 800/1000 it, 10 it/s, 20 s left\n"
 
 
-def test_a_run_that_stands_still_has_no_time_left_to_tell(clock, capsys):
+def test_a_run_without_progress_has_infinite_time_left(clock, capsys):
     shown = Console("x", "lines", interval=10).progress(10, "it")
     clock.now += 20
     shown.update(0)
@@ -64,7 +64,7 @@ def test_a_bar_shows_loss_and_total_and_the_log_keeps_plain_lines(clock, capsys,
     assert "\r" not in log
 
 
-def test_none_is_silent_but_for_the_log(clock, capsys, tmp_path):
+def test_mode_none_writes_only_to_the_log(clock, capsys, tmp_path):
     console = Console("x", "none", tmp_path / "deep" / "log", interval=10)
     console.say("hello")
     shown = console.progress(3, "it")

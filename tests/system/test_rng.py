@@ -53,7 +53,7 @@ def test_a_sample_depends_on_its_index_and_not_on_its_batch(draw, indices, seed,
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_another_seed_name_or_index_is_another_draw(draw):
+def test_another_seed_name_or_index_gives_other_numbers(draw):
     def row(seed, name, index):
         return draw(seed, name, [index], (64,))[0]
 
@@ -64,7 +64,7 @@ def test_another_seed_name_or_index_is_another_draw(draw):
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_streams_of_neighbouring_indices_do_not_overlap(draw):
-    """A long draw of index 0 must not run into the numbers of index 1."""
+    """A long draw of index 0 must not reach the numbers of index 1."""
     long = draw(0, "a", [0], (20_000,))[0].numpy()
     start = draw(0, "a", [1], (40,))[0].numpy()
     windows = np.lib.stride_tricks.sliding_window_view(long, 40)
@@ -80,7 +80,7 @@ def test_shape_and_type(draw, shape):
 
 
 def test_distributions():
-    """The seed is fixed, so these tests of fit are facts and not events."""
+    """The seed is fixed, so these tests of fit always have the same outcome."""
     indices = range(4000)
     normal = indexed_normal(0, "a", indices, (5,)).numpy()
     assert stats.kstest(normal.ravel(), "norm").pvalue > 1e-3
@@ -92,12 +92,12 @@ def test_distributions():
     assert set(np.unique(signs)) == {-1.0, 1.0}
     for x in (normal, uniform - 0.5, signs):
         x = x / x.std()
-        # Within a sample, and between a sample and the next: five standard errors of a correlation.
+        # No correlation within a sample or between consecutive samples, up to five standard errors.
         assert np.abs(x.T @ x / len(x) - np.eye(5)).max() < 5 * np.sqrt(2 / len(x))
         assert np.abs((x[1:] * x[:-1]).mean(0)).max() < 5 / np.sqrt(len(x))
 
 
-def test_global_generators_are_left_alone():
+def test_global_generators_are_not_used():
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     torch.randn(3, generator=generator(0, "a"))
     for draw in DRAWS:
@@ -106,7 +106,7 @@ def test_global_generators_are_left_alone():
     assert (np.random.get_state()[1] == numpy_before).all()
 
 
-def test_the_global_generator_is_seeded_as_by_torch():
+def test_the_global_generator_gets_the_state_that_torch_would_give_it():
     seed = named_seed(3, "train/dropout/0")
     torch.manual_seed(seed)
     theirs = torch.get_rng_state()
