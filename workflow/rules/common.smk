@@ -1,4 +1,4 @@
-# Values and functions that all rule files share: the checked config, paths, and what each job depends on.
+# Values and functions for the files of rules. They hold the checked config, the paths, and what each job depends on.
 
 import re
 from os.path import relpath
