@@ -1,4 +1,4 @@
-"""What a network computes and keeps, counted of one sample; as a rule on tensors without storage."""
+"""Counts the operations and the bytes of a network for one sample, on tensors without storage where the network allows it."""
 
 import contextlib
 import warnings
@@ -17,21 +17,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 PAIR = 2
-"""Samples that are counted together, for norms over a batch in training; what is told is of one."""
+"""Samples that are counted together, because a norm over the batch needs two in training. Costs are those of one."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one sample, in float32. Weights are in none of the bytes.
+    """The cost of one sample, in float32. No number of bytes includes the weights.
 
     Attributes:
         parameters: of the network.
-        flops: of a forward pass; multiply-adds are two.
-        kept: bytes that autograd keeps of a training's forward pass.
-        peak: the most bytes that are there at once in a forward pass without gradients.
-        peak_vjp: the same in a forward pass and a vector-Jacobian product by the input, as a likelihood takes them; weights that
-            are not trained keep less. peak_vjps: with several such products behind one forward pass.
-        peak_jvp: the same in a forward pass with its derivative along a direction; None where there is none.
+        flops: of a forward pass; a multiply-add counts as two operations.
+        kept: bytes that autograd keeps of a forward pass in training.
+        peak: the most bytes alive at once in a forward pass without gradients.
+        peak_vjp: the same for a forward pass and one vector-Jacobian product by the input, as in a likelihood. Weights are not
+            trained there, so less is kept than in training.
+        peak_vjps: the same with several such products after one forward pass.
+        peak_jvp: the same for a forward pass with its directional derivative; None if the network has no such derivative.
     """
 
     parameters: int
@@ -46,17 +47,17 @@ class Cost:
 def count(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Cost:
     """The cost of a network called as ``network(t, x)`` on samples of ``shape``.
 
-    A network that looks at numbers, or makes tensors on a device by name, is made and run on the CPU.
+    A network that reads numbers from tensors, or names a device for a new tensor, is built and run on the CPU.
 
     Raises:
-        Exception: whatever the network raises there.
+        Exception: whatever the network raises on the CPU.
     """
     try:
         with torch.device("meta"):
             return _count(build(), shape, "meta")
     except Exception:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a number looked at, which is its own affair
+            warnings.simplefilter("ignore")  # the network may warn about the numbers it reads; they are zeros here
             return _count(build(), shape, "cpu")
 
 
@@ -85,7 +86,7 @@ def _flops(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
 
 def _kept(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
-    kept: dict[int, Tensor] = {}  # by storage: views of one tensor are kept once
+    kept: dict[int, Tensor] = {}  # by storage, because views of one tensor share it
 
     def pack(tensor: Tensor) -> Tensor:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
@@ -96,8 +97,8 @@ def _kept(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
     return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in weights)
 
 
-def _live(network: nn.Module) -> "Live":
-    return Live([*network.parameters(), *network.buffers()])
+def _live(network: nn.Module) -> "LiveBytes":
+    return LiveBytes([*network.parameters(), *network.buffers()])
 
 
 def _peak(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
@@ -123,12 +124,12 @@ def _peak_vjp(network: nn.Module, shape: tuple[int, ...], device: str, products:
 def _peak_jvp(network: nn.Module, shape: tuple[int, ...], device: str) -> int | None:
     t, x = _inputs(shape, device)
     try:
-        # As the likelihood has it: the fused kernels have no derivative of this kind.
+        # The likelihood uses the same kernel: the fused ones have no derivative of this kind.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, of how it makes these derivatives
+            warnings.simplefilter("ignore")  # torch warns about how it computes these derivatives
             with forward_ad.dual_level(), _live(network) as live:
                 network(t, forward_ad.make_dual(x, torch.ones_like(x)))
-    except RuntimeError:  # a part of it has no such derivative, which is for the likelihood to say
+    except RuntimeError:  # an operation has no such derivative; the likelihood reports that
         return None
     return live.peak // PAIR
 
@@ -138,17 +139,17 @@ _ATTENTION = F.scaled_dot_product_attention
 
 @contextlib.contextmanager
 def fused_attention() -> Iterator[None]:
-    """Attention that keeps what the fused kernels keep, not the matrix between all pixels; its numbers are nobody's."""
-    # By name for torch's own modules, which the mode does not look into; by mode for who has taken the function before.
+    """Replace attention by one that keeps what the fused kernels keep, not the matrix between all pixels. It returns zeros."""
+    # Replacing the name reaches torch's own modules, which a mode does not see. The mode reaches code that imported the function.
     F.scaled_dot_product_attention = _attention
     try:
-        with _Attentive():
+        with _AttentionMode():
             yield
     finally:
         F.scaled_dot_product_attention = _ATTENTION
 
 
-class _Attentive(TorchFunctionMode):
+class _AttentionMode(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return (_attention if function is _ATTENTION else function)(*args, **(kwargs or {}))
 
@@ -171,8 +172,13 @@ class _Attention(torch.autograd.Function):
         return torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
 
 
-class Live(TorchDispatchMode):
-    """The most bytes of tensors that operations made and that were alive at once, other than ``known`` ones and views of them."""
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that operations make and that are alive at once, without ``known`` tensors and their views.
+
+    Attributes:
+        now: bytes alive.
+        peak: the most so far.
+    """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -183,18 +189,18 @@ class Live(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, Tensor):
-                self._born(tensor.untyped_storage())
+                self._add(tensor.untyped_storage())
         return out
 
-    def _born(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
             return
         self._seen.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, key, size)
+        weakref.finalize(storage, self._free, key, size)
 
-    def _gone(self, key: int, size: int) -> None:
+    def _free(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.now -= size

@@ -1,9 +1,11 @@
-"""Stage ``check``: builds every method and every network once, so that what cannot work is said before any training.
+"""Stage ``check``: builds every method and every network once, so that a config that cannot work fails before any training.
 
-It is not a job of the DAG: the Snakefile runs it while it is read. As a job it would have to be an input of every training
-that never makes one run again, and Snakemake does not look at the params of jobs downstream of a job that runs.
+It is not a job of the DAG; the Snakefile runs it when Snakemake reads it. A job would have to be an input of every training that
+never causes a rerun, and Snakemake does not look at the params of jobs downstream of a job that runs.
 """
 
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
 from fmbench.config.names import NETWORKS
 from fmbench.config.plugins import is_dotted, resolve
-from fmbench.data.prepared import read
+from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import bound
 from fmbench.errors import ConfigError, DataError
 from fmbench.flow.objectives import Objective, build
@@ -28,86 +30,137 @@ from fmbench.store.files import write_json
 from fmbench.system.progress import Console
 
 LARGE = 20_000_000
-"""Parameters of a network that is tried without storage."""
+"""Networks of fmbench with more parameters are tried without storage: on a processor they would take minutes."""
+
+
+@dataclass
+class DataSetCheck:
+    """What the check of one data set found.
+
+    Attributes:
+        problems: what cannot work; each starts with its place in the data set's settings.
+        notes: what a user should know, likewise.
+        parameters: of the network; None if it was not built.
+        complete: whether nothing was left for when the data are prepared.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    parameters: int | None = None
+    complete: bool = True
 
 
 def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console, key: str = "") -> None:
     """Try every method on every data set's network with a batch of two.
 
     Args:
-        data: where each data set is or will be prepared. The shape of a data set of one's own may be known only once it
-            is prepared; until then its network and extractors need only be there.
+        data: where each data set is or will be prepared. The sample shape of a plug-in's data may be known only once they are
+            prepared. Until then the names of its network and extractors must be importable, and the rest is not tried.
         out: a JSON file with ``key`` and the number of parameters of each network.
 
     Raises:
         ConfigError: one line for each thing that cannot be built or combined.
     """
-    problems: list[str] = []
-    notes: list[str] = []
-    parameters: dict[str, int] = {}
-    objectives = []
-    whole = True
+    objectives, problems = check_methods(spec)
+    checks = {name: check_data_set(spec["datasets"][name], folder, objectives) for name, folder in data.items()}
+    problems += [f"settings.{name}.{text}" for name, found in checks.items() for text in found.problems]
+    if problems:
+        raise ConfigError("this config cannot work:\n" + "\n".join(f"  {line}" for line in problems))
+    for name, found in checks.items():
+        for note in found.notes:
+            console.say(f"note: settings.{name}.{note}")
+    # Without its key the check runs again, when the data are there.
+    passed = (key or settings_hash(spec)) if all(found.complete for found in checks.values()) else ""
+    parameters = {name: found.parameters for name, found in checks.items() if found.parameters is not None}
+    write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
+    counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
+    console.say(f"{len(spec['methods'])} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+
+
+def check_methods(spec: dict[str, Any]) -> tuple[list[tuple[str, Objective]], list[str]]:
+    """Build every method and every grid of the sweeps on its path.
+
+    Returns:
+        The trained methods with their objectives, and the problems.
+    """
+    objectives, problems = [], []
     for values in spec["methods"]:
         try:
             objective = build(method_from_values(values))
             objective.check_ends()
             for grid, steps in spec["grids"]:
                 GRIDS[grid](objective.path, objective.t_min, objective.t_max, steps)
-            if values["oracle"] is not None:
-                check_oracle(values["oracle"], objective)
-            else:
+            if values["oracle"] is None:
                 objectives.append((values["name"], objective))
-        except Exception as error:  # a plug-in may fail in any way; each is a line of the message
-            problems.append(f"  methods.{values['name']}: {error}")
-    for name, folder in data.items():
-        settings = spec["datasets"][name]
-        source = settings["data"]["source"]
-        try:
-            bound(source, settings["data"]["parameters"])
-        except Exception as error:  # as of methods
-            problems.append(f"  settings.{name}.data: {error}")
-        shape = sample_shape(source, settings["data"]["parameters"])
-        if shape is None or source in MAYBE_UNLABELLED:
-            try:
-                dataset = read(folder)
-            except DataError:
-                whole = False
-                if shape is None:
-                    problems += [f"  settings.{name}.{found_one}" for found_one in unimportable(settings)]
-                    notes.append(f"settings.{name}.network is tried once its data are prepared, which tells their shape")
-                    continue
             else:
-                shape = shape or dataset.shape
-                if dataset.is_images and any(part["extractor"] == "classifier" for part in settings["extractors"]):
-                    try:
-                        reason = unlearnable(dataset)
-                    except DataError as error:
-                        reason = str(error)
-                    if reason:
-                        problems.append(f"  settings.{name}.data: {reason}")
-        if len(shape) == 3:
-            for part in settings["extractors"]:
-                reason = extractor_problem(part["extractor"], part["options"], shape)
-                if reason:
-                    problems.append(f"  settings.{name}.evaluation.features: {reason}")
-        found, parameters[name] = network_problems(settings["network"], shape, objectives)
-        problems += [f"  settings.{name}.network{found_one}" for found_one in found]
-        nowhere = attention_nowhere(settings["network"], shape)
-        if nowhere:
-            notes.append(f"settings.{name}.network: {nowhere}")
-    if problems:
-        raise ConfigError("the config asks for what cannot work:\n" + "\n".join(problems))
-    for note in notes:
-        console.say(f"note: {note}")
-    # Without its key the check is done again, when the data are there.
-    passed = (key or settings_hash(spec)) if whole else ""
-    write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
-    counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
-    console.say(f"{len(spec['methods'])} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+                check_oracle(values["oracle"], objective)
+        except Exception as error:  # a plug-in may raise anything
+            problems.append(f"methods.{values['name']}: {error}")
+    return objectives, problems
 
 
-def unimportable(settings: dict[str, Any]) -> list[str]:
-    """The dotted names of a data set's network and extractors that lead nowhere: what can be said before its shape is known."""
+def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
+    """Check that an oracle's field is finite at the end of its path.
+
+    Raises:
+        ValueError: the field of a finite set without bandwidth is infinite where s = 0.
+    """
+    s = objective.path.coefficients(torch.tensor(objective.t_max, dtype=torch.float64)).s
+    if parameters["bandwidth"] == 0 and s == 0:
+        raise ValueError(
+            f"the field of a finite set is infinite at t = {objective.t_max:g}, where this path has no noise left; "
+            "give the oracle a bandwidth, or a t_max before that"
+        )
+
+
+def check_data_set(settings: dict[str, Any], folder: Path, objectives: list[tuple[str, Objective]]) -> DataSetCheck:
+    """Check one data set with its network and feature extractors.
+
+    Args:
+        folder: where the data set is or will be prepared.
+    """
+    found = DataSetCheck()
+    source, parameters = settings["data"]["source"], settings["data"]["parameters"]
+    try:
+        bound(source, parameters)
+    except Exception as error:  # a plug-in may raise anything
+        found.problems.append(f"data: {error}")
+    shape = sample_shape(source, parameters)
+    if shape is None or source in MAYBE_UNLABELLED:
+        try:
+            dataset = read(folder)
+        except DataError:
+            found.complete = False
+        else:
+            shape = shape or dataset.shape
+            found.problems += label_problems(settings, dataset)
+    if shape is None:
+        found.problems += import_problems(settings)
+        found.notes.append("network is tried once its data are prepared, because their shape is not known before")
+        return found
+    if len(shape) == 3:
+        reasons = [extractor_problem(part["extractor"], part["options"], shape) for part in settings["extractors"]]
+        found.problems += [f"evaluation.features: {reason}" for reason in reasons if reason]
+        unused = unused_attention(settings["network"], shape)
+        found.notes += [f"network: {unused}"] if unused else []
+    problems, found.parameters = network_problems(settings["network"], shape, objectives)
+    found.problems += [f"network{text}" for text in problems]
+    return found
+
+
+def label_problems(settings: dict[str, Any], dataset: DataSet) -> list[str]:
+    """Why the labels of prepared images cannot train a classifier that the settings ask for."""
+    if not dataset.is_images or all(part["extractor"] != "classifier" for part in settings["extractors"]):
+        return []
+    try:
+        reason = unlearnable(dataset)
+    except DataError as error:
+        reason = str(error)
+    return [f"data: {reason}"] if reason else []
+
+
+def import_problems(settings: dict[str, Any]) -> list[str]:
+    """The plug-in networks and extractors that cannot be imported: all that can be checked before the sample shape is known."""
     wanted = [("network", "network", settings["network"]["kind"])]
     wanted += [("evaluation.features", "extractor", part["extractor"]) for part in settings["extractors"]]
     problems = []
@@ -115,7 +168,7 @@ def unimportable(settings: dict[str, Any]) -> list[str]:
         try:
             if is_dotted(name):
                 resolve({}, what, name)
-        except Exception as error:  # somebody else's code
+        except Exception as error:  # a plug-in may raise anything
             problems.append(f"{where}: {error}")
     return problems
 
@@ -123,28 +176,41 @@ def unimportable(settings: dict[str, Any]) -> list[str]:
 def network_problems(
     settings: dict[str, Any], shape: tuple[int, ...], objectives: list[tuple[str, Objective]]
 ) -> tuple[list[str], int]:
-    """What keeps a network from samples of ``shape`` or from the methods, and its number of parameters.
-
-    Networks of fmbench that are large are tried without storage: on a processor they would take minutes.
-    """
-    if settings["kind"] in NETWORKS:
-        try:
+    """Why a network does not work on samples of ``shape`` or with a method, and its number of parameters."""
+    try:
+        if settings["kind"] in NETWORKS:
             with torch.device("meta"):
                 network = initial_network(settings, shape, 0)
-        except Exception as error:
-            return [f": {error}"], 0
-        count = sum(p.numel() for p in network.parameters())
-        if count > LARGE and not _try_network(network, shape, objectives, "meta"):
-            return [], count  # what fails there may only lack a way to do without numbers, so it is tried with them
-    try:
+            count = sum(p.numel() for p in network.parameters())
+            if count > LARGE and not _try_network(network, shape, objectives, "meta"):
+                return [], count
+            # An operation may fail only for want of storage, so the network is tried with it.
         network = initial_network(settings, shape, 0)
-    except Exception as error:
+    except Exception as error:  # a plug-in may raise anything
         return [f": {error}"], 0
     return _try_network(network, shape, objectives, "cpu"), sum(p.numel() for p in network.parameters())
 
 
-def attention_nowhere(settings: dict[str, Any], shape: tuple[int, ...]) -> str:
-    """What to know of attention resolutions that a U-Net on samples of ``shape`` does not come to; empty if nothing."""
+def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tuple[str, Objective]], device: str) -> list[str]:
+    x1 = torch.linspace(-1, 1, 2 * math.prod(shape)).reshape(2, *shape).to(device)
+    times = torch.tensor([0.25, 0.75]).to(device)
+    try:
+        found = network(times, x1).shape
+    except Exception:
+        found = x1.shape  # the losses below report what is wrong
+    if found != x1.shape:  # the loss might broadcast it silently
+        return [f": returns shape {tuple(found)} for samples of shape {tuple(x1.shape)}; it must return their shape"]
+    problems = []
+    for method, objective in objectives:
+        try:
+            objective.loss(network, x1.flip(0), x1, times)
+        except Exception as error:  # a plug-in may raise anything
+            problems.append(f" with method {method}: {error}")
+    return problems
+
+
+def unused_attention(settings: dict[str, Any], shape: tuple[int, ...]) -> str:
+    """A note on attention resolutions that a U-Net on samples of ``shape`` never reaches; empty if it reaches all."""
     if settings["kind"] != "unet" or len(shape) != 3:
         return ""
     heights = [shape[1] >> level for level in range(len(settings["channels_multiple"]))]
@@ -157,53 +223,16 @@ def attention_nowhere(settings: dict[str, Any], shape: tuple[int, ...]) -> str:
     )
 
 
-def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tuple[str, Objective]], device: str) -> list[str]:
-    x1 = torch.linspace(-1, 1, 2 * network_inputs(shape)).reshape(2, *shape).to(device)
-    times = torch.tensor([0.25, 0.75]).to(device)
-    try:
-        found = network(times, x1).shape
-    except (RuntimeError, TypeError, ValueError):
-        found = x1.shape  # the loss below says what is wrong
-    if found != x1.shape:  # it might broadcast without a word
-        return [f": puts out the shape {tuple(found)} for {tuple(x1.shape)}"]
-    problems = []
-    for method, objective in objectives:
-        try:
-            objective.loss(network, x1.flip(0), x1, times)
-        except Exception as error:
-            problems.append(f" with method {method}: {error}")
-    return problems
-
-
 def extractor_problem(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> str:
-    """What keeps an extractor from images of ``shape``, with the remedy; empty if nothing. One of one's own is tried."""
+    """Why an extractor does not work on images of ``shape``, with the remedy; empty if it does. A plug-in is tried."""
     if name == "classifier":
         return ""
     if shape[0] not in (1, 3):
-        return f"{name} takes images of 1 or 3 channels, these have {shape[0]}; choose extractor: classifier"
+        return f"{name} takes images of 1 or 3 channels, not of {shape[0]}; choose extractor: classifier"
     if not is_dotted(name):
         return problem(name, options)
     try:
         make_extractor(name, "cpu", **options)(torch.zeros(2, *shape, dtype=torch.uint8))
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # a plug-in may raise anything
         return f"{name} cannot be used: {error}"
     return ""
-
-
-def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
-    """Hold an oracle to a field that is finite at the end of its path.
-
-    Raises:
-        ValueError: a finite set without bandwidth has none where s = 0.
-    """
-    s = objective.path.coefficients(torch.tensor(objective.t_max, dtype=torch.float64)).s
-    if parameters["bandwidth"] == 0 and s == 0:
-        raise ValueError(
-            f"the field of a finite set is infinite at t = {objective.t_max:g}, where this path has no noise left; "
-            "give the oracle a bandwidth, or a t_max before that"
-        )
-
-
-def network_inputs(shape: tuple[int, ...]) -> int:
-    """How many numbers one sample has."""
-    return int(torch.Size(shape).numel())

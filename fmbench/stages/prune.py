@@ -1,9 +1,8 @@
-"""Which checkpoints, half-prepared data and half-written files of a results folder are left over, and removing them.
+"""Finds and removes what a results folder no longer needs: stale checkpoints, unfinished preparations, half-written files.
 
-A training whose settings, code, data or versions changed has its checkpoints in a folder of its own, and the old one stays. It
-is left over once the results hold a model of the same data set, method and seed that was trained from another one. A process
-that was killed while it wrote leaves the temporary file of :func:`fmbench.store.files.atomic`, as large as the file
-itself may be.
+A training whose settings, code, data or versions changed keeps its checkpoints in a new folder, and the old folder stays. It is
+stale once the results hold a model of the same data set, method and seed that was trained from another folder. A process that
+was killed while it wrote leaves the temporary file of :func:`fmbench.store.files.atomic`, which may be as large as the file.
 """
 
 import re
@@ -22,23 +21,35 @@ from fmbench.errors import DataError
 from fmbench.store.checkpoint import described, differences
 from fmbench.store.files import read_json
 
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
+"""The names of temporary files of :func:`fmbench.store.files.atomic`."""
+OLD = 3600.0
+"""Seconds since the last write to a temporary file after which no process is writing it."""
+
 
 @dataclass(frozen=True)
 class Found:
-    """A folder of checkpoints or of a preparation that did not end, its bytes, and why it can go or not."""
+    """A folder of checkpoints or of an unfinished preparation.
+
+    Attributes:
+        size: bytes.
+        stale: whether a newer training replaced it.
+        in_use: whether a process works in it.
+        reason: what it belongs to, and why it can be removed or not.
+    """
 
     folder: Path
     size: int
-    stale_files: bool
+    stale: bool
     in_use: bool
     reason: str
 
 
 def find(results: Path) -> list[Found]:
-    """Every folder of checkpoints below a results folder, and every preparation that did not end.
+    """Every folder of checkpoints and every unfinished preparation in a results folder.
 
     Raises:
-        DataError: there are none at all, so it is hardly a results folder.
+        DataError: there is neither, so this is hardly a results folder.
     """
     checkpoints, unprepared = results / "checkpoints", sorted(results.glob(f"data/*/{PARTIAL}"))
     if not checkpoints.is_dir() and not unprepared:
@@ -49,51 +60,47 @@ def find(results: Path) -> list[Found]:
 
 def _look(folder: Path, results: Path) -> Found:
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    lock = FileLock(folder / "lock")
     try:
-        with lock.acquire(timeout=0):
-            return Found(folder, size, *_why(folder, results))
+        with FileLock(folder / "lock").acquire(timeout=0):
+            if folder.name == PARTIAL:
+                return Found(folder, size, False, False, f"{folder.parent.name}: its preparation has not finished")
+            stale, reason = _judge(folder, results)
+            return Found(folder, size, stale, False, reason)
     except Timeout:
         work = "preparation" if folder.name == PARTIAL else "training"
-        return Found(folder, size, False, True, f"a {work} is under way in it")
+        return Found(folder, size, False, True, f"a {work} is using it")
 
 
-def _why(folder: Path, results: Path) -> tuple[bool, bool, str]:
-    if folder.name == PARTIAL:
-        return False, False, f"{folder.parent.name}, whose preparation has not ended"
+def _judge(folder: Path, results: Path) -> tuple[bool, str]:
+    """Whether a folder of checkpoints is stale, and the reason."""
     about = described(folder)
     if about is None:
-        return False, False, "does not say what it belongs to"
+        return False, "it does not say which training it belongs to"
     spec = about["spec"]
-    name = f"{spec['dataset']}/{spec['method']['name']}/{spec['seed']}"
+    dataset, method, seed = spec["dataset"], spec["method"]["name"], spec["seed"]
+    name = f"{dataset}/{method}/{seed}"
     try:
-        model = read_json(results / model_folder("models", spec["dataset"], spec["method"]["name"], spec["seed"]) / "config.json")
+        model = read_json(results / model_folder("models", dataset, method, seed) / "config.json")
     except DataError:
-        return False, False, f"{name}, whose training has not ended"
+        return False, f"{name}: its training has not finished"
     if (model["spec_hash"], model["code_hash"]) == (settings_hash(spec), about["code"]):
-        return False, False, f"{name}, the model that the results hold"
-    theirs = {"spec": spec, "code": about["code"]}
-    differs = differences(theirs, {"spec": model["spec"], "code": model["code_hash"]})
-    return True, False, f"{name}, trained anew since: {differs}"
-
-
-TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
-OLD = 3600.0
-"""Seconds since a temporary file was written to after which nobody is writing it."""
+        return False, f"{name}: the results hold its model"
+    before, now = {"spec": spec, "code": about["code"]}, {"spec": model["spec"], "code": model["code_hash"]}
+    return True, f"{name}: trained again since, {differences(before, now)}"
 
 
 def half_written(results: Path, now: float | None = None) -> list[Path]:
-    """Temporary files below a results folder that a killed process left; those of the last hour may be at work."""
+    """Temporary files that killed processes left in a results folder. Files of the last hour may still be written."""
     now = time.time() if now is None else now
-    found = []
-    for path in sorted(results.rglob(".*")):
-        if TEMPORARY.fullmatch(path.name) and path.is_file() and now - path.stat().st_mtime > OLD:
-            found.append(path)
-    return found
+    return [
+        path
+        for path in sorted(results.rglob(".*"))
+        if TEMPORARY.fullmatch(path.name) and path.is_file() and now - path.stat().st_mtime > OLD
+    ]
 
 
 def remove(found: Iterable[Found]) -> int:
-    """Remove folders and return their bytes; one that a trainer has taken meanwhile stays."""
+    """Remove folders and return their bytes. A folder that a process took in the meantime stays."""
     freed = 0
     for one in found:
         try:
@@ -105,10 +112,10 @@ def remove(found: Iterable[Found]) -> int:
     return freed
 
 
-def text(found: Iterable[Found], going: Iterable[Found]) -> str:
-    """A line for each folder: whether it goes, its size and why."""
-    gone = {one.folder for one in going}
+def text(found: Iterable[Found], chosen: Iterable[Found]) -> str:
+    """A line for each folder: whether it is to be removed, its size and the reason."""
+    removed = {one.folder for one in chosen}
     return "\n".join(
-        f"{'remove' if one.folder in gone else 'keep  '} {one.size / 2**20:9.1f} MiB  {one.folder.name}  {one.reason}"
+        f"{'remove' if one.folder in removed else 'keep  '} {one.size / 2**20:9.1f} MiB  {one.folder.name}  {one.reason}"
         for one in found
     )
