@@ -131,7 +131,8 @@ def plan(
 ) -> None:
     """Print what a config costs before anything runs: operations, memory, disk, hours."""
     from fmbench.config.reading import load
-    from fmbench.stages.plan import run, text
+    from fmbench.stages.plan.estimate import run
+    from fmbench.stages.plan.text import text
     from fmbench.store.files import write_json
     from fmbench.system.heap import keep_freed_memory
 
@@ -160,7 +161,7 @@ def prune(
     from fmbench.stages.prune import find, half_written, remove, text
 
     found, halves = find(results), half_written(results)
-    chosen = [one for one in found if one.stale_files or (everything and not one.in_use)]
+    chosen = [one for one in found if one.stale or (everything and not one.in_use)]
     if found:
         typer.echo(text(found, chosen))
     for path in halves:
