@@ -1,8 +1,11 @@
 """What tests of several files share."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from result_sets import config, make_results
 from user_code import command, tall_images
 
 from fmbench.config import specs
@@ -12,6 +15,7 @@ from fmbench.data.points import checkerboard
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.writer import write
 from fmbench.stages import theory as stage
+from fmbench.store.archive import export
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,3 +55,27 @@ def theory(tmp_path_factory) -> Path:
         said = command("theory", "--spec", canonical(spec), *arguments, "--progress", "lines")
     assert said.code == 0, said.err
     return results
+
+
+@pytest.fixture(scope="module")
+def no_fsync() -> Iterator[None]:
+    """No flushing to the disk: result sets are hundreds of small files, and none has to survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory) -> Path:
+    """The results folder of a small run. Tests must not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        return make_results(tmp_path_factory.mktemp("whole") / "results", config())
+
+
+@pytest.fixture(scope="session")
+def archive(whole_run, tmp_path_factory) -> Path:
+    """The archive of ``whole_run``."""
+    out = tmp_path_factory.mktemp("archive") / "set.zip"
+    export(whole_run, out)
+    return out

@@ -1,7 +1,7 @@
-"""A hash of the code a stage depends on, so that a real edit reruns it and a comment does not.
+"""A hash of the code that a stage runs: a real edit changes it and reruns the stage, a new comment does not.
 
-Snakemake does not look into the package. Each rule therefore carries, among its params, the hash of the syntax trees
-(docstrings removed) of the stage's module and of everything in fmbench it imports, directly or not.
+Snakemake does not look into the package. Each rule therefore has among its params the hash of the syntax trees, without
+docstrings, of the stage's module and of every fmbench module that it imports, directly or not.
 """
 
 import ast
@@ -25,47 +25,58 @@ PLUMBING = frozenset(
         "system.progress",
     )
 )
-"""Modules that cannot change a number: messages, files, MLflow, and the reading of the config, whose outcome is in a job's
-spec already. They are left out, so that a better error message does not cost a day of training. What a job itself works out of
-its settings must be in none of them: :mod:`fmbench.config.cells` and :mod:`fmbench.config.snapshots` are therefore modules
-of their own."""
+"""Modules that cannot change a number, so a hash leaves them out. A better error message must not cost a day of training.
+
+They hold messages, files, MLflow, and the reading of the config: what a config means for a job is in the job's spec, which
+Snakemake compares by itself. What a job works out of its settings while it runs must not be in these modules. For this reason
+:mod:`fmbench.config.cells` and :mod:`fmbench.config.snapshots` are modules of their own.
+"""
+PAPER_NUMBERS = ("table1", "table2", "table3", "table4", "claims")
+"""Stages that show the paper's numbers, which are data files and part of their hash."""
 
 
 def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
-    """16 hex digits over the code of a stage and of plug-in modules given by dotted names."""
+    """16 hex digits over the code of a stage and of plug-ins.
+
+    Args:
+        plugins: dotted names, such as ``mymodule:MyPath``.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
     digest = _digest(stage_module(stage), plugins)
-    if stage in ("table1", "table2", "table3", "table4", "claims"):  # the paper's numbers are data, and part of what is shown
+    if stage in PAPER_NUMBERS:
         for numbers in sorted((PACKAGE / "report" / "paper").glob("*.csv")):
             digest.update(numbers.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def module_hash(module: str, plugins: tuple[str, ...] = ()) -> str:
-    """16 hex digits over the code of a module of fmbench, of all it imports, and of plug-ins."""
+    """16 hex digits over the code of a module of fmbench, of every fmbench module it imports, and of plug-ins."""
     return _digest(module, plugins).hexdigest()[:16]
 
 
 def plugin_code(spec: Any) -> str:
-    """16 hex digits over the code of what a spec names of somebody's own; empty where that is nothing."""
-    own = plugins(spec)
-    return _of_plugins(hashlib.sha256(), own).hexdigest()[:16] if own else ""
+    """16 hex digits over the code of the plug-ins that a spec names; empty if it names none."""
+    names = plugins(spec)
+    return _add_plugins(hashlib.sha256(), names).hexdigest()[:16] if names else ""
 
 
 def plugin_files(spec: Any) -> set[str]:
-    """The files of what a spec names of somebody's own, fmbench's apart: those behind :func:`plugin_code`."""
-    return {
-        str(file) for name in plugins(spec) if not name.startswith("fmbench.") for file in _plugin_sources(name.partition(":")[0])
-    }
+    """The files of the plug-ins that a spec names, without files of fmbench itself."""
+    modules = {name.partition(":")[0] for name in plugins(spec) if not name.startswith("fmbench.")}
+    return {str(file) for module in modules for file in _plugin_sources(module)}
 
 
 def _digest(module: str, plugins: tuple[str, ...]) -> "hashlib._Hash":
     digest = hashlib.sha256()
     for name in sorted(closure(module)):
         digest.update(f"{name}={_tree_hash(_source(name))};".encode())
-    return _of_plugins(digest, plugins)
+    return _add_plugins(digest, plugins)
 
 
-def _of_plugins(digest: "hashlib._Hash", plugins: tuple[str, ...]) -> "hashlib._Hash":
+def _add_plugins(digest: "hashlib._Hash", plugins: tuple[str, ...]) -> "hashlib._Hash":
+    """Feed the code of plug-ins to ``digest`` and return it."""
     for plugin in sorted(set(plugins)):
         for source in sorted(_plugin_sources(plugin.partition(":")[0])):
             digest.update(f"{source.name}={_tree_hash(source)};".encode())
@@ -73,7 +84,7 @@ def _of_plugins(digest: "hashlib._Hash", plugins: tuple[str, ...]) -> "hashlib._
 
 
 def _plugin_sources(module: str) -> set[Path]:
-    """The files of a plug-in module and of what it imports from its own top-level package or folder."""
+    """The files of a plug-in's module and of the modules it imports from its own top-level package or from its folders."""
     found: set[Path] = set()
     waiting = [module]
     seen: set[str] = set()
@@ -85,18 +96,19 @@ def _plugin_sources(module: str) -> set[Path]:
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError, AttributeError):
-            continue  # that it is not there is for the check to say
+            continue  # the check before training reports a missing module
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             continue
         source = Path(spec.origin)
         if found and name.partition(".")[0] != module.partition(".")[0] and source.parent not in {f.parent for f in found}:
-            continue  # somebody else's library
+            continue  # another library
         found.add(source)
         waiting += _all_imports(source, name if source.name == "__init__.py" else name.rpartition(".")[0])
     return found
 
 
 def _all_imports(source: Path, package: str) -> list[str]:
+    """Every name that a plug-in's file imports, outside of fmbench; relative imports are resolved from ``package``."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source.read_bytes())):
         if isinstance(node, ast.Import):
@@ -109,7 +121,11 @@ def _all_imports(source: Path, package: str) -> list[str]:
 
 
 def stage_module(stage: str) -> str:
-    """The module of a stage: ``fmbench.stages.<stage>``, or ``fmbench.report.<stage>`` for tables and figures."""
+    """The module or package of a stage: ``fmbench.stages.<stage>``, or ``fmbench.report.<stage>`` for tables and figures.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
     for module in (f"fmbench.stages.{stage}", f"fmbench.report.{stage}"):
         if _source(module).exists():
             return module
@@ -117,7 +133,7 @@ def stage_module(stage: str) -> str:
 
 
 def closure(module: str) -> set[str]:
-    """``module`` and every fmbench module it imports, directly or not, less the plumbing."""
+    """``module`` and every fmbench module that it imports, directly or not, without :data:`PLUMBING`."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -130,6 +146,7 @@ def closure(module: str) -> set[str]:
 
 
 def _source(module: str) -> Path:
+    """The file of a module of fmbench, or the ``__init__.py`` of a package; it may not exist."""
     base = PACKAGE.parent.joinpath(*module.split("."))
     package = base / "__init__.py"
     return package if package.exists() else base.with_suffix(".py")
@@ -137,6 +154,7 @@ def _source(module: str) -> Path:
 
 @cache
 def _imports(source: Path) -> tuple[str, ...]:
+    """The fmbench modules that a file of fmbench imports, inside functions too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_bytes())):
         if isinstance(node, ast.Import):
@@ -145,13 +163,14 @@ def _imports(source: Path) -> tuple[str, ...]:
             candidates = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        # "from fmbench.metrics import frechet" may name a module or a thing in one.
+        # "from fmbench.a import b" may name the module fmbench.a.b or something in fmbench.a.
         names.update(c for c in candidates if c.startswith("fmbench.") and _source(c).exists())
     return tuple(sorted(names))
 
 
 @cache
 def _tree_hash(source: Path) -> str:
+    """The hash of a file's syntax tree without its docstrings."""
     tree = ast.parse(source.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
@@ -160,7 +179,7 @@ def _tree_hash(source: Path) -> str:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """Docstrings, and the strings that document an attribute."""
+    """Whether a statement is a docstring or a string that documents an attribute."""
     return (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
     )

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, versions, device."""
+"""Where a number comes from: the commit, the versions of packages and the device."""
 
 import importlib.metadata
 import json
@@ -12,7 +12,10 @@ _PACKAGES = ("fmbench", "torch", "torchdiffeq", "numpy", "scipy", "scikit-learn"
 
 @cache
 def commit() -> str:
-    """The commit of the working tree the package runs from, ``+dirty`` if it has changes, ``unknown`` outside git."""
+    """The commit of the working tree that the package runs from.
+
+    ``+dirty`` follows if files differ from it. It is ``unknown`` if the package is not in a git repository of its own.
+    """
     here = Path(__file__).parent
 
     def git(*args: str) -> str:
@@ -20,7 +23,7 @@ def commit() -> str:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails where the package is installed in somebody's checkout
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails if the package is installed inside another repository
         dirty = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+dirty" if dirty else "")
     except (OSError, subprocess.SubprocessError):
@@ -29,7 +32,7 @@ def commit() -> str:
 
 @cache
 def versions() -> str:
-    """Versions of Python and of the packages that can change a number, as JSON."""
+    """The versions of Python and of the packages that can change a number, as JSON."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -40,7 +43,7 @@ def versions() -> str:
 
 
 def device_name(device: str) -> str:
-    """A device in words: the processor's model for ``cpu``, the GPU's for ``cuda``, without its number, which may change."""
+    """A device in words, such as ``cuda (NVIDIA H200)``: the model of the processor or GPU, without its index."""
     if device.startswith("cuda"):
         import torch
 

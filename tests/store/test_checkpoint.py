@@ -1,4 +1,4 @@
-"""Checkpoints against damage, full disks, other settings and kill -9."""
+"""Checkpoints survive damage, full disks, other settings and kill -9."""
 
 import contextlib
 import json
@@ -17,8 +17,9 @@ from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
 from fmbench.errors import CheckpointError
-from fmbench.store.checkpoint import CheckpointFolder, check_seal, differences, seal
+from fmbench.store.checkpoint import CheckpointFolder, differences
 from fmbench.store.files import atomic
+from fmbench.store.seal import check_seal, seal
 
 
 def state_of(number: int, key: str = "key") -> dict[str, Any]:
@@ -47,22 +48,22 @@ def test_the_last_two_are_kept_and_torch_reads_them(tmp_path):
     assert numbers == [4, 3]
 
 
-def test_any_flipped_bit_is_found_and_the_one_before_is_used(tmp_path):
-    """Most of a checkpoint is numbers, of which torch.load believes any; the seal does not."""
+def test_a_flipped_bit_is_found_and_the_previous_checkpoint_is_used(tmp_path):
+    """Most of a checkpoint is numbers. torch.load accepts any of them; the seal does not."""
     filled(tmp_path)
     newest = tmp_path / "checkpoint.pt"
     good = newest.read_bytes()
-    torch_believes = 0
+    torch_accepts = 0
     for position in [*range(0, len(good), 7), *range(len(good) - 80, len(good))]:
         newest.write_bytes(good[:position] + bytes([good[position] ^ (1 << position % 8)]) + good[position + 1 :])
-        with pytest.raises(ValueError, match=r"it has no checksum|its content is not what its checksum says"):
+        with pytest.raises(ValueError, match=r"it has no checksum|its content does not match its checksum"):
             check_seal(newest)
         if position % 70 == 0:
             number, (complaint,) = loaded(tmp_path)
             assert number == 1 and complaint.startswith(f"{newest} cannot be used (it")
             with contextlib.suppress(Exception):
-                torch_believes += torch.load(newest, weights_only=True) is not None
-    assert torch_believes > 5
+                torch_accepts += torch.load(newest, weights_only=True) is not None
+    assert torch_accepts > 5
 
 
 def test_any_truncation_is_found(tmp_path):
@@ -73,25 +74,24 @@ def test_any_truncation_is_found(tmp_path):
         newest.write_bytes(good[:kept])
         with pytest.raises(ValueError, match="it has no checksum at its end: it was cut short"):
             check_seal(newest)
-    assert loaded(tmp_path) == (1, [f"{newest} cannot be used (it has no checksum at its end: it was cut short, or written by an "
-                                    "earlier version)"])  # fmt: skip
+    assert loaded(tmp_path) == (1, [f"{newest} cannot be used (it has no checksum at its end: it was cut short)"])
     newest.write_bytes(good + b"\0")
     assert loaded(tmp_path)[0] == 1
 
 
 def test_damage_at_the_end_of_a_large_checkpoint_is_found(tmp_path):
-    """It is read in pieces of a MiB."""
+    """The file is read in pieces of 1 MiB."""
     with CheckpointFolder(tmp_path) as checkpoints:
         checkpoints.save(state_of(0) | {"large": torch.zeros(2**19)})
     newest = tmp_path / "checkpoint.pt"
     content = bytearray(newest.read_bytes())
     content[-2000] ^= 1
     newest.write_bytes(content)
-    with pytest.raises(ValueError, match="its content is not what its checksum says"):
+    with pytest.raises(ValueError, match="its content does not match its checksum"):
         check_seal(newest)
 
 
-def test_after_a_damaged_one_two_are_kept_again(tmp_path):
+def test_two_checkpoints_are_kept_again_after_a_damaged_one(tmp_path):
     filled(tmp_path)
     newest = tmp_path / "checkpoint.pt"
     newest.write_bytes(b"half of a")
@@ -104,7 +104,7 @@ def test_after_a_damaged_one_two_are_kept_again(tmp_path):
 
 
 class Planted:
-    """What does something when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -120,7 +120,7 @@ def test_a_checkpoint_with_a_class_in_it_is_not_unpickled(tmp_path):
     assert number is None and "cannot be used" in complaint and not (tmp_path / "done").exists()
 
 
-def test_only_a_file_of_torch_is_sealed(tmp_path):
+def test_only_files_of_torch_save_are_sealed(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="not a file of torch"):
         seal(tmp_path / "a")
@@ -132,15 +132,15 @@ def test_only_a_file_of_torch_is_sealed(tmp_path):
 ABOUT = {"spec": {"training": {"learning_rate": 0.1, "iterations": 5}, "seed": 0}, "versions": {"torch": "1"}}
 
 
-def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(tmp_path):
+def test_a_checkpoint_of_other_settings_is_refused_with_the_differences(tmp_path):
     filled(tmp_path, about=ABOUT)
     other = {"spec": {"training": {"learning_rate": 0.2, "iterations": 5, "clip_norm": 1.0}, "seed": 0}, "versions": {}}
     number, complaints = loaded(tmp_path, "new", other)
     assert number is None and len(complaints) == 2
     assert complaints[0] == (
         f"{tmp_path / 'checkpoint.pt'} cannot be used (it belongs to the training key, not new: spec.training.clip_norm was "
-        "nothing there and is 1.0 here, spec.training.learning_rate was 0.1 there and is 0.2 here, versions.torch was 1 there "
-        "and is nothing here)"
+        "not set there and is 1.0 here, spec.training.learning_rate was 0.1 there and is 0.2 here, versions.torch was 1 there "
+        "and is not set here)"
     )
     assert loaded(tmp_path, "key", other) == (2, [])
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(tmp_path):
 def test_many_differences_are_counted():
     ours = {str(i): i for i in range(9)}
     assert differences(ours, dict.fromkeys(ours, -1)).endswith("4 was 4 there and is -1 here, and 4 more")
-    assert differences(ours, ours) == "nothing that is written down"
+    assert differences(ours, ours) == "no difference in the settings written down"
 
 
 # Full disks
@@ -156,7 +156,7 @@ def test_many_differences_are_counted():
 
 @pytest.mark.parametrize("limit", [0, 1000, 40_000, 300_000])
 def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, limit):
-    """A limit on the size of files stands for the disk's: torch and Python then fail in write as they would there."""
+    """A limit on the size of files stands for a full disk: torch and Python fail in write in the same way."""
     filled(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.glob("*.pt")}
     large = state_of(3) | {"weights": torch.zeros(200_000)}
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, limit):
     assert loaded(tmp_path) == (3, [])
 
 
-def test_a_full_disk_found_when_it_is_flushed(tmp_path, monkeypatch):
+def test_a_disk_that_is_full_at_the_flush_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
     filled(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.glob("*.pt")}
 
@@ -188,7 +188,7 @@ def test_a_full_disk_found_when_it_is_flushed(tmp_path, monkeypatch):
 
 
 def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
-    """Or a machine that stops could leave an empty one under the name."""
+    """Otherwise a machine that stops could leave an empty file under the name."""
     asked, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (asked.append("fsync"), fsync(handle)))
     monkeypatch.setattr(os, "replace", lambda *paths: (asked.append("replace"), replace(*paths)))
@@ -197,7 +197,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
     assert asked == ["fsync", "replace"]
 
 
-def test_a_folder_that_cannot_be_written_is_not_held(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_not_locked(tmp_path, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_written_is_not_held(tmp_path, monkeypatch):
     checkpoints = CheckpointFolder(tmp_path, ABOUT)
     with pytest.raises(CheckpointError, match="No space left on device"), checkpoints:
         pass
-    with CheckpointFolder(tmp_path):  # by another, while the first is still there
+    with CheckpointFolder(tmp_path):  # another one, while the first still exists
         pass
 
 
@@ -232,7 +232,7 @@ def killer(*arguments: Any) -> Any:
 
 
 def test_a_kill_at_any_point_of_a_save_costs_that_checkpoint_at_most(tmp_path):
-    """Before each thing that the save asks of the file system, and with half a file written."""
+    """The kill comes before each operation on the file system, and with half a file written."""
     seen = killer("points", tmp_path)
     assert [sum(point["killed"] for point in seen if point["before"] == before) >= 5 for before in range(4)] == [True] * 4
     newest = set()
@@ -240,7 +240,7 @@ def test_a_kill_at_any_point_of_a_save_costs_that_checkpoint_at_most(tmp_path):
         one_before = point["before"] - 1 if point["before"] else None
         assert point["found"] in (one_before, point["before"]) and point["complaints"] == [], point
         assert point["after"] == 99
-        assert set(point["files"]) <= {"lock", "checkpoint.pt", "checkpoint.previous.pt"}, point  # nothing half written stays
+        assert set(point["files"]) <= {"lock", "checkpoint.pt", "checkpoint.previous.pt"}, point  # no half-written file stays
         newest.add((point["killed"], tuple(point["files"]), point["found"] == point["before"]))
     # Among the points are: before anything, between the two renames, and after it all.
     assert (True, ("checkpoint.previous.pt", "checkpoint.pt", "lock"), False) in newest

@@ -12,7 +12,7 @@ from fmbench.store import codehash
 from fmbench.store.codehash import PLUMBING, closure, stage_hash, stage_module
 
 PACKAGE = Path(fmbench.__file__).parent
-STAGES = [path.stem for path in sorted((PACKAGE / "stages").glob("*.py")) if path.stem not in ("__init__", "common")]
+STAGES = [path.stem for path in sorted((PACKAGE / "stages").glob("*.py")) if path.stem != "__init__"]
 REPORTS = ["table1", "table4", "figures"]
 
 
@@ -91,7 +91,7 @@ def test_comments_docstrings_and_layout_change_no_hash(copy):
         ("flow/objectives.py", "    # s(t)^2: score", "    # s(t) squared: score"),
         ("flow/objectives.py", "        if self.times.corrected:\n", "\n\n        if self.times.corrected:  # why\n"),
         ("flow/objectives.py", "return weight.to(x1.dtype) * error", "return (weight.to(x1.dtype)) * error"),
-        ("training/loop.py", '"""How a training ended.', '"""The end.'),
+        ("training/run.py", '"""How a training ended.', '"""The end.'),
     ],
 )
 def test_an_edit_that_runs_nothing_new_changes_no_hash(copy, file, old, new):
@@ -195,7 +195,7 @@ def test_an_edit_of_an_oracle_retrains_no_network(copy, file, old, new):
 
 def test_an_edit_of_the_training_reruns_no_oracle(copy):
     before = copy.hashes()
-    copy.edit("training/loop.py", '"""How a training ended.', 'SOMETHING_NEW = 1\n    """How a training ended.')
+    copy.edit("training/run.py", '"""How a training ended.', 'SOMETHING_NEW = 1\n    """How a training ended.')
     copy.edit("stages/train.py", "images_seen", "images_shown")
     assert changed(before, copy.hashes()) == {"train"}
 
@@ -206,7 +206,7 @@ def test_which_numbers_are_measured_belongs_to_what_measures_them(copy):
     copy.edit("config/cells.py", "for n in entry.nfe or nfe", "for n in [*(entry.nfe or []), *nfe]")
     once = copy.hashes()
     assert changed(before, once) == {"sweep", "few_step", "fixed_solve"}
-    copy.edit("config/milestones.py", "k * iterations // snapshots", "-(-k * iterations // snapshots)")
+    copy.edit("config/snapshots.py", "k * iterations // snapshots", "-(-k * iterations // snapshots)")
     assert changed(once, copy.hashes()) == {"train"}
 
 
@@ -248,7 +248,7 @@ def test_a_new_import_is_followed(copy):
 @pytest.mark.parametrize(
     ("stage", "inside", "outside"),
     [
-        ("prepare", {"data.sources", "data.writer", "system.rng"}, {"flow.objectives", "training.loop", "stages.common"}),
+        ("prepare", {"data.sources", "data.writer", "system.rng"}, {"flow.objectives", "training.loop", "stages.job"}),
         (
             "train",
             {"flow.objectives", "flow.paths", "training.loop", "training.schedule", "networks.unet"},
@@ -292,7 +292,8 @@ def test_a_new_import_is_followed(copy):
                 "metrics.frechet",
                 "metrics.kid",
                 "metrics.points",
-                "stages.evaluator",
+                "stages.evaluators.references",
+                "stages.evaluators.loading",
                 "stages.classifier",
                 "metrics.extractors",
                 "metrics.inception",
@@ -301,7 +302,7 @@ def test_a_new_import_is_followed(copy):
         ),
         (
             "theory",
-            {"flow.oracle", "flow.weighting", "flow.solvers.ddim", "networks.mlp"},
+            {"flow.oracle", "flow.noise_levels", "flow.solvers.ddim", "networks.mlp"},
             {"training.loop", "data.prepared", "report.theory"},
         ),
         ("collect", {"store.records", "stages.settings"}, {"report.table1", "flow.objectives"}),

@@ -1,4 +1,4 @@
-"""The summary run and the rebuilding of an MLflow store; and the store served, read over its REST interface."""
+"""The MLflow summary run, the rebuild of an MLflow store, and the store served and read over its REST interface."""
 
 import contextlib
 import json
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sets import QUIET, config, make, number
+from result_sets import QUIET, config, make_results, number_for
 from user_code import command
 
 from fmbench.config.hashing import canonical
-from fmbench.stages.mlflow_summary import EXPERIMENT, LISTED, artifacts, attach, rebuild, run
+from fmbench.stages.mlflow_summary import EXPERIMENT, LISTED, artifacts, attach, run
+from fmbench.store.archive import export
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import read_json, sha256, write_json
-from fmbench.store.share import export
 from fmbench.store.tracking import OFF, Mirror, experiment_name
 
 DEAD = "http://127.0.0.1:9"
@@ -33,7 +33,7 @@ TRAININGS = 2 * 3
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     """One seed of three methods on two data sets, with tables and a figure as files."""
-    folder = make(tmp_path_factory.mktemp("mlflow") / "results", config(seeds=[0]), kept=())
+    folder = make_results(tmp_path_factory.mktemp("mlflow") / "results", config(seeds=[0]), optional_stages=())
     (folder / "table1.csv").write_text("dataset,method\n")
     (folder / "table1.md").write_text("# Table 1\n")
     (folder / "claims.csv").write_text("claim,verdict\n")
@@ -46,7 +46,7 @@ def results(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(results, tmp_path_factory) -> Path:
-    """The folder of a store that was rebuilt from an archive of the results alone; no model is in it."""
+    """The folder of a store that was rebuilt from an archive of the results, which has no models."""
     folder = tmp_path_factory.mktemp("store") / "mlflow"
     export(results, folder.parent / "set.zip")
     said = command("mlflow-rebuild", "--results", folder.parent / "set.zip", "--tracking", folder, "--progress", "lines")
@@ -73,12 +73,12 @@ def attached(store: Mirror, run_id: str, folder: str | None = None) -> set[str]:
     return found
 
 
-def test_the_rebuilt_store_has_every_training_with_settings_curve_and_numbers(results, store):
+def test_the_rebuilt_store_has_settings_curve_and_results_of_every_training(results, store):
     mirror = Mirror(store, None)
     for dataset in ("board", "digits"):
         found = {r.info.run_name: r for r in mirror.client.search_runs([mirror.experiment(experiment_name(dataset))])}
         assert set(found) == {"ddpm/0", "fm_ot/0", "oracle_ot/0"}
-        one, at = found["fm_ot/0"], number(dataset, "fm_ot", 0)
+        one, at = found["fm_ot/0"], number_for(dataset, "fm_ot", 0)
         curve = sorted((m.step, m.value) for m in mirror.client.get_metric_history(one.info.run_id, "loss"))
         assert curve == [(10, at / 10), (20, at / 20)]
         assert one.data.metrics["likelihood/nll"] == 2 * at and one.data.metrics["sweep/mse/euler"] == at / 8
@@ -87,25 +87,13 @@ def test_the_rebuilt_store_has_every_training_with_settings_curve_and_numbers(re
         assert "loss" not in found["oracle_ot/0"].data.metrics
 
 
-def test_a_store_rebuilt_from_the_models_folders_is_the_same(results, store, tmp_path, monkeypatch):
-    """The gathered files say what each model's own config and curve say: not a point is new."""
-    monkeypatch.setattr("fmbench.stages.mlflow_summary.attach", lambda *_: 0)
-    before = counts(store)
-    (results / "models.parquet").rename(tmp_path / "away.parquet")
-    try:
-        rebuild(results, store, None, QUIET)
-    finally:
-        (tmp_path / "away.parquet").rename(results / "models.parquet")
-    assert counts(store) == before
-
-
-def test_the_summary_is_one_run_that_is_found_again_and_sends_only_what_changed(results, tmp_path, store, monkeypatch):
+def test_the_summary_is_one_run_that_sends_only_changed_files(results, tmp_path, store, monkeypatch):
     mirror = Mirror(store, None)
     key = f"summary/{read_benchmark(results)['hash']}"
     (one,) = summaries(mirror)
     assert one.data.tags["fmbench.key"] == key and one.info.status == "FINISHED"
     assert one.data.params["datasets"] == "['board', 'digits']" and one.data.params["seeds"] == "[0]"
-    assert one.data.metrics["digits/fm_ot/frechet"] == 3 * number("digits", "fm_ot", 0)
+    assert one.data.metrics["digits/fm_ot/frechet"] == 3 * number_for("digits", "fm_ot", 0)
     assert attached(mirror, one.info.run_id) == {FILE, LISTED, "tables/table1.csv", "tables/table1.md", "tables/claims.csv"}
 
     assert attach(results, mirror) == 1  # the figure, which the archive did not have
@@ -130,8 +118,8 @@ def test_the_summary_is_one_run_that_is_found_again_and_sends_only_what_changed(
     assert listed == {name: sha256(path) for name, path in artifacts(results).items()} and len(listed) == 5
 
 
-def test_another_config_has_a_summary_of_its_own(results, store, tmp_path):
-    other = make(tmp_path / "results", config(seeds=[0], board__training={"iterations": 300}), kept=())
+def test_another_config_has_another_summary_run(results, store, tmp_path):
+    other = make_results(tmp_path / "results", config(seeds=[0], board__training={"iterations": 300}), optional_stages=())
     mirror = Mirror(store, None)
     attach(other, mirror)
     keys = {r.data.tags["fmbench.key"] for r in summaries(mirror)}
@@ -140,7 +128,7 @@ def test_another_config_has_a_summary_of_its_own(results, store, tmp_path):
 
 @pytest.mark.parametrize("uri", [DEAD, OFF])
 def test_no_failure_of_mlflow_fails_the_job(results, tmp_path, monkeypatch, capsys, uri):
-    """The list of what belongs to the summary is written all the same, with the same bytes."""
+    """The list of the summary's files is written in any case, with the same bytes."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     arguments = [
@@ -166,7 +154,7 @@ def test_no_failure_of_mlflow_fails_the_job(results, tmp_path, monkeypatch, caps
     assert (tmp_path / "mlflow").exists() == (uri == DEAD)
 
 
-def test_a_rebuilding_that_fails_is_an_error(results, tmp_path, monkeypatch):
+def test_a_failed_rebuild_is_an_error(results, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     arguments = ["mlflow-rebuild", "--results", results, "--tracking", tmp_path / "m"]
@@ -178,7 +166,7 @@ def test_a_rebuilding_that_fails_is_an_error(results, tmp_path, monkeypatch):
     assert said.code == 2 and "name a folder for it with --tracking" in said.err
 
 
-def test_a_model_that_the_joined_file_does_not_have_is_named(results, store, tmp_path):
+def test_a_model_that_models_parquet_lacks_is_named(results, store, tmp_path):
     import pyarrow.parquet as pq
 
     for name in ("records.parquet", "loss_curves.parquet", FILE):
@@ -257,7 +245,7 @@ def test_the_server_shows_experiments_runs_and_artifacts_over_rest(results, stor
         names = {r["info"]["run_name"]: r for r in found}
         assert set(names) == {"ddpm/0", "fm_ot/0", "oracle_ot/0"}
         metrics = {m["key"]: m["value"] for m in names["fm_ot/0"]["data"]["metrics"]}
-        assert metrics["likelihood/nll"] == 2 * number("board", "fm_ot", 0)
+        assert metrics["likelihood/nll"] == 2 * number_for("board", "fm_ot", 0)
         filtered = {
             "experiment_ids": [ids["fmbench/board"]],
             "filter": "metrics.`likelihood/nll` > 0 and tags.`fmbench.method` = 'ddpm'",
@@ -277,8 +265,7 @@ def test_the_server_shows_experiments_runs_and_artifacts_over_rest(results, stor
             request(f"{api}/runs/get?run_id={'0' * 32}")
 
 
-def test_collecting_without_a_config_describes_nothing(results, tmp_path):
-    """The stage run by hand, as before there were descriptions."""
+def test_collect_without_a_config_writes_no_description(results, tmp_path):
     import shutil
 
     from fmbench.config import specs

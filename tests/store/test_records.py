@@ -10,19 +10,9 @@ from fmbench.errors import DataError
 from fmbench.store import files
 from fmbench.store.cache import Cache
 from fmbench.store.files import atomic, read_json, sha256, write_json
-from fmbench.store.records import (
-    LATER,
-    PREVIEW,
-    SCHEMA,
-    STATUSES,
-    Row,
-    previews,
-    read_rows,
-    read_table,
-    table,
-    write_rows,
-    write_table,
-)
+from fmbench.store.parquet import read_table, table, write_table
+from fmbench.store.previews import PREVIEW, previews
+from fmbench.store.records import SCHEMA, STATUSES, Row, read_rows, write_rows
 
 PLAIN = Row("digits", "ddpm", 0, "likelihood", "nll", 2.5, "bits/dim")
 FULL = Row(
@@ -88,7 +78,7 @@ def test_no_rows_still_have_the_schema(tmp_path):
     assert read_rows([]).schema.equals(SCHEMA)
 
 
-def test_files_are_joined_in_order(tmp_path):
+def test_files_are_read_in_order(tmp_path):
     paths = [tmp_path / f"{i}.parquet" for i in range(3)]
     for i, path in enumerate(paths):
         write_rows(path, [dataclasses.replace(PLAIN, seed=i), dataclasses.replace(PLAIN, seed=10 + i)])
@@ -133,7 +123,7 @@ def test_a_column_that_the_schema_does_not_have_is_refused():
         table([dataclasses.asdict(PLAIN) | {"surplus": 1}], SCHEMA)
 
 
-# Reading what is not there, or not whole
+# Missing and damaged files
 
 
 def test_a_missing_file(tmp_path):
@@ -151,7 +141,7 @@ def test_a_truncated_file(tmp_path, kept):
 
 
 def test_a_damaged_file_is_an_error_or_reads_the_same(tmp_path):
-    """A flipped byte here and there, as a bad disk leaves it: never another exception than ours."""
+    """With single flipped bytes, as a bad disk leaves them, reading raises no exception but DataError."""
     path = tmp_path / "rows.parquet"
     write_rows(path, [FULL] * 20)
     good = path.read_bytes()
@@ -169,18 +159,12 @@ def test_a_damaged_file_is_an_error_or_reads_the_same(tmp_path):
     assert not unexpected
 
 
-def test_a_file_of_the_first_version_reads_with_what_it_did_not_know_as_null(tmp_path):
-    """And joins with newer ones; a column that was always there is missed."""
-    old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
-    write_rows(new, [FULL])
-    assert LATER == ("draws", "probes") and set(LATER) < set(SCHEMA.names)
-    write_table(old, read_table(new).drop_columns(list(LATER)))
-    joined = read_rows([old, new])
-    assert joined.schema.equals(SCHEMA)
-    assert joined.to_pylist() == [dataclasses.asdict(FULL) | {"draws": None, "probes": None}, dataclasses.asdict(FULL)]
-    write_table(old, read_table(new).drop_columns(["step"]))
-    with pytest.raises(DataError, match="another version of fmbench"):
-        read_rows([old])
+def test_a_file_that_lacks_a_column_is_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    write_rows(path, [FULL])
+    write_table(path, read_table(path).drop_columns(["step"]))
+    with pytest.raises(DataError, match=r"rows\.parquet was written by another version of fmbench"):
+        read_rows([path])
 
 
 def test_another_schema(tmp_path):
@@ -279,7 +263,7 @@ def test_a_truncated_array_counts_as_none(tmp_path, kept):
     assert cache.get_array(KEY) is None
 
 
-# Whole files or none
+# Files that are written whole or not at all
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -321,6 +305,6 @@ def test_sha256_of_a_file(tmp_path):
     assert files.sha256 is sha256
 
 
-def test_pyarrow_can_read_the_records_by_itself(tmp_path):
+def test_pyarrow_alone_can_read_the_records(tmp_path):
     write_rows(tmp_path / "rows.parquet", [PLAIN])
     assert pq.read_table(tmp_path / "rows.parquet", columns=["metric"])["metric"].to_pylist() == ["nll"]

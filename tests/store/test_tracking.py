@@ -1,4 +1,4 @@
-"""MLflow as a mirror. One store is shared by most tests, each with a data set of its own: a new store costs seconds."""
+"""MLflow as a copy of the records. Most tests share one store, each with another data set: a new store costs seconds."""
 
 import os
 import shutil
@@ -16,11 +16,14 @@ from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
-from fmbench.stages.collect import mirror, run_tags
-from fmbench.stages.common import CURVE
+from fmbench.stages.collect import write_models
+from fmbench.stages.mlflow_trainings import mirror
+from fmbench.stages.model_files import CURVE
 from fmbench.store.files import write_json
-from fmbench.store.records import Row, table, write_rows, write_table
-from fmbench.store.tracking import OFF, Mirror, Tracker, experiment_name, flatten, run_key
+from fmbench.store.flatten import flatten
+from fmbench.store.parquet import table, write_table
+from fmbench.store.records import Row, write_rows
+from fmbench.store.tracking import OFF, Mirror, Tracker, experiment_name, run_key, run_tags
 from fmbench.system.progress import Console
 
 DEAD = "http://127.0.0.1:9"
@@ -33,7 +36,7 @@ def store(tmp_path_factory) -> Mirror:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """No retries: a dead server is found dead at once."""
+    """No retries, so that a dead server is an error at once."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
 
@@ -69,7 +72,7 @@ def history(store: Mirror, run: Any, metric: str) -> list[tuple[int, float]]:
 
 
 def points(store: Mirror) -> int:
-    """Everything ever logged to the store, duplicates too."""
+    """The number of points ever logged to the store, with duplicates."""
     with sqlite3.connect(store.folder / "mlflow.db") as connection:
         return int(connection.execute("select count(*) from metrics").fetchone()[0])
 
@@ -77,11 +80,11 @@ def points(store: Mirror) -> int:
 # The store
 
 
-def test_telemetry_is_off_before_mlflow_is_there(store):
+def test_telemetry_is_off_before_mlflow_is_imported(store):
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
-def test_the_store_is_sqlite_in_the_folder_with_a_log_that_readers_do_not_block(store):
+def test_the_store_is_a_sqlite_database_with_a_write_ahead_log(store):
     assert store.uri == f"sqlite:///{store.folder / 'mlflow.db'}"
     with sqlite3.connect(store.folder / "mlflow.db") as connection:
         assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
@@ -105,7 +108,7 @@ def test_a_run_is_found_again_by_its_key(store):
     assert found.info.run_name == "a/0"
 
 
-def test_logging_again_what_is_there_adds_nothing(store):
+def test_logging_points_again_adds_nothing(store):
     """A curve of 1200 points, more than one batch, and 120 parameters, more than MLflow takes at once."""
     run, start = store.run(store.experiment("fmbench/again"), "k", "n", {})
     curve = [("loss", 1 / (step + 1), step) for step in range(1200)]
@@ -135,8 +138,8 @@ assert get_telemetry_client() is None, "telemetry is on"
 
 
 def test_several_processes_open_a_new_store_at_once(tmp_path):
-    """Without the lock this broke the store 15 times out of 15. Telemetry is seen to be off on the way."""
-    # MLflow turns telemetry off by itself where it finds signs of a test or of CI.
+    """Without the lock this destroyed the store 15 times out of 15. The processes also check that telemetry is off."""
+    # MLflow turns telemetry off by itself if it sees signs of a test or of CI.
     signs = ("MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS")
     environment = {k: v for k, v in os.environ.items() if k not in signs}
     environment["PYTHONPATH"] = str(Path(fmbench.__file__).parent.parent)
@@ -216,7 +219,7 @@ def test_a_failed_training_is_marked(store):
     assert run.data.tags["fmbench.reason"] == "the loss became nan at iteration 3"
 
 
-def test_a_short_training_is_left_to_the_mirroring_of_the_records(store):
+def test_a_short_training_writes_nothing_itself(store):
     live = tracker(store, "short", [], live_after=1000)
     live.open()
     live.log(10, {"loss": 1.0})
@@ -225,7 +228,7 @@ def test_a_short_training_is_left_to_the_mirroring_of_the_records(store):
     assert runs(store, "short") == []
 
 
-def test_a_training_that_has_lasted_is_written_from_its_start(store):
+def test_a_longer_training_is_written_from_its_start(store):
     live = tracker(store, "long", [], live_after=50)
     live.open()
     live.log(10, {"loss": 1.0})
@@ -259,21 +262,21 @@ def walk_through(live: Tracker) -> None:
     live.close(failed=False, tags={"a": "b"})
 
 
-def test_a_dead_server_is_said_once(store):
+def test_a_dead_server_gives_one_warning(store):
     warnings: list[str] = []
     walk_through(tracker(store, "dead", warnings, uri=DEAD))
     assert len(warnings) == 1
     assert warnings[0].startswith("warning: MLflow is not available (") and "going on without it" in warnings[0]
 
 
-def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
+def test_a_folder_that_cannot_be_written_gives_one_warning(tmp_path):
     (tmp_path / "file").write_text("in the way")
     warnings: list[str] = []
     walk_through(Tracker(tmp_path / "file" / "mlflow", None, train_spec("way"), "key", {}, warnings.append))
     assert len(warnings) == 1 and "going on without it" in warnings[0]
 
 
-def test_a_database_that_is_none_is_said_once(tmp_path):
+def test_an_invalid_database_gives_one_warning(tmp_path):
     (tmp_path / "mlflow.db").write_text("not a database at all" * 100)
     warnings: list[str] = []
     walk_through(Tracker(tmp_path, None, train_spec("none"), "key", {}, warnings.append))
@@ -281,7 +284,7 @@ def test_a_database_that_is_none_is_said_once(tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_server_that_dies_on_the_way_is_said_once(store, monkeypatch, after):
+def test_a_server_that_dies_during_training_gives_one_warning(store, monkeypatch, after):
     warnings: list[str] = []
     live = tracker(store, f"dying{after}", warnings)
     live.open()
@@ -305,7 +308,7 @@ def test_a_server_that_dies_on_the_way_is_said_once(store, monkeypatch, after):
 
 
 def test_a_dead_server_does_not_keep_a_training_waiting(tmp_path, monkeypatch):
-    """MLflow by itself tries again for minutes: the mirror must lower that, unless told otherwise."""
+    """MLflow's default is to retry for minutes. fmbench must lower that, unless the variables are set."""
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.delenv(name)
     seen: dict[str, int] = {}
@@ -320,11 +323,11 @@ def test_a_dead_server_does_not_keep_a_training_waiting(tmp_path, monkeypatch):
     assert seen["retries"] <= 2
 
 
-# The mirror of the records
+# Runs from the records
 
 
 def results_folder(folder: Path, dataset: str, reason: str = "", seconds: float = 12.5) -> Path:
-    """What ``collect`` leaves, for two methods of which the second may have diverged."""
+    """The files that ``collect`` leaves for two methods, of which the second may have diverged."""
     rows: list[Row] = [Row(dataset, "", 0, "features", "data_std", 1.0, "model units")]
     for method in ("fm_ot", "ddpm"):
         spec = train_spec(dataset, method)
@@ -359,10 +362,11 @@ def results_folder(folder: Path, dataset: str, reason: str = "", seconds: float 
             Row(dataset, method, 0, "sweep", "mse", 0.0625, "squared", solver="rk4", nfe=8.0),
         ]
     write_rows(folder / "records.parquet", rows)
+    write_models(folder, [(dataset, method, 0) for method in ("fm_ot", "ddpm")])
     return folder
 
 
-def test_the_mirror_is_a_run_for_every_training_and_nothing_twice(store, tmp_path, capsys):
+def test_every_training_has_one_run_and_no_point_twice(store, tmp_path, capsys):
     results = results_folder(tmp_path, "mirrored")
     mirror(results, store.folder, None, Console("collect", "lines"))
     assert "2 MLflow runs are up to date" in capsys.readouterr().err
@@ -383,15 +387,15 @@ def test_the_mirror_is_a_run_for_every_training_and_nothing_twice(store, tmp_pat
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Iterator[Mirror]:
-    """MLflow's own store in files, where a point that is logged twice is there twice."""
+    """MLflow's store in files, which keeps a point twice if it is logged twice."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         folder = tmp_path_factory.mktemp("files")
         yield Mirror(folder / "mlflow", (folder / "mlruns").as_uri())
 
 
-def test_a_store_in_files_has_nothing_twice(files, tmp_path):
-    """By the mirror, and by a training that is resumed."""
+def test_a_store_in_files_has_no_point_twice(files, tmp_path):
+    """Neither from mirroring twice nor from a resumed training."""
     results = results_folder(tmp_path, "filed")
     for _ in range(2):
         mirror(results, files.folder, files.uri, Console("collect", "none"))
@@ -408,7 +412,7 @@ def test_a_store_in_files_has_nothing_twice(files, tmp_path):
     assert not warnings and history(files, run, "loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.025)]
 
 
-def test_the_mirror_completes_the_run_that_was_written_live(store, tmp_path):
+def test_the_mirror_completes_the_run_that_a_training_wrote(store, tmp_path):
     live = tracker(store, "both", [])
     live.open(parameters=1234)
     for step in (10, 20, 30):
@@ -430,7 +434,7 @@ def test_a_training_repeated_with_another_duration_adds_nothing(store, tmp_path)
     assert history(store, run, "train/train_seconds") == [(30, 12.5)]
 
 
-def test_the_mirror_says_what_diverged(store, tmp_path):
+def test_a_diverged_training_is_marked_with_its_reason(store, tmp_path):
     mirror(results_folder(tmp_path, "bad", "the loss became nan at iteration 3"), store.folder, None, Console("collect", "none"))
     found = {r.info.run_name: r for r in runs(store, "bad")}
     assert {name: r.info.status for name, r in found.items()} == {"fm_ot/0": "FINISHED", "ddpm/0": "FAILED"}
@@ -439,7 +443,7 @@ def test_the_mirror_says_what_diverged(store, tmp_path):
 
 
 def test_an_oracle_is_a_run_without_a_curve(store, tmp_path):
-    """And a solver on a grid of its own is a curve of its own over NFE."""
+    """And a solver on another grid is another curve over NFE."""
     settings = {"known": {"data": "checkerboard", "network": {"kind": "mlp"}}}
     config_of = parse({"datasets": ["known"], "methods": ["oracle_ot"], "seeds": [0], "settings": settings})
     spec = specs.train(config_of, "known", "oracle_ot", 0)
@@ -454,6 +458,7 @@ def test_an_oracle_is_a_run_without_a_curve(store, tmp_path):
         Row("known", "oracle_ot", 0, "sweep", "mse", 0.25, "squared", solver="midpoint/karras", nfe=4.0),
     ]
     write_rows(tmp_path / "records.parquet", rows)
+    write_models(tmp_path, [("known", "oracle_ot", 0)])
     for _ in range(2):
         mirror(tmp_path, store.folder, None, Console("collect", "none"))
     (run,) = runs(store, "known")
@@ -467,9 +472,9 @@ def test_an_oracle_is_a_run_without_a_curve(store, tmp_path):
     assert run.data.params["parameters"] == "0" and not [name for name in run.data.params if name.startswith("training")]
 
 
-def test_a_path_that_no_database_can_have_is_said(tmp_path):
-    """It would be made elsewhere, without a word."""
-    with pytest.raises(ValueError, match=r"\?/mlflow has a \?, where a database's URL ends"):
+def test_a_path_that_no_database_url_can_have_is_refused(tmp_path):
+    """MLflow would silently create the database elsewhere."""
+    with pytest.raises(ValueError, match=r"\?/mlflow has a \?, which ends the file name in a database's URL"):
         Mirror(tmp_path / "what?" / "mlflow", None)
     assert not list(tmp_path.iterdir())
     strange = Mirror(tmp_path / "a b#c%41ü" / "mlflow", None)
@@ -479,7 +484,7 @@ def test_a_path_that_no_database_can_have_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["server", "folder", "results"])
-def test_a_mirror_that_fails_fails_no_job(tmp_path, capsys, broken):
+def test_a_failing_mirror_fails_no_job(tmp_path, capsys, broken):
     results = results_folder(tmp_path / "results", "never")
     folder, uri = tmp_path / "mlflow", DEAD if broken == "server" else None
     if broken == "folder":

@@ -1,0 +1,51 @@
+"""Rendering: all tables and figures of a results folder."""
+
+import shutil
+
+import pytest
+import yaml
+from result_sets import config
+from user_code import command
+
+from fmbench.config import names
+from fmbench.errors import DataError
+from fmbench.report.render import TABLES, render
+from fmbench.store.benchmark import FILE
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+def test_render_names_what_it_cannot_make_and_why(whole_run, tmp_path):
+    said = command("render", "--results", whole_run, "--out", tmp_path / "out", "--format", "png", "--progress", "lines")
+    assert said.code == 0
+    for name, files in names.FIGURES.items():
+        there = all((whole_run / file).exists() for file in files)
+        assert (tmp_path / "out" / "figures" / f"{name}.png").exists() == there
+        if not there:
+            assert f"not made: figures/{name}.png: " in said.err
+    assert "not made: equivalence.csv: equivalence.csv is missing" in said.err
+    assert "not made: figures/fig02.png: theory/fields.parquet is missing" in said.err
+    made = len([p for p in (tmp_path / "out").rglob("*") if p.suffix in (".csv", ".png")])
+    assert f"{made} of {len(TABLES) + len(names.FIGURES)} tables and figures -> " in said.err
+
+
+def test_results_without_a_description_render_with_a_config(whole_run, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(whole_run, old)
+    (old / FILE).unlink()
+    done = {item.file: item.reason for item in render(old, tmp_path / "out", formats=["png"])}
+    assert "is missing, so nothing says" in done["table1.csv"] and done["figures/fig07.png"] == ""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config().model_dump()))
+    said = command(
+        "render", "--results", old, "--out", tmp_path / "by config", "--configfile", tmp_path / "config.yaml", "--format", "png"
+    )
+    assert said.code == 0
+    TABLES["table1"][1](whole_run, config(), tmp_path / "table1.csv")
+    assert (tmp_path / "by config" / "table1.csv").read_bytes() == (tmp_path / "table1.csv").read_bytes()
+
+
+def test_an_empty_folder_cannot_be_rendered(tmp_path):
+    with pytest.raises(DataError, match=r"nothing can be rendered from .*records.parquet is missing"):
+        render(tmp_path, tmp_path / "out")
+    said = command("render", "--results", tmp_path, "--format", "gif")
+    assert said.code == 2 and "must be png, svg or pdf, not 'gif'" in said.err
