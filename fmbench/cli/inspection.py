@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fmbench.cli.options import ConfigFiles, ResultsFolder, Threads
-from fmbench.cli.stages import MODEL_STAGES
+from fmbench.cli.stages import JOB_STAGES
 from fmbench.config.names import GATHERED
 from fmbench.errors import ConfigError
 
@@ -62,7 +62,7 @@ def _build_spec(config: "Config", stage: str, dataset: str | None, method: str |
         "table4": specs.table4,
     }
     of_dataset: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
-    known = (*of_config, *of_dataset, "train", *MODEL_STAGES, "gather")
+    known = (*of_config, "prepare", "train", *JOB_STAGES, "gather")
     if stage not in known:
         raise ConfigError(f"unknown stage {stage!r}; known: {', '.join(known)}")
     if stage in of_config:

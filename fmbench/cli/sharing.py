@@ -23,15 +23,15 @@ def export(
 
     The same run gives the same bytes.
     """
-    from fmbench.report.render import made_anew
-    from fmbench.store.benchmark import stale_files
+    from fmbench.report.render import remade_tables
     from fmbench.store.archive import export
+    from fmbench.store.stale import stale_files
 
     console = Console("export", mode, log)
     stale = [name for name in stale_files(results) if name.endswith(".parquet") and (results / name).exists()]
     if stale:
         console.say(f"left out, because another config made them: {', '.join(stale)}; run snakemake first to update them")
-    count = export(results, out, made_anew(results))
+    count = export(results, out, remade_tables(results))
     console.say(f"{count} files, {out.stat().st_size / 1e6:.1f} MB -> {out}")
 
 
@@ -61,8 +61,8 @@ def merge(
     Sets that do not agree are refused.
     """
     from fmbench.store.merge import merge
-    from fmbench.store.unpack import opened
     from fmbench.store.result_set import read_set
+    from fmbench.store.unpack import opened
 
     console = Console("merge", mode, log)
     with contextlib.ExitStack() as stack:

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,24 +50,6 @@ def check(
     run(values, {name: data / name for name in values["datasets"]}, out, open_console(values, mode, log))
 
 
-def features(
-    spec: Spec,
-    data: Data,
-    out: Out,
-    log: Log = None,
-    mode: Progress = "auto",
-    device: Device = "",
-    threads: Threads = 1,
-    code: Code = "",
-) -> None:
-    """Train the feature extractor of a data set and measure the floors. torchrun may start any number of processes."""
-    from fmbench.stages.features import run
-
-    job = open_job(read_spec(spec, "features"), JobOptions(log, mode, device, threads, code))
-    run(job, data, out)
-    job.group.close()
-
-
 def train(
     spec: Spec,
     data: Data,
@@ -91,10 +72,9 @@ def train(
     """
     from fmbench.config.hashing import settings_hash
     from fmbench.stages import oracles
-    from fmbench.stages.collect import run_tags
     from fmbench.stages.train import run
     from fmbench.store.provenance import commit
-    from fmbench.store.tracking import OFF, Tracker, run_key
+    from fmbench.store.tracking import OFF, Tracker, run_key, run_tags
 
     values = read_spec(spec, "train")
     job = open_job(values, JobOptions(log, mode, device, threads, code))
@@ -109,44 +89,35 @@ def train(
 
 
 FOLDERS = {"data": Data, "model": Model, "samples": Samples, "features": Features, "out": Out, "cache": Cache}
-
-
-@dataclass(frozen=True)
-class ModelStage:
-    """A stage that works on one trained model.
-
-    Attributes:
-        summary: what the stage does, for ``--help``.
-        folders: the folders (keys of ``FOLDERS``) that its ``run`` takes after the job, in this order.
-    """
-
-    summary: str
-    folders: tuple[str, ...]
-
-
-MODEL_STAGES = {
-    "sample": ModelStage("Sample a model with the adaptive solver and count its evaluations.", ("data", "model", "out")),
-    "likelihood": ModelStage("Measure a model's NLL on the test split.", ("data", "model", "out")),
-    "dequantisation": ModelStage(
-        "Measure a model's NLL against the number K of dequantisation draws (images only).", ("data", "model", "out", "cache")
+JOB_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "features": (
+        "Train the feature extractor of a data set and measure the floors. torchrun may start any number of processes.",
+        ("data", "out"),
     ),
-    "sweep": ModelStage(
-        "Compare every fixed-step solver at every NFE with the reference solution.", ("data", "model", "out", "cache")
+    "sample": ("Sample a model with the adaptive solver and count its evaluations.", ("data", "model", "out")),
+    "likelihood": ("Measure a model's NLL on the test split.", ("data", "model", "out")),
+    "dequantisation": (
+        "Measure a model's NLL against the number K of dequantisation draws (images only).",
+        ("data", "model", "out", "cache"),
     ),
-    "sample_quality": ModelStage("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
-    "learning_curve": ModelStage(
-        "Measure NFE and distance during training, at each snapshot.", ("data", "model", "features", "out", "cache")
+    "sweep": ("Compare every fixed-step solver at every NFE with the reference solution.", ("data", "model", "out", "cache")),
+    "sample_quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
+    "learning_curve": (
+        "Measure NFE and distance during training, at each snapshot.",
+        ("data", "model", "features", "out", "cache"),
     ),
-    "few_step": ModelStage(
+    "few_step": (
         "Measure the distance of samples made with few evaluations, and keep pictures of them.",
         ("data", "model", "samples", "features", "out", "cache"),
     ),
-    "trajectory": ModelStage("Keep states on the way from noise to data.", ("data", "model", "out")),
+    "trajectory": ("Keep states on the way from noise to data.", ("data", "model", "out")),
 }
+"""Stages whose ``run`` takes a job and then folders: what the stage does, and these folders in order (keys of ``FOLDERS``)."""
 
 
-def model_command(stage: str) -> Callable[..., None]:
-    """Return the command of one of ``MODEL_STAGES``. Its options are a spec, its folders, and the options of every job."""
+def job_command(stage: str) -> Callable[..., None]:
+    """Return the command of one of ``JOB_STAGES``. Its options are a spec, the stage's folders, and the options of every job."""
+    summary, names = JOB_STAGES[stage]
 
     def command(
         spec: Spec,
@@ -159,14 +130,15 @@ def model_command(stage: str) -> Callable[..., None]:
     ) -> None:
         run = importlib.import_module(f"fmbench.stages.{stage}").run
         job = open_job(read_spec(spec, stage), JobOptions(log, mode, device, threads, code))
-        run(job, *(folders[name] for name in MODEL_STAGES[stage].folders))
+        run(job, *(folders[name] for name in names))
         job.group.close()
 
+    # typer reads the options from the signature: it gets one parameter for each folder in place of **folders.
     keyword = inspect.Parameter.KEYWORD_ONLY
     first, *others, _ = (parameter.replace(kind=keyword) for parameter in inspect.signature(command).parameters.values())
-    folders = [inspect.Parameter(name, keyword, annotation=FOLDERS[name]) for name in MODEL_STAGES[stage].folders]
+    folders = [inspect.Parameter(name, keyword, annotation=FOLDERS[name]) for name in names]
     command.__signature__ = inspect.Signature([first, *folders, *others])  # type: ignore[attr-defined]
-    command.__name__, command.__doc__ = stage, MODEL_STAGES[stage].summary
+    command.__name__, command.__doc__ = stage, summary
     return command
 
 
@@ -203,7 +175,8 @@ def collect(
     mode: Progress = "auto",
 ) -> None:
     """Join all rows into records.parquet and mirror them to MLflow."""
-    from fmbench.stages.collect import mirror, run
+    from fmbench.stages.collect import run
+    from fmbench.stages.mlflow_trainings import mirror
 
     values = read_spec(spec, "collect")
     console = open_console(values, mode, log)
@@ -220,13 +193,5 @@ def gather(spec: Spec, results: ResultsFolder, log: Log = None, mode: Progress =
     run(values, results, open_console(values, mode, log))
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (
-    prepare,
-    check,
-    features,
-    train,
-    *map(model_command, MODEL_STAGES),
-    theory,
-    collect,
-    gather,
-)
+_features, *_model_stages = map(job_command, JOB_STAGES)
+COMMANDS: tuple[Callable[..., Any], ...] = (prepare, check, _features, train, *_model_stages, theory, collect, gather)

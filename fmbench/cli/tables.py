@@ -11,6 +11,7 @@ from fmbench.config.names import FIGURES
 from fmbench.errors import ConfigError
 from fmbench.system.progress import Console
 
+Records = Annotated[Path, typer.Option(help="records.parquet of a run")]
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -18,15 +19,10 @@ def _written(table: Path) -> str:
     return f"{table}, {table.with_suffix('.md').name}, .tex"
 
 
-def table1(
-    spec: Spec,
-    records: Annotated[Path, typer.Option(help="records.parquet")],
-    out: Table,
-    log: Log = None,
-    mode: Progress = "auto",
-) -> None:
+def table1(spec: Spec, records: Records, out: Table, log: Log = None, mode: Progress = "auto") -> None:
     """Write Table 1, the main table, as CSV, Markdown and LaTeX."""
-    from fmbench.report.table1 import PAPER_ONLY, write_table1
+    from fmbench.report.table1.numbers import PAPER_ONLY
+    from fmbench.report.table1 import write_table1
 
     values = read_spec(spec, "table1")
     table = write_table1(records, values, out)
@@ -35,12 +31,7 @@ def table1(
     open_console(values, mode, log).say(f"{len(table)} rows, {ok} ok -> {_written(out)}")
 
 
-def table2(
-    records: Annotated[Path, typer.Option(help="records.parquet of any run")],
-    out: Table,
-    log: Log = None,
-    mode: Progress = "auto",
-) -> None:
+def table2(records: Records, out: Table, log: Log = None, mode: Progress = "auto") -> None:
     """Write Table 2, super-resolution, as CSV, Markdown and LaTeX."""
     from fmbench.report.table2 import missing, write_table2
 
