@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from fmbench.config import names
+from fmbench.config import datasets
 from fmbench.config.base import Name, Parameters, Settings, by_name, known
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.method_settings import MethodSettings
@@ -21,7 +21,7 @@ from fmbench.errors import ConfigError
 class DataSettings(Settings):
     """Where a data set comes from."""
 
-    source: Annotated[str, known("data set", names.DATASETS)]
+    source: Annotated[str, known("data set", datasets.DATASETS)]
     parameters: Parameters = Field({}, description="what that source takes, such as the number of points")
 
 
@@ -96,7 +96,7 @@ class Config(Settings):
             )
         for dataset in self.datasets:
             source = self.settings[dataset].data
-            if differs := names.not_the_papers(dataset, source.source, source.parameters):
+            if differs := datasets.not_the_papers(dataset, source.source, source.parameters):
                 raise ValueError(
                     f"{dataset} is a data set of the paper, whose numbers tables show beside that name; it is {differs}. "
                     "Give this data set another name"
@@ -123,7 +123,7 @@ class Config(Settings):
             )
         if training.precision == "tf32" and self.device == "cpu":
             raise ValueError(f"{where}: precision tf32 is one of NVIDIA GPUs; on device cpu choose fp32")
-        shape = names.sample_shape(source.source, source.parameters)
+        shape = datasets.sample_shape(source.source, source.parameters)
         if training.flips and shape is not None and len(shape) != 3:
             raise ValueError(f"{where}: flips are of images, and {source.source} has points; set flips to false")
 

@@ -36,8 +36,8 @@ class Method:
     Attributes:
         path: a name of :data:`fmbench.flow.paths.PATHS`, or a dotted name.
         prediction: a name of :data:`fmbench.flow.prediction.PREDICTIONS`, or a dotted name.
-        weighting: a name of :data:`fmbench.flow.objectives.WEIGHTINGS`.
-        time: a name of :data:`fmbench.flow.objectives.TIME_DISTRIBUTIONS`.
+        weighting: a name of :data:`fmbench.flow.weighting.WEIGHTINGS`.
+        time: a name of :data:`fmbench.flow.training_times.TIME_DISTRIBUTIONS`.
         t_min, t_max: narrow the interval of time; None takes what path and prediction allow.
         oracle: what the oracle knows (:data:`ORACLE`) if the field is the closed-form one; None for a network.
     """

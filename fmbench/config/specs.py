@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fmbench.config.config import Config
+from fmbench.config.datasets import sample_shape
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import MethodSettings, method_values
-from fmbench.config.names import FIRST_SEED, GATHERED, STEP_COSTS, sample_shape
+from fmbench.config.names import FIRST_SEED, GATHERED, STEP_COSTS
 from fmbench.config.plugins import is_dotted
 
 Spec = dict[str, Any]

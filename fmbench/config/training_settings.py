@@ -6,8 +6,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_serializer, m
 from pydantic.json_schema import SkipJsonSchema
 
 from fmbench.config.base import Settings
-from fmbench.config.milestones import snapshot_steps
 from fmbench.config.numbers import Count, Decay, Natural, Positive
+from fmbench.config.snapshots import snapshot_steps
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 

@@ -1,4 +1,4 @@
-"""One function for a thing every formula needs: t of shape (B,) against x of shape (B, *)."""
+"""Broadcasting times of shape (B,) against samples of shape (B, *)."""
 
 from torch import Tensor
 

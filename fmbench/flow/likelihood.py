@@ -1,15 +1,15 @@
-"""Likelihood of a continuous normalising flow, and what a bit per dimension is.
+"""The likelihood of a continuous normalising flow, and bits per dimension.
 
 The pair (x, log p) is solved backwards from data, eq. 31 of Lipman et al. 2023; then log p1(x1) = log p0(x0) - f(0).
-With K probes there are K integrals of the divergence beside x. The joint state's error norm is the RMS over all B (D + K)
-entries (K = 1 for an exact divergence), each scaled by atol + rtol |.|; the joint solve takes other steps than x alone, so
-its NFE is counted apart.
+With K probes the state holds K integrals of the divergence beside x. The error norm is the RMS over all B (D + K) entries (K = 1
+for an exact divergence), each scaled by atol + rtol |.|. The joint solve takes other steps than a solve of x alone, so its NFE is
+counted separately.
 
-**Noise inside a logarithm.** Hutchinson's estimate makes log p unbiased (eq. 34-35), with a variance. The paper's recipe for
-K dequantisation draws (eq. 47) averages exp(log p) over them, and the exponential of a noisy exponent is too large on average:
-with a small variance v from the probe alone, about (1 - 1/K) v / 2 nats (:func:`probe_bias`), which looks like a better NLL. So:
-the exact divergence where it can be paid; otherwise several probes for each draw, averaged before the exponential, with what is
-left of their variance reported beside the number; and the paper's own estimate under its own name.
+**Noise inside a logarithm.** Hutchinson's estimate of log p is unbiased but noisy (eq. 34-35). The paper's recipe for K
+dequantisation draws (eq. 47) averages exp(log p) over them, and the exponential of a noisy exponent is too large on average. A
+small variance v of the probe raises the result by about (1 - 1/K) v / 2 nats (:func:`probe_bias`), which looks like a better NLL.
+fmbench therefore takes the exact divergence where the dimension allows it. Otherwise it averages several probes for each draw
+before the exponential and reports the variance that remains. It reports the paper's own estimate under a name of its own.
 """
 
 import math
@@ -19,18 +19,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmbench.flow.fields import Field, exact_divergence, hutchinson_divergence
+from fmbench.flow.divergence import exact_divergence, hutchinson_divergence
+from fmbench.flow.fields import Field
 from fmbench.flow.solvers.adaptive import MAX_NFE, dopri5
 
 Divergence = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From (t, x) to the velocity (B, *) and its divergence (B,), for fields that know it in closed form."""
+"""From (t, x) to the velocity (B, *) and its divergence (B,), for fields with a divergence in closed form."""
 GAVE_UP = f"step size vanished or {MAX_NFE} NFE spent"
-"""Why a solve may have failed."""
+"""The reason given for a failed solve."""
 
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """log p1(x1) in nats.
+    """The result of :func:`log_likelihood`: log p1(x1) in nats.
 
     Attributes:
         by_probe: shape (K, B), one for each probe; K = 1 for an exact divergence.
@@ -51,15 +52,16 @@ class LogLikelihood:
 
     @property
     def probe_variance(self) -> Tensor:
-        """The variance that the probes leave in :attr:`log_p`, estimated from their spread, shape (B,).
+        """The variance of :attr:`log_p` due to the probes, estimated from their spread, shape (B,).
 
-        Zero for an exact divergence; NaN for a single probe, which does not show its spread.
+        Zero for an exact divergence; NaN for a single probe, which has no spread.
         """
         if not self.probes:
             return torch.zeros_like(self.log_p)
         return self.by_probe.var(0) / self.probes if self.probes > 1 else torch.full_like(self.log_p, torch.nan)
 
 
+# Many parameters: a solve (field, interval, tolerances) and an estimator of the divergence, all but four by keyword.
 def log_likelihood(
     field: Field,
     x1: Tensor,
@@ -73,16 +75,16 @@ def log_likelihood(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> LogLikelihood:
-    """log p1 of data (eq. 31) under the flow that ``field`` carries from N(0, base_std^2 I) at t_min to t_max.
+    """log p1 of data (eq. 31) under the flow of ``field`` from N(0, base_std^2 I) at t_min to t_max.
 
     Args:
         x1: data, shape (B, *).
-        probes: shape (K, B, *) for Hutchinson's estimate, drawn once for the whole solve; None for the exact trace.
-        divergence: the field with its divergence in closed form, in place of ``field``.
-        mode: how probes are applied, ``reverse`` or ``forward``: see :func:`~fmbench.flow.fields.hutchinson_divergence`.
+        probes: shape (K, B, *) for Hutchinson's estimate, drawn once for the whole solve; None for the exact divergence.
+        divergence: the field with its divergence in closed form, used instead of ``field`` and ``probes``.
+        mode: how probes are applied, ``reverse`` or ``forward``: see :func:`~fmbench.flow.divergence.hutchinson_divergence`.
 
     Returns:
-        log densities with respect to x1's own coordinates. One step size for the batch, as in the paper.
+        Log densities in the coordinates of x1. The batch shares one step size, as in the paper.
     """
     batch, dimensions = x1.shape[0], x1[0].numel()
     count = 1 if probes is None or divergence is not None else len(probes)
@@ -101,7 +103,7 @@ def log_likelihood(
     start = torch.cat([x1.reshape(batch, -1), x1.new_zeros(batch, count)], 1)
     solution = dopri5(joint, start, t_max, t_min, rtol=rtol, atol=atol, per_sample=False)
     x0, change = solution.x[:, :dimensions].double(), solution.x[:, dimensions:].double()
-    # change = -(log p1 - log p0), gathered while going from t_max down to t_min.
+    # change = -(log p1 - log p0), integrated from t_max down to t_min.
     by_probe = gaussian_log_density(x0, base_std) - change.T
     exact = probes is None or divergence is not None
     return LogLikelihood(by_probe, solution.nfe, solution.failed, 0 if exact else count)
@@ -111,7 +113,7 @@ def dequantised(log_p: Tensor) -> Tensor:
     """log of the mean of p over K dequantisation draws, eq. 47: a lower bound on the discrete log likelihood, tighter with K.
 
     Args:
-        log_p: shape (K, B), without noise, or the noise makes the result too large (:func:`probe_bias`).
+        log_p: shape (K, B). Noise in it makes the result too large (:func:`probe_bias`).
 
     Returns:
         Shape (B,).
@@ -120,11 +122,11 @@ def dequantised(log_p: Tensor) -> Tensor:
 
 
 def probe_bias(log_p: Tensor, variance: Tensor) -> Tensor:
-    """How much noise in log p raises :func:`dequantised`, in nats, to second order: sum_k w_k (1 - w_k) v_k / 2.
+    """By how many nats noise in log p raises :func:`dequantised`, to second order: sum_k w_k (1 - w_k) v_k / 2.
 
-    The second-order term of a log-sum-exp (eq. 47) in its exponents, whose Hessian is diag(w) - w w^T. It holds up to
-    variances of about 1 nat^2. Beyond, it says too little, the more alike the draws: at 9 nats^2 down to two thirds of what
-    normal noise does. Noise of m times such a variance does less than m times as much.
+    This is the second-order term of a log-sum-exp (eq. 47) in its exponents, whose Hessian is diag(w) - w w^T. It holds up to
+    variances of about 1 nat^2. Above, it is too small, and more so the more alike the draws are: at 9 nats^2 it can be as low as
+    two thirds of the effect of normal noise. The effect grows more slowly than the variance.
 
     Args:
         log_p: shape (K, B); w is its softmax over K.
@@ -146,6 +148,6 @@ def gaussian_log_density(x: Tensor, std: float) -> Tensor:
 def bits_per_dimension(log_p: Tensor, dimensions: int, levels: int) -> Tensor:
     """BPD of data with ``levels`` integer values scaled to [-1, 1] by 2 (x + u) / levels - 1, eq. 36-37.
 
-    The change of scale is log2(levels / 2) a dimension: 7 for 256 levels.
+    The scaling adds log2(levels / 2) bits per dimension: 7 for 256 levels.
     """
     return -log_p / (dimensions * math.log(2)) + math.log2(levels / 2)

@@ -1,16 +1,16 @@
-"""The marginal path of known data in closed form: density, score, field and divergence without any learning (eq. 6, 8).
+"""The marginal path of known data in closed form: density, score, field and divergence without learning (eq. 6, 8).
 
-For data that are a finite set of points or a mixture of Gaussians, p_t(x) is a mixture of Gaussians for every affine path, and
-what a perfect network would predict at x_t is a softmax over its components:
+For a finite set of points or a mixture of Gaussians, p_t(x) is a mixture of Gaussians on every affine path. What a perfect
+network would predict at x_t follows from a softmax over the components of that mixture:
 
     E[x1 | x_t],  E[x0 | x_t],  u_t = a' E[x1 | x_t] + s' E[x0 | x_t],  grad log p_t = -E[x0 | x_t] / s.
 
 With component i = N(mu_i, Sigma_i), x_t given i is N(a mu_i, C_i), C_i = a^2 Sigma_i + s^2 I, and score_i = -C_i^-1 (x - a mu_i),
 E[x0 | x, i] = -s score_i, E[x1 | x, i] = mu_i - a Sigma_i score_i. Traces of the derivatives, hence div u_t, follow from
-d r_i / dx = r_i (score_i - score) for the softmax r. All sums run in float64: near t = 1 the exponents are differences of
-squared distances over s^2, where float32 has no digits left.
+d r_i / dx = r_i (score_i - score) for the softmax r. All sums run in float64, since float32 does not have the digits for the
+exponents near t = 1, which are differences of squared distances over s^2.
 
-A finite set has Sigma_i = bandwidth^2 I; at bandwidth 0 nothing is defined where s = 0.
+A finite set has Sigma_i = bandwidth^2 I. At bandwidth 0 nothing is defined where s = 0.
 """
 
 import math
@@ -24,7 +24,7 @@ from fmbench.flow.paths import AffinePath, Coefficients
 
 
 class Posterior(NamedTuple):
-    """What is known at (t, x), float64.
+    """Density, score and conditional means at (t, x), float64.
 
     Attributes:
         log_density: log p_t(x), shape (B,).
@@ -42,7 +42,11 @@ class Posterior(NamedTuple):
 
 
 class Oracle(ABC):
-    """Data in closed form (eq. 6, 8). ``shape`` is that of one sample; x is (B, *shape), t of shape () or (B,)."""
+    """A data distribution whose marginal path is known in closed form (eq. 6, 8).
+
+    Attributes:
+        shape: that of one sample. Methods take x of shape (B, *shape) and t of shape () or (B,).
+    """
 
     shape: tuple[int, ...]
 
@@ -55,7 +59,7 @@ class Oracle(ABC):
         """Draws from the data distribution, float64, shape (n, *shape)."""
 
     def posterior(self, path: AffinePath, t: Tensor, x: Tensor) -> Posterior:
-        """The posterior at (t, x), flat.
+        """The posterior at (t, x), with samples flattened.
 
         Raises:
             ValueError: x is not of this oracle's shape.
@@ -75,11 +79,11 @@ class Oracle(ABC):
         return v.to(x.dtype), (da[:, 0] * p.trace_x1 + ds[:, 0] * p.trace_x0).to(x.dtype)
 
     def velocity(self, path: AffinePath, t: Tensor, x: Tensor) -> Tensor:
-        """The marginal field u_t(x), eq. 8: what flow matching regresses on, without error."""
+        """The marginal field u_t(x), eq. 8, which flow matching approximates; of the shape and type of x."""
         return self.velocity_and_divergence(path, t, x)[0]
 
     def score(self, path: AffinePath, t: Tensor, x: Tensor) -> Tensor:
-        """grad log p_t(x), the gradient of eq. 6's logarithm, of the shape and type of x."""
+        """grad log p_t(x), the gradient of the logarithm of eq. 6, of the shape and type of x."""
         return self.posterior(path, t, x).score.reshape(x.shape).to(x.dtype)
 
     def log_density(self, path: AffinePath, t: Tensor, x: Tensor) -> Tensor:
@@ -94,21 +98,24 @@ class Oracle(ABC):
 
 
 ROWS = 256
-"""How many points a :class:`FiniteOracle` is asked about at once."""
+"""So many points x a :class:`FiniteOracle` evaluates at once."""
 
 
 class FiniteOracle(Oracle):
-    """Finitely many points of equal weight, each with a Gaussian of standard deviation ``bandwidth`` about it (0: the points).
+    """Finitely many points of equal weight, each smoothed by a Gaussian of standard deviation ``bandwidth``.
 
-    q of eq. 6 is then a sum, and u_t of eq. 8 what minimises the flow-matching loss on these very points. At bandwidth 0 the
-    field is not defined where s = 0 (NaN there), and how hard it is to integrate near the end depends on the bandwidth.
-    Points are walked in pieces with a running softmax, so memory stays within a budget whatever their number.
+    q of eq. 6 is then a sum, and u_t of eq. 8 minimises the flow-matching loss on these points. At bandwidth 0 the field is NaN
+    where s = 0. The smaller the bandwidth, the harder is the field to integrate near the end. A running softmax goes through the
+    points in pieces, so memory does not depend on their number.
 
     Args:
         points: shape (N, *).
-        bandwidth: in the units of the points.
-        memory: how many float64 numbers a piece of the work may take; a few such pieces are alive at once. Small ones stay in
-            the processor's cache.
+        bandwidth: in the units of the points; 0 for the points themselves.
+        memory: how many float64 numbers a piece may take; a few pieces are alive at once. Small pieces stay in the processor's
+            cache.
+
+    Raises:
+        ValueError: the points have the wrong shape or are not finite, or the bandwidth is negative or not finite.
     """
 
     def __init__(self, points: Tensor, bandwidth: float = 0.0, memory: int = 1 << 18) -> None:
@@ -118,7 +125,7 @@ class FiniteOracle(Oracle):
             raise ValueError(f"bandwidth must be zero or more, not {bandwidth}")
         self.points, self.bandwidth, self.memory = points.reshape(len(points), -1), bandwidth, memory
         self.shape = tuple(points.shape[1:])
-        # Distances are taken from the mean, where squares are smallest; pieces keep the sum in float64 small too.
+        # Distances are taken from the mean, where squares are smallest. Pieces keep the float64 copy small.
         total = torch.zeros(self.points.shape[1], dtype=torch.float64, device=points.device)
         for piece in self.points.split(max(1, memory // self.points.shape[1])):
             total = total + piece.double().sum(0)
@@ -154,7 +161,7 @@ class FiniteOracle(Oracle):
             first = first * keep + weight @ mu
             second = second * keep + (weight @ mu_squares)[:, None]
             highest = peak
-        m = first / total  # the mean of mu under the softmax, from the overall mean
+        m = first / total  # the mean of mu under the softmax, relative to the overall mean
         spread = (second / total - (m**2).sum(1, keepdim=True)).clamp(min=0)
         score = -(centred - a * m) / variance
         # tr d score / dx = -D / v + a^2 / v^2 tr Cov(mu)
@@ -174,12 +181,15 @@ class FiniteOracle(Oracle):
 
 
 class MixtureOracle(Oracle):
-    """A mixture of Gaussians with full covariances, for points (B, D); every p_t of eq. 6 is one too.
+    """A mixture of Gaussians with full covariances, for points (B, D). Every p_t of eq. 6 is then one too.
 
     Args:
         means: shape (K, D).
         covariances: shape (K, D, D), symmetric and positive semi-definite.
-        weights: positive, shape (K,); normalised here. Equal if None.
+        weights: positive, shape (K,); they are normalised here. None for equal weights.
+
+    Raises:
+        ValueError: shapes do not fit together, a weight is not positive, or a matrix is not a covariance.
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor | None = None) -> None:
@@ -204,7 +214,7 @@ class MixtureOracle(Oracle):
     def posterior_at(self, c: Coefficients, x: Tensor) -> Posterior:
         a, s = c.a, c.s
         means, vectors, eigenvalues = (v.to(x.device) for v in (self.means, self.vectors, self.eigenvalues))
-        # In each component's own axes, shape (B, K, D).
+        # In the axes of each component, shape (B, K, D).
         variance = a[..., None] ** 2 * eigenvalues + s[..., None] ** 2
         offset = torch.einsum("bkd,kde->bke", x[:, None] - a[..., None] * means, vectors)
         exponent = -(offset**2 / variance).sum(2) / 2 - torch.log(2 * math.pi * variance).sum(2) / 2
@@ -218,7 +228,7 @@ class MixtureOracle(Oracle):
         mean_x1 = torch.einsum("bk,bkd->bd", r, x1)
 
         def trace(own: Tensor, values: Tensor, mean: Tensor) -> Tensor:
-            """Trace of d/dx sum r_i f_i: the components' own traces, and Cov(f, score) under r."""
+            """Trace of d/dx sum r_i f_i: the mean of the components' traces plus the trace of Cov(f, score) under r."""
             return (r * (own + (values * scores).sum(2))).sum(1) - (mean * score).sum(1)
 
         trace_score = trace(-(1 / variance).sum(2), scores, score)
@@ -236,14 +246,17 @@ def leave_one_out_bandwidth(points: Tensor, candidates: int = 25, queries: int =
 
     Args:
         points: shape (N, *), at least two and not all the same.
-        candidates: how many bandwidths are tried, evenly in their logarithm, from the root mean squared distance between
+        candidates: how many bandwidths to try, equally spaced in their logarithm, from the root mean squared distance between
             points down to 1/1000 of it.
-        queries: over how many points, the first ones, the likelihood is taken.
+        queries: the likelihood is that of so many points, the first ones.
+
+    Raises:
+        ValueError: all points are the same, or there is only one.
     """
     flat = points.reshape(len(points), -1).double()
     spread = float(2 * flat.var(0, correction=0).sum()) ** 0.5
     if len(flat) < 2 or not spread > 0:
-        raise ValueError("a bandwidth by leave-one-out likelihood needs at least two different points; give one")
+        raise ValueError("a bandwidth by leave-one-out likelihood needs at least two different points; give a bandwidth")
     dimensions = flat.shape[1]
     bandwidths = spread * torch.logspace(-3, 0, candidates, dtype=torch.float64)
     totals = torch.zeros(candidates, dtype=torch.float64)

@@ -1,13 +1,12 @@
 """Gaussian conditional probability paths, all affine.
 
-Notation and direction of time, here and everywhere in fmbench: t = 0 is noise x0 ~ N(0, I),
-t = 1 is data x1, and
+Notation and direction of time, here and everywhere in fmbench: t = 0 is noise x0 ~ N(0, I), t = 1 is data x1, and
 
     x_t = a(t) x1 + s(t) x0.
 
-Lipman et al. 2023 write mu_t(x1) = a(t) x1 and sigma_t = s(t) (eq. 10, 11); the diffusion
-literature's time is r = 1 - t. A path hands out a, s and their derivatives together, computed in
-float64 whatever the type of t, since near t = 1 a diffusion path lives in the digits float32 drops.
+Lipman et al. 2023 write mu_t(x1) = a(t) x1 and sigma_t = s(t) (eq. 10, 11). The time of the diffusion literature is r = 1 - t. A
+path gives a, s and their derivatives together. They are computed in float64 whatever the type of t, since float32 does not
+have the digits for a diffusion path near t = 1.
 
 At the ends of the interval:
 
@@ -18,13 +17,12 @@ At the ends of the interval:
 | VE        | a = 1, s = sigma_max: the data are there too, small against the noise | a = 1, s = sigma_min         |
 | cosine VP | a = 0, s = 1: noise alone               | a = 1, s = 0                                               |
 
-Where a = 0 the noise prediction and the score say nothing about the data, where s = 0 the data prediction says nothing about
-the noise and the score is infinite: :func:`fmbench.flow.prediction.usable_interval` draws those ends in.
+Where a = 0, noise prediction and score say nothing about the data. Where s = 0, data prediction says nothing about the noise and
+the score is infinite. :func:`fmbench.flow.prediction.usable_interval` therefore narrows the interval at those ends.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,9 +45,8 @@ class AffinePath(ABC):
     """A conditional path x_t = a(t) x1 + s(t) x0.
 
     Attributes:
-        t_min, t_max: the closed interval on which a, s and both derivatives are finite. Training,
-            sampling and likelihood stay inside it.
-        base_std: standard deviation of the noise that sampling starts from.
+        t_min, t_max: the closed interval on which a, s and both derivatives are finite. Training, sampling and likelihood stay
+            inside it.
     """
 
     t_min: float = 0.0
@@ -57,6 +54,7 @@ class AffinePath(ABC):
 
     @property
     def base_std(self) -> float:
+        """Standard deviation of the noise that sampling starts from."""
         return 1.0
 
     @abstractmethod
@@ -69,7 +67,7 @@ class AffinePath(ABC):
         return 2 * (c.a.log() - c.s.log())
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The inverse of :meth:`log_snr`, by bisection on the path's interval unless a path knows it in closed form."""
+        """The inverse of :meth:`log_snr`, float64: by bisection on the path's interval, or in closed form where it has one."""
         low = torch.full_like(log_snr, self.t_min, dtype=torch.float64)
         high = torch.full_like(log_snr, self.t_max, dtype=torch.float64)
         for _ in range(60):
@@ -89,7 +87,7 @@ class AffinePath(ABC):
     def interpolate(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The point x_t on the path and its velocity, eq. 11 and 15 of Lipman et al. 2023.
 
-        The velocity is written as a' x1 + s' x0, which divides by nothing.
+        The velocity is computed as a' x1 + s' x0, which needs no division.
 
         Args:
             x0: noise, shape (B, *).
@@ -154,7 +152,7 @@ class VariancePreserving(AffinePath):
     def coefficients(self, t: Tensor) -> Coefficients:
         big_t, beta = self.integrated_beta(t), self.beta(t)
         a = torch.exp(-big_t / 2)
-        # 1 - exp(-T) as expm1: T is 1e-6 at the end of the path, where the plain form has no digits left.
+        # 1 - exp(-T) by expm1: T is 1e-6 at the end of the path, where the plain form loses all digits.
         s = torch.sqrt(-torch.expm1(-big_t))
         return Coefficients(a, s, a * beta / 2, -beta * torch.exp(-big_t) / (2 * s))
 
@@ -200,117 +198,9 @@ class CosineVP(AffinePath):
 
     def coefficients(self, t: Tensor) -> Coefficients:
         angle = t.double() * (math.pi / 2)
-        # cos near pi/2 as a sine of the small rest, so that s(1) is exactly 0.
+        # cos(x) is computed as sin(pi/2 - x), so that s(1) is exactly 0.
         a, s = torch.sin(angle), torch.sin((1 - t.double()) * (math.pi / 2))
         return Coefficients(a, s, s * (math.pi / 2), -a * (math.pi / 2))
-
-
-def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """f' of an elementwise function, by automatic differentiation."""
-
-    def df(t: Tensor) -> Tensor:
-        with torch.enable_grad():
-            t = t.detach().requires_grad_()
-            value = f(t)
-            if not isinstance(value, Tensor) or not value.requires_grad:  # f does not depend on t
-                return torch.zeros_like(t)
-            (slope,) = torch.autograd.grad(value.sum(), t)
-        return slope.detach()
-
-    return df
-
-
-def _spread(value: Tensor | float, t: Tensor) -> Tensor:
-    """A constant at all times; a number is filled where they are, as it would be waited for if it were copied to a GPU."""
-    return value.to(t).expand(t.shape) if isinstance(value, Tensor) else torch.full_like(t, value)
-
-
-@dataclass(frozen=True)
-class GeneralAffine(AffinePath):
-    """Any affine path of eq. 10-11, from two functions of float64 times and their derivatives.
-
-    Derivatives that are not given are taken by automatic differentiation; those that are given are held to it here, the ends
-    apart (a wrong one would train and sample without a word). The functions are elementwise, finite with finite derivatives
-    on the whole of [t_min, t_max]; to train on, a / s increases, a is 1 at the end, and the interval is within [0, 1], which
-    :class:`fmbench.flow.objectives.Objective` checks. A constant may be a number.
-
-    Raises:
-        ValueError: a derivative is not that of its function, or something is not finite on the interval.
-    """
-
-    a: Callable[[Tensor], Tensor]
-    s: Callable[[Tensor], Tensor]
-    da: Callable[[Tensor], Tensor] | None = None
-    ds: Callable[[Tensor], Tensor] | None = None
-    t_min: float = 0.0
-    t_max: float = 1.0
-    noise_std: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.t_min < self.t_max:
-            raise ValueError(f"t_min must be below t_max, not {self.t_min} and {self.t_max}")
-        if not self.noise_std > 0:
-            raise ValueError(f"noise_std must be positive, not {self.noise_std}")
-        t = self.t_min + (self.t_max - self.t_min) * torch.linspace(0, 1, 21, dtype=torch.float64)
-        c = self.coefficients(t)
-        for name, values in c._asdict().items():
-            if not torch.isfinite(values).all():
-                at = t[~torch.isfinite(values)][0].item()
-                raise ValueError(f"{name}({at:g}) is not finite; end the path before, with t_min and t_max")
-        for name, found, true in (("da", c.da, derivative(self.a)(t)), ("ds", c.ds, derivative(self.s)(t))):
-            wrong = ((found - true).abs() > 1e-6 * (1 + true.abs()))[1:-1]
-            if wrong.any():
-                k = int(wrong.nonzero()[0]) + 1
-                raise ValueError(
-                    f"{name}({t[k]:g}) = {found[k]:g} is not the derivative, {true[k]:g}; leave it out to have it computed"
-                )
-
-    @property
-    def base_std(self) -> float:
-        return self.noise_std
-
-    def coefficients(self, t: Tensor) -> Coefficients:
-        t = t.double()
-        functions = self.a, self.s, self.da or derivative(self.a), self.ds or derivative(self.s)
-        return Coefficients(*(_spread(f(t), t) for f in functions))
-
-
-@dataclass(frozen=True)
-class Rescaled(AffinePath):
-    """Another path multiplied by a positive function of time: c(t) a(t), c(t) s(t), hence of the same log SNR.
-
-    VP and VE are rescalings of each other at equal log SNR. DDIM does not see a rescaling; the probability-flow ODE does.
-
-    Args:
-        factor: c, a positive elementwise function of float64 times with a finite derivative.
-    """
-
-    path: AffinePath
-    factor: Callable[[Tensor], Tensor]
-
-    @property
-    def t_min(self) -> float:  # type: ignore[override]
-        return self.path.t_min
-
-    @property
-    def t_max(self) -> float:  # type: ignore[override]
-        return self.path.t_max
-
-    @property
-    def base_std(self) -> float:
-        return float(self.factor(torch.tensor(self.t_min, dtype=torch.float64))) * self.path.base_std
-
-    def coefficients(self, t: Tensor) -> Coefficients:
-        t = t.double()
-        a, s, da, ds = self.path.coefficients(t)
-        c, dc = _spread(self.factor(t), t), derivative(self.factor)(t)
-        return Coefficients(c * a, c * s, dc * a + c * da, dc * s + c * ds)
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        return self.path.log_snr(t)
-
-    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        return self.path.time_of_log_snr(log_snr)
 
 
 PATHS: dict[str, type[AffinePath]] = {
@@ -319,3 +209,4 @@ PATHS: dict[str, type[AffinePath]] = {
     "ve": VarianceExploding,
     "cosine_vp": CosineVP,
 }
+"""Paths by the names a config uses."""

@@ -1,15 +1,15 @@
-"""What a network may predict, as one linear view, and the one function that converts between any two.
+"""Everything a network may predict as one linear form, and the function that converts between any two predictions.
 
 A prediction is p = c1(t) x1 + c0(t) x0. Together with x_t = a x1 + s x0 that is a 2x2 linear system,
 
     [ a   s  ] [x1]   [x_t]
     [ c1  c0 ] [x0] = [ p ],      determinant  d_p(t) = a c0 - s c1,
 
-so every prediction gives x1 and x0, hence every other prediction. Two facts follow and carry the package:
+so every prediction determines x1 and x0, and with them every other prediction. The whole package rests on two facts:
 
-* with x_t fixed, an error e in p is an error (d_q / d_p) e in q, so any regression loss on p is a
-  weighted loss on q with weight (d_q / d_p)^2;
-* a prediction is of no use where its determinant is zero (noise at a = 0, data at s = 0).
+* with x_t fixed, an error e in p is an error (d_q / d_p) e in q, so the squared error of q is that of p with the weight
+  (d_q / d_p)^2, and every regression loss is a weighted loss on any other prediction;
+* where its determinant is zero (noise at a = 0, data at s = 0), a prediction does not determine the field.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,9 @@ from fmbench.flow.broadcast import expand_to
 from fmbench.flow.paths import AffinePath, Coefficients
 
 _SINGULAR = 1e-3
+"""A determinant up to this size is taken for zero."""
 _MARGIN = 1e-3
+"""How far an end of the interval moves inwards where the determinant is zero."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,17 @@ def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Predict
 def loss_weight(t: Tensor, path: AffinePath, measured: Prediction, network: Prediction) -> Tensor:
     """The weight (d_measured / d_network)^2 that turns a squared error of the network's prediction into one of ``measured``.
 
-    The first of the two facts at the top of this module.
-
-    Float64, of the shape of t. Example: epsilon over score on any path is s^2.
+    It is float64 of the shape of t and follows from the first of the two facts at the top of this module. Example: s^2 turns an
+    error of the score into one of epsilon, on any path.
     """
     return (measured.determinant(path, t) / network.determinant(path, t)) ** 2
 
 
 def usable_interval(path: AffinePath, prediction: Prediction) -> tuple[float, float]:
-    """The path's interval, drawn in by 1e-3 at an end where the prediction does not determine the field.
+    """The path's interval, narrowed by 1e-3 at each end where the prediction does not determine the field.
 
-    Noise prediction on the straight path says nothing about x1 at t = 0 (a = 0), data prediction nothing
-    about x0 at t = 1 (s = 0 or nearly): there the interval starts at t_min + 1e-3, or ends at t_max - 1e-3.
+    On the straight path, noise prediction says nothing about x1 at t = 0 (a = 0), and data prediction nothing about x0 at t = 1
+    (s = 0 or nearly). The interval then starts at t_min + 1e-3, or ends at t_max - 1e-3.
     """
     ends = torch.tensor([path.t_min, path.t_max], dtype=torch.float64)
     at_start, at_end = prediction.determinant(path, ends).abs().tolist()

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fmbench.flow.fields import CountingField, velocity_field
+from fmbench.flow.general_paths import GeneralAffine, Rescaled
 from fmbench.flow.oracle import FiniteOracle
-from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import EPSILON, PREDICTIONS, VELOCITY, X, convert
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.ddim import FORMS, ddim

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fmbench.flow.fields import VMAP_UP_TO, CountingField, exact_divergence, hutchinson_divergence, velocity_field
+from fmbench.flow.divergence import VMAP_UP_TO, exact_divergence, hutchinson_divergence
+from fmbench.flow.fields import CountingField, velocity_field
 from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import PREDICTIONS
 from fmbench.networks import build_network

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmbench.config import names
-from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.general_paths import GeneralAffine, Rescaled
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.solvers.grids import GRIDS, cosine_grid, karras_grid, log_snr_grid, uniform_grid
 
 EVERY_PATH = [

@@ -7,19 +7,13 @@ from torch import Tensor
 
 from fmbench.config import names
 from fmbench.config.methods import METHODS, ORACLE, Method, Part
-from fmbench.flow.objectives import (
-    TIME_DISTRIBUTIONS,
-    WEIGHTINGS,
-    LogitNormalTime,
-    LogSNRTime,
-    Objective,
-    TimeDistribution,
-    UniformTime,
-    build,
-)
-from fmbench.flow.paths import PATHS, CosineVP, GeneralAffine, OptimalTransport, VarianceExploding, VariancePreserving
+from fmbench.flow.general_paths import GeneralAffine
+from fmbench.flow.objectives import Objective, build
+from fmbench.flow.paths import PATHS, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, X, convert
 from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.flow.training_times import TIME_DISTRIBUTIONS, LogitNormalTime, LogSNRTime, TimeDistribution, UniformTime
+from fmbench.flow.weighting import WEIGHTINGS
 from fmbench.networks import NETWORKS
 from fmbench.networks.mlp import MLP
 
@@ -344,7 +338,7 @@ def part(name: str) -> Part:
 )
 def test_a_prediction_that_does_not_give_the_velocity_is_refused(method, prediction, near):
     """Where x_t and what is predicted are one equation, at an end or between."""
-    message = f"prediction {prediction} does not give the velocity at or near t = {near}:.*narrow the interval with t_min"
+    message = f"prediction {prediction} does not determine the velocity at or near t = {near}:.*narrow the interval with t_min"
     with pytest.raises(ValueError, match=message):
         build(method)
 
@@ -377,8 +371,8 @@ def infinite_inside(t, path, network):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (Method("m", OT, Part("velocity"), part("signed")), "at t = 0.51 is -0.01 and not"),
-        (Method("m", OT, Part("velocity"), part("infinite_inside")), "at t = 0.5 is inf and not"),
+        (Method("m", OT, Part("velocity"), part("signed")), "at t = 0.51 is -0.01, but must be finite and at least 0"),
+        (Method("m", OT, Part("velocity"), part("infinite_inside")), "at t = 0.5 is inf, but must be finite and at least 0"),
         (Method("m", part("BACK_AND_FORTH"), Part("velocity"), Part("likelihood"), t_min=0.01, t_max=0.99), "is -0.0"),
     ],
 )
@@ -469,7 +463,7 @@ def test_names_are_those_of_the_registries():
     [
         ({"t_min": 0.5}, "at t_min = 0.5 the path is not its noise"),
         ({"t_max": 0.9}, "at t_max = 0.9 the path is not the data"),
-        ({"path": part("DOUBLE")}, "not the data: x_t = 2 x1 .*divide the path by what it has there instead of a = 1"),
+        ({"path": part("DOUBLE")}, "not the data: x_t = 2 x1 .*divide the path by its value of a there, so that a = 1"),
         ({"path": part("BACK_AND_FORTH")}, "after t = 0.43 a / s does not increase"),
         ({"path": part("OVER")}, "after t = 0.9[89] a / s does not increase, or a or s is not positive"),
     ],

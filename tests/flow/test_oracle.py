@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fmbench.data.sources import digits
-from fmbench.flow.fields import CountingField, exact_divergence
-from fmbench.flow.objectives import WEIGHTINGS, Objective, UniformTime
+from fmbench.flow.divergence import exact_divergence
+from fmbench.flow.fields import CountingField
+from fmbench.flow.general_paths import GeneralAffine, Rescaled
+from fmbench.flow.objectives import Objective
 from fmbench.flow.oracle import FiniteOracle, MixtureOracle, leave_one_out_bandwidth
-from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import VELOCITY
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.flow.training_times import UniformTime
+from fmbench.flow.weighting import WEIGHTINGS
 from fmbench.stages.oracles import least_loss
 from fmbench.system.rng import indexed_normal
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.general_paths import GeneralAffine, Rescaled
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, V, X, convert, loss_weight, usable_interval
 
 EVERY_PATH = [

@@ -13,10 +13,11 @@ from fmbench.errors import DivergedError
 from fmbench.flow.fields import CountingField, velocity_field
 from fmbench.flow.paths import OptimalTransport
 from fmbench.flow.prediction import EPSILON, X, convert
-from fmbench.flow.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
+from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate, steps_for
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import DOPRI5, EULER, FIXED, HEUN, MIDPOINT, RK4, Tableau
+from fmbench.flow.solvers.torchdiffeq import ADAPTIVE_METHODS, torchdiffeq_adaptive
 
 DOPRI5_EMBEDDED = dataclasses.replace(DOPRI5, name="dopri5 embedded", b=DOPRI5.b_low, order=4)
 TABLEAUX = [*FIXED.values(), DOPRI5, DOPRI5_EMBEDDED]
@@ -568,7 +569,7 @@ def test_torchdiffeq_is_counted_and_kept_inside_by_the_counting_field(ends):
     assert times.max() <= 1
 
 
-@pytest.mark.parametrize("method", TORCHDIFFEQ_ADAPTIVE)
+@pytest.mark.parametrize("method", ADAPTIVE_METHODS)
 @both_directions
 def test_every_adaptive_method_of_torchdiffeq_keeps_its_tolerance(method, ends):
     x0 = spread(3, 2) / 4
@@ -581,7 +582,7 @@ def test_every_adaptive_method_of_torchdiffeq_keeps_its_tolerance(method, ends):
 
 def test_the_adaptive_methods_of_torchdiffeq_are_told_apart():
     x, calls = spread(3, 2) / 4, {}
-    for method in TORCHDIFFEQ_ADAPTIVE:
+    for method in ADAPTIVE_METHODS:
         field = CountingField(wavy)
         torchdiffeq_adaptive(field, x, 0.0, 1.0, method=method)
         calls[method] = field.calls
@@ -589,7 +590,7 @@ def test_the_adaptive_methods_of_torchdiffeq_are_told_apart():
 
 
 def test_an_unknown_method_of_torchdiffeq_lists_the_known_ones():
-    with pytest.raises(ValueError, match="'rk45'.*" + ", ".join(TORCHDIFFEQ_ADAPTIVE)):
+    with pytest.raises(ValueError, match="'rk45'.*" + ", ".join(ADAPTIVE_METHODS)):
         torchdiffeq_adaptive(wavy, torch.ones(1, 2), 0.0, 1.0, method="rk45")
 
 

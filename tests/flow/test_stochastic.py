@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from fmbench.flow.fields import CountingField
+from fmbench.flow.general_paths import GeneralAffine, Rescaled
 from fmbench.flow.oracle import MixtureOracle
-from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import karras_grid, log_snr_grid, uniform_grid
-from fmbench.flow.solvers.stochastic import DIFFUSIONS, euler_maruyama, heun_churn
+from fmbench.flow.solvers.stochastic import DIFFUSIONS, Churn, euler_maruyama, heun_churn
 from fmbench.flow.solvers.tableaux import EULER
 
 MEAN = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
@@ -204,7 +205,7 @@ def test_an_infinite_score_is_refused():
 @pytest.mark.parametrize("sampler", [euler_maruyama, heun_churn])
 @pytest.mark.parametrize("grid", [[0.9, 0.1], [0.1, 0.5, 0.5], [0.3]])
 def test_grids_that_do_not_increase_are_refused(sampler, grid):
-    with pytest.raises(ValueError, match="two times at least, and increase"):
+    with pytest.raises(ValueError, match="at least two times, and increase"):
         sampler(never, draw(0, 1, 2), torch.tensor(grid, dtype=torch.float64), VariancePreserving(), never)
 
 
@@ -222,7 +223,7 @@ def test_nfe_of_heun(churn):
     """Two evaluations a step, one for a last step to level zero."""
     for path, t1, nfe in ((OptimalTransport(0.0), 1.0, 25), (OptimalTransport(0.0), 0.9, 26), (OptimalTransport(), 1.0, 26)):
         field = CountingField(lambda t, x: -x)
-        heun_churn(field, draw(3, 5, 2), uniform_grid(0.1, t1, 13), path, lambda k: draw(k, 5, 2), churn)
+        heun_churn(field, draw(3, 5, 2), uniform_grid(0.1, t1, 13), path, lambda k: draw(k, 5, 2), Churn(churn))
         assert (field.calls, field.evaluations) == (nfe, 5 * nfe)
 
 
@@ -259,7 +260,7 @@ def test_heun_has_the_moments_of_the_marginal_to_second_order(path, t0, t1, chur
     gaps = []
     for steps in (60, 120):
         grid = karras_grid(path, t0, t1, steps)
-        sampler = partial(heun_churn, field_of(GAUSSIAN, path), grid=grid, path=path, churn=churn)
+        sampler = partial(heun_churn, field_of(GAUSSIAN, path), grid=grid, path=path, churn=Churn(churn))
         gaps.append(gap(moments(sampler, path, grid), marginal(path, t1)))
     assert 3 < gaps[0] / gaps[1] < 5
     assert gaps[1] < 0.01 * float(marginal(path, t1)[1].max()) / float(COVARIANCE.max())
@@ -276,7 +277,7 @@ def test_heun_samples_a_mixture(path, t0, churn):
         karras_grid(path, t0, path.t_max, 60),
         path,
         lambda k: torch.randn(n, 2, generator=generator, dtype=torch.float64),
-        churn,
+        Churn(churn),
     )
     assert_moments_of_the_mixture(samples)
 
@@ -287,14 +288,14 @@ VARIANCE = 0.6
 @pytest.mark.parametrize(
     ("settings", "gamma", "scale"),
     [
-        ({"churn": 0.0}, 0.0, 1.0),
-        ({"churn": 0.2}, 0.2, 1.0),
-        ({"churn": 0.4}, 0.4, 1.0),
-        ({"churn": 5.0}, math.sqrt(2) - 1, 1.0),
-        ({"churn": 0.2, "noise_scale": 1.007}, 0.2, 1.007),
-        ({"churn": 0.2, "level_min": 1.49, "level_max": 1.51}, 0.2, 1.0),
-        ({"churn": 0.2, "level_min": 1.51}, 0.0, 1.0),
-        ({"churn": 0.2, "level_max": 1.49}, 0.0, 1.0),
+        ({"amount": 0.0}, 0.0, 1.0),
+        ({"amount": 0.2}, 0.2, 1.0),
+        ({"amount": 0.4}, 0.4, 1.0),
+        ({"amount": 5.0}, math.sqrt(2) - 1, 1.0),
+        ({"amount": 0.2, "noise_scale": 1.007}, 0.2, 1.007),
+        ({"amount": 0.2, "level_min": 1.49, "level_max": 1.51}, 0.2, 1.0),
+        ({"amount": 0.2, "level_min": 1.51}, 0.0, 1.0),
+        ({"amount": 0.2, "level_max": 1.49}, 0.0, 1.0),
     ],
 )
 def test_a_step_to_level_zero_in_closed_form(settings, gamma, scale):
@@ -306,7 +307,7 @@ def test_a_step_to_level_zero_in_closed_form(settings, gamma, scale):
         a, s, da, ds = path.coefficients(t)
         return (da * a * VARIANCE + ds * s) / (a**2 * VARIANCE + s**2) * x
 
-    found = heun_churn(field, x, torch.tensor([0.4, 1.0], dtype=torch.float64), path, lambda k: n, **settings)
+    found = heun_churn(field, x, torch.tensor([0.4, 1.0], dtype=torch.float64), path, lambda k: n, Churn(**settings))
     sigma = 1.5 * (1 + gamma)
     z = x / 0.4 + scale * math.sqrt(sigma**2 - 1.5**2) * n
     torch.testing.assert_close(found, VARIANCE / (VARIANCE + sigma**2) * z, rtol=1e-9, atol=1e-9)
@@ -317,7 +318,7 @@ def test_churn_is_spread_over_the_steps():
     path, grid, times = OptimalTransport(0.0), uniform_grid(0.2, 0.9, 8), []
     for churn in (4.0, 1.0):
         times.clear()
-        heun_churn(lambda t, x: times.append(t) or -x, draw(6, 2, 2), grid, path, lambda k: draw(k, 2, 2), churn)
+        heun_churn(lambda t, x: times.append(t) or -x, draw(6, 2, 2), grid, path, lambda k: draw(k, 2, 2), Churn(churn))
         level = (1 - grid[:-1]) / grid[:-1] * min(1 + churn / 8, math.sqrt(2))
         torch.testing.assert_close(torch.stack(times[::2]), 1 / (1 + level), rtol=0, atol=1e-12)
         torch.testing.assert_close(torch.stack(times[1::2]), grid[1:], rtol=0, atol=1e-15)
@@ -332,7 +333,7 @@ def test_no_level_is_noisier_than_the_paths_first():
         times.append(float(t))
         return GAUSSIAN.velocity(path, t, x)
 
-    churned = heun_churn(field, x, grid, path, lambda k: draw(8, 4, 2), 1.0)
+    churned = heun_churn(field, x, grid, path, lambda k: draw(8, 4, 2), Churn(1.0))
     plain = heun_churn(field, x, grid, path, never)
     torch.testing.assert_close(churned, plain, rtol=0, atol=1e-5)
     assert min(times) >= -1e-12
@@ -341,7 +342,7 @@ def test_no_level_is_noisier_than_the_paths_first():
 def test_negative_churn_and_a_start_without_data_are_refused():
     x = draw(0, 1, 2)
     with pytest.raises(ValueError, match="churn must not be negative, not -1"):
-        heun_churn(never, x, uniform_grid(0.1, 1, 5), OptimalTransport(), never, -1.0)
+        Churn(-1.0)
     for path in (OptimalTransport(), CosineVP()):
         with pytest.raises(ValueError, match="infinite at t = 0; start the grid where a > 0"):
             heun_churn(never, x, uniform_grid(0, 1, 5), path, never)
@@ -366,6 +367,5 @@ def test_where_there_is_no_noise_no_score_is_needed():
 
 
 def test_levels_that_leave_no_churn_are_refused():
-    grid = torch.tensor([0.1, 0.5], dtype=torch.float64)
     with pytest.raises(ValueError, match="level_min must be below level_max"):
-        heun_churn(never, draw(0, 1, 2), grid, VariancePreserving(), never, churn=1.0, level_min=2.0, level_max=1.0)
+        Churn(1.0, level_min=2.0, level_max=1.0)

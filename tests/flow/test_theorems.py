@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmbench.flow.objectives import WEIGHTINGS, Objective, UniformTime
+from fmbench.flow.general_paths import GeneralAffine, Rescaled
+from fmbench.flow.objectives import Objective
 from fmbench.flow.oracle import FiniteOracle, MixtureOracle
-from fmbench.flow.paths import CosineVP, GeneralAffine, OptimalTransport, Rescaled, VarianceExploding, VariancePreserving
+from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import VELOCITY
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import RK4
+from fmbench.flow.training_times import UniformTime
+from fmbench.flow.weighting import WEIGHTINGS
 from fmbench.networks.mlp import MLP
 
 EVERY_PATH = [

@@ -8,11 +8,15 @@ import torch
 from torch import nn
 
 from fmbench import report
-from fmbench.networks import NETWORKS, build_network, unet
+from fmbench.networks import NETWORKS, attention, build_network, layers, norms
+from fmbench.networks.attention import AttentionBlock
+from fmbench.networks.blocks import Resample, ResidualBlock
 from fmbench.networks.ema import EMA
 from fmbench.networks.embedding import SinusoidalEmbedding
+from fmbench.networks.layers import Concatenation, repeated
 from fmbench.networks.mlp import MLP
-from fmbench.networks.unet import AttentionBlock, Joined, Resample, ResidualBlock, UNet, group_norm, label_planes, repeated
+from fmbench.networks.norms import group_norm
+from fmbench.networks.unet import UNet, label_planes
 
 SMALL = {"channels": 16, "channels_multiple": (1, 2), "depth": 1, "attention_resolutions": (4,), "head_channels": 8}
 
@@ -370,7 +374,8 @@ def test_the_forms_that_are_compiled_are_the_same_function(resample_blocks, monk
     t, weight = torch.rand(3, dtype=torch.float64), draw(2, 3, 3, 8, 12).double()
     found = []
     for form in (False, True):
-        monkeypatch.setattr(unet, "fuses", lambda x, form=form: form)
+        for module in (attention, layers, norms):
+            monkeypatch.setattr(module, "fuses", lambda x, form=form: form)
         x = draw(1, 3, 3, 8, 12).double().requires_grad_()
         out = network(t, x)
         found.append([out, *torch.autograd.grad((out * weight).sum(), [x, *network.parameters()])])
@@ -446,7 +451,7 @@ def test_repeated_pixels():
 def test_the_gradients_of_joined_images_are_whole_tensors():
     x, skip = (draw(i, 2, c, 4, 4).to(memory_format=torch.channels_last).requires_grad_() for i, c in enumerate((3, 5)))
     weight = draw(2, 2, 8, 4, 4)
-    found = torch.autograd.grad((Joined.apply(x, skip) * weight).sum(), [x, skip])
+    found = torch.autograd.grad((Concatenation.apply(x, skip) * weight).sum(), [x, skip])
     assert torch.equal(found[0], weight[:, :3]) and torch.equal(found[1], weight[:, 3:])
     assert all(g.is_contiguous(memory_format=torch.channels_last) for g in found)
 

@@ -1,1 +1,1 @@
-"""ODE solvers: fixed-step Runge-Kutta from tableaux (``fixed``) and adaptive dopri5 (``adaptive``)."""
+"""Solvers of ODEs and SDEs: fixed-step Runge-Kutta, DDIM, adaptive dopri5 and stochastic samplers, with their time grids."""

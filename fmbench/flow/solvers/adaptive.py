@@ -1,23 +1,22 @@
 """Adaptive dopri5, with one step size for the batch or one for each sample.
 
-Step control as in Hairer, Norsett & Wanner, *Solving ODEs I*, II.4: error norm RMS of
-err / (atol + rtol max(|x_n|, |x_n+1|)), next step h 0.9 / norm^(1/5), the factor kept within [0.2, 10], their
-automatic first step; and as in torchdiffeq no shrinking after an accepted step. The end point is hit exactly. NFE is
-2 + 6 (accepted + rejected): one for the first slope, one for the first-step probe, six a step, the
-last stage of a step being the first of the next.
+Step control follows Hairer, Norsett & Wanner, *Solving ODEs I*, II.4. The error norm is the RMS of
+err / (atol + rtol max(|x_n|, |x_n+1|)), the next step is h 0.9 / norm^(1/5) with the factor kept within [0.2, 10], and the first
+step is their automatic one. As in torchdiffeq, the step never shrinks after it was accepted. The end point is hit exactly. NFE is
+2 + 6 (accepted + rejected): one for the first slope, one for the first-step probe and six for each step, since the last stage of
+a step is the first of the next.
 
-With one step size for the batch, NFE depends on the batch (the hardest sample leads); with a step
-size per sample it does not, and finished samples leave the batch.
+With one step size for the batch, NFE depends on the batch, as the hardest sample decides. With a step size for each sample it
+does not, and finished samples leave the batch.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fmbench.errors import DivergedError
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.fields import Field
 from fmbench.flow.solvers.tableaux import DOPRI5
@@ -25,18 +24,19 @@ from fmbench.flow.solvers.tableaux import DOPRI5
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 MAX_NFE = 20_000
 _SMALLEST = 1e-14
+"""A step size below this has vanished."""
 _A = [torch.tensor(row, dtype=torch.float64) for row in DOPRI5.a]
 _ERROR = torch.tensor(DOPRI5.b, dtype=torch.float64) - torch.tensor(DOPRI5.b_low, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class AdaptiveSolution:
-    """What an adaptive solve ends with.
+    """The result of an adaptive solve.
 
     Attributes:
         x: final states, shape (B, *); for a failed sample its last good state.
         nfe: evaluations spent on each sample, int64, shape (B,).
-        failed: bool, shape (B,): the step size vanished, the state stopped being finite, or the budget ran out.
+        failed: bool, shape (B,): the step size vanished, the state stopped being finite, or ``max_nfe`` was reached.
     """
 
     x: Tensor
@@ -44,6 +44,7 @@ class AdaptiveSolution:
     failed: Tensor
 
 
+# Many parameters: those of scipy's and torchdiffeq's solvers, so that calls read alike.
 def dopri5(
     field: Field,
     x: Tensor,
@@ -59,40 +60,61 @@ def dopri5(
 
     Args:
         x: initial states, shape (B, *).
-        per_sample: a step size for each sample (then the field gets times of shape (B',) for the B' samples
-            still under way), or one for all (times of shape ()).
-        max_nfe: give a sample up after this many evaluations.
+        per_sample: a step size for each sample, for which the field gets times of shape (B',) for the B' samples not finished
+            yet; or one for all, for which it gets times of shape ().
+        max_nfe: a sample fails that would need more evaluations.
 
     Returns:
-        States, NFE and failures by sample. Never raises on numbers gone bad: that is a result.
+        States, NFE and failures by sample. Numbers that are no longer finite are a result (``failed``), not an exception.
+
+    Raises:
+        ValueError: the interval is empty.
     """
     if t0 == t1:
         raise ValueError(f"the interval of integration is empty: t0 = t1 = {t0}")
     solve = _with_a_step_per_sample if per_sample else _with_one_step
-    return solve(field, x, t0, t1, rtol, atol, max_nfe)
+    return solve(_Problem(field, t0, t1, rtol, atol, max_nfe), x)
 
 
-def _with_a_step_per_sample(
-    field: Field, x: Tensor, t0: float, t1: float, rtol: float, atol: float, max_nfe: int
-) -> AdaptiveSolution:
-    batch, shape = x.shape[0], x.shape
-    sign = 1.0 if t1 > t0 else -1.0
-    dev, dt = x.device, x.dtype
+@dataclass(frozen=True)
+class _Problem:
+    """dx/dt = field(t, x) from t0 to t1, and how well it is to be solved."""
+
+    field: Field
+    t0: float
+    t1: float
+    rtol: float
+    atol: float
+    max_nfe: int
+
+    @property
+    def sign(self) -> float:
+        """The direction of time."""
+        return 1.0 if self.t1 > self.t0 else -1.0
+
+    def scaled(self, error: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """The error of a step from y to z in units of the tolerance."""
+        return error / (self.atol + self.rtol * torch.maximum(y.abs(), z.abs()))
+
+
+def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
+    batch, shape, dev = x.shape[0], x.shape, x.device
+    sign, t1 = problem.sign, problem.t1
 
     def evaluate(t: Tensor, y: Tensor) -> Tensor:
-        return field(t, y.reshape(-1, *shape[1:])).reshape(y.shape)
+        return problem.field(t, y.reshape(-1, *shape[1:])).reshape(y.shape)
 
     def norm(y: Tensor) -> Tensor:
         return (y.double() ** 2).mean(1).sqrt()
 
     y = x.reshape(batch, -1)
-    t = torch.full((batch,), t0, dtype=torch.float64, device=dev)
+    t = torch.full((batch,), problem.t0, dtype=torch.float64, device=dev)
     k1 = evaluate(t, y)
-    h = _first_step(evaluate, norm, t, y, k1, sign, abs(t1 - t0), rtol, atol)
+    h = _first_step(replace(problem, field=evaluate), norm, t, y, k1)
     nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
     step = _Step(y, k1)
 
-    # Results by sample; `lane` maps the rows still under way to their place in them.
+    # Results by sample. ``lane`` is the place in them of each row that is not finished yet.
     final, spent = y.clone(), torch.zeros(batch, dtype=torch.int64, device=dev)
     failed = torch.zeros(batch, dtype=torch.bool, device=dev)
     lane = torch.arange(batch, device=dev)
@@ -101,10 +123,10 @@ def _with_a_step_per_sample(
     while lane.numel():
         last = h >= sign * (t1 - t)
         h = torch.where(last, sign * (t1 - t), h)
-        z, error = step.take(evaluate, y, [t + sign * c * h for c in DOPRI5.c], (sign * h).to(dt).reshape(-1, 1))
+        z, error = step.take(evaluate, y, [t + sign * c * h for c in DOPRI5.c], (sign * h).to(x.dtype).reshape(-1, 1))
         nfe = nfe + 6
-        ratio = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
-        fine = ratio <= 1  # a NaN is not
+        ratio = norm(problem.scaled(error, y, z))
+        fine = ratio <= 1  # false for a NaN
         accept = fine & norm(z).isfinite()  # against an infinite state every error is small
         broken = broken | (fine & ~accept)
         factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
@@ -118,7 +140,7 @@ def _with_a_step_per_sample(
         h = h * factor
 
         done = accept & last
-        lost = ~done & ((nfe + 6 > max_nfe) | (h < _SMALLEST) | broken)
+        lost = ~done & ((nfe + 6 > problem.max_nfe) | (h < _SMALLEST) | broken)
         over = done | lost
         if over.any():
             ended, going = lane[over], ~over
@@ -130,19 +152,18 @@ def _with_a_step_per_sample(
     return AdaptiveSolution(final.reshape(shape), spent, failed)
 
 
-def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, atol: float, max_nfe: int) -> AdaptiveSolution:
-    """The same algorithm with Python's floats for what decides: for a single time and step size, tensors take longer than a small
-    network does."""
-    sign = 1.0 if t1 > t0 else -1.0
+def _with_one_step(problem: _Problem, x: Tensor) -> AdaptiveSolution:
+    """The same algorithm with Python floats for times and step sizes: tensors of one number take longer than a small network."""
+    field, sign, t1 = problem.field, problem.sign, problem.t1
     nodes = sign * torch.tensor(DOPRI5.c, dtype=torch.float64, device=x.device)
 
     def norm(y: Tensor) -> Tensor:
         return y.double().square().mean().sqrt()
 
-    y, t = x.clone(memory_format=torch.contiguous_format), t0
-    start = torch.tensor(t0, dtype=torch.float64, device=x.device)
+    y, t = x.clone(memory_format=torch.contiguous_format), problem.t0
+    start = torch.tensor(t, dtype=torch.float64, device=x.device)
     k1 = field(start, y)
-    h = _first_step(field, norm, start, y, k1, sign, abs(t1 - t0), rtol, atol).item()
+    h = _first_step(problem, norm, start, y, k1).item()
     step, nfe, broken = _Step(y, k1), 2, not math.isfinite(norm(y).item())
 
     while True:
@@ -151,9 +172,9 @@ def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, a
         ahead = nodes * h
         z, error = step.take(field, y, (t + ahead).unbind(), ahead[6].to(y.dtype))
         nfe += 6
-        measured = norm(error / (atol + rtol * torch.maximum(y.abs(), z.abs())))
+        measured = norm(problem.scaled(error, y, z))
         ratio = measured.item()
-        fine = ratio <= 1  # a NaN is not
+        fine = ratio <= 1  # false for a NaN
         accept = fine and math.isfinite(norm(z).item())  # against an infinite state every error is small
         broken = broken or (fine and not accept)
         # The power is torch's here too, so that both kinds of step size have the same digits.
@@ -165,13 +186,13 @@ def _with_one_step(field: Field, x: Tensor, t0: float, t1: float, rtol: float, a
         h *= factor
 
         done = accept and last
-        if done or nfe + 6 > max_nfe or h < _SMALLEST or broken:
+        if done or nfe + 6 > problem.max_nfe or h < _SMALLEST or broken:
             spent = torch.full((len(x),), nfe, dtype=torch.int64, device=x.device)
             return AdaptiveSolution(y, spent, torch.full((len(x),), not done, device=x.device))
 
 
 class _Step:
-    """Steps of states of one shape (B, *), with room for their seven slopes and the views that each step would else make anew.
+    """Steps of states of one shape (B, *). Its seven slopes and their views are allocated once and not at each step.
 
     Attributes:
         slopes: seven of the states' shape; the first is that at a step's start, the last that at its end.
@@ -187,7 +208,7 @@ class _Step:
         self.put(0, k1)
 
     def put(self, i: int, slope: Tensor) -> None:
-        # Somebody who differentiates through the solver needs the slopes themselves.
+        """Set slope ``i``. A slope with a gradient is kept as it is, so that one can differentiate through the solver."""
         self.in_place = self.in_place and not slope.requires_grad
         if self.in_place:
             self.slopes[i].copy_(slope)
@@ -215,58 +236,17 @@ class _Step:
         return torch.mv(self.columns[n] if self.in_place else torch.stack(self.slopes[:n]).reshape(n, -1).T, weights)
 
 
-def _first_step(
-    evaluate: Callable[[Tensor, Tensor], Tensor],
-    norm: Callable[[Tensor], Tensor],
-    t: Tensor,
-    y: Tensor,
-    k1: Tensor,
-    sign: float,
-    span: float,
-    rtol: float,
-    atol: float,
-) -> Tensor:
-    """Hairer, Norsett & Wanner's automatic first step; costs one evaluation, at a probe kept inside the span."""
-    scale = atol + rtol * y.abs()
+def _first_step(problem: _Problem, norm: Callable[[Tensor], Tensor], t: Tensor, y: Tensor, k1: Tensor) -> Tensor:
+    """Hairer, Norsett & Wanner's automatic first step; costs one evaluation, at a probe kept inside the interval."""
+    sign, span = problem.sign, abs(problem.t1 - problem.t0)
+    scale = problem.atol + problem.rtol * y.abs()
     d0, d1 = norm(y / scale), norm(k1 / scale)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     h0 = torch.where(tiny, torch.full_like(d0, 1e-6), 0.01 * d0 / d1).clamp(max=span)
     h0 = torch.where(h0.isfinite(), h0, torch.full_like(h0, 1e-6))
-    probe = evaluate(t + sign * h0, y + expand_to((sign * h0).to(y.dtype), y) * k1)
+    probe = problem.field(t + sign * h0, y + expand_to((sign * h0).to(y.dtype), y) * k1)
     d2 = norm((probe - k1) / scale) / h0
     steepest = torch.maximum(d1, d2)
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** 0.2)
     h = torch.minimum(100 * h0, h1)
     return torch.where(h.isfinite() & (h > 0), h, torch.full_like(h, 1e-6)).clamp(max=span)
-
-
-TORCHDIFFEQ_ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
-
-
-def torchdiffeq_adaptive(
-    field: Field, x: Tensor, t0: float, t1: float, *, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5
-) -> Tensor:
-    """The same solve by one of torchdiffeq's adaptive methods, one step size for the batch: the published reference for ours.
-
-    It may step past t1 and interpolate back unless t1 is named as a step point, so it is named; its first-step probe may
-    still land outside of the interval, so the field sees times clamped to it.
-
-    Raises:
-        ValueError: an unknown method.
-        DivergedError: its step size vanished.
-    """
-    from torchdiffeq import odeint
-
-    if method not in TORCHDIFFEQ_ADAPTIVE:
-        raise ValueError(f"unknown adaptive method {method!r} of torchdiffeq; known: {', '.join(TORCHDIFFEQ_ADAPTIVE)}")
-    times = torch.tensor([t0, t1], dtype=torch.float64, device=x.device)
-    low, high = min(t0, t1), max(t0, t1)
-
-    def inside(t: Tensor, x: Tensor) -> Tensor:
-        return field(t.clamp(low, high), x)
-
-    try:
-        solution = odeint(inside, x, times, rtol=rtol, atol=atol, method=method, options={"step_t": times[1:]})
-    except AssertionError as error:
-        raise DivergedError(f"torchdiffeq gave up: {error}") from None
-    return solution[-1]

@@ -1,10 +1,10 @@
 """DDIM (Song, Meng & Ermon 2021) for any affine path and any prediction, in its equivalent forms.
 
-From x_t and a network's prediction come the data x1 and the noise x0 it stands for; a step keeps both and moves on,
+x_t and the network's prediction determine the data x1 and the noise x0. A step from t to t' keeps both:
 
     x_t' = a(t') x1 + s(t') x0.
 
-The same update is Euler's in a rescaled state, with the network's answer as the slope and a ratio of the schedule as the clock:
+The same update is a step of Euler's method for a rescaled state, with a prediction as slope and a ratio of the schedule as clock:
 
 | form      | state       | clock       | slope   |
 |-----------|-------------|-------------|---------|
@@ -12,9 +12,9 @@ The same update is Euler's in a rescaled state, with the network's answer as the
 | `epsilon` | x_t / a     | s / a       | x0      |
 | `u`       | x_t/(a + s) | s / (a + s) | x0 - x1 |
 
-On the straight path a = t, s = 1 - t the last one is Euler on the velocity itself. A form is undefined where its divisor is
-zero; the plain update wherever the prediction does not determine both x1 and x0. At second order (Heun's method in a form's
-own clock) the forms are no longer the same: which prediction is held constant over a step, and which varies, then matters.
+On the straight path a = t, s = 1 - t the last form is Euler's method on the velocity itself. A form is undefined where its
+divisor is zero, and the plain update where the prediction does not determine both x1 and x0. At second order (Heun's method in
+the clock of a form) the forms differ: it then matters which prediction is held constant over a step.
 """
 
 from collections.abc import Callable
@@ -36,6 +36,7 @@ _CLOCKS: dict[str, Callable[[Coefficients], Tensor]] = {
     "u": lambda c: c.s / (c.a + c.s),
 }
 FORMS = ("plain", *_DIVISORS)
+"""The forms of a step; ``plain`` is the update in x1 and x0."""
 
 
 def ddim(
@@ -44,18 +45,18 @@ def ddim(
     """Integrate along ``grid`` by DDIM (Song, Meng & Ermon 2021, eq. 12): one evaluation of the network a step, two at order 2.
 
     Args:
-        network: what it predicts at (t, x), t of shape (); wrap it in a :class:`~fmbench.flow.fields.CountingField` to count.
+        network: its prediction at (t, x), t of shape (); wrap it in a :class:`~fmbench.flow.fields.CountingField` to count.
         x: initial state, shape (B, *).
         grid: times, float64, shape (N + 1,), in either direction.
         prediction: what the network puts out.
-        form: ``plain``, or one of ``x``, ``epsilon``, ``u``, the same at order 1.
-        order: 2 for Heun's method in the clock of ``form``, which ``plain`` does not have.
+        form: ``plain``, ``x``, ``epsilon`` or ``u``; all give the same result at order 1.
+        order: 1, or 2 for Heun's method in the clock of ``form``; ``plain`` has no clock.
 
     Returns:
         The final state, shape (B, *).
 
     Raises:
-        ValueError: an unknown form, one whose divisor is zero at a time of the grid, or an order it does not have.
+        ValueError: an unknown form, an order that the form does not have, or a divisor that is zero at a time of the grid.
     """
     if form not in FORMS:
         raise ValueError(f"unknown form of DDIM {form!r}; known: {', '.join(FORMS)}")

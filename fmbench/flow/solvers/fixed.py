@@ -8,7 +8,7 @@ from fmbench.flow.solvers.tableaux import Tableau
 
 
 def steps_for(nfe: int, tableau: Tableau) -> int:
-    """How many steps spend exactly ``nfe`` evaluations.
+    """The number of steps that costs exactly ``nfe`` evaluations.
 
     Raises:
         ValueError: ``nfe`` is not a multiple of the stages.
@@ -27,13 +27,13 @@ def integrate(field: Field, x: Tensor, grid: Tensor, tableau: Tableau, keep: boo
     Args:
         x: initial state, shape (B, *).
         grid: times, float64, shape (N + 1,), increasing or decreasing.
-        keep: also return every state on the way.
+        keep: return every state on the way, not only the last.
 
     Returns:
         The final state, shape (B, *), or with ``keep`` all N + 1 states, shape (N + 1, B, *).
     """
     sizes = grid[1:] - grid[:-1]
-    # Whatever can be is done once and not once a step, which costs little more than the field's evaluations then.
+    # Computed once and not at each step, so that a step costs little more than its evaluations of the field.
     nodes = torch.tensor(tableau.c, dtype=grid.dtype, device=grid.device)
     times = iter((grid[:-1, None] + nodes * sizes[:, None]).to(x.device).flatten().unbind())
     rows, last = [_nonzero(row) for row in tableau.a], _nonzero(tableau.b)
@@ -49,11 +49,12 @@ def integrate(field: Field, x: Tensor, grid: Tensor, tableau: Tableau, keep: boo
 
 
 def _nonzero(weights: tuple[float, ...]) -> list[tuple[int, float]]:
+    """The weights that are not zero, with their places."""
     return [(i, w) for i, w in enumerate(weights) if w]
 
 
 def _combine(x: Tensor, h: float, weights: list[tuple[int, float]], k: list[Tensor]) -> Tensor:
-    """x + h sum_i w_i k_i, over the weights that are not zero."""
+    """x + h sum_i w_i k_i, for the places and weights given."""
     for i, w in weights:
         x = x.add(k[i], alpha=w * h)
     return x

@@ -1,8 +1,8 @@
 """Time grids for fixed-step solvers: uniform in t, or uniform in a function of the noise level.
 
-A grid has N + 1 times, float64, both ends exact. All but the uniform one choose noise levels sigma = s / a and go back to times
-through the path, so that the same levels are visited whatever the path. Where the path's own level is infinite or zero at
-an end (noise alone, data alone), the levels in between stop at Karras et al.'s 80 and 0.002.
+A grid has N + 1 times, float64, both ends exact. All grids but the uniform one choose noise levels sigma = s / a and convert them
+to times through the path, so every path visits the same levels. Where the level at an end of the path is infinite (noise alone)
+or zero (data alone), the levels in between stop at 80 or 0.002, as in Karras et al. 2022.
 """
 
 import math
@@ -19,7 +19,7 @@ SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 def uniform_grid(t0: float, t1: float, steps: int) -> Tensor:
     """``steps + 1`` equally spaced times, float64, both ends exact, in either direction.
 
-    The grid is always made from the number of steps: a step size 1/N adds up to one step more for some N.
+    The grid is made from the number of steps, since adding up step sizes of 1/N gives one step too many for some N.
     """
     if steps < 1:
         raise ValueError(f"a grid needs at least one step, not {steps}")
@@ -34,7 +34,7 @@ def karras_grid(path: AffinePath, t0: float, t1: float, steps: int, rho: float =
 
 
 def log_snr_grid(path: AffinePath, t0: float, t1: float, steps: int) -> Tensor:
-    """log SNR equally spaced, as DPM-Solver takes it (Lu et al. 2022)."""
+    """log SNR equally spaced (DPM-Solver, Lu et al. 2022)."""
     return _by_level(path, t0, t1, steps, lambda x: x, lambda y: y)
 
 
@@ -54,7 +54,7 @@ def _by_level(
     scale: Callable[[Tensor], Tensor],
     inverse: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Times at which ``scale`` of log SNR is equally spaced; both ends are t0 and t1 themselves."""
+    """Times at which ``scale`` of log SNR is equally spaced; the first is t0 and the last t1."""
     if steps < 1:
         raise ValueError(f"a grid needs at least one step, not {steps}")
     if not path.t_min <= t0 < t1 <= path.t_max:
@@ -68,8 +68,8 @@ def _by_level(
     grid[0], grid[-1] = t0, t1
     if not high > low:
         raise ValueError(
-            f"from {t0} to {t1} this path has no noise level between {SIGMA_MAX:g} and {SIGMA_MIN:g}, which is where a grid "
-            "by level has its steps; take a uniform grid, or another interval"
+            f"from {t0} to {t1} this path has no noise level between {SIGMA_MAX:g} and {SIGMA_MIN:g}, where a grid by level "
+            "has its steps; take a uniform grid, or another interval"
         )
     if not (grid[1:] > grid[:-1]).all():
         raise ValueError(f"{steps} steps from {t0} to {t1} are too many for this grid: its times are no longer distinct")

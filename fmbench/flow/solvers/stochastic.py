@@ -1,4 +1,4 @@
-"""Stochastic samplers: other ways through the same marginals p_t, at other cost.
+"""Stochastic samplers, which have the same marginals p_t as the flow but another cost.
 
 For any g(t) >= 0 the equation, forwards in our t (noise to data),
 
@@ -10,6 +10,7 @@ g^2 = 2 s^2 (a'/a - s'/s) it is the reverse of the diffusion that makes the path
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,9 +26,10 @@ DIFFUSIONS: dict[str, Diffusion] = {
     "none": lambda path, t: torch.zeros_like(t, dtype=torch.float64),
     # The reverse of the path's own diffusion; infinite where a = 0.
     "reverse_sde": lambda path, t: path.diffusion_squared(t),
-    # Finite at both ends of every path, and gone where the noise is.
+    # Finite at both ends of every path, and zero where s is.
     "two_sigma": lambda path, t: 2 * path.coefficients(t).s,
 }
+"""Choices of g^2 by name."""
 
 
 def euler_maruyama(
@@ -38,7 +40,7 @@ def euler_maruyama(
     noise: Callable[[int], Tensor],
     diffusion: Diffusion = DIFFUSIONS["reverse_sde"],
 ) -> Tensor:
-    """The equation above (Song et al. 2021, eq. 6) by Euler and Maruyama's method: one evaluation a step, weak order 1.
+    """Samples by the Euler-Maruyama method on the equation above (Song et al. 2021, eq. 6): one evaluation a step, weak order 1.
 
     Args:
         field: the velocity u_t(x), called with t of shape ().
@@ -50,12 +52,12 @@ def euler_maruyama(
         Samples at the last time, shape (B, *).
 
     Raises:
-        ValueError: the grid does not increase, or g or the score is infinite at a time it starts a step from.
+        ValueError: the grid does not increase, or g or the score is infinite where a step starts.
     """
     _check_increasing(grid)
     times, sizes = grid.to(x.device), (grid[1:] - grid[:-1]).tolist()
     squared = diffusion(path, grid[:-1])
-    at_end = (path.coefficients(grid[:-1]).s == 0) & (squared != 0)  # the score, which only noise needs, is infinite there
+    at_end = (path.coefficients(grid[:-1]).s == 0) & (squared != 0)  # the score is infinite there, and noise needs it
     if not (torch.isfinite(squared) & ~at_end).all():
         at = grid[:-1][~(torch.isfinite(squared) & ~at_end)][0].item()
         raise ValueError(
@@ -72,22 +74,44 @@ def euler_maruyama(
     return x
 
 
-def heun_churn(
-    field: Field,
-    x: Tensor,
-    grid: Tensor,
-    path: AffinePath,
-    noise: Callable[[int], Tensor],
-    churn: float = 0.0,
-    level_min: float = 0.0,
-    level_max: float = math.inf,
-    noise_scale: float = 1.0,
-) -> Tensor:
-    """Heun's method in noise levels with churn (Karras et al. 2022, algorithm 2), on any path.
+@dataclass(frozen=True)
+class Churn:
+    """How much fresh noise :func:`heun_churn` adds before its steps (Karras et al. 2022, algorithm 2).
 
-    Its variables are z = x / a and sigma = s / a: before each step fresh noise raises the level by a factor of at most sqrt(2),
-    then one step of Heun's method on dz/dsigma = (z - x1(z)) / sigma goes down to the next level; to a level of zero, one
-    step of Euler's. Two evaluations a step (one for that last). Without churn it is deterministic.
+    Attributes:
+        amount: S_churn, spread evenly over the steps; 0 for none.
+        level_min, level_max: the levels sigma = s / a at which noise is added (S_min, S_max).
+        noise_scale: S_noise, the standard deviation of the added noise.
+
+    Raises:
+        ValueError: the amount is negative, or no level is between the bounds.
+    """
+
+    amount: float = 0.0
+    level_min: float = 0.0
+    level_max: float = math.inf
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.amount < 0:
+            raise ValueError(f"the amount of churn must not be negative, not {self.amount}")
+        if not self.level_min < self.level_max:
+            raise ValueError(f"level_min must be below level_max, not {self.level_min} and {self.level_max}, for any churn")
+
+    def raised(self, sigma: float, steps: int) -> float:
+        """The level that noise raises ``sigma`` to, by a factor of at most sqrt(2), before one of ``steps`` steps."""
+        gamma = min(self.amount / steps, math.sqrt(2) - 1) if self.level_min <= sigma <= self.level_max else 0.0
+        return sigma * (1 + gamma)
+
+
+def heun_churn(
+    field: Field, x: Tensor, grid: Tensor, path: AffinePath, noise: Callable[[int], Tensor], churn: Churn | None = None
+) -> Tensor:
+    """Samples by Heun's method in noise levels with churn (Karras et al. 2022, algorithm 2), on any path.
+
+    The variables are z = x / a and sigma = s / a. Before each step fresh noise raises the level. One step of Heun's method on
+    dz/dsigma = (z - x1(z)) / sigma then goes down to the next level, or one of Euler's method if that level is zero. A step costs
+    two evaluations (one if Euler's). Without churn the method is deterministic.
 
     Args:
         field: the velocity u_t(x), called with t of shape ().
@@ -95,16 +119,16 @@ def heun_churn(
         grid: increasing times, float64, shape (N + 1,), such as
             :func:`~fmbench.flow.solvers.grids.karras_grid`; the first with a > 0.
         noise: the standard normal numbers of step k, of the shape of x.
-        churn: S_churn, spread over the steps; ``level_min``, ``level_max``: the levels it is done at; ``noise_scale``: S_noise.
+        churn: the fresh noise; None for none.
+
+    Returns:
+        Samples at the last time, shape (B, *).
 
     Raises:
-        ValueError: the grid does not increase or starts where a = 0; churn is negative.
+        ValueError: the grid does not increase or starts where a = 0.
     """
     _check_increasing(grid)
-    if churn < 0:
-        raise ValueError(f"churn must not be negative, not {churn}")
-    if not level_min < level_max:
-        raise ValueError(f"level_min must be below level_max, not {level_min} and {level_max}: there would be no churn")
+    churn = churn or Churn()
     steps = len(grid) - 1
     c = path.coefficients(grid)
     if not c.a[0] > 0:
@@ -120,10 +144,9 @@ def heun_churn(
     z, times = x / scales[0], grid.to(x.device)
     for k in range(steps):
         sigma, following, t, a = sigmas[k], sigmas[k + 1], times[k], scales[k]
-        gamma = min(churn / steps, math.sqrt(2) - 1) if level_min <= sigma <= level_max else 0.0
-        raised = min(sigma * (1 + gamma), highest)  # there is no noisier time than the path's first
+        raised = min(churn.raised(sigma, steps), highest)  # the path's first time is its noisiest
         if raised > sigma:
-            z = z + math.sqrt(raised**2 - sigma**2) * noise_scale * noise(k).to(z)
+            z = z + math.sqrt(raised**2 - sigma**2) * churn.noise_scale * noise(k).to(z)
             sigma = raised
             t = path.time_of_log_snr(torch.tensor(-2 * math.log(sigma), dtype=torch.float64)).to(x.device)
             a = float(path.coefficients(t).a)
@@ -139,4 +162,4 @@ def heun_churn(
 
 def _check_increasing(grid: Tensor) -> None:
     if len(grid) < 2 or not (grid[1:] > grid[:-1]).all():
-        raise ValueError("a stochastic sampler runs from noise to data: the grid must have two times at least, and increase")
+        raise ValueError("a stochastic sampler runs from noise to data: the grid must have at least two times, and increase")

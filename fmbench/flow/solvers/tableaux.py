@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta tableaux as data. A step is x + h sum_i b_i k_i, k_i = f(t + c_i h, x + h sum_j a_ij k_j)."""
+"""Explicit Runge-Kutta methods as Butcher tableaux. A step is x + h sum_i b_i k_i, k_i = f(t + c_i h, x + h sum_j a_ij k_j)."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,10 @@ class Tableau:
         b: weights of the step.
         c: nodes.
         order: order of convergence.
-        b_low: weights of the embedded lower-order step, where there is one (adaptive solvers).
+        b_low: weights of the embedded lower-order step, for adaptive solvers.
+
+    Raises:
+        ValueError: rows or weights do not fit together, or do not add up as they must.
     """
 
     name: str
@@ -45,7 +48,7 @@ EULER = Tableau("euler", a=((),), b=(1.0,), c=(0.0,), order=1)
 MIDPOINT = Tableau("midpoint", a=((), (1 / 2,)), b=(0.0, 1.0), c=(0.0, 1 / 2), order=2)
 HEUN = Tableau("heun", a=((), (1.0,)), b=(1 / 2, 1 / 2), c=(0.0, 1.0), order=2)
 RALSTON = Tableau("ralston", a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0.0, 2 / 3), order=2)
-"""Ralston 1962: the two-stage method with the smallest bound on its local error."""
+"""Ralston 1962: of all two-stage methods the one with the smallest bound on its local error."""
 HEUN3 = Tableau("heun3", a=((), (1 / 3,), (0.0, 2 / 3)), b=(1 / 4, 0.0, 3 / 4), c=(0.0, 1 / 3, 2 / 3), order=3)
 RK4 = Tableau(
     "rk4",
@@ -54,7 +57,7 @@ RK4 = Tableau(
     c=(0.0, 1 / 2, 1 / 2, 1.0),
     order=4,
 )
-"""The classical one. torchdiffeq's method of this name is the 3/8 rule."""
+"""The classical Runge-Kutta method. torchdiffeq's ``rk4`` is the 3/8 rule instead."""
 RK4_38 = Tableau(
     "rk4_38",
     a=((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
@@ -79,9 +82,10 @@ DOPRI5 = Tableau(
     order=5,
     b_low=(1951 / 21600, 0.0, 22642 / 50085, 451 / 720, -12231 / 42400, 649 / 6300, 1 / 60),
 )
-"""Dormand & Prince 1980. Its last row is its step, so the last stage is the next step's first.
+"""Dormand & Prince 1980. Its last row equals its weights, so the last stage of a step is the first of the next.
 
-The embedded weights are Shampine's (1986), which torchdiffeq has too; their error estimate is 2/3 of Dormand & Prince's own.
-With them, NFE at a tolerance is like for like with numbers published from torchdiffeq."""
+The embedded weights are Shampine's (1986), as in torchdiffeq, so NFE at a tolerance compares with numbers published from
+torchdiffeq. Their error estimate is 2/3 of that of Dormand & Prince's own weights."""
 
 FIXED: dict[str, Tableau] = {t.name: t for t in (EULER, MIDPOINT, HEUN, RALSTON, HEUN3, RK4, RK4_38)}
+"""Tableaux of the fixed-step solvers, by the names a config uses."""

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fmbench.config.methods import METHODS, Method, Part
+from fmbench.flow.noise_levels import noise_levels
 from fmbench.flow.objectives import build
 from fmbench.flow.prediction import PREDICTIONS
-from fmbench.flow.weighting import noise_levels
 
 NETWORKED = [method for method in METHODS.values() if method.oracle is None]
 STRAIGHT = Part("ot", {"sigma_min": 0.0})

@@ -1,0 +1,80 @@
+"""X."""
+
+from collections.abc import Mapping
+from typing import Any
+
+POINT_SETS = ("checkerboard", "eight_gaussians", "two_moons", "spirals", "pinwheel", "rings")
+"""Data sources of points in the plane."""
+DATASETS = (
+    *POINT_SETS,
+    "digits",
+    "fashion_mnist",
+    "cifar10",
+    "imagenet_downsampled",
+    "imagenet",
+    "folder",
+    "array",
+    "hf_parquet",
+)
+"""Data sources."""
+MAYBE_UNLABELLED = ("folder", "array", "hf_parquet")
+"""Those whose samples may have no labels: it is known once they are prepared."""
+DECODED = ("imagenet", "folder", "hf_parquet")
+"""Those that decode image files, which is worth several processes."""
+
+
+PAPERS = {
+    "cifar10": ("cifar10", 32),
+    "imagenet32": ("imagenet", 32),
+    "imagenet64": ("imagenet", 64),
+    "imagenet128": ("imagenet", 128),
+}
+"""The paper's data sets by the names that tables know them by: how the names of their sources begin, and height and width."""
+
+
+def not_the_papers(dataset: str, source: str, parameters: Mapping[str, Any]) -> str:
+    """What keeps a data set from being the paper's of that name; empty where nothing is known to, or for any other name."""
+    if dataset not in PAPERS:
+        return ""
+    start, side = PAPERS[dataset]
+    if "." not in source and source not in MAYBE_UNLABELLED and not source.startswith(start):
+        return f"not {source}"
+    shape = sample_shape(source, parameters)
+    return "" if shape in (None, (3, side, side)) else f"3 x {side} x {side}, not {' x '.join(map(str, shape or ()))}"
+
+
+def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Shape of one sample, where source and parameters tell it before anything is prepared; else None."""
+    if source in POINT_SETS:
+        return (2,)
+    if source == "digits":
+        return (1, 8, 8)
+    channels, side = {
+        "fashion_mnist": (1, parameters.get("pad", 28)),
+        "cifar10": (3, 32),
+        "imagenet_downsampled": (3, parameters.get("size", 32)),
+        "imagenet": (3, parameters.get("size", 64)),
+        "folder": (parameters.get("channels", 3), parameters.get("size")),
+        "hf_parquet": (parameters.get("channels", 3), parameters.get("size")),
+    }.get(source, (0, None))
+    known = isinstance(channels, int) and isinstance(side, int)  # what is neither, the source will say
+    return (channels, side, side) if known and channels > 0 and side > 0 else None
+
+
+def split_sizes(source: str, parameters: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Samples of training and test split, where source and parameters tell them before anything is prepared; else None."""
+    if source in POINT_SETS:
+        sizes = parameters.get("train", 200_000), parameters.get("test", 4_000)
+    elif source == "digits":
+        test = parameters.get("test", 360)
+        sizes = (1797 - test if isinstance(test, int) else None), test
+    else:
+        sizes = {
+            "fashion_mnist": (60_000, 10_000),
+            "cifar10": (50_000, 10_000),
+            "imagenet_downsampled": (1_281_167, 50_000),
+            "imagenet": (1_281_167, 50_000),
+        }.get(source, (None, None))
+    train, test = sizes
+    known = isinstance(train, int) and isinstance(test, int)  # what is neither, the source will say
+    return (train, test) if known and train > 0 and test > 0 else None
