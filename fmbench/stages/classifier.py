@@ -13,11 +13,11 @@ from fmbench.metrics.extractors import Extractor
 
 FEATURES = 64
 BATCH = 512
-"""Images at a time through the classifier."""
+"""The classifier's batch size in images."""
 
 
 class Classifier(nn.Module):
-    """Two convolutions, 2x2 pooling to at most 4 x 4, and a hidden layer of 64 whose outputs are the features."""
+    """Two convolutions, average pooling to at most 4 x 4, and a hidden layer, whose 64 outputs are the features."""
 
     def __init__(self, shape: tuple[int, ...], classes: int, width: int) -> None:
         super().__init__()
@@ -28,36 +28,37 @@ class Classifier(nn.Module):
         self.hidden, self.out = nn.Linear(flat, FEATURES), nn.Linear(FEATURES, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] to features (B, 64)."""
+        """Features (B, 64) of images (B, C, H, W) in [-1, 1]."""
         h = F.silu(self.conv2(F.silu(self.conv1(x))))
         return F.silu(self.hidden(self.pool(h).flatten(1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.out(self.features(x))
-        return out
+        """Logits (B, classes) of images (B, C, H, W) in [-1, 1]."""
+        logits: Tensor = self.out(self.features(x))
+        return logits
 
 
 def unlearnable(dataset: DataSet) -> str:
-    """What is wrong with a data set's labels for a classifier, with the remedy; empty if nothing.
+    """Why a data set's labels cannot train a classifier, with the remedy; empty if they can.
 
     Raises:
         DataError: the labels cannot be read.
     """
-    remedy = "so no classifier for the Frechet distance; choose another extractor under evaluation.features"
+    remedy = "so the extractor classifier cannot be trained; choose another extractor under evaluation.features"
     if dataset.manifest["classes"] is None:
-        return f"images without labels, {remedy}"
-    if len(np.unique(dataset.labels("train"))) < 2:  # which teaches features nothing: with one output, the loss is 0 throughout
-        return f"training images of one class only, {remedy}"
+        return f"the images have no labels, {remedy}"
+    if len(np.unique(dataset.labels("train"))) < 2:  # with one output the loss is always 0, and no feature is learnt
+        return f"the training images are of one class only, {remedy}"
     return ""
 
 
 def to_images(dataset: DataSet, values: NDArray) -> Tensor:
-    """uint8 images to [-1, 1], at the middle of their level's interval."""
+    """uint8 images as values in [-1, 1], each at the middle of its level's interval."""
     return dataset.to_model(torch.from_numpy(np.array(values)), torch.tensor(0.5))
 
 
 def as_extractor(name: str, classifier: Classifier, dataset: DataSet, device: torch.device) -> Extractor:
-    """A trained classifier as an extractor: of images with the data set's own channels and levels."""
+    """A trained classifier as an extractor, which takes images with the data set's own channels and levels."""
     classifier.to(device).eval()
 
     def evaluated(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

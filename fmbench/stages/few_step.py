@@ -1,31 +1,26 @@
-"""Stage ``budget``: samples made with few evaluations, how good they are and how they look (Fig. 4 right, 7 right, 16, 17)."""
+"""Stage ``few_step``: the quality and the looks of samples made with few evaluations (Fig. 4 right, 7 right, 16 and 17)."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fmbench.config.cells import cells
+from fmbench.config.cells import Cell, cells
 from fmbench.config.evaluation_settings import FewStepSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.stages.common import Job
-from fmbench.stages.evaluator import Evaluator, evaluator_key, load_evaluator
+from fmbench.stages.cached_results import CachedResults
+from fmbench.stages.evaluators.base import Evaluator
+from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
 from fmbench.stages.fixed_solve import fixed
-from fmbench.stages.models import cache_key, load_model
-from fmbench.stages.sample_quality import load_samples
-from fmbench.store.cache import Cache
-from fmbench.store.records import (
-    DIVERGED,
-    FEW_STEP_IMAGES,
-    FEW_STEP_PREVIEWS,
-    PREVIEW_POINTS,
-    previews,
-    read_rows,
-    read_table,
-    write_rows,
-    write_table,
-)
+from fmbench.stages.job import Job
+from fmbench.stages.models import Model, cache_key, load_model
+from fmbench.stages.sample_files import load_samples
+from fmbench.store.parquet import read_table, write_table
+from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, PREVIEW_POINTS, previews
+from fmbench.store.records import read_rows, write_rows
 
 
 def run(
@@ -33,86 +28,110 @@ def run(
 ) -> None:
     """Write ``rows.parquet`` and ``previews.parquet`` into ``out``.
 
-    Rows: the evaluator's main distance of the samples of each cell, and the wall seconds a sample; the same distance of as many
-    samples of the stage ``sample`` is the row with solver ``dopri5``. Previews: the first samples of each cell, in data space;
-    those of the adaptive solve have solver ``dopri5`` and NFE 0. All start from the same noise. A cell that is in the cache,
-    under the same weights, code, noise, features and settings, is not computed again.
+    Rows: for each cell the evaluator's primary metric of its samples, and the wall seconds per sample. The row with the solver
+    ``dopri5`` has the same metric of as many samples of the stage ``sample``. Previews: the first samples of each cell, in data
+    space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start from the same noise. A cell is
+    computed once: the cache knows its weights, code, noise, features and settings.
     """
     dataset = read(data)
     settings = FewStepSettings.model_validate(job.spec["settings"])
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     evaluator = load_evaluator(features_folder, dataset, job.device, job.console)
-    (main,) = evaluator.metrics(only=(evaluator.primary,))
-    extracted = {"features": main.features, "reference": main.reference}
-    wanted, n = cells(settings.solvers, settings.nfe), settings.n
-    shown = settings.shown
-    if shown is None:
-        shown = FEW_STEP_IMAGES if dataset.is_images else PREVIEW_POINTS
-    shown = min(shown, n)
-    columns = {"n": n, "batch": min(settings.batch, n)}
+    wanted = cells(settings.solvers, settings.nfe)
     if model.reason:
         reason = f"training diverged: {model.reason}"
-        for cell in wanted:
-            job.skip(main.metric, main.unit, reason, solver=cell.label, nfe=float(cell.nfe), **columns, **extracted)
-            job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **columns)
-        job.skip(main.metric, main.unit, reason, solver="dopri5", n=n, **extracted)
-        write_rows(out / "rows.parquet", job.rows)
-        write_table(out / "previews.parquet", FEW_STEP_PREVIEWS.empty_table())
-        job.console.say(f"skipped, {reason}")
-        return
-
-    cache = Cache(cache_folder)
-    common = cache_key(model, job) | evaluator_key(features_folder) | {"n": n, "batch": settings.batch}
-    computed = 0
-    pictures = []
-    progress = job.console.progress(len(wanted), "cells")
-    for done, cell in enumerate(wanted, start=1):
-        key = common | {"solver": cell.label, "nfe": cell.nfe}
-        found, picture = cache.get(key), cache.get_array(key)
-        if found is None or picture is None or len(picture) < shown:
-            solved = fixed(model, dataset, job, n, settings.batch, cell)
-            picture = solved.samples[:shown]
-            found = {"distance": _distance(evaluator, solved.samples), "nfe": solved.nfe, "seconds": solved.seconds}
-            cache.put(key, found)
-            cache.put_array(key, picture)
-            computed += 1
-        where = columns | {"solver": cell.label, "nfe": found["nfe"]}
-        bad = {}
-        if found["distance"] is None:
-            bad = {"status": DIVERGED, "reason": f"samples of {cell.label} at {cell.nfe} NFE, or their distance, are not finite"}
-        job.add(main.metric, found["distance"], main.unit, **where, **extracted, **bad)
-        job.add("seconds", found["seconds"], "s", **where)
-        pictures.append(_pictures(job, dataset, picture[:shown], cell.label, cell.nfe))
-        progress.update(done)
-    progress.close()
-
-    samples = load_samples(samples_folder, dataset)
-    spent = read_table(samples_folder / "nfe.parquet").column("nfe").slice(0, n).to_numpy()
-    (solve,) = [row for row in read_rows([samples_folder / "rows.parquet"]).to_pylist() if row["metric"] == "nfe"]
-    where = extracted | {"n": n, "batch": solve["batch"], "solver": "dopri5", "rtol": solve["rtol"], "atol": solve["atol"]}
-    if len(samples) < n:
-        job.skip(main.metric, main.unit, f"the stage sample made {len(samples)} samples, and {n} are compared", **where)
-    elif not np.isfinite(samples[:n]).all():
-        job.skip(main.metric, main.unit, f"some of the first {n} samples are not finite", **where)
+        _skip(job, evaluator, settings, wanted, reason)
+        pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {reason}"
     else:
-        job.add(main.metric, _distance(evaluator, samples[:n]), main.unit, nfe=float(spent.mean()), **where)
-    pictures.append(_pictures(job, dataset, samples[:shown], "dopri5", 0))
+        few_step = _FewStep(job, model, dataset, settings, evaluator)
+        key = cache_key(model, job) | evaluator_key(features_folder) | {"n": settings.n, "batch": settings.batch}
+        results = CachedResults(cache_folder, key)
+        found = few_step.add_cells(wanted, results)
+        pictures = pa.concat_tables([*found, few_step.add_adaptive_solve(samples_folder)])
+        message = f"{results.computed} cells computed, {len(wanted) - results.computed} from the cache -> {out}"
     write_rows(out / "rows.parquet", job.rows)
-    write_table(out / "previews.parquet", pa.concat_tables(pictures))
-    job.console.say(f"{computed} cells computed, {len(wanted) - computed} from the cache -> {out}")
+    write_table(out / "previews.parquet", pictures)
+    job.console.say(message)
 
 
-def _distance(evaluator: Evaluator, samples: NDArray) -> float | None:
-    """The evaluator's main measurement, or None where samples or distance are not finite (the cache is JSON, which has no
-    infinity)."""
-    if not np.isfinite(samples).all():
-        return None
-    (found,) = evaluator.measure(samples, only=(evaluator.primary,))
-    return found.value if np.isfinite(found.value) else None
+def _columns(settings: FewStepSettings) -> dict[str, Any]:
+    return {"n": settings.n, "batch": min(settings.batch, settings.n)}
 
 
-def _pictures(job: Job, dataset: DataSet, samples: NDArray, solver: str, nfe: int) -> pa.Table:
-    kept = np.flatnonzero(np.isfinite(samples).all(tuple(range(1, samples.ndim))))
-    rows = previews(dataset.manifest["dataset"], job.spec["method"], job.spec["seed"], dataset.to_data(samples[kept]), kept)
-    rows = rows.append_column("solver", pa.array([solver] * len(kept), pa.string()))
-    return rows.append_column("nfe", pa.array([nfe] * len(kept), pa.int64()))
+def _skip(job: Job, evaluator: Evaluator, settings: FewStepSettings, wanted: list[Cell], reason: str) -> None:
+    """Add a skipped row for every number of this stage."""
+    metric, unit, features, reference = evaluator.primary_metric()
+    extracted = {"features": features, "reference": reference}
+    for cell in wanted:
+        columns = _columns(settings) | {"solver": cell.label, "nfe": float(cell.nfe)}
+        job.skip(metric, unit, reason, **columns, **extracted)
+        job.skip("seconds", "s", reason, **columns)
+    job.skip(metric, unit, reason, solver="dopri5", n=settings.n, **extracted)
+
+
+class _FewStep:
+    """The samples of one model with few evaluations."""
+
+    def __init__(self, job: Job, model: Model, dataset: DataSet, settings: FewStepSettings, evaluator: Evaluator) -> None:
+        self.job, self.model, self.dataset, self.settings, self.evaluator = job, model, dataset, settings, evaluator
+        self.metric, self.unit, features, reference = evaluator.primary_metric()
+        self.extracted = {"features": features, "reference": reference}
+        shown = settings.shown
+        if shown is None:
+            shown = FEW_STEP_IMAGES if dataset.is_images else PREVIEW_POINTS
+        self.shown = min(shown, settings.n)
+
+    def add_cells(self, wanted: list[Cell], results: CachedResults) -> list[pa.Table]:
+        """Add the rows of all cells, and return their previews."""
+        pictures = []
+        progress = self.job.console.progress(len(wanted), "cells")
+        for done, cell in enumerate(wanted, start=1):
+            key = {"solver": cell.label, "nfe": cell.nfe}
+            found, samples = results.value_and_array(key, partial(self._cell, cell), least=self.shown)
+            where = _columns(self.settings) | {"solver": cell.label, "nfe": found["nfe"]}
+            reason = ""
+            if found["distance"] is None:
+                reason = f"the samples of {cell.label} at {cell.nfe} NFE, or their distance, are not finite"
+            self.job.add(self.metric, found["distance"], self.unit, reason=reason, **where, **self.extracted)
+            self.job.add("seconds", found["seconds"], "s", **where)
+            pictures.append(self._preview(samples, cell.label, cell.nfe))
+            progress.update(done)
+        progress.close()
+        return pictures
+
+    def add_adaptive_solve(self, folder: Path) -> pa.Table:
+        """Add the row of the samples of the stage ``sample``, and return their previews."""
+        n, samples = self.settings.n, load_samples(folder, self.dataset)
+        (solve,) = [row for row in read_rows([folder / "rows.parquet"]).to_pylist() if row["metric"] == "nfe"]
+        where = self.extracted | {"n": n, "solver": "dopri5"} | {name: solve[name] for name in ("batch", "rtol", "atol")}
+        if len(samples) < n:
+            reason = f"the stage sample made {len(samples)} samples, and {n} are compared"
+            self.job.skip(self.metric, self.unit, reason, **where)
+        elif not np.isfinite(samples[:n]).all():
+            self.job.skip(self.metric, self.unit, f"some of the first {n} samples are not finite", **where)
+        else:
+            spent = read_table(folder / "nfe.parquet").column("nfe").slice(0, n).to_numpy()
+            self.job.add(self.metric, self._distance(samples[:n]), self.unit, nfe=float(spent.mean()), **where)
+        return self._preview(samples, "dopri5", 0)
+
+    def _cell(self, cell: Cell) -> tuple[dict[str, Any], NDArray]:
+        """The numbers of a cell, and the samples that are shown."""
+        solved = fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell)
+        numbers = {"distance": self._distance(solved.samples), "nfe": solved.nfe, "seconds": solved.seconds}
+        return numbers, solved.samples[: self.shown]
+
+    def _distance(self, samples: NDArray) -> float | None:
+        """The primary metric, or None if it or a sample is not finite (the cache is JSON, which has no infinity)."""
+        if not np.isfinite(samples).all():
+            return None
+        value = self.evaluator.measure_primary(samples).value
+        return value if np.isfinite(value) else None
+
+    def _preview(self, samples: NDArray, solver: str, nfe: int) -> pa.Table:
+        """The finite ones of the samples that are shown, in data space."""
+        samples = samples[: self.shown]
+        kept = np.flatnonzero(np.isfinite(samples).all(tuple(range(1, samples.ndim))))
+        spec, values = self.job.spec, self.dataset.to_data(samples[kept])
+        rows = previews(self.dataset.manifest["dataset"], spec["method"], spec["seed"], values, kept)
+        rows = rows.append_column("solver", pa.array([solver] * len(kept), pa.string()))
+        return rows.append_column("nfe", pa.array([nfe] * len(kept), pa.int64()))

@@ -1,4 +1,4 @@
-"""Stage ``prepare``: a data set's source to arrays and a manifest."""
+"""Stage ``prepare``: arrays and a manifest from the source of a data set."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,11 @@ from fmbench.system.progress import Console
 
 
 def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> None:
-    """Write ``train.npy``, ``test.npy``, labels and ``manifest.json`` into ``out``, by up to ``workers`` processes."""
+    """Write ``train.npy``, ``test.npy``, labels and ``manifest.json`` into ``out``, with up to ``workers`` processes.
+
+    Raises:
+        DataError: the source names an unknown support, or cannot be used (:func:`fmbench.data.writer.write`).
+    """
     raw = make(spec["source"], spec["parameters"])
     if raw.support is not None and raw.support not in SUPPORTS:
         raise DataError(f"{spec['source']}: unknown support {raw.support!r}; known: {', '.join(SUPPORTS)}")
@@ -22,6 +26,6 @@ def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> 
     console.say(f"{counts} samples of shape {manifest['shape']} -> {out}")
     if manifest["splits"]["test"].get("sorted_by_class"):
         console.say(
-            "warning: the test samples are sorted by class, and likelihood.n, draws.n and the pictures shown take the first so "
-            "many: those are of few classes; shuffle the source's samples"
+            "warning: the test samples are sorted by class. likelihood.n, dequantisation.n and the pictures take the first "
+            "samples, which are of few classes; shuffle the samples of the source"
         )

@@ -1,6 +1,8 @@
-"""Stage ``sweep``: every fixed-step solver at every NFE, against a fine reference from the same noise."""
+"""Stage ``sweep``: the error of every fixed-step solver at every NFE, against a fine reference from the same noise."""
 
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,104 +12,130 @@ from fmbench.config.cells import Cell, cells
 from fmbench.config.evaluation_settings import SweepSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.common import Job, base_noise
-from fmbench.stages.fixed_solve import fixed
+from fmbench.stages.batching import base_noise
+from fmbench.stages.cached_results import CachedResults
+from fmbench.stages.fixed_solve import Solved, fixed
+from fmbench.stages.job import Job
 from fmbench.stages.models import Model, cache_key, load_model
-from fmbench.store.cache import Cache
-from fmbench.store.records import DIVERGED, write_rows
+from fmbench.store.records import write_rows
 
 CHECK_TOLERANCE = 1e-7
+UNIT = "squared model units"
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path) -> None:
-    """Write ``rows.parquet`` into ``out``: the mean squared error a coordinate (pixel) of each cell, its measured NFE, and
-    its wall seconds a sample.
+    """Write ``rows.parquet`` into ``out``: for each cell the mean squared error per coordinate (pixel), the measured NFE, and the
+    wall seconds per sample.
 
-    Errors are in model space and not clamped (Fig. 7 left of Lipman et al. 2023: error to the 1000-NFE solution). The
-    reference's own error, against dopri5 at a fine tolerance, is the row ``reference_mse``: a cell's error below it means
-    nothing. A cell that is in the cache, under the same weights, code, noise and settings, is not computed again.
+    Errors are in model space, without clamping (Fig. 7 left of Lipman et al. 2023: error to the 1000-NFE solution). The row
+    ``reference_mse`` is the error of the reference itself, against dopri5 at a fine tolerance: an error of a cell below it means
+    nothing. A cell is computed once: the cache knows its weights, code, noise and settings.
     """
     dataset = read(data)
     settings = SweepSettings.model_validate(job.spec["settings"])
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     wanted = cells(settings.solvers, settings.nfe)
-    reference_name = f"{settings.reference_solver} at {settings.reference_nfe} NFE"
-    timed = {"n": settings.n, "batch": min(settings.batch, settings.n)}
-    shared = timed | {"reference": reference_name}
-    unit = "squared model units"
     if model.reason:
         reason = f"training diverged: {model.reason}"
-        for cell in wanted:
-            job.skip("mse", unit, reason, solver=cell.label, nfe=float(cell.nfe), **shared)
-            job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **timed)
-        checked = {"n": min(settings.reference_check_n, settings.n), "reference": f"dopri5 at {CHECK_TOLERANCE:g}"}
-        job.skip("reference_mse", unit, reason, solver=reference_name, **checked)
-        write_rows(out / "rows.parquet", job.rows)
-        job.console.say(f"skipped, {reason}")
-        return
-
-    cache = Cache(cache_folder)
-    common = cache_key(model, job) | {"n": settings.n, "batch": settings.batch}
-    reference_key = common | {"solver": settings.reference_solver, "nfe": settings.reference_nfe}
-    reference: NDArray | None = None
-    spent: float | None = None
-
-    def the_reference() -> tuple[NDArray, float]:
-        """Its samples, and the mean NFE that they cost."""
-        nonlocal reference, spent
-        if reference is None:
-            reference, spent = cache.get_array(reference_key), cache.get(reference_key)
-        if reference is None or spent is None:
-            fine = Cell(settings.reference_solver, "uniform", settings.reference_nfe)
-            reference, spent, _ = fixed(model, dataset, job, settings.n, settings.batch, fine)
-            cache.put_array(reference_key, reference)
-            cache.put(reference_key, spent)
-        return reference, spent
-
-    computed = 0
-    progress = job.console.progress(len(wanted), "cells")
-    for done, cell in enumerate(wanted, start=1):
-        key = common | {"solver": cell.label, "nfe": cell.nfe, "reference": reference_name}
-        found = cache.get(key)
-        if found is None:
-            solved = fixed(model, dataset, job, settings.n, settings.batch, cell)
-            error = mean_squared_error(solved.samples, the_reference()[0])
-            found = {"mse": error, "nfe": solved.nfe, "seconds": solved.seconds}
-            cache.put(key, found)
-            computed += 1
-        bad = {}
-        if found["mse"] is None:
-            bad = {"status": DIVERGED, "reason": f"the error of {cell.label} at {cell.nfe} NFE is not finite"}
-        job.add("mse", found["mse"], unit, solver=cell.label, nfe=found["nfe"], **shared, **bad)
-        job.add("seconds", found["seconds"], "s", solver=cell.label, nfe=found["nfe"], **timed)
-        progress.update(done)
-    progress.close()
-
-    n = min(settings.reference_check_n, settings.n)
-    key = common | {"check": n, "reference": reference_name, "tolerance": CHECK_TOLERANCE}
-    check = cache.get(key)
-    if check is None:
-        exact, dopri5_nfe = fine_solve(model, dataset, job, n)
-        samples, nfe = the_reference()
-        check = {"mse": mean_squared_error(samples[:n], exact), "nfe": nfe, "dopri5_nfe": dopri5_nfe}
-        cache.put(key, check)
-    # As of a cell: the columns of a solve are the reference's own, and dopri5 is what it is held to.
-    held_to = f"dopri5 at {CHECK_TOLERANCE:g}, {check['dopri5_nfe']:.1f} NFE"
-    columns = {"n": n, "batch": timed["batch"], "solver": reference_name, "nfe": check["nfe"], "reference": held_to}
-    bad = {"status": DIVERGED, "reason": f"the error of {reference_name} is not finite"} if check["mse"] is None else {}
-    job.add("reference_mse", check["mse"], unit, **columns, **bad)
+        _skip(job, settings, wanted, reason)
+        message = f"skipped, {reason}"
+    else:
+        sweep = _Sweep(job, model, dataset, settings, cache_folder)
+        computed = sweep.add_cells(wanted)
+        sweep.add_reference_error()
+        message = f"{computed} cells computed, {len(wanted) - computed} from the cache -> {out / 'rows.parquet'}"
     write_rows(out / "rows.parquet", job.rows)
-    job.console.say(f"{computed} cells computed, {len(wanted) - computed} from the cache -> {out / 'rows.parquet'}")
+    job.console.say(message)
+
+
+def _columns(settings: SweepSettings) -> dict[str, Any]:
+    return {"n": settings.n, "batch": min(settings.batch, settings.n)}
+
+
+def _reference_name(settings: SweepSettings) -> str:
+    return f"{settings.reference_solver} at {settings.reference_nfe} NFE"
+
+
+def _skip(job: Job, settings: SweepSettings, wanted: list[Cell], reason: str) -> None:
+    """Add a skipped row for every number of the sweep."""
+    columns, reference = _columns(settings), _reference_name(settings)
+    for cell in wanted:
+        job.skip("mse", UNIT, reason, solver=cell.label, nfe=float(cell.nfe), reference=reference, **columns)
+        job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **columns)
+    n, held_to = min(settings.reference_check_n, settings.n), f"dopri5 at {CHECK_TOLERANCE:g}"
+    job.skip("reference_mse", UNIT, reason, solver=reference, n=n, reference=held_to)
+
+
+class _Sweep:
+    """The sweep of one model."""
+
+    def __init__(self, job: Job, model: Model, dataset: DataSet, settings: SweepSettings, cache_folder: Path) -> None:
+        self.job, self.model, self.dataset, self.settings = job, model, dataset, settings
+        self.reference_name = _reference_name(settings)
+        self._folder, self._key = cache_folder, cache_key(model, job) | {"n": settings.n, "batch": settings.batch}
+
+    def add_cells(self, wanted: list[Cell]) -> int:
+        """Add the rows of all cells, and return how many cells were computed now."""
+        columns = _columns(self.settings)
+        results = CachedResults(self._folder, self._key)
+        progress = self.job.console.progress(len(wanted), "cells")
+        for done, cell in enumerate(wanted, start=1):
+            key = {"solver": cell.label, "nfe": cell.nfe, "reference": self.reference_name}
+            found = results.value(key, partial(self._cell, cell))
+            where = columns | {"solver": cell.label, "nfe": found["nfe"]}
+            reason = "" if found["mse"] is not None else f"the error of {cell.label} at {cell.nfe} NFE is not finite"
+            self.job.add("mse", found["mse"], UNIT, reference=self.reference_name, reason=reason, **where)
+            self.job.add("seconds", found["seconds"], "s", **where)
+            progress.update(done)
+        progress.close()
+        return results.computed
+
+    def add_reference_error(self) -> None:
+        """Add the row of the reference's own error, against dopri5 at :data:`CHECK_TOLERANCE`."""
+        settings = self.settings
+        n = min(settings.reference_check_n, settings.n)
+        key = {"check": n, "reference": self.reference_name, "tolerance": CHECK_TOLERANCE}
+        found = CachedResults(self._folder, self._key).value(key, lambda: self._reference_error(n))
+        # As in the row of a cell: the solver and the NFE are the reference's, and dopri5 is what it is compared with.
+        columns = {"n": n, "batch": min(settings.batch, settings.n), "solver": self.reference_name, "nfe": found["nfe"]}
+        held_to = f"dopri5 at {CHECK_TOLERANCE:g}, {found['dopri5_nfe']:.1f} NFE"
+        reason = "" if found["mse"] is not None else f"the error of {self.reference_name} is not finite"
+        self.job.add("reference_mse", found["mse"], UNIT, reference=held_to, reason=reason, **columns)
+
+    def _solve(self, cell: Cell) -> Solved:
+        return fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell)
+
+    def _cell(self, cell: Cell) -> dict[str, Any]:
+        solved = self._solve(cell)
+        error = mean_squared_error(solved.samples, self._reference[0])
+        return {"mse": error, "nfe": solved.nfe, "seconds": solved.seconds}
+
+    def _reference_error(self, n: int) -> dict[str, Any]:
+        exact, dopri5_nfe = fine_solve(self.model, self.dataset, self.job, n)
+        samples, nfe = self._reference
+        return {"mse": mean_squared_error(samples[:n], exact), "nfe": nfe, "dopri5_nfe": dopri5_nfe}
+
+    @cached_property
+    def _reference(self) -> tuple[NDArray, float]:
+        """The samples of the reference and their mean NFE; neither computed nor read unless a number needs it."""
+        solver, nfe = self.settings.reference_solver, self.settings.reference_nfe
+
+        def compute() -> tuple[float, NDArray]:
+            solved = self._solve(Cell(solver, "uniform", nfe))
+            return solved.nfe, solved.samples
+
+        spent, samples = CachedResults(self._folder, self._key).value_and_array({"solver": solver, "nfe": nfe}, compute)
+        return samples, spent
 
 
 def mean_squared_error(samples: NDArray, reference: NDArray) -> float | None:
-    """The mean over samples and coordinates, or None if it is not finite (JSON, which caches it, has no infinity)."""
+    """The mean over samples and coordinates, or None if it is not finite (the cache is JSON, which has no infinity)."""
     error = np.mean((samples.astype(np.float64) - reference.astype(np.float64)) ** 2)
     return float(error) if np.isfinite(error) else None
 
 
 def fine_solve(model: Model, dataset: DataSet, job: Job, n: int) -> tuple[NDArray, float]:
-    """The first n samples by dopri5 at :data:`CHECK_TOLERANCE`, and the mean NFE; NaN where it failed."""
+    """The first n samples by dopri5 at :data:`CHECK_TOLERANCE`, NaN where the solve failed, and the mean NFE."""
     objective, field = model.objective, model.field()
     x0 = base_noise(job.spec["seed"], range(n), dataset.shape, objective.path.base_std, job.device)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Stage ``states``: states on the way from noise to data, from the noise that samples start from (Fig. 4 left, 6 and 9)."""
+"""Stage ``trajectory``: states on the way from noise to data, from the noise of the stage ``sample`` (Fig. 4 left, 6 and 9)."""
 
 from pathlib import Path
 
@@ -7,18 +7,19 @@ import pyarrow as pa
 
 from fmbench.config.evaluation_settings import TrajectorySettings
 from fmbench.data.prepared import read
-from fmbench.stages.adaptive_solve import stops
-from fmbench.stages.common import Job
+from fmbench.stages.adaptive_solve import Tolerance, states_at
+from fmbench.stages.job import Job
 from fmbench.stages.models import load_model
-from fmbench.store.records import PREVIEW_POINTS, TRAJECTORY, TRAJECTORY_IMAGES, previews, write_table
+from fmbench.store.parquet import write_table
+from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY, TRAJECTORY_IMAGES, previews
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
-    """Write ``trajectory.parquet`` into ``out``: each sample's state at each time, in data space.
+    """Write ``trajectory.parquet`` into ``out``: the state of each sample at each time, in data space.
 
-    States of images are clamped to the range of data and rounded to its levels, as they are looked at. The column ``t`` is the
-    time asked for: on a path that ends sooner (diffusion), 1 shows its end. States that are not finite are left out, and a
-    training that diverged has none.
+    States of images are clamped to the range of the data and rounded to its levels, for display. The column ``t`` is the time of
+    the settings: on a path that ends before 1 (diffusion), 1 shows its end. States that are not finite are left out. A training
+    that diverged has no states.
     """
     dataset = read(data)
     settings = TrajectorySettings.model_validate(job.spec["settings"])
@@ -28,15 +29,14 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     if model.reason:
         job.console.say(f"skipped, training diverged: {model.reason}")
     else:
-        solve = {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
-        found, nfe, failed = stops(model, dataset, job, n, settings.batch, settings.times, **solve)  # type: ignore[arg-type]
+        tolerance = Tolerance(settings.rtol, settings.atol, settings.max_nfe)
+        found, nfe, failed = states_at(settings.times, model, dataset, job, n, settings.batch, tolerance)
         for t, states in zip(settings.times, found, strict=True):
             kept = np.flatnonzero(np.isfinite(states).reshape(n, -1).all(1))
-            rows = previews(
-                dataset.manifest["dataset"], job.spec["method"], job.spec["seed"], dataset.to_data(states[kept]), kept
-            )
+            values = dataset.to_data(states[kept])
+            rows = previews(dataset.manifest["dataset"], job.spec["method"], job.spec["seed"], values, kept)
             pieces.append(rows.append_column("t", pa.array([t] * len(kept), pa.float64())))
         job.console.say(
-            f"{n} samples at {len(settings.times)} times, {nfe.mean():.1f} NFE a sample, {int(failed.sum())} failed -> {out}"
+            f"{n} samples at {len(settings.times)} times, {nfe.mean():.1f} NFE per sample, {int(failed.sum())} failed -> {out}"
         )
     write_table(out / "trajectory.parquet", pa.concat_tables(pieces) if pieces else TRAJECTORY.empty_table())

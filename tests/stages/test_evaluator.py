@@ -25,10 +25,13 @@ from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.points import energy_distance, gaussian_mmd
 from fmbench.metrics.precision_recall import precision_recall
 from fmbench.metrics.weights import default_weights, problem
-from fmbench.stages import evaluator as evaluators
-from fmbench.stages.common import Job
-from fmbench.stages.evaluator import UNITS, make_reference, read_reference, write_reference
-from fmbench.stages.features import _accuracy, load_evaluator
+from fmbench.stages.classifier_training import add_accuracy
+from fmbench.stages.evaluators import extraction, image_metrics
+from fmbench.stages.evaluators.base import UNITS
+from fmbench.stages.evaluators.extraction import Extraction
+from fmbench.stages.evaluators.loading import load_evaluator
+from fmbench.stages.evaluators.references import make_reference, read_reference, reference_file, write_reference
+from fmbench.stages.job import Job
 from fmbench.store.files import read_json
 from fmbench.store.records import read_rows
 from fmbench.system.progress import Console
@@ -140,12 +143,12 @@ def test_real_data_may_be_sorted_by_class(tall):
     data, evaluator = tall.dataset(), tall.evaluator()
     values = np.asarray(data.train)[np.argsort(data.labels("train"), kind="stable")]
     found = {m.metric: m for m in evaluator.measure_data(values)}
-    side = evaluator.sides[0]
-    features = side.extractor(torch.from_numpy(values))
+    first = evaluator.comparisons[0]
+    features = first.extractor(torch.from_numpy(values))
     order = torch.randperm(60, generator=generator(0, "places"))
-    expected = inception_score(side.extractor.logits(features[order]), 4)
+    expected = inception_score(first.extractor.logits(features[order]), 4)
     assert found["classifier_score"].value == pytest.approx(expected.mean, rel=1e-6) and expected.mean > 1.3
-    some, kept = features[order[:30]], side.reference.features
+    some, kept = features[order[:30]], first.reference.features
     assert found["kid"].value == pytest.approx(kernel_distance(some, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
     assert found["recall"].value == precision_recall(kept, some, 3).recall
     evaluator.settings = evaluator.settings.model_copy(
@@ -161,7 +164,7 @@ def test_a_score_is_the_inception_score_of_inception_only(tall, samples):
     names = [m.metric for m in evaluator.metrics()]
     assert "classifier_score" in names and not any(n.startswith("inception") for n in names)
     assert f"classifier_score/{MINE}" not in names  # it is no classifier
-    extractor = evaluator.sides[0].extractor
+    extractor = evaluator.comparisons[0].extractor
     logits = extractor.logits(extractor(torch.from_numpy(data.to_data(samples))))
     expected = inception_score(logits, 4)
     found = {m.metric: m.value for m in evaluator.measure(samples, ["classifier_score", "classifier_score_std"])}
@@ -171,12 +174,12 @@ def test_a_score_is_the_inception_score_of_inception_only(tall, samples):
 def test_only_what_is_asked_for_is_computed(tall, samples, monkeypatch):
     evaluator = tall.evaluator()
     whole = {m.metric: m for m in evaluator.measure(samples)}
-    monkeypatch.setattr(evaluators, "kernel_distance", lambda *_: pytest.fail("KID was not asked for"))
-    monkeypatch.setattr(evaluators, "precision_recall", lambda *_: pytest.fail("precision was not asked for"))
+    monkeypatch.setattr(image_metrics, "kernel_distance", lambda *_: pytest.fail("KID was not asked for"))
+    monkeypatch.setattr(image_metrics, "precision_recall", lambda *_: pytest.fail("precision was not asked for"))
     asked = []
-    plain = evaluators.extract
+    plain = extraction.extract
     monkeypatch.setattr(
-        evaluators, "extract", lambda extractor, *a, **k: asked.append(extractor.name) or plain(extractor, *a, **k)
+        extraction, "extract", lambda extractor, *a, **k: asked.append(extractor.name) or plain(extractor, *a, **k)
     )
     assert evaluator.primary == "frechet"
     (found,) = evaluator.measure(samples, only=("frechet",))
@@ -226,14 +229,14 @@ def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
     for metric in ("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"):
         row = rows[f"{metric}_floor"]
         assert (row["status"], row["value"], row["n"], row["unit"]) == ("skipped", None, 3, UNITS[metric])
-        assert row["reason"] == "3 samples, or those of the reference, are too few"
+        assert row["reason"] == "3 samples, or the samples of the reference, are too few"
     assert "frechet_at_floor_n_floor" not in rows
 
 
 def test_the_accuracy_does_not_depend_on_the_batch(tall):
     """More test images than a batch takes, each with its own label."""
     job = Job({"stage": "features", "dataset": "set"}, Console("features", "none"), CPU, "code")
-    _accuracy(job, tall.dataset(), tall.evaluator().sides[0].extractor, 7)
+    add_accuracy(job, tall.dataset(), tall.evaluator().comparisons[0].extractor, 7)
     (row,) = job.rows
     assert row.value == tall.rows()["classifier_accuracy"]["value"] > 0.7 and row.n == 20
 
@@ -262,9 +265,7 @@ def test_a_reference_depends_on_data_extractor_and_number(tall):
     part = {"extractor": MINE, "options": {"scale": 0.5}}
 
     def name(extractor=None, changed=None, dataset=data, seed=3, **update):
-        return evaluators.reference_file(
-            extractor or colours(CPU), changed or part, dataset, settings.model_copy(update=update), seed
-        )
+        return reference_file(extractor or colours(CPU), changed or part, dataset, settings.model_copy(update=update), seed)
 
     manifest = json.loads(json.dumps(data.manifest))
     manifest["splits"]["train"]["sha256"] = "0" * 64
@@ -284,7 +285,7 @@ def test_a_reference_depends_on_data_extractor_and_number(tall):
 def test_a_reference_of_some_images_is_a_random_choice_kept_in_random_order(tall, n, tmp_path):
     data = tall.dataset()
     settings = tall.config.dataset("set").evaluation.features.model_copy(update={"reference_n": n, "max_samples": 10})
-    reference = make_reference(colours(CPU), data, settings, 3, 7)
+    reference = make_reference(colours(CPU), data, settings, 3, 7, Extraction(CPU))
     order = torch.randperm(60, generator=generator(3, "reference")).numpy()
     features = colours(CPU)(torch.from_numpy(np.rint(np.asarray(data.train) / 4 * 255).astype(np.uint8))).float().numpy()
     expected = feature_statistics(features[order[:n]])
@@ -302,7 +303,7 @@ def test_a_reference_of_some_images_is_a_random_choice_kept_in_random_order(tall
 
 def test_a_small_reference_keeps_the_factor_that_its_distance_needs(tall, tmp_path):
     settings = tall.config.dataset("set").evaluation.features.model_copy(update={"reference_n": 5})
-    reference = make_reference(colours(CPU), tall.dataset(), settings, 3, 7)
+    reference = make_reference(colours(CPU), tall.dataset(), settings, 3, 7, Extraction(CPU))
     write_reference(tmp_path / "r.safetensors", reference)
     again = read_reference(tmp_path / "r.safetensors", reference.name)
     np.testing.assert_array_equal(again.statistics.factor, reference.statistics.factor)
@@ -320,10 +321,10 @@ def test_damage_is_named_with_what_to_do(tall, tmp_path):
     values = read_json(tall.folder / "extractor.json")
     values["extractors"][1]["options"] = {"scale": 3.0}
     (folder / "extractor.json").write_text(json.dumps(values))
-    with pytest.raises(DataError, match=r"made with colours.*0.5.*, and user_code:colours is colours.*3.* now"):
+    with pytest.raises(DataError, match=r"made with colours.*0.5.*, but user_code:colours is now colours.*3"):
         load_evaluator(folder, tall.dataset(), CPU)
     (folder / "extractor.json").write_text(json.dumps({"name": "old", "floor_n": 14, "width": 4, "classes": 2}))
-    with pytest.raises(DataError, match="another version of fmbench"):
+    with pytest.raises(DataError, match="written by another version of fmbench"):
         load_evaluator(folder, tall.dataset(), CPU)
 
 

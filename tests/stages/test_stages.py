@@ -47,17 +47,17 @@ from fmbench.metrics.points import energy_distance, on_checkerboard
 from fmbench.stages import check
 from fmbench.stages.adaptive_solve import Adaptive
 from fmbench.stages.classifier import Classifier, to_images
-from fmbench.stages.evaluator import load_evaluator
+from fmbench.stages.evaluators.loading import load_evaluator
 from fmbench.stages.initial_network import new_network
 from fmbench.stages.job import Job
 from fmbench.stages.models import Model, cache_key, load_model
-from fmbench.store.weights import load_weights
 from fmbench.store.codehash import stage_hash
 from fmbench.store.files import read_json, sha256, write_json
-from fmbench.store.provenance import versions
-from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, TRAJECTORY
-from fmbench.store.records import read_rows
 from fmbench.store.parquet import read_table, write_table
+from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, TRAJECTORY
+from fmbench.store.provenance import versions
+from fmbench.store.records import read_rows
+from fmbench.store.weights import load_weights
 from fmbench.system.progress import Console
 from fmbench.system.rng import generator, indexed_normal, indexed_rademacher, indexed_uniform
 from fmbench.workflow import configure, preflight
@@ -1093,7 +1093,7 @@ def test_a_draw_that_failed_takes_nothing_from_those_before_it(bench, tmp_path, 
         failed = torch.tensor([draw == 2 and len(x1) == 2] + [False] * (len(x1) - 1))
         return LogLikelihood(torch.randn(2, len(x1), generator=g).double(), torch.zeros(len(x1)), failed, 2)
 
-    monkeypatch.setattr("fmbench.stages.dequantisation.log_likelihood", solved)
+    monkeypatch.setattr("fmbench.stages.likelihood_solve.log_likelihood", solved)
     runs = []
     for _ in range(2):  # the second from the cache
         assert evaluated(bench, "dequantisation", "tall", "fm_ot", tmp_path / "out", draws=[1, 2, 3]).code == 0
@@ -1144,7 +1144,7 @@ def test_a_batchs_evaluations_count_for_its_own_samples(bench, tmp_path, monkeyp
         field.calls += 10 if len(x1) == 5 else 30  # batches of 5, 5 and 4
         return LogLikelihood(torch.zeros(2, len(x1)).double(), torch.zeros(len(x1)), torch.arange(len(x1)) == 4, 2)
 
-    monkeypatch.setattr("fmbench.stages.likelihood.log_likelihood", solved)
+    monkeypatch.setattr("fmbench.stages.likelihood_solve.log_likelihood", solved)
     assert evaluated(bench, "likelihood", "tall", "fm_ot", tmp_path).code == 0
     row = by_metric(tmp_path)["nll"]
     assert row["nfe"] == pytest.approx((10 * 10 + 30 * 4) / 14, rel=1e-12)
@@ -1259,7 +1259,7 @@ def test_points_have_no_draws(bench, tmp_path):
 
 def test_draws_of_an_oracle_are_refused(bench, tmp_path):
     said = evaluated(bench, "dequantisation", "tall", "oracle_ot", tmp_path / "out")
-    assert said.code == 3 and "is an oracle; its likelihood is in closed form" in said.err
+    assert said.code == 3 and "is an oracle, whose likelihood is a closed form" in said.err
     assert not (tmp_path / "out").exists()
 
 
@@ -1422,7 +1422,7 @@ def test_too_few_samples_for_a_metric_are_a_row(bench, tmp_path):
         "frechet": ("ok", 3),
         **{m: ("skipped", 3) for m in OF_IMAGES if m not in ("frechet", "frechet_at_floor_n")},
     }
-    assert rows["recall"]["reason"] == "3 samples, or those of the reference, are too few"
+    assert rows["recall"]["reason"] == "3 samples, or the samples of the reference, are too few"
 
 
 def test_the_floor_of_images(bench):
@@ -1717,12 +1717,16 @@ def test_labels_that_teach_no_classifier_are_found_before_it_is_trained(tmp_path
     data = {"source": "array", "parameters": parameters}
     config = parse(VALUES | {"settings": settings_with("tall", data=data), "datasets": ["tall"]})
     command("prepare", "--spec", canonical(specs.prepare(config, "tall")), "--out", tmp_path / "tall")
-    what = "images without labels" if labels is None else "training images of one class only"
+    what = "the images have no labels" if labels is None else "the training images are of one class only"
     with pytest.raises(ConfigError, match=f"tall.data: {what}, .*; choose another extractor under evaluation.features"):
         check.run(specs.check(config), {"tall": tmp_path / "tall"}, tmp_path / "checked.json", Console("check", "none"))
     spec = canonical(specs.features(config, "tall"))
     said = command("features", "--spec", spec, "--data", tmp_path / "tall", "--out", tmp_path / "features")
-    assert said.code == 3 and f"tall: {what}, so no classifier" in said.err and not (tmp_path / "features").exists()
+    assert (
+        said.code == 3
+        and f"tall: {what}, so the extractor classifier cannot be trained" in said.err
+        and not (tmp_path / "features").exists()
+    )
 
 
 def test_a_network_of_ones_own_passes_the_check(bench, tmp_path):
@@ -1775,7 +1779,9 @@ def test_the_check_before_the_dag_is_done_once_for_the_same_settings_and_code(el
 def test_a_results_folder_that_can_be_none(elsewhere, below):
     Path(elsewhere.results_dir).write_text("a file")
     config = parse(elsewhere.model_dump() | {"results_dir": str(Path(elsewhere.results_dir) / below)})
-    with pytest.raises(ConfigError, match=r"results_dir: .* cannot be a folder, because .* is a file; choose another results_dir"):
+    with pytest.raises(
+        ConfigError, match=r"results_dir: .* cannot be a folder, because .* is a file; choose another results_dir"
+    ):
         preflight(config)
 
 
@@ -1788,7 +1794,10 @@ def test_where_nothing_may_be_written_the_check_is_made_all_the_same(elsewhere, 
     monkeypatch.setattr(check, "write_json", refuse)
     preflight(elsewhere)
     said = capsys.readouterr().err
-    assert f"warning: {elsewhere.results_dir} cannot be written (" in said and "a run needs write permission, or another results_dir" in said
+    assert (
+        f"warning: {elsewhere.results_dir} cannot be written (" in said
+        and "a run needs write permission, or another results_dir" in said
+    )
     impossible = {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}
     with pytest.raises(ConfigError, match=r"methods\.odd"):
         preflight(parse(elsewhere.model_dump() | {"methods": [impossible]}))
@@ -1874,7 +1883,7 @@ def test_samples_missing_or_truncated(spoilable, kept):
     path.unlink() if kept is None else path.write_bytes(content[:kept])
     said = spoilable.run("sample_quality", "board", "fm_ot")
     assert said.code == 3
-    assert f"{path} cannot be read" in said.err and "delete it and rerun the sampling" in said.err
+    assert f"{path} cannot be read" in said.err and "delete it and rerun the stage sample" in said.err
 
 
 def test_samples_of_another_shape(spoilable):
@@ -1882,7 +1891,7 @@ def test_samples_of_another_shape(spoilable):
     np.save(path, np.zeros((30, 3), np.float32))
     said = spoilable.run("sample_quality", "board", "fm_ot")
     assert said.code == 3
-    assert "holds samples of (3,), the data set has (2,); rerun the sampling" in said.err
+    assert "holds samples of shape (3,), but the data set has (2,); rerun the stage sample" in said.err
 
 
 def test_samples_that_are_not_finite_have_no_quality(spoilable):
@@ -2143,7 +2152,7 @@ def test_a_solve_that_leaves_the_numbers_is_a_row(spoilable):
         r for r in spoilable.rows("few_step", "board", "fm_ot") if r["metric"] == "energy_distance" and r["solver"] != "dopri5"
     ]
     assert {r["status"] for r in rows} == {"diverged"}
-    assert rows[0]["reason"] == "samples of euler at 4 NFE, or their distance, are not finite"
+    assert rows[0]["reason"] == "the samples of euler at 4 NFE, or their distance, are not finite"
 
 
 def test_only_new_cells_of_a_budget_are_computed(spoilable):

@@ -1,0 +1,1 @@
+"""Evaluators measure how close samples are to the data; any stage that has samples can use one."""

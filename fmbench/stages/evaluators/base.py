@@ -1,0 +1,133 @@
+"""What every evaluator of samples can do, and what it returns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNITS = {
+    "frechet": "squared features",
+    "frechet_at_floor_n": "squared features",
+    "frechet_infinity": "squared features",
+    "frechet_infinity_slope": "squared features",
+    "frechet_infinity_error": "squared features",
+    "kid": "squared MMD",
+    "kid_std": "squared MMD",
+    "precision": "fraction",
+    "recall": "fraction",
+    "inception_score": "score",
+    "inception_score_std": "score",
+    "classifier_score": "score",
+    "classifier_score_std": "score",
+    "energy_distance": "data units",
+    "sliced_wasserstein": "data units",
+    "mmd": "squared MMD",
+    "off_support": "fraction",
+}
+"""Every metric of an evaluator and its unit."""
+
+
+class Metric(NamedTuple):
+    """A metric of an evaluator, as a row names it: its unit, the features it is computed on, and the reference."""
+
+    metric: str
+    unit: str
+    features: str
+    reference: str
+
+
+class Measurement(NamedTuple):
+    """One number about samples.
+
+    ``n`` is the number of samples behind it. ``features`` and ``reference`` are as in :class:`~fmbench.store.records.Row`.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    n: int
+    features: str
+    reference: str
+
+
+class Evaluator(ABC):
+    """Measures how close samples are to the data.
+
+    Attributes:
+        primary: the metric that tables and figures show.
+        features, reference: the features and the reference of the primary metric.
+    """
+
+    primary: str
+    features: str
+    reference: str
+
+    @abstractmethod
+    def metrics(self, only: Sequence[str] | None = None) -> list[Metric]:
+        """All metrics that :meth:`measure` returns if there are enough samples.
+
+        Raises:
+            ValueError: ``only`` names a metric that this evaluator does not measure.
+        """
+
+    @abstractmethod
+    def measure(self, samples: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
+        """The quality of samples of shape (N, *) in model space, all finite.
+
+        Args:
+            only: measure only these metrics; the others are not computed.
+
+        Raises:
+            ValueError: the samples have another shape, are not finite, or are fewer than two; or this evaluator does not measure
+                a metric of ``only``.
+        """
+
+    @abstractmethod
+    def measure_data(self, values: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
+        """:meth:`measure` of values in data space, such as a split of the data set, in any order."""
+
+    def primary_metric(self) -> Metric:
+        """The primary metric, as :meth:`metrics` describes it."""
+        (metric,) = self.metrics(only=(self.primary,))
+        return metric
+
+    def measure_primary(self, samples: NDArray) -> Measurement:
+        """The primary metric of samples (N, *) in model space; raises as :meth:`measure`."""
+        (measurement,) = self.measure(samples, only=(self.primary,))
+        return measurement
+
+
+def choose(available: Iterable[Metric], only: Sequence[str] | None) -> list[Metric]:
+    """The metrics that ``only`` names, or all of them.
+
+    Raises:
+        ValueError: ``only`` names a metric that is not available.
+    """
+    available = list(available)
+    names = [m.metric for m in available]
+    unknown = sorted(set(only or ()) - set(names))
+    if unknown:
+        raise ValueError(f"unknown metric {', '.join(unknown)}; this evaluator measures {', '.join(names)}")
+    return [m for m in available if only is None or m.metric in only]
+
+
+def check_finite(samples: NDArray) -> None:
+    """Check that samples are finite numbers.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not np.isfinite(samples).all():
+        raise ValueError("samples are not all finite; the solve or the training behind them has diverged")
+
+
+def check_samples(n: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Check that there are at least two samples, and that they have the shape of the data set's.
+
+    Raises:
+        ValueError: they are fewer, or have another shape.
+    """
+    if shape != wanted or n < 2:
+        raise ValueError(f"need two or more samples of {wanted}, not {n} of {shape}")

@@ -1,0 +1,116 @@
+"""References of distances between images: what an extractor makes of the training images, computed once and kept in a file.
+
+The file's name is a hash of everything the reference depends on: the data, the extractor, the settings and the code.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fmbench.config.feature_settings import FeatureSettings
+from fmbench.config.hashing import settings_hash
+from fmbench.config.plugins import is_dotted
+from fmbench.data.prepared import DataSet
+from fmbench.errors import DataError
+from fmbench.metrics.extractors import Extractor, View
+from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
+from fmbench.stages.evaluators.extraction import Extraction
+from fmbench.store.codehash import module_hash
+from fmbench.store.files import atomic
+from fmbench.system.rng import generator
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of the features of training images, and the features (m, F) of some of these images, in random order."""
+
+    name: str
+    statistics: FeatureStatistics
+    features: NDArray[np.float32]
+
+
+def reference_name(dataset: DataSet, n: int | None = None) -> str:
+    """The name of the reference set in rows: all training images or ``n`` of them, not augmented, with the split's hash."""
+    entry = dataset.manifest["splits"]["train"]
+    some = "" if n is None or n >= entry["n"] else f"{n} random of "
+    return f"train, {some}n = {entry['n']}, sha256 {entry['sha256'][:12]}"
+
+
+def make_reference(
+    extractor: Extractor, dataset: DataSet, settings: FeatureSettings, seed: int, batch: int, extraction: Extraction
+) -> Reference:
+    """The reference, by one pass of the extractor over the training images. Every process receives all of it.
+
+    If the reference is of some training images only, they are drawn at random; so are the images whose features are kept. The
+    first images of a folder would be of few classes.
+    """
+    total = len(dataset.train)
+    n = min(total, settings.reference_n or total)
+    order = torch.randperm(total, generator=generator(seed, "reference")).numpy()[:n]
+    used = np.sort(order)
+    kept = order[: settings.max_samples]
+    place = np.full(total, -1, np.int64)
+    place[kept] = np.arange(len(kept))
+
+    def read(rows: slice) -> NDArray[np.uint8]:
+        return np.asarray(dataset.train[rows] if n == total else dataset.train[used[rows]])
+
+    accumulator = FeatureAccumulator(extractor.dimensions)
+    features = np.empty((len(kept), extractor.dimensions), np.float32)
+    for start, found in extraction.batches(extractor, dataset, View(n, read), batch):
+        accumulator.update(found)
+        where = place[used[start : start + len(found)]]
+        features[where[where >= 0]] = found[where >= 0]
+    return Reference(reference_name(dataset, n), accumulator.statistics(), features)
+
+
+def reference_file(extractor: Extractor, part: dict[str, Any], dataset: DataSet, settings: FeatureSettings, seed: int) -> str:
+    """The name of the reference's file, a hash of all that the reference depends on."""
+    dotted = part["extractor"]
+    key = {
+        "data": dataset.manifest["splits"]["train"]["sha256"],
+        "levels": dataset.levels,
+        "extractor": extractor.name,
+        "part": part,
+        # This module: what it imports includes the extractors, the in-DAG classifier's among them.
+        "code": module_hash("fmbench.stages.evaluators.references", (dotted,) if is_dotted(dotted) else ()),
+        "n": settings.reference_n,
+        "kept": settings.max_samples,
+        "seed": seed,
+        "batch": settings.batch,
+        "torch": torch.__version__,
+    }
+    return f"reference-{settings_hash(key)}.safetensors"
+
+
+def write_reference(path: Path, reference: Reference) -> None:
+    """Write a reference, atomically."""
+    statistics = reference.statistics
+    arrays = {"mean": statistics.mean, "covariance": statistics.covariance, "features": reference.features}
+    if statistics.factor is not None:
+        arrays["factor"] = statistics.factor
+    arrays["n"] = np.array([statistics.n], np.int64)
+    with atomic(path) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary)
+
+
+def read_reference(path: Path, name: str) -> Reference:
+    """The reference that :func:`write_reference` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        arrays = load_file(path)
+        statistics = FeatureStatistics(arrays["mean"], arrays["covariance"], int(arrays["n"][0]), arrays.get("factor"))
+        return Reference(name, statistics, arrays["features"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            f"the features of the reference, {path}, cannot be read ({error}); delete {path.parent} and rerun the stage features"
+        ) from None
