@@ -1,4 +1,4 @@
-"""Data sets of one's own in .npy and .npz files, read as a stream: neither needs to fit into memory."""
+"""Data sets from .npy and .npz files, read in pieces, so they need not fit into memory."""
 
 import contextlib
 import zipfile
@@ -19,10 +19,10 @@ Layout = Literal["CHW", "HWC", "HW"]
 
 @contextlib.contextmanager
 def opened(path: Path, key: str | None, where: str = "") -> Iterator[IO[bytes]]:
-    """The stream of an .npy file, or with ``key`` that of an array in an .npz.
+    """The stream of an .npy file, or with ``key`` of an array in an .npz file.
 
     Raises:
-        DataError: (here, or while it is read) the file is missing, truncated, damaged or has no such array.
+        DataError: the file is missing, truncated or damaged, or has no such array; also while the stream is read.
     """
     try:
         if key is None:
@@ -60,7 +60,7 @@ def rows(path: Path, key: str | None, where: str = "") -> Iterable[NDArray]:
     """
     with opened(path, key, where) as stream:
         yield from read_rows(stream)
-        stream.read(1)  # at its end, a zip archive compares its checksum
+        stream.read(1)  # zipfile compares the checksum at the end
 
 
 def whole(path: Path, key: str | None, where: str = "") -> NDArray:
@@ -83,13 +83,13 @@ def array(
     levels: int = 256,
     scale: float = 1.0,
 ) -> RawData:
-    """Any arrays: uint8 (N, C, H, W), (N, H, W, C) or (N, H, W) are images, floats (N, D) are points.
+    """Arrays from files. uint8 (N, C, H, W), (N, H, W, C) or (N, H, W) are images; floats (N, D) are points.
 
     Args:
         path: an .npz file, or a folder of .npy files.
         train, test, train_labels, test_labels: names of arrays in the .npz, or of files in the folder (without .npy).
         layout: the order of an image's axes.
-        levels: how many values a pixel takes; not used for points.
+        levels: the number of values that a pixel can take; not used for points.
         scale: points are multiplied by this before the network sees them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its Python batches: pickles, read by an unpickler that knows arrays and nothing else."""
+"""CIFAR-10 from its Python batches, which are pickles. Our unpickler loads plain values and arrays only."""
 
 import codecs
 import hashlib
@@ -34,7 +34,7 @@ BATCHES = {
 }
 """The batches and their md5, the same in the archive and extracted."""
 ROWS = 10_000
-WHERE = f"CIFAR-10 for Python is {ARCHIVE.url} ({ARCHIVE.hash}); download: true fetches it"
+WHERE = f"CIFAR-10 for Python is {ARCHIVE.url} ({ARCHIVE.hash}); download: true downloads it"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -55,18 +55,20 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _allowed()[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not loaded: it could run code") from None
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which could run code, so fmbench does not load it"
+            ) from None
 
 
 def unpickle(data: bytes, file: str, where: str = WHERE) -> Any:
-    """What a pickle of plain values and arrays holds; texts of Python 2 come as bytes.
+    """The content of a pickle of plain values and arrays. Python 2's texts come as bytes.
 
     Raises:
         DataError: it is truncated, or asks for anything but numpy's arrays.
     """
     try:
         return _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can fail in any way
+    except Exception as error:  # a damaged pickle can raise anything
         raise DataError(f"{file} cannot be unpickled: {error}. {where}") from None
 
 
@@ -74,7 +76,7 @@ def read_batch(data: bytes, file: str, md5: str | None = None) -> tuple[NDArray[
     """Images (N, 3, 32, 32) and labels (N,) of a batch.
 
     Raises:
-        DataError: the hash or what is in the batch is not CIFAR-10's.
+        DataError: the hash or the content of the batch is not CIFAR-10's.
     """
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 is not None and found != md5:
@@ -100,7 +102,7 @@ def cifar10(path: str | None = None, download: bool | None = None) -> RawData:
 
     Args:
         path: the archive for Python, the folder extracted from it, or a folder with either. By default the cache.
-        download: true fetches the archive, false never does; by default, if nothing is found.
+        download: true downloads the archive; false never does; None does if nothing is found.
 
     Raises:
         DataError: a batch is missing or not the original.
@@ -136,7 +138,7 @@ def cifar10(path: str | None = None, download: bool | None = None) -> RawData:
 
 
 def _stream(batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> Stream:
-    # The batches one after the other: joined, they would be in memory twice.
+    # One batch after the other: concatenated, they would be in memory twice.
     def split(start: int, workers: int) -> Iterator[Piece]:
         for images, labels in batches:
             yield from pieces(images, labels)
@@ -149,7 +151,7 @@ def _of_folder(found: Path) -> dict[str, bytes]:
 
 
 def _of_archive(found: Path) -> dict[str, bytes]:
-    # Nothing is extracted, so no name in the archive can write anywhere. One pass: going back would decompress it again.
+    # Nothing is extracted, so no name in the archive can write a file. One pass, since going back would decompress again.
     read: dict[str, bytes] = {}
     try:
         with tarfile.open(found, "r|*") as archive:
@@ -158,5 +160,5 @@ def _of_archive(found: Path) -> dict[str, bytes]:
                 if member.isfile() and name in BATCHES and (stream := archive.extractfile(member)) is not None:
                     read[name] = stream.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{found} ({found.stat().st_size} bytes) is truncated or no tar archive: {error}. {WHERE}") from None
+        raise DataError(f"{found} ({found.stat().st_size} bytes) is truncated or not a tar archive: {error}. {WHERE}") from None
     return read

@@ -1,7 +1,7 @@
-"""Where a source's files are: in a folder that is named, where they are by custom, or fetched once into a cache.
+"""Where a source's files are: in a given folder, in a customary place, or downloaded once into a cache.
 
-The cache is outside of any repository: ``$FMBENCH_DATA``, or the operating system's folder for caches. Files put there by hand,
-in a folder named like the source, are found like fetched ones, so a config can do without paths of one machine.
+The cache is ``$FMBENCH_DATA``, or the operating system's folder for caches. Files that a user puts there, in a folder with the
+source's name, are found like downloaded ones, so a config needs no paths of one machine.
 """
 
 import os
@@ -15,10 +15,10 @@ from fmbench.errors import DataError
 
 @dataclass(frozen=True)
 class Remote:
-    """A file that can be fetched.
+    """A file that can be downloaded.
 
     Attributes:
-        name: what it is called here.
+        name: its name in the cache.
         url: its official public address.
         hash: ``md5:...`` or ``sha256:...`` of the file.
     """
@@ -39,7 +39,7 @@ def cache(source: str) -> Path:
 
 
 def folder(path: str | None, places: Iterable[Path], names: Iterable[str], what: str, where_to_get: str) -> Path | None:
-    """The folder with any of the files ``names``: ``path`` itself where it is given, else the first of ``places``, else None.
+    """The folder that has any of the files ``names``: ``path`` if given, else the first such of ``places``, else None.
 
     Raises:
         DataError: ``path`` is given and has none of them.
@@ -55,10 +55,10 @@ def folder(path: str | None, places: Iterable[Path], names: Iterable[str], what:
 
 
 def fetch(source: str, remotes: Iterable[Remote]) -> Path:
-    """Fetch files into the cache, those that are there with the right hash excepted; returns the folder.
+    """Download the files that the cache lacks or has with a wrong hash, and return the cache's folder.
 
     Raises:
-        DataError: a file cannot be fetched, or its hash is wrong.
+        DataError: a download fails, or has a wrong hash.
     """
     import pooch
 
@@ -75,10 +75,10 @@ def fetch(source: str, remotes: Iterable[Remote]) -> Path:
     for file in files:
         try:
             store.fetch(file.name, downloader=download)
-        except (ValueError, OSError) as error:  # of a wrong hash, and of the connection
+        except (ValueError, OSError) as error:  # a wrong hash raises the first, a failed connection the second
             raise DataError(
-                f"{place / file.name} could not be fetched: {' '.join(str(error).split())}. "
+                f"{place / file.name} could not be downloaded: {' '.join(str(error).split())}. "
                 f"Expected {file.url} with {file.hash}. "
-                f"Without a connection: get it elsewhere, put it into {place}, or give its folder as the parameter path"
+                f"Without a connection, get the file elsewhere and put it into {place}, or give its folder as the parameter path"
             ) from None
     return place

@@ -1,4 +1,4 @@
-"""Folders of image files, one or more classes."""
+"""Folders of image files, with a folder for each class if there are classes."""
 
 import hashlib
 import os
@@ -16,22 +16,22 @@ from fmbench.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 
 Found = tuple[str, str]
-"""A file's path below its folder, with / between names, and its size and time of change, to tell whether it is the same."""
+"""A file's path below its folder, with / between names, and its size and time of change, which tell whether it was replaced."""
 
 
 def listing(root: Path) -> list[Found]:
     """All image files below a folder, in the order of a hash of their paths.
 
-    That order is the same everywhere and mixes the classes: stages that take the first so many samples get some of each.
+    That order is the same everywhere and mixes the classes, so the first n samples are of all classes.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: the folder does not exist.
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, found {'a file' if root.exists() else 'nothing'}")
     found: list[Found] = []
     start = len(os.path.join(root, ""))
-    waiting = [os.fspath(root)]  # texts: there may be a million, and a Path takes ten times as long
+    waiting = [os.fspath(root)]  # strings, since there may be a million files and a Path takes ten times as long
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
@@ -50,12 +50,12 @@ def _digest(salt: str, name: str) -> bytes:
 
 
 def in_test(name: str, share: float) -> bool:
-    """Whether a file belongs to the test split: by its path alone, so that adding others moves none."""
+    """Whether a file belongs to the test split. This depends on its path alone, so new files move no other."""
     return int.from_bytes(_digest("split", name), "big") < share * 2**64
 
 
 def classes_of(files: Iterable[Found], root: Path) -> tuple[str, ...] | None:
-    """The classes: the first folders of the files' paths, sorted; None where there are none.
+    """The classes, which are the first folders of the files' paths, sorted; None if there are no folders.
 
     Raises:
         DataError: some files are in folders and some are not.
@@ -68,12 +68,15 @@ def classes_of(files: Iterable[Found], root: Path) -> tuple[str, ...] | None:
             outside = name
     if names and outside is not None:
         shown = ", ".join(sorted(names)[:5])
-        raise DataError(f"{root}: {outside} is in no class, but there are the folders {shown}: expected one or the other")
+        raise DataError(
+            f"{root}: {outside} is in no class folder, but there are the folders {shown}; put every image into a class folder, "
+            "or none"
+        )
     return tuple(sorted(names)) if names else None
 
 
 def stream(root: Path, files: Sequence[Found], recipe: Recipe, labels: dict[str, int] | None) -> Stream:
-    """A resumable stream of a listing; ``labels`` maps the first folder of a path, or all of it, to its class."""
+    """A resumable stream of a listing. ``labels`` maps the first folder of a path, or the whole path, to its class."""
 
     def label(name: str) -> int | None:
         if labels is None:
@@ -100,14 +103,14 @@ def folder(
     resize: Resize = "area",
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None,
 ) -> RawData:
-    """Any folder of images. Its sub-folders are the classes, if it has any.
+    """A folder of images. Its sub-folders, if any, are the classes.
 
     Args:
         path: the folder; without ``test_share`` it has the sub-folders ``train`` and ``test`` (or ``val``).
-        size: side of the images after a centre crop to a square; by default all must have one size already, and keep it.
+        size: side of the images after a centre crop to a square; by default all images must have the same size, and keep it.
         channels: 3, or 1 for the luma.
         resize: ``area`` or ``antialias``; see :class:`~fmbench.data.images.Recipe`.
-        test_share: this share of the files is the test split, chosen by a hash of each path below ``path``.
+        test_share: share of the files that becomes the test split, chosen by a hash of each path below ``path``.
 
     Raises:
         DataError: a folder is missing or empty, or an image cannot be read.
@@ -135,7 +138,7 @@ def folder(
         of_test = classes_of(splits[1], roots[1])
         if (of_test is None) != (classes is None) or not set(of_test or ()) <= set(classes or ()):
             shown = ["(none)" if c is None else c for c in (of_test, classes)]
-            raise DataError(f"{roots[1]}: its classes {shown[0]} are not those of train: {shown[1]}")
+            raise DataError(f"{roots[1]}: its classes {shown[0]} differ from those of train: {shown[1]}")
     if size is None:
         height, width = image_size(Item(str(roots[0] / splits[0][0][0])))
         recipe = Recipe(height, width, channels, None)

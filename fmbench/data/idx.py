@@ -19,7 +19,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 WHERE = (
     "Fashion-MNIST is at https://github.com/zalandoresearch/fashion-mnist and in Debian's package dataset-fashion-mnist; "
-    "download: true fetches it"
+    "download: true downloads it"
 )
 FILES = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -27,7 +27,7 @@ FILES = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-"""The four files and the sha256 of each uncompressed: Debian's and the authors' are compressed differently."""
+"""The four files and the sha256 of each, uncompressed, since Debian and the authors compress them differently."""
 REMOTES = (
     Remote("train-images-idx3-ubyte.gz", f"{URL}/train-images-idx3-ubyte.gz", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
     Remote("train-labels-idx1-ubyte.gz", f"{URL}/train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
@@ -41,7 +41,7 @@ def read_idx(path: Path, dimensions: int, sha256: str | None = None, where: str 
     """The array of unsigned bytes in an IDX file, compressed with gzip if it is called .gz.
 
     Args:
-        dimensions: how many it must have: 3 for images (N, H, W), 1 for labels (N,).
+        dimensions: the number of dimensions that it must have: 3 for images (N, H, W), 1 for labels (N,).
         sha256: of the uncompressed file, where known; ``where`` says where the right one is.
 
     Raises:
@@ -54,7 +54,8 @@ def read_idx(path: Path, dimensions: int, sha256: str | None = None, where: str 
     expected = bytes([0, 0, 8, dimensions])  # 8 is for unsigned bytes
     if data[:4] != expected:
         raise DataError(
-            f"{path} is no IDX file of bytes in {dimensions} dimensions: starts with {data[:4]!r}, not {expected!r}. {where}"
+            f"{path} is not an IDX file of bytes in {dimensions} dimensions: it starts with {data[:4]!r}, not {expected!r}. "
+            f"{where}"
         )
     start = 4 + 4 * dimensions
     shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">u4")) if len(data) >= start else ()
@@ -78,9 +79,9 @@ def fashion_mnist(
     """Fashion-MNIST: 60,000 train and 10,000 test images of 28 x 28, one channel, ten classes.
 
     Args:
-        path: folder with the four IDX files, compressed or not. By default the cache, then where Debian puts them.
-        pad: side of the images after padding with zeros; 32 is what U-Nets with three halvings take.
-        download: true fetches even if Debian's files are here, false never does; by default, what is missing of the cache's.
+        path: folder with the four IDX files, compressed or not. By default the cache, then the folder of Debian's package.
+        pad: side of the images after padding with zeros. U-Nets with three halvings need 32.
+        download: true downloads even if Debian's files are here; false never downloads; None downloads what the cache lacks.
 
     Raises:
         DataError: a file is missing or not the original.
@@ -97,13 +98,13 @@ def fashion_mnist(
         if download is False:
             raise DataError(f"the four files of Fashion-MNIST are neither in {found} nor in {DEBIAN}. {WHERE}")
         if download:
-            ends = (".gz",)  # what is fetched, whatever lies beside it
+            ends = (".gz",)  # the downloaded file, even if another form lies beside it
         fetch("fashion_mnist", [r for r in REMOTES if download or not _file(found, r.name.removesuffix(".gz"), ends)])
     arrays = []
     for name, sha256 in FILES.items():
         file = _file(found, name, ends)
         if file is None:
-            raise DataError(f"{found / name} is missing, with .gz or without. {WHERE}")
+            raise DataError(f"{found / name} is missing, with and without .gz. {WHERE}")
         arrays.append(read_idx(file, 3 if "images" in name else 1, sha256, WHERE))
     before = (pad - 28) // 2
     margins = ((0, 0), (before, pad - 28 - before), (before, pad - 28 - before))

@@ -15,12 +15,12 @@ from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.errors import DataError
 
 TRAIN, VALIDATION, CLASSES = 1_281_167, 50_000, 1000
-WHERE = "ImageNet is at https://image-net.org/download, for those who have registered there"
+WHERE = "ImageNet is at https://image-net.org/download, for registered users"
 VARIANTS = {
     "chrabaszcz2017": "the 2017 release, Chrabaszcz, Loshchilov & Hutter, arXiv:1707.08819",
     "antialiased": "the later re-release with anti-aliased resizing",
 }
-"""Releases of the downsampled ImageNet. They have the same files and give other likelihoods; no file says which it is."""
+"""Releases of the downsampled ImageNet. They have the same file names and different likelihoods; no file says which it is."""
 
 
 def imagenet_downsampled(
@@ -29,7 +29,7 @@ def imagenet_downsampled(
     """Downsampled ImageNet, 1,281,167 train and 50,000 validation images, three channels, 1000 classes.
 
     Args:
-        variant: which release the files are of (:data:`VARIANTS`); it must be said, since nothing in the files does.
+        variant: the release of the files (:data:`VARIANTS`); required, since the files do not say it.
         size: 32 or 64.
         path: folder with ``train_data_batch_1.npz`` to ``train_data_batch_10.npz`` and ``val_data.npz``.
 
@@ -98,7 +98,7 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
     for name, files, count in (("train", train, TRAIN), ("val", val, VALIDATION)):
         if len(files) != count:
             raise DataError(
-                f"{root / name}: expected {count} images, found {len(files)}; for a part of ImageNet, take the source folder. "
+                f"{root / name}: expected {count} images, found {len(files)}; for a part of ImageNet, use the source folder. "
                 f"{WHERE}"
             )
     classes = classes_of(train, root / "train") or ()
@@ -117,16 +117,16 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
 
 
 def _validation_labels(root: Path, files: list[Found], numbers: dict[str, int]) -> dict[str, int]:
-    """Classes of validation images: by their folders, or from Kaggle's list where they lie in one."""
+    """Classes of validation images: by their folders, or by Kaggle's list if all lie in one folder."""
     if all("/" in name for name, _ in files):
         unknown = sorted({name.split("/", 1)[0] for name, _ in files} - set(numbers))
         if unknown:
-            raise DataError(f"{root / 'val'}: {', '.join(unknown[:5])} are no classes of train. {WHERE}")
+            raise DataError(f"{root / 'val'}: {', '.join(unknown[:5])} are not classes of train. {WHERE}")
         return numbers
     solution = root / "LOC_val_solution.csv"
     if not solution.exists():
         raise DataError(
-            f"{root / 'val'}: expected a folder for each class, or {solution} (as Kaggle gives it) to tell the classes. {WHERE}"
+            f"{root / 'val'}: expected a folder for each class, or {solution} (as Kaggle gives it) with the classes. {WHERE}"
         )
     told = {}
     try:
@@ -136,9 +136,9 @@ def _validation_labels(root: Path, files: list[Found], numbers: dict[str, int]) 
                 if image is None or boxes is None:
                     raise ValueError(f"found {dict(row)}")
                 told[image] = boxes.split(" ", 1)[0]
-    except (ValueError, csv.Error) as error:  # a text that is not UTF-8 is a ValueError, too
+    except (ValueError, csv.Error) as error:  # text that is not UTF-8 raises ValueError
         raise DataError(f"{solution}: expected the columns ImageId and PredictionString in UTF-8: {error}. {WHERE}") from None
     try:
         return {name: numbers[told[Path(name).stem]] for name, _ in files}
     except KeyError as error:
-        raise DataError(f"{solution}: expected the class of every image of val, and has none for {error}. {WHERE}") from None
+        raise DataError(f"{solution}: it lacks the class of {error}, an image of val. {WHERE}") from None

@@ -1,6 +1,6 @@
-"""Image files to arrays: decode, crop, resize; in several processes, in the order they were given.
+"""Image files to arrays: decode, crop, resize, in several processes and in the given order.
 
-Imports little: each process imports it again.
+This module imports little, because each process imports it again.
 """
 
 import io
@@ -24,18 +24,18 @@ from fmbench.errors import DataError
 
 Resize = Literal["area", "antialias"]
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""PIL's modes of 8 bits a channel, whose conversion loses nothing but transparency."""
+"""PIL's modes with 8 bits a channel. Their conversion loses nothing but transparency."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to an image.
+    """How an image is resized and converted.
 
     Attributes:
         height, width: of the result.
         channels: 3 for RGB, 1 for its luma.
         resize: ``area`` averages the area under each new pixel (a box filter), ``antialias`` is bicubic with a kernel as wide as
-            the reduction; either is of the largest centred square. None takes only images that have the size already.
+            the reduction. Both take the largest centred square. None takes only images of the right size.
     """
 
     height: int
@@ -52,7 +52,7 @@ class Recipe:
             raise ValueError(f"the size must be between 1 and 4096, not {self.height} x {self.width}")
 
     def describe(self) -> str:
-        """For the manifest."""
+        """The recipe in words, for the manifest."""
         import PIL
 
         colour = "RGB" if self.channels == 3 else "luma"
@@ -69,7 +69,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Item:
-    """An image: a file, or with ``content`` its encoded bytes under a name for messages; and its label, if it has one."""
+    """An image: a file name, or ``content`` (encoded bytes) with a name for messages; and its label or None."""
 
     name: str
     label: int | None = None
@@ -80,7 +80,7 @@ def image_size(item: Item) -> tuple[int, int]:
     """Height and width, from the image's header.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the image cannot be read.
     """
     from PIL import Image
 
@@ -92,9 +92,9 @@ def image_size(item: Item) -> tuple[int, int]:
 
 
 def _bits(image: Any) -> int:
-    """Bits a channel of a PIL image that was opened and not yet read, of the formats that may have more than 8; else 0.
+    """Bits a channel of an opened PIL image, for the formats that may have more than 8; else 0.
 
-    Colours of 16 bits have PIL's modes RGB and RGBA, too; it drops the lower 8 bits without a word.
+    PIL reads 16-bit colours as modes RGB and RGBA too, and silently drops the lower 8 bits.
     """
     if image.format == "PNG":
         image.fp.seek(24)  # in the header, which is the first chunk
@@ -110,7 +110,7 @@ def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
     """An image as uint8 (C, H, W). Greyscale, palettes and CMYK become RGB; a rotation in the metadata is not applied.
 
     Raises:
-        DataError: it is truncated, no image, of more than 8 bits a channel, or not of the size that was promised.
+        DataError: the image is truncated or not an image, has more than 8 bits a channel, or has another size than promised.
     """
     from PIL import Image
 
@@ -124,7 +124,7 @@ def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
             # Convert before resizing: a palette or two levels cannot be averaged.
             picture = image.convert("RGB" if recipe.channels == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{item.name} cannot be read as an image: {error}; replace it or take it away") from None
+        raise DataError(f"{item.name} cannot be read as an image: {error}; replace or remove it") from None
     if recipe.resize is not None:
         side = min(picture.size)
         left, top = (picture.width - side) / 2, (picture.height - side) / 2
@@ -134,7 +134,7 @@ def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
     if (picture.height, picture.width) != (recipe.height, recipe.width):
         raise DataError(
             f"{item.name} has {picture.height} x {picture.width} pixels, others {recipe.height} x {recipe.width}; "
-            "give the parameter size, and all are cropped to a square and resized"
+            "set the parameter size to crop all to a square and resize them"
         )
     pixels = np.asarray(picture)
     return pixels[None] if recipe.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -151,14 +151,14 @@ def decoded(items: Iterable[Item], recipe: Recipe, workers: int, rows: int) -> I
     """Pieces of ``rows`` images, in order, by up to ``workers`` processes.
 
     Raises:
-        DataError: as :func:`decode`; or a process died.
+        DataError: as for :func:`decode`, or a process died.
     """
     source = iter(items)
     if workers <= 1:
         while chunk := list(islice(source, rows)):
             yield decode_all(chunk, recipe)
         return
-    # Spawned, not forked: the parent has torch and its threads. A queue of two pieces a worker keeps all busy and memory small.
+    # Spawn, not fork, since the parent has torch's threads. Two pieces a worker keep all busy and memory small.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _begin)
     waiting: deque[Future[Piece]] = deque()
@@ -170,13 +170,13 @@ def decoded(items: Iterable[Item], recipe: Recipe, workers: int, rows: int) -> I
                 return
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise DataError("a process that decodes images was killed, perhaps for want of memory; rerun to go on") from None
+        raise DataError("a process that decodes images was killed, perhaps because memory ran out; rerun to continue") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin() -> None:
-    """In each process: leave Ctrl-C to the parent, and end with it even if it is killed, or the process would wait for ever."""
+    """Set up a worker process: it ignores Ctrl-C, which is the parent's, and ends when the parent ends, even by a kill."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -14,14 +14,14 @@ PIECE_BYTES = 4_000_000
 
 
 def rows_per_piece(row_bytes: int) -> int:
-    """How many samples make a piece."""
+    """The number of samples in a piece."""
     return max(1, PIECE_BYTES // max(row_bytes, 1))
 
 
 class ArrayFile:
-    """An .npy file that grows by rows. Its bytes are those that ``np.save`` writes of the whole array.
+    """An .npy file that grows by rows. Its bytes are those that ``np.save`` writes for the whole array.
 
-    Written rather than mapped, so that what is on the disk is not in this process's memory too.
+    The file is written, not memory-mapped, so rows on the disk take no memory of this process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,10 +40,10 @@ class ArrayFile:
         self.n += len(rows)
 
     def reopen(self, n: int) -> None:
-        """Go on after the first n rows of what is there; anything after them goes.
+        """Continue after the first n rows of an existing file, and drop the rows after them.
 
         Raises:
-            ValueError: there are not so many.
+            ValueError: the file has fewer than n rows.
         """
         self._file = open(self.path, "r+b")  # noqa: SIM115 - closed by close
         shape, self._dtype = read_header(self._file)
@@ -55,7 +55,7 @@ class ArrayFile:
         self._file.seek(end)
 
     def _header(self) -> None:
-        # numpy pads the header for any number of rows, so it can be written again over itself when there are more.
+        # numpy pads the header for any number of rows, so a header with more rows fits in its place.
         assert self._file is not None
         values = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.n, *self._shape)}
         np.lib.format.write_array_header_1_0(self._file, values)
@@ -66,7 +66,7 @@ class ArrayFile:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write the number of rows and see everything to the disk."""
+        """Write the number of rows and flush everything to the disk."""
         if self._file is not None:
             self._file.seek(0)
             self._header()
@@ -76,20 +76,20 @@ class ArrayFile:
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array in an .npy stream, which then stands at its first number.
+    """Read shape and type of the array in an .npy stream, up to its first number.
 
     Raises:
-        ValueError: it is not one, its order is Fortran's, or it holds Python objects.
+        ValueError: the stream is not an .npy file, is in Fortran order, or holds Python objects.
     """
     version = np.lib.format.read_magic(stream)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
-        raise ValueError(f"the version {version} of the .npy format is not known here")
+        raise ValueError(f"fmbench does not know version {version} of the .npy format")
     shape, fortran, dtype = read(stream)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are not loaded")
+        raise ValueError("it holds Python objects, which fmbench does not load")
     if fortran and len(shape) > 1:
-        raise ValueError("it is in Fortran's order; save np.ascontiguousarray of it")
+        raise ValueError("it is in Fortran order; save np.ascontiguousarray(array) instead")
     return shape, dtype
 
 
@@ -97,7 +97,7 @@ def read_rows(stream: IO[bytes], n: int | None = None) -> Iterable[NDArray]:
     """The first n rows (or all) of the array in an .npy stream, in pieces of about :data:`PIECE_BYTES`.
 
     Raises:
-        ValueError: as :func:`read_header`, or the stream ends too early.
+        ValueError: as for :func:`read_header`, or the stream ends too early.
     """
     shape, dtype = read_header(stream)
     if not shape:
@@ -115,7 +115,7 @@ def read_rows(stream: IO[bytes], n: int | None = None) -> Iterable[NDArray]:
 
 
 def read_exactly(stream: IO[bytes], count: int) -> bytes:
-    """``count`` bytes, or fewer at the end: a compressed stream may give less than it is asked for."""
+    """Read ``count`` bytes, or fewer at the end. One read of a compressed stream may return fewer than asked."""
     parts = []
     while count > 0 and (part := stream.read(count)):
         parts.append(part)

@@ -82,7 +82,7 @@ def _shards(root: Path, pattern: str) -> list[Path]:
     if not found:
         there = ", ".join(sorted(p.name for p in root.rglob("*.parquet"))[:10]) or "no parquet file"
         raise DataError(f"{root}: expected files {pattern}, found {there}; give the pattern of the split as a parameter")
-    # Shards say how many of them there are.
+    # The name of a shard says how many shards there are.
     for file in found:
         if (match := re.fullmatch(r"(.*-)(\d+)(-of-)(\d+)\.parquet", file.name)) is not None:
             start, digits, of, count = match[1], len(match[2]), match[3], match[4]
@@ -100,7 +100,7 @@ def _open(file: Path) -> Any:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} ({file.stat().st_size} bytes) is truncated or no parquet file: {error}") from None
+        raise DataError(f"{file} ({file.stat().st_size} bytes) is truncated or not a parquet file: {error}") from None
 
 
 def _items(files: list[Path], image: str, label: str | None) -> Iterator[Item]:
@@ -127,7 +127,7 @@ def _item(file: Path, row: int, value: Any, label: Any) -> Item:
 
 
 def _class_names(file: Path, label: str) -> tuple[str, ...] | None:
-    """The names that the hub keeps in the schema's metadata."""
+    """The class names in the schema's metadata, where the hub keeps them, or None."""
     try:
         features = json.loads((_open(file).schema_arrow.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[label]["names"]))

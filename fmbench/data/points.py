@@ -1,7 +1,7 @@
-"""Point sets in the plane whose density is known, and with it the entropy: what no model's NLL can beat in expectation.
+"""Point sets in the plane with a known density and entropy. No model's NLL can be below the entropy in expectation.
 
-All have standard deviations of order 1, and the network sees them doubled, on about [-4, 4]^2. Each set is drawn from a seed of
-its own name, train and test apart.
+All have standard deviations of order 1. The network sees them doubled, on about [-4, 4]^2. The name of the set and of the split
+seeds the draw.
 """
 
 import math
@@ -18,7 +18,7 @@ from fmbench.system.rng import named_seed
 
 SCALE = 2.0
 Noise = Annotated[float, Field(ge=0.01, le=1)]
-"""Less, and the nodes of a curve are too far apart for it; more, and no curve is left."""
+"""Below the range the nodes of a curve are too far apart; above it no curve is left."""
 
 
 def checkerboard(train: Samples = 200_000, test: Samples = 4_000) -> RawData:
@@ -45,7 +45,7 @@ class NoisyCurve:
     """A density p(x) = mean over k of N(x; centre_k, std^2): Gaussians, or a curve with Gaussian noise, its parameter on a grid.
 
     A curve's own density is an integral over its parameter, of which this is the midpoint rule. With neighbours less than
-    half a standard deviation apart it is exact far beyond what is measured here.
+    half a standard deviation apart its error is far below any that we measure.
 
     Attributes:
         centres: shape (K, 2), all equally likely.
@@ -59,7 +59,7 @@ class NoisyCurve:
         """Log density in nats at points (n, 2); returns (n,)."""
         out = np.empty(len(x))
         centres = self.centres / self.std
-        for i in range(0, len(x), 500):  # by blocks: points x centres can be large
+        for i in range(0, len(x), 500):  # in blocks, since points x centres can be large
             z = x[i : i + 500].astype(np.float64) / self.std
             exponent = z @ centres.T - (centres**2).sum(1) / 2
             largest = exponent.max(1, keepdims=True)
@@ -117,7 +117,7 @@ CURVES: dict[str, tuple[Callable[[NDArray], NDArray], int]] = {
     "spirals": (_two_spirals, 4096),
     "rings": (_four_rings, 4096),
 }
-"""Curves over [0, 1) and how many nodes give their density."""
+"""Curves over [0, 1), and the number of nodes for their density."""
 
 
 def noisy_curve(name: str, noise: float) -> NoisyCurve:
@@ -211,7 +211,7 @@ class Pinwheel:
 def pinwheel(
     train: Samples = 200_000, test: Samples = 4_000, blades: Annotated[int, Field(ge=1, le=32)] = 5, twist: float = 1.0
 ) -> RawData:
-    """Gaussian blades on turning spokes; see :class:`Pinwheel`, whose twist keeps areas."""
+    """Gaussian blades on turning spokes; see :class:`Pinwheel`."""
     density = Pinwheel(blades, twist)
     return RawData(
         train=density.draw(train, "train").astype(np.float32),

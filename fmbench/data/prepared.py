@@ -51,7 +51,7 @@ class DataSet:
         """Labels of a split.
 
         Raises:
-            DataError: the data set has none.
+            DataError: the data set has no labels.
         """
         if self.manifest["classes"] is None:
             raise DataError(f"{self.manifest['dataset']} has no labels, so no classifier can be trained on it")
@@ -90,7 +90,7 @@ class DataSet:
         return level.clip(0, self.levels - 1).astype(np.uint8)
 
     def log_density_change(self) -> float:
-        """What to add to a log density in model space to get one in data space, in nats (points only)."""
+        """The term that turns a log density in model space into one in data space, in nats (points only)."""
         return float(self.dimensions * np.log(self.manifest["scale"]))
 
 
@@ -104,9 +104,9 @@ def read(folder: Path) -> DataSet:
 
 
 def drawn(values: NDArray, n: int, seed: int, name: str) -> NDArray:
-    """``n`` of ``values`` by a draw from a named seed, in their order; all where there are no more.
+    """``n`` of ``values``, drawn at random with a named seed and kept in their order; all of them if there are no more than n.
 
-    Not the first n: a split may be sorted by class.
+    The first n would not do: a split may be sorted by class.
     """
     if n >= len(values):
         return values

@@ -1,4 +1,4 @@
-"""What a data source returns."""
+"""What a data source returns: arrays, or streams of pieces."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 Samples = Annotated[int, Field(ge=2)]
-"""A source's parameter that says how many samples a split has."""
+"""Type of a source's parameter for the number of samples of a split."""
 Piece = tuple[NDArray, NDArray | None]
-"""Some samples of a split, in order, and their labels, where there are any."""
+"""Some samples of a split, in order, with their labels or None."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A split that is given in pieces, so that it never has to be in memory as a whole.
+    """A split given in pieces, so that it need not fit into memory.
 
     Attributes:
-        pieces: ``pieces(start, workers)`` yields what comes from sample ``start`` on, in order, and may use so many processes.
-            Only a stream with a ``prefix`` is asked for another start than 0.
-        n: how many samples there will be, where that is known.
-        prefix: ``prefix(n)`` is a text that differs when the first n samples might. With it, writing that was interrupted
-            goes on where it stopped.
+        pieces: ``pieces(start, workers)`` yields the samples from ``start`` on, in order, and may use ``workers`` processes.
+            ``start`` is 0 unless the stream has a ``prefix``.
+        n: the number of samples, or None if it is not known.
+        prefix: ``prefix(n)`` is a text that changes whenever the first n samples may have changed. A stream with a prefix can
+            be resumed after an interruption.
     """
 
     pieces: Callable[[int, int], Iterable[Piece]]
@@ -36,15 +36,15 @@ class RawData:
 
     Attributes:
         train, test: points, float32 (N, D), or images, uint8 (N, C, H, W) with values 0 .. levels - 1; or a stream of these.
-        levels: how many values a pixel takes; None for points.
+        levels: the number of values that a pixel can take; None for points.
         scale: points are multiplied by this before the network sees them (1 for images, which go to [-1, 1]).
-        train_labels, test_labels: integers (N,), where there are any; those of a stream are in its pieces.
-        support: a name of :data:`fmbench.metrics.points.SUPPORTS`, where the support is known.
-        entropy: the entropy of the true density in nats, where known: no model's NLL can be lower in expectation.
+        train_labels, test_labels: integers (N,), or None; the labels of a stream are in its pieces.
+        support: a name of :data:`fmbench.metrics.points.SUPPORTS`, or None if the support is not known.
+        entropy: the entropy of the true density in nats, or None. No model's NLL can be lower in expectation.
         description: source, variant and split, for the manifest.
-        variant: which of several releases of the data this is, where there are several.
+        variant: the release of the data, if there are several.
         preprocessing: what was done to the samples between the source's files and these arrays.
-        class_names: what the labels mean, in their order.
+        class_names: the names of the labels, in their order.
     """
 
     train: NDArray | Stream

@@ -1,4 +1,4 @@
-"""Where data sets come from. A source is a function of its parameters that returns :class:`~fmbench.data.raw.RawData`."""
+"""The sources of data by name. A source is a function of its parameters that returns :class:`~fmbench.data.raw.RawData`."""
 
 import functools
 import inspect
@@ -57,17 +57,17 @@ SOURCES: dict[str, Callable[..., RawData]] = {
 
 
 def bound(source: str, parameters: dict[str, Any]) -> Callable[[], RawData]:
-    """What makes the data of ``source``, its parameters checked as far as they can be without reading any data.
+    """The function that makes the data of ``source``, with its parameters checked as far as that needs no data.
 
     Raises:
-        ValueError: an unknown source, or a parameter it does not take.
+        ValueError: the source is unknown, or does not take one of the parameters.
     """
     factory = resolve(SOURCES, "data set", source)
     if not callable(factory):
         raise ValueError(f"data source {source!r} is a {type(factory).__name__}, not a function that returns a RawData")
     signature = inspect.signature(factory)
     try:
-        # Bound first: a TypeError from inside a source is a mistake of its own, not of the parameters.
+        # Bind first, so that a TypeError from inside a source is not blamed on the parameters.
         signature.bind(**parameters)
     except TypeError as error:
         raise ValueError(
@@ -79,7 +79,7 @@ def bound(source: str, parameters: dict[str, Any]) -> Callable[[], RawData]:
     def later(**values: Any) -> Callable[[], RawData]:
         return functools.partial(factory, **values)
 
-    if source in SOURCES:  # whose annotations are known to say what they take
+    if source in SOURCES:  # the annotations of these say what they take
         later = validate_call(config=ConfigDict(strict=True))(later)
     try:
         return later(**parameters)
@@ -92,8 +92,8 @@ def make(source: str, parameters: dict[str, Any]) -> RawData:
     """The data of ``source``.
 
     Raises:
-        ValueError: an unknown source or a parameter it does not take.
-        DataError: its files are missing or not what they should be.
+        ValueError: the source is unknown, or does not take one of the parameters.
+        DataError: its files are missing or damaged.
     """
     raw = bound(source, parameters)()
     if not isinstance(raw, RawData):

@@ -32,13 +32,13 @@ class Split:
         """Check a piece and write it.
 
         Raises:
-            DataError: the piece is not of the promised kind.
+            DataError: the piece is not what the source promised.
         """
         self._look(values, labels)
         self.values.append(values)
         if labels is not None:
             self.labels.append(labels.astype(np.int64))
-        self.n += len(values)  # at last, or what ends the process in a write would leave a note of more than there is
+        self.n += len(values)  # last: after a kill in a write, the note must not count more samples than the file has
 
     def _look(self, values: NDArray, labels: NDArray | None) -> None:
         images = self.levels is not None
@@ -47,13 +47,13 @@ class Split:
             raise DataError(f"{self.name}: expected {kind}, found shape {values.shape} of {values.dtype}")
         if self.train is not None and values.shape[1:] != self.train.shape:
             whole = (self.train.n, *self.train.shape)
-            raise DataError(f"{self.name}: shape {values.shape} does not go with train's {whole}")
+            raise DataError(f"{self.name}: shape {values.shape} does not match train's {whole}")
         if self.n and values.shape[1:] != self.shape:
             raise DataError(f"{self.name}: samples of shape {values.shape[1:]} after {self.n} of {self.shape}")
         if self.n and (labels is not None) != self.labelled:
             raise DataError(f"{self.name}_labels: labels must be given for all samples or for none")
         if 0 in values.shape[1:]:
-            raise DataError(f"{self.name}: samples of shape {values.shape[1:]} have no numbers")
+            raise DataError(f"{self.name}: samples of shape {values.shape[1:]} are empty")
         self.shape, self.labelled = values.shape[1:], labels is not None
         if len(values) == 0:
             return
@@ -71,7 +71,7 @@ class Split:
         self.statistics.add(values)
 
     def resumed(self, stream: Stream, key: dict[str, Any]) -> "Split | None":
-        """What an earlier writing left of this split, or None where that was nothing, or of other samples."""
+        """The split that an earlier preparation left, or None if there is none or it has other samples."""
         if stream.prefix is None or not self.note.exists():
             return None
         found = Split(self.name, self.folder, self.levels, self.train)
@@ -79,7 +79,7 @@ class Split:
             note = read_json(self.note)
             if note["key"] != key or note["prefix"] != stream.prefix(note["n"]):
                 return None
-            # What is there is read again rather than trusted: the statistics need it anyway.
+            # Read the samples again rather than trust the file; the statistics need them anyway.
             for values, labels in _reread(self.values.path, self.labels.path if note["labelled"] else None, note["n"]):
                 found._look(values, labels)
                 found.n += len(values)
@@ -91,7 +91,7 @@ class Split:
         return found
 
     def save(self, prefix: str, key: dict[str, Any]) -> None:
-        """Note how far this split is, after what it counts is on the disk."""
+        """Write the note of this split's progress, after its samples are on the disk."""
         self.values.sync()
         self.labels.sync()
         write_json(self.note, {"key": key, "prefix": prefix, "n": self.n, "labelled": self.labelled})
@@ -101,7 +101,7 @@ class Split:
         self.labels.close()
 
     def entry(self) -> dict[str, Any]:
-        """What the manifest says about this split."""
+        """The manifest's entry for this split."""
         entry: dict[str, Any] = {"n": self.n, **self.statistics.summary(), "sha256": sha256(self.values.path)}
         if self.labelled:
             labels = np.load(self.labels.path, mmap_mode="r")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Histogram:
-    """How often each level occurs in each channel: exact statistics of any number of images, whatever the pieces."""
+    """How often each level occurs in each channel. The statistics are exact and do not depend on the pieces."""
 
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] | None = None

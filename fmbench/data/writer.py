@@ -27,7 +27,7 @@ from fmbench.system.progress import Console
 PARTIAL = ".partial"
 """The folder that a preparation grows in, with its lock."""
 SAVE_EVERY = 30.0
-"""Seconds between two notes of how far a resumable split is; after a kill, so much work is done again."""
+"""Seconds between two notes of a resumable split's progress. After a kill, at most this much work is repeated."""
 
 
 def write(
@@ -36,12 +36,12 @@ def write(
     """Write a data set's arrays and its manifest, and return the manifest.
 
     Args:
-        spec, code: what the arrays depend on: a split written with others is not gone on with.
-        workers: how many processes a source may use.
+        spec, code: what the arrays depend on; a split written with another spec or code is written again.
+        workers: the number of processes that a source may use.
 
     Raises:
-        DataError: the data are not what :class:`~fmbench.data.raw.RawData` promises, or the disk is too small. What was in
-            ``folder`` before is still there.
+        DataError: the data are not what :class:`~fmbench.data.raw.RawData` promises, or the disk is too small. The
+            previous content of ``folder`` stays.
         LockedError: another process is preparing the same folder.
     """
     if raw.levels is not None and not 2 <= raw.levels <= 256:
@@ -94,7 +94,7 @@ def _locked(partial: Path) -> Iterator[None]:
         lock = FileLock(partial / "lock")
         lock.acquire(timeout=0)
     except Timeout:
-        raise LockedError(f"another process is preparing {partial.parent} right now; wait for it to end, then rerun") from None
+        raise LockedError(f"another process is preparing {partial.parent}; wait until it ends, then rerun") from None
     try:
         yield
     finally:
@@ -103,7 +103,7 @@ def _locked(partial: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cleared(partial: Path, keep: bool) -> Iterator[None]:
-    """Leave nothing of a preparation that failed, unless the next one can go on from it."""
+    """Remove what a failed preparation left, unless the next one can continue from it."""
     try:
         yield
     except BaseException:
@@ -125,7 +125,7 @@ def _stream(name: str, values: NDArray | Stream, labels: NDArray | None) -> Stre
 def pieces(values: NDArray, labels: NDArray | None = None) -> Iterable[Piece]:
     """An array (N, ...) in pieces of about :data:`PIECE_BYTES`."""
     if values.ndim == 0 or len(values) == 0:
-        yield values, labels  # for the checks to say what is wrong with it
+        yield values, labels  # the checks report what is wrong with it
         return
     rows = rows_per_piece(values[0].nbytes)
     for i in range(0, len(values), rows):
@@ -133,10 +133,10 @@ def pieces(values: NDArray, labels: NDArray | None = None) -> Iterable[Piece]:
 
 
 def _fill(split: Split, stream: Stream, key: dict[str, Any], workers: int, console: Console | None) -> None:
-    """Write what of a stream is not there yet."""
+    """Write the samples of a stream that are not on the disk yet."""
     start = split.n
     if start and console is not None:
-        console.say(f"{split.name}: {start} samples were there already")
+        console.say(f"{split.name}: {start} samples are on the disk already")
     progress = None if console is None or stream.n is None else console.progress(stream.n, f"{split.name} samples", start)
     saved = time.monotonic()
     try:
@@ -158,7 +158,7 @@ def _fill(split: Split, stream: Stream, key: dict[str, Any], workers: int, conso
         if progress is not None:
             progress.close()
     if stream.n is not None and split.n != stream.n:
-        raise DataError(f"{split.name}: the source said that there are {stream.n} samples, and gave {split.n}")
+        raise DataError(f"{split.name}: the source promised {stream.n} samples and gave {split.n}")
     if split.n < 2:
         raise DataError(f"{split.name}: shape {(split.n, *split.shape)}, but at least two samples are needed")
     split.close()
@@ -169,4 +169,6 @@ def _fill(split: Split, stream: Stream, key: dict[str, Any], workers: int, conso
 def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DataError(f"{folder.parent}: these samples need {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB free")
+        raise DataError(
+            f"{folder.parent}: these samples need {needed / 1e9:.1f} GB, and the disk has only {free / 1e9:.1f} GB free"
+        )

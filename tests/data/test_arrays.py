@@ -52,11 +52,11 @@ def test_arrays_of_points(tmp_path, dtype):
         ({"train": np.zeros((5, 4, 4), np.uint8)}, "axes NCHW"),
         ({"train": np.zeros((5, 3, 4, 4), np.int64)}, "of int64"),
         ({"train": np.array(3.0)}, "shape"),
-        ({"train": np.zeros((5, 3, 4, 4), np.uint8), "test": np.zeros((5, 3, 4, 5), np.uint8)}, "does not go with train's"),
+        ({"train": np.zeros((5, 3, 4, 4), np.uint8), "test": np.zeros((5, 3, 4, 5), np.uint8)}, "does not match train's"),
         ({"train": np.zeros((5, 3, 4, 4), np.uint8)}, "has no array 'test'; it has train"),
         ({"train": np.zeros((5, 2)), "test": np.full((5, 2), np.nan)}, "test: some points are not finite"),
         ({"train": np.array([{}], dtype=object)}, "Python objects"),
-        ({"train": np.zeros((5, 0)), "test": np.zeros((5, 0))}, r"train: samples of shape \(0,\) have no numbers"),
+        ({"train": np.zeros((5, 0)), "test": np.zeros((5, 0))}, r"train: samples of shape \(0,\) are empty"),
         ({"train": np.zeros((5, 3, 4, 0), np.uint8)} | {"test": np.zeros((5, 3, 4, 0), np.uint8)}, r"\(3, 4, 0\) have no"),
     ],
 )

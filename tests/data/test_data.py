@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 from user_code import tall_images
 
-from fmbench.config import names
+from fmbench.config import datasets
 from fmbench.data.prepared import DataSet, read, resident
 from fmbench.data.sources import SOURCES, RawData, checkerboard, digits, make
 from fmbench.data.writer import write
@@ -149,9 +149,9 @@ def test_digits_leave_something_on_each_side(test, bound):
 
 
 def test_every_name_has_a_source_of_its_shape():
-    assert tuple(SOURCES) == names.DATASETS
-    for name in (*names.POINT_SETS, "digits"):
-        assert make(name, {"test": 5}).train.shape[1:] == names.sample_shape(name, {"test": 5})
+    assert tuple(SOURCES) == datasets.DATASETS
+    for name in (*datasets.POINT_SETS, "digits"):
+        assert make(name, {"test": 5}).train.shape[1:] == datasets.sample_shape(name, {"test": 5})
 
 
 def test_a_source_of_ones_own():
@@ -275,7 +275,7 @@ def test_no_labels_no_classifier(tmp_path):
         ),
         (dataclasses.replace(POINTS, test=POINTS.test.reshape(-1)), ["test: expected points (N, D)", "found shape (4,)"]),
         (dataclasses.replace(POINTS, test=POINTS.test[:1]), ["test: shape (1, 2)"]),
-        (dataclasses.replace(POINTS, test=np.zeros((4, 3), np.float32)), ["test: shape (4, 3) does not go with train's (3, 2)"]),
+        (dataclasses.replace(POINTS, test=np.zeros((4, 3), np.float32)), ["test: shape (4, 3) does not match train's (3, 2)"]),
         (dataclasses.replace(POINTS, train=POINTS.train * np.float32("nan")), ["train: some points are not finite"]),
         (dataclasses.replace(images(), train=images().train.astype(np.int64)), ["train: expected images (N, C, H, W) of uint8"]),
         (dataclasses.replace(images(), train=images().train[:, 0]), ["train: expected images", "found shape (4, 3, 5)"]),

@@ -26,7 +26,7 @@ def test_a_download_is_tried_again_checked_and_kept(patient, tmp_path):
 
 def test_a_download_with_a_wrong_hash_leaves_nothing(patient, tmp_path):
     with server([(200, b"other")]) as (url, asked):
-        with pytest.raises(DataError, match=r"a.bin could not be fetched: .*hash.*Expected http://127.*with md5:0+\. Without"):
+        with pytest.raises(DataError, match=r"a.bin could not be downloaded: .*hash.*Expected http://127.*with md5:0+\. Without"):
             download.fetch("some", [download.Remote("a.bin", f"{url}/a.bin", "md5:" + 32 * "0")])
         assert len(asked) == 4
     assert not list((tmp_path / "cache" / "some").glob("*"))
@@ -34,7 +34,7 @@ def test_a_download_with_a_wrong_hash_leaves_nothing(patient, tmp_path):
 
 def test_a_download_without_a_server(patient):
     remote = download.Remote("a.bin", "http://127.0.0.1:9/a.bin", "md5:" + 32 * "0")
-    with pytest.raises(DataError, match=r"a.bin could not be fetched: .*Without a connection: .*parameter path"):
+    with pytest.raises(DataError, match=r"a.bin could not be downloaded: .*Without a connection: .*parameter path"):
         download.fetch("some", [remote])
 
 
@@ -61,7 +61,7 @@ def test_fashion_mnist_is_downloaded_where_nothing_is_found_or_when_asked(fashio
         assert len(make("fashion_mnist", {}).train) == 41 and asked[4:] == [f"/{name}"]
         by_hand.write_bytes(fetched)
         (cached / name.removesuffix(".gz")).write_bytes(b"damaged")
-        with pytest.raises(DataError, match=r"is no IDX file.*download: true fetches it"):
+        with pytest.raises(DataError, match=r"is not an IDX file.*download: true downloads it"):
             make("fashion_mnist", {})
         assert len(make("fashion_mnist", {"download": True}).train) == 41 and len(asked) == 5
 

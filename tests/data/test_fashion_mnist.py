@@ -61,7 +61,7 @@ def test_fashion_mnist_with_a_file_missing(fashion):
         (lambda d: d[:-1], r"expected 9424 bytes for the shape \(12, 28, 28\), found 9423: truncated"),
         (lambda d: d[:10], "truncated"),
         (lambda d: b"", r"starts with b''"),
-        (lambda d: b"\0\0\x09" + d[3:], r"is no IDX file of bytes in 3 dimensions: starts with b'\\x00\\x00\\t"),
+        (lambda d: b"\0\0\x09" + d[3:], r"is not an IDX file of bytes in 3 dimensions: it starts with b'\\x00\\x00\\t"),
         (lambda d: d[:-1] + bytes([d[-1] ^ 1]), "has the sha256 .*, expected .*dataset-fashion-mnist"),
     ],
 )

@@ -73,7 +73,7 @@ def test_parquet_that_is_not_whole(tmp_path):
     path = root / "train-00001-of-00003.parquet"
     data = path.read_bytes()
     path.write_bytes(data[:-20])
-    with pytest.raises(DataError, match=r"train-00001-of-00003.parquet \(\d+ bytes\) is truncated or no parquet file"):
+    with pytest.raises(DataError, match=r"train-00001-of-00003.parquet \(\d+ bytes\) is truncated or not a parquet file"):
         make("hf_parquet", {"path": str(root)})
     path.write_bytes(data[:200] + bytes(1000) + data[1200:])
     with pytest.raises(DataError, match=r"train-00001-of-00003.parquet"):

@@ -78,7 +78,7 @@ def resave(**changes):
         (resave(data=np.zeros((6, 3072), np.uint8)), "expected 95 images in train_data_batch_1.npz to .*, found 94"),
         (resave(labels=np.arange(7)), "batch_3.npz: expected 7 labels from 1 to 1000, found .* from 0 to 6"),
         (resave(labels=np.arange(1, 7)), r"expected 7 labels from 1 to 1000, found shape \(6,\)"),
-        (resave(labels=np.array([{}] * 7, dtype=object)), "Python objects, which are not loaded"),
+        (resave(labels=np.array([{}] * 7, dtype=object)), "Python objects, which fmbench does not load"),
         (resave(data=np.asfortranarray(np.zeros((7, 3072), np.uint8))), "Fortran"),
     ],
 )
@@ -132,12 +132,12 @@ def test_imagenet_that_is_not_whole(ilsvrc, tmp_path):
         make("imagenet", {})
     one = next(ilsvrc.glob("train/*/*.JPEG"))
     outside = one.rename(ilsvrc / "train" / one.name)
-    with pytest.raises(DataError, match=rf"train: {one.name} is in no class, but there are the folders n01440764"):
+    with pytest.raises(DataError, match=rf"train: {one.name} is in no class folder, but there are the folders n01440764"):
         make("imagenet", {"path": str(ilsvrc)})
     outside.rename(one)
     data = one.read_bytes()
     one.write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match=rf"{one.name} cannot be read as an image: .*; replace it or take it away"):
+    with pytest.raises(DataError, match=rf"{one.name} cannot be read as an image: .*; replace or remove it"):
         prepared("imagenet", tmp_path / "out", path=str(ilsvrc), size=8)
     one.unlink()
     with pytest.raises(DataError, match=r"train: expected 21 images, found 20; .* source folder.*image-net.org"):

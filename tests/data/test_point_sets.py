@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from fmbench.config import names
+from fmbench.config import datasets
 from fmbench.data import points
 from fmbench.data.sources import SOURCES, make
 
 G = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("name", names.POINT_SETS[1:])
+@pytest.mark.parametrize("name", datasets.POINT_SETS[1:])
 def test_the_entropy_is_that_of_the_points_drawn(name):
     """The mean of -log p over the set's own points is the entropy: density, draws and integral agree."""
     raw = make(name, {"train": 10_000, "test": 100})

@@ -26,7 +26,7 @@ def test_the_stage_decodes_in_processes_and_goes_on(ilsvrc, tmp_path):
     prepare.run(spec, tmp_path / "alone", console)
     for path in (tmp_path / "alone").iterdir():
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
-    assert "samples were there already" in (tmp_path / "log").read_text()
+    assert "samples are on the disk already" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize(("labels", "found"), [([0, 0, 1, 1, 3], True), ([0, 1, 1, 0, 3], False), ([2, 2, 2, 2, 2], False)])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fmbench.config import names
+from fmbench.config import datasets
 from fmbench.data.sources import bound, make
 from fmbench.errors import DataError
 
@@ -24,7 +24,7 @@ from fmbench.errors import DataError
         ("imagenet_downsampled", {"variant": "antialiased", "size": 48}, "size: Input should be 32 or 64, not 48"),
         ("pinwheel", {"blades": 0}, "blades: .*greater than or equal to 1, not 0"),
         ("folder", {"path": "x", "test_share": 1.0}, "test_share.*less than 1, not 1.0"),
-        *((name, {split: 1}, f"{split}: .* 2, not 1") for name in names.POINT_SETS for split in ("train", "test")),
+        *((name, {split: 1}, f"{split}: .* 2, not 1") for name in datasets.POINT_SETS for split in ("train", "test")),
         ("rings", {"tset": 100}, "unexpected keyword argument 'tset'; it takes train, test, noise"),
         ("user_code:two_points", {"m": 3}, "unexpected keyword argument 'm'; it takes n, support"),
         ("user_code:not_a_data_set", {"m": 3}, "it takes none"),
@@ -63,7 +63,7 @@ def test_parameters_are_bound_without_reading_data(tmp_path):
     ],
 )
 def test_shapes_known_before_anything_is_prepared(source, parameters, shape):
-    assert names.sample_shape(source, parameters) == shape
+    assert datasets.sample_shape(source, parameters) == shape
 
 
 def test_importing_the_sources_imports_no_decoder():

@@ -134,7 +134,7 @@ def test_only_one_process_prepares_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("stream", "said"),
     [
-        (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), None)], 4), "said that there are 4 samples, and gave 3"),
+        (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), None)], 4), "promised 4 samples and gave 3"),
         (Stream(lambda s, w: []), "at least two samples"),
         (
             Stream(lambda s, w: [(np.zeros((3, k), np.float32), None) for k in (2, 3)]),
@@ -145,7 +145,7 @@ def test_only_one_process_prepares_a_folder(tmp_path):
             "for all samples or for none",
         ),
         (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), -np.ones(3, int))]), "expected 3 integers from 0, .* from -1"),
-        (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), None)], 10**15), "need 8000000.0 GB, and the disk has"),
+        (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), None)], 10**15), "need 8000000.0 GB, the disk has"),
     ],
 )
 def test_streams_that_are_not_as_promised(tmp_path, stream, said):
