@@ -223,7 +223,7 @@ def test_a_table_reruns_no_measurement(copy):
     once = copy.hashes()
     assert changed(before, once) == {*REPORTS}
     copy.edit("report/table4.py", '"probe_bias",', '"bias_of_probes",')
-    copy.edit("report/theory.py", '"OT path"', '"straight path"')
+    copy.edit("report/figures/theory.py", '"OT path"', '"straight path"')
     assert changed(once, copy.hashes()) == {"table4", "figures"}
 
 
@@ -302,11 +302,19 @@ def test_a_new_import_is_followed(copy):
         (
             "theory",
             {"flow.oracle", "flow.noise_levels", "flow.solvers.ddim", "networks.mlp"},
-            {"training.loop", "data.prepared", "report.theory"},
+            {"training.loop", "data.prepared", "report.figures.theory"},
         ),
         ("collect", {"store.records", "stages.settings"}, {"report.table1", "flow.objectives"}),
-        ("table1", {"store.records", "report.style"}, {"report.figures", "report.table4", "flow.objectives"}),
-        ("table2", {"store.records", "report.style", "report.table1", "report.layout"}, {"report.table4", "flow.objectives"}),
+        (
+            "table1",
+            {"store.records", "report.style", "report.table1.numbers", "report.table1.notes"},
+            {"report.figures", "report.table4", "flow.objectives"},
+        ),
+        (
+            "table2",
+            {"store.records", "report.style", "report.frames", "report.layout"},
+            {"report.table1", "report.table4", "flow.objectives"},
+        ),
         ("table3", {"store.records", "report.style", "report.layout"}, {"report.table1", "stages.settings", "flow.objectives"}),
         ("table4", {"store.records", "report.style", "report.layout"}, {"report.figures", "report.table1", "flow.objectives"}),
         (
@@ -314,7 +322,11 @@ def test_a_new_import_is_followed(copy):
             {"store.records", "report.claims.verdicts", "report.claims.claim07_structure_earlier", "report.layout"},
             {"report.table1", "report.figures", "flow.objectives"},
         ),
-        ("figures", {"store.records", "report.style", "report.theory"}, {"flow.objectives", "networks", "stages.theory"}),
+        (
+            "figures",
+            {"store.records", "report.style", "report.figures.samplers"},
+            {"flow.objectives", "networks", "stages.theory"},
+        ),
     ],
 )
 def test_what_a_stage_depends_on(stage, inside, outside):

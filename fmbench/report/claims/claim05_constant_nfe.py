@@ -1,0 +1,93 @@
+"""Claim 5: NFE stays constant during FM training, but not during score matching (Fig. 10)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.comparison import numbers
+from fmbench.report.claims.learning_curves import curves
+from fmbench.report.claims.rows import OURS, Lost, by_dataset, in_prose, lost_seeds, pairs, say_lost
+from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED, Judged, judge, not_holding
+
+SCORE = "score_matching"
+FLOW_MATCHING = (OURS, "fm_diffusion")
+CONSTANT_NFE = 1.25
+"""The largest NFE over the smallest during training that still counts as constant. dopri5 spends 6 evaluations a step, so with
+some 50 to 100 evaluations this allows two or three steps more or less."""
+DRASTIC_NFE = 2.0
+"""A change is drastic if sampling costs twice as much at one time of the training as at another."""
+
+
+def steady_cost(sources: Sources) -> Lines:
+    """Tests the largest over the smallest NFE of a training: near 1 for flow matching, large for score matching."""
+    lines = []
+    for dataset, here in by_dataset(sources["learning_curve"]):
+        lost = lost_seeds(here, (*FLOW_MATCHING, SCORE), "nfe")
+        spreads = {method: _log_spreads(here, method, lost) for method in (*FLOW_MATCHING, SCORE)}
+        for method in (*FLOW_MATCHING, SCORE):
+            below = method != SCORE
+            threshold = CONSTANT_NFE if below else DRASTIC_NFE
+            judged = judge(spreads[method].tolist(), math.log(threshold), below, shown=f"{threshold:g}")
+            columns = {
+                "dataset": dataset,
+                "part": f"{in_prose(method)}: {'constant' if below else 'drastic change'}",
+                "statistic": "largest / smallest NFE during training",
+            }
+            lines.append(_line(judged, lost, (method,), columns))
+        for method in FLOW_MATCHING:
+            both = pairs(spreads[method], spreads[SCORE])
+            judged = judge((both.ours - both.other).tolist(), 0.0, shown="1")
+            columns = {
+                "dataset": dataset,
+                "part": f"{in_prose(method)}: smaller change",
+                "against": SCORE,
+                "statistic": "ratio of largest / smallest NFE",
+            }
+            lines.append(_line(judged, lost, (method, SCORE), columns))
+    return lines
+
+
+def _log_spreads(here: pd.DataFrame, method: str, lost: Mapping[str, Lost]) -> pd.Series:
+    """The logarithm of the largest over the smallest NFE, by seed; seeds with one snapshot are left out."""
+    found = {seed: curve for seed, curve in curves(here, method, "nfe", lost).items() if len(curve) > 1 and (curve > 0).all()}
+    return pd.Series({seed: math.log(curve.max() / curve.min()) for seed, curve in found.items()}, dtype=float)
+
+
+def _line(judged: Judged, lost: Mapping[str, Lost], methods: tuple[str, ...], columns: Mapping[str, Any]) -> Finding:
+    """The line on the logarithm of a ratio of NFE, from the seeds that were not lost.
+
+    Lost seeds of flow matching keep the line from holding. Lost seeds of score matching do not: its cost was not constant then.
+
+    Args:
+        methods: the method that the line is about, and the one it is compared with.
+    """
+    why = sentence(judged.why) if judged.seeds else "No training has NFE at two or more snapshots"
+    if len(methods) > 1 and not judged.seeds:
+        why = "No seed has NFE of both methods at two or more snapshots"
+    gone = {m: lost[m] for m in methods if m in lost}
+    verdict, leans = judged.verdict, judged.leans
+    if gone:
+        why += f". Lost seeds are left out: {say_lost(gone)}"
+        if verdict == NOT_TESTED:
+            verdict = INCONCLUSIVE
+        elif methods[0] != SCORE and methods[0] in gone:
+            verdict, leans = not_holding(verdict, leans)
+    filled = numbers(judged, math.exp) | {"leans": leans}
+    return Finding(claim=5, about="trained", unit="ratio", verdict=verdict, why=why, **columns, **filled)
+
+
+CLAIM = Claim(
+    number=5,
+    title="NFE stays constant during FM training, but not during score matching",
+    statement="During flow-matching training, the number of evaluations that sampling takes hardly changes. During score "
+    "matching it changes drastically.",
+    where="Fig. 10",
+    how="The test takes the largest over the smallest NFE of dopri5 among the snapshots of a training. A ratio of at most "
+    f"{CONSTANT_NFE:g} counts as constant, and {DRASTIC_NFE:g} or more as drastic. The test also compares flow matching's "
+    "ratio with score matching's, paired by seed.",
+    needs=("learning_curve",),
+    evaluate=steady_cost,
+)

@@ -1,0 +1,176 @@
+"""Claim 7: the OT path shows structure earlier (Fig. 4 and 6).
+
+The way from noise to data is the energy distance between the states at t and the states at the end, over that at t = 0. Both
+are first brought to the same overall mean and spread: a path may shrink or swell its noise, which is no structure. The distance
+of each state to its own end would not do. A flow takes a point of noise to data near by, so in few dimensions the noise knows its
+end from the start.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.spatial.distance import cdist
+
+from fmbench.report.claims.claim import PATH_ALONE, Claim, Finding, Lines, Sources
+from fmbench.report.claims.rows import (
+    TRAINED,
+    Contest,
+    contests,
+    in_prose,
+    listed,
+    lost_seeds,
+    no_contest,
+    say_lost,
+    select,
+)
+from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, LEVEL, NOT_TESTED, combine, not_holding
+
+EARLIER = 0.05
+"""The smallest difference in t that is visible: half the spacing of a strip of ten frames. For states with a coarser spacing it
+is half of that spacing, about the error of the interpolation between them."""
+GROUPS = 10
+"""The number of groups of samples that are left out in turn for the interval; nine degrees of freedom widen it by a seventh."""
+WAY_SAMPLES = 2000
+"""The first this many samples are used; the number of distances between them is the square of it."""
+
+
+def structure_earlier(sources: Sources) -> Lines:
+    """Compares the times at which half of the way from noise to data is covered: FM-OT's with each diffusion method's.
+
+    Methods start from the same noise, so the interval is over samples: a delete-group jackknife that leaves a group out of both
+    methods at once.
+    """
+    states, lines = sources["trajectory"], []
+    records = sources.get("records", states.iloc[:0].assign(status="", metric=""))
+    for dataset in dict.fromkeys([*states.dataset, *records.dataset]):
+        here, rows = select(states, dataset=dataset), select(records, dataset=dataset)
+        # A training that was lost has no states, but records.
+        found = contests(pd.concat([here[["method"]], rows[["method"]]]))
+        if TRAINED not in found:
+            lines.append(no_contest(7, dataset))
+        for contest in found:
+            ours = contest.ours
+            columns = {"claim": 7, "dataset": dataset, "about": contest.about, "part": "half of the way from noise to data"}
+            lost = lost_seeds(rows, (ours, *contest.others), "final_loss")
+            if ours in lost and ours not in set(here.method):
+                why = f"There is no trajectory: {say_lost({ours: lost[ours]})}"
+                lines.append(Finding(verdict=INCONCLUSIVE, why=why, **columns))
+            else:
+                lines.append(_half_way(contest, here, columns))
+    return lines
+
+
+def _half_way(contest: Contest, here: pd.DataFrame, columns: dict[str, Any]) -> Finding:
+    """The line on one comparison, from the states of a data set."""
+    ours, there = contest.ours, set(here.method)
+    columns |= {"statistic": "difference in t to the closest other method", "unit": "t"}
+    seed = here[here.method == ours].seed.min()
+    ways = {m: way_covered(select(here, method=m, seed=seed)) for m in (ours, *contest.others) if m in there or m == ours}
+    found = {m: way for m, way in ways.items() if way is not None}
+    if ours not in found or len(found) < 2:
+        why = f"The test needs states of both paths, with the same {2 * GROUPS} or more samples at three or more times"
+        return Finding(verdict=NOT_TESTED, why=why, **columns)
+    times = {m: half_time(t, covered) for m, (t, covered) in found.items()}
+    spacing = max(float(np.diff(t).max()) for t, _ in found.values())
+    margin = max(EARLIER, spacing / 2)
+    differences = {m: times[ours] - times[m] for m in found if m != ours}
+    bounds = {m: jackknife(d) for m, d in differences.items()}
+    verdict = combine(HOLDS if high < -margin else FAILS if low > 0 else INCONCLUSIVE for low, high in bounds.values())
+    # Whatever its samples say, one seed decides nothing.
+    leans, verdict = (verdict, INCONCLUSIVE) if verdict in (HOLDS, FAILS) else ("", verdict)
+    at = ", ".join(f"{in_prose(m)} at t = {float(v[0]):.2f}" for m, v in times.items())
+    why = (
+        f"Half of the way is covered by {at}. The required margin is {margin:.2g}. Only one seed has states, so the interval is "
+    )
+    why += "over samples and does not cover other seeds"
+    if absent := [m for m in contest.others if m not in found]:
+        why += f". Not compared with {listed(absent)}"
+        verdict, leans = not_holding(verdict, leans)
+    closest = max(differences, key=lambda m: differences[m][0])
+    low, high = bounds[closest]
+    columns |= {"value": float(differences[closest][0]), "low": low, "high": high}
+    columns |= {"interval": "samples", "seeds": 1, "coverage": LEVEL, "against": closest, "leans": leans}
+    return Finding(verdict=verdict, why=why, **columns)
+
+
+def jackknife(values: NDArray) -> tuple[float, float]:
+    """Student's interval from the value of all samples, followed by the values without each group."""
+    whole, left_out = float(values[0]), values[1:]
+    g = len(left_out)
+    error = math.sqrt((g - 1) / g * ((left_out - left_out.mean()) ** 2).sum())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, g - 1)) * error
+    return whole - half, whole + half
+
+
+def way_covered(rows: pd.DataFrame) -> tuple[NDArray, NDArray] | None:
+    """Times (T,), and the share of the way from noise to data covered at each, (1 + groups, T).
+
+    The first row is of all samples, the others are without each group. None where the states do not allow it.
+    """
+    times = np.sort(rows.t.unique())
+    by_time = [rows[rows.t == t].sort_values("index").head(WAY_SAMPLES) for t in times]
+    if len(times) < 3 or len({tuple(part["index"]) for part in by_time}) != 1 or len(by_time[0]) < 2 * GROUPS:
+        return None
+    values = np.stack([np.stack(part["values"].to_list()) for part in by_time]).astype(np.float64)  # (T, n, D)
+    values -= values.mean((1, 2), keepdims=True)
+    values /= values.std((1, 2), keepdims=True).clip(min=1e-12)
+    end = values[-1]
+    within_end = mean_distances(end, end)
+    ways = np.stack([2 * mean_distances(x, end) - mean_distances(x, x) - within_end for x in values], 1)
+    if not (ways[:, 0] > 0).all():
+        return None
+    return times, 1 - ways / ways[:, :1]
+
+
+def mean_distances(x: NDArray, y: NDArray) -> NDArray:
+    """The mean distance between different samples, i of x and j of y with i not j: of all, then without each group.
+
+    The result has shape (1 + groups,). i and j start from different noise, so leaving out i = j makes the energy distance
+    unbiased, even for x and y of the same flow.
+    """
+    n = len(x)
+    group = np.arange(n) * GROUPS // n
+    starts = np.searchsorted(group, np.arange(GROUPS))
+    distances = cdist(x, y)
+    np.fill_diagonal(distances, 0.0)
+    blocks = np.add.reduceat(np.add.reduceat(distances, starts, 0), starts, 1)
+    sizes = np.bincount(group)
+    total = blocks.sum()
+    left = total - blocks.sum(0) - blocks.sum(1) + np.diag(blocks)
+    kept = n - sizes
+    return np.concatenate([[total / (n * (n - 1))], left / (kept * (kept - 1))])
+
+
+def half_time(times: NDArray, covered: NDArray) -> NDArray:
+    """The first time at which ``covered`` (..., times) reaches one half, by linear interpolation; NaN if it never does."""
+    covered = np.atleast_2d(covered)
+    reached = covered >= 0.5
+    first = reached.argmax(-1)
+    rows = np.arange(len(covered))
+    earlier = np.maximum(first - 1, 0)
+    low, high = covered[rows, earlier], covered[rows, first]
+    step = np.divide(0.5 - low, high - low, out=np.zeros(len(rows)), where=high != low)
+    found = times[earlier] + np.clip(step, 0, 1) * (times[first] - times[earlier])
+    found = np.where(first == 0, times[0], found)
+    return np.where(reached.any(-1), found, np.nan)
+
+
+CLAIM = Claim(
+    number=7,
+    title="The OT path shows structure earlier",
+    statement="On the way from noise to data, the OT path shows the structure of the data early. Diffusion paths stay noise "
+    "until near the end.",
+    where="Fig. 4 and 6",
+    how="The test takes the time t at which half of the way from noise to data is covered. The remaining way is the energy "
+    "distance of the states at t to those at the end, over that at t = 0, with both at the same overall mean and spread. "
+    f"States of images are taken as drawn, clamped. FM-OT must be more than {EARLIER:g} earlier than each diffusion method, "
+    "or more than half the spacing of the states if that is larger. The claim fails where FM-OT is later. Only the first "
+    "seed has states, so the verdict is never more than inconclusive, but it can lean. The result is about t as the paths "
+    "define it: another clock on the same path moves it." + PATH_ALONE,
+    needs=("trajectory",),
+    evaluate=structure_earlier,
+)

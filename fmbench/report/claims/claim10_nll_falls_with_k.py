@@ -1,0 +1,121 @@
+"""Claim 10: NLL falls as K grows (Table 4)."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence, short
+from fmbench.report.claims.comparison import numbers
+from fmbench.report.claims.rows import DIFFUSION, OURS, Lost, any_diverged, by_dataset, lost_seeds, say_lost, select
+from fmbench.report.claims.verdicts import HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_leaning, judge, not_holding
+from fmbench.report.layout import SECOND_ORDER_UP_TO, paper
+
+ESTIMATORS = {"nll_exact": "exact divergence", "nll_averaged": "averaged probes", "nll_paper": "the paper's estimator"}
+INDEX = ["method", "seed"]
+
+
+def falls_with_k(sources: Sources) -> Lines:
+    """Tests NLL at each K minus NLL at the K before, averaged over methods: every step must be a fall.
+
+    The NLL of averaged probes is corrected for the estimated bias of their noise. The paper's estimator is not corrected.
+    """
+    rows, lines = sources["dequantisation"], []
+    for dataset, here in by_dataset(rows[rows.method.isin([OURS, *DIFFUSION])]):
+        for metric, name in ESTIMATORS.items():
+            if (here.metric == metric).any():
+                columns = {"claim": 10, "dataset": dataset, "about": "trained", "part": name}
+                lines.append(_steps_of_k(here, metric, columns))
+    return lines
+
+
+def _steps_of_k(here: pd.DataFrame, metric: str, columns: dict[str, Any]) -> Finding:
+    """The line on one estimator, from the trained methods' rows of a data set."""
+    rows = select(here, metric=metric)
+    columns["unit"] = rows.unit.iloc[0]
+    table = rows[rows.status == "ok"].pivot_table(index=INDEX, columns="draws", values="value").dropna()
+    lost = lost_seeds(rows, list(rows.method.unique()), metric)
+    if table.shape[1] < 2 or table.empty:
+        why = say_lost(lost) if table.empty and lost else "The test needs two or more values of K"
+        return Finding(verdict=INCONCLUSIVE if table.empty and any_diverged(lost) else NOT_TESTED, why=why, **columns)
+    table, note = _corrected(table, metric, here)
+    # Only seeds that have numbers of all methods, so that each mean is over the same methods.
+    whole = table.groupby("seed").size() == table.index.get_level_values("method").nunique()
+    if not whole.any():
+        why = f"No seed has values of every method{f': {say_lost(lost)}' if lost else ''}"
+        return Finding(verdict=INCONCLUSIVE, why=why, **columns)
+    table = table[table.index.get_level_values("seed").isin(whole[whole].index)]
+    return _judged_steps(table, lost, note, columns)
+
+
+def _judged_steps(table: pd.DataFrame, lost: Mapping[str, Lost], note: str, columns: dict[str, Any]) -> Finding:
+    """The line from NLL by method and seed (rows) and K (columns)."""
+    steps = {(a, b): table[b] - table[a] for a, b in pairwise(sorted(float(k) for k in table.columns))}
+    judged = {pair: judge(step.groupby("seed").mean().tolist(), 0.0) for pair, step in steps.items()}
+    smallest = max(judged, key=lambda pair: judged[pair].value)
+    verdict = combine(j.verdict for j in judged.values())
+    leans = combine_leaning((j.verdict, j.leans) for j in judged.values())
+    decisive = judged[smallest] if verdict == HOLDS else next(j for j in judged.values() if j.verdict == verdict)
+    falls = sum(int((step.groupby("method").mean() < 0).sum()) for step in steps.values())
+    cells = sum(step.index.get_level_values("method").nunique() for step in steps.values())
+    why = f"{sentence(decisive.why)}. NLL falls in {falls} of {cells} steps of single methods{note}"
+    if lost:
+        why += f". Lost seeds are left out: {say_lost(lost)}"
+        verdict, leans = not_holding(verdict, leans)
+    a, b = smallest
+    columns |= {"statistic": f"difference from K = {a:g} to {b:g}, the smallest fall"}
+    columns |= {"paper": printed_fall(columns["dataset"], a, b)}
+    return Finding(verdict=verdict, why=why, **columns, **numbers(judged[smallest]) | {"leans": leans})
+
+
+def _corrected(table: pd.DataFrame, metric: str, here: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """NLL by method and seed (rows) and K (columns) without the estimated bias of the probes, and a sentence on that bias."""
+    rows = select(here, metric="nll_probe_bias")
+    bias = rows[rows.status == "ok"].pivot_table(index=INDEX, columns="draws", values="value")
+    variance = select(here, metric="nll_probe_variance", status="ok").value.mean()
+    large = variance > SECOND_ORDER_UP_TO  # False where the variance is unknown
+    if metric == "nll_averaged" and len(bias):
+        note = ". The remaining bias from the probes' noise is estimated and subtracted"
+        note += f", but the estimate is too small at a variance of {variance:.1f} nats^2" if large else ""
+        return (table - bias.reindex_like(table).fillna(0.0)).dropna(), note
+    if metric == "nll_paper":
+        note = ". The noise of the single probe also lowers this number, and more for larger K"
+        if len(bias):
+            # With small noise, one probe has as many times the bias of a mean of several probes. It always has at least as much.
+            times = 1.0 if large else float(rows.probes.iloc[0])
+            k = max(bias.columns)
+            by = f"{'at least' if large else 'about'} {-times * float(bias[k].mean()):.2g}"
+            note += f": by {by} at K = {k:g}, which is bias and not likelihood"
+        return table, note
+    return table, ""
+
+
+def printed_fall(dataset: str, a: float, b: float) -> float | None:
+    """The mean difference over methods between two K in the paper's Table 4; None where it prints none."""
+    printed = paper("table4")
+    table = printed[printed.dataset == dataset].pivot_table(index="method", columns="k", values="nll_bpd")
+    return float((table[b] - table[a]).mean()) if {a, b} <= set(table.columns) else None
+
+
+def _in_paper() -> str:
+    printed, parts = paper("table4"), []
+    for dataset in printed.dataset.unique():
+        ks = sorted(float(k) for k in printed[printed.dataset == dataset].k.unique())
+        falls = [f"{short(printed_fall(dataset, a, b))} from K = {a:g} to {b:g}" for a, b in pairwise(ks)]
+        parts.append(f"{dataset} {', '.join(falls)}")
+    return "mean difference over methods (bits/dim): " + "; ".join(parts)
+
+
+CLAIM = Claim(
+    number=10,
+    title="NLL falls as K grows",
+    statement="NLL is lower the more dequantisation draws K are averaged.",
+    where="Table 4",
+    how="The test takes the difference between each K and the one before, averaged over the trained methods. Every such "
+    "step must be a fall. Each estimator has its own line. The paper's estimator has the noise of a probe in every draw, "
+    "which by itself lowers the number as K grows.",
+    needs=("dequantisation",),
+    evaluate=falls_with_k,
+    in_paper=_in_paper,
+)

@@ -1,0 +1,54 @@
+"""All claims tested on the sources: every line of evidence, and a line on each claim as a whole."""
+
+from collections.abc import Sequence
+
+from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.registry import CLAIMS
+from fmbench.report.claims.sources import missing_source
+from fmbench.report.claims.verdicts import (
+    FAILS,
+    HOLDS,
+    INCONCLUSIVE,
+    NOT_TESTED,
+    combine,
+    combine_leaning,
+    not_holding,
+)
+
+
+def evaluate_claims(sources: Sources) -> Lines:
+    """The lines of every claim, with the line on the claim as a whole first."""
+    found: Lines = []
+    for claim in CLAIMS:
+        missing = [name for name in claim.needs if name not in sources]
+        if len(missing) == len(claim.needs):
+            why = "; ".join(map(missing_source, missing))
+            found.append(Finding(claim.number, "all", "overall", "", NOT_TESTED, sentence(why)))
+        else:
+            lines = claim.evaluate(sources)
+            found += [overall(claim, lines, missing), *lines]
+    return found
+
+
+def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
+    """The line on the claim as a whole, from all its lines but those on oracles."""
+    counted = [line for line in lines if line.about != "oracle"]
+    verdict = combine(line.verdict for line in counted)
+    leans = combine_leaning((line.verdict, line.leans) for line in counted)
+    partly = _tested_in_part(counted)
+    if missing or partly:
+        verdict, leans = not_holding(verdict, leans)
+    tally = [(v, sum(line.verdict == v for line in counted)) for v in (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)]
+    counts = ", ".join(f"{n} {v}" for v, n in tally if n)
+    number = f"{len(counted)} line{'s' if len(counted) > 1 else ''} of evidence"
+    texts = [f"{number}: {counts}" if counted else "There are no rows to test it on"]
+    texts += [f"Only part of the claim is tested on {', '.join(partly)}"] if partly else []
+    return Finding(claim.number, "all", "overall", "", verdict, ". ".join([*texts, *map(missing_source, missing)]), leans=leans)
+
+
+def _tested_in_part(lines: Lines) -> list[str]:
+    """The data sets that have both tested and untested lines, on which a claim cannot hold as a whole."""
+    verdicts: dict[str, set[str]] = {}
+    for line in lines:
+        verdicts.setdefault(line.dataset, set()).add(line.verdict)
+    return [dataset or "the definitions" for dataset, found in verdicts.items() if NOT_TESTED in found and len(found) > 1]

@@ -1,0 +1,35 @@
+"""Curves over training iterations, one for each seed, and two methods' curves at the same iterations."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from fmbench.report.claims.rows import Lost, pairs, select
+
+OF_FIRST = "of the mean at the first snapshot"
+"""The unit of a difference over :func:`scale_at_first`."""
+
+
+def curves(rows: pd.DataFrame, method: str, metric: str, lost: Mapping[str, Lost] | None = None) -> dict[int, pd.Series]:
+    """The good values over training iterations for each seed, without the seeds that the method lost."""
+    found = select(rows, method=method, metric=metric, status="ok").sort_values("step")
+    if lost and method in lost:
+        found = found[~found.seed.isin(lost[method].seeds)]
+    seeds = sorted(int(s) for s in found.seed.unique())
+    return {seed: found[found.seed == seed].drop_duplicates("step").set_index("step").value for seed in seeds}
+
+
+def on_common_steps(ours: Mapping[int, pd.Series], other: Mapping[int, pd.Series], least: int) -> dict[int, pd.DataFrame]:
+    """The pairs of values at the iterations of both methods, for each seed of both with ``least`` or more such iterations."""
+    found = {seed: pairs(ours[seed], other[seed]) for seed in sorted(set(ours) & set(other))}
+    return {seed: pair for seed, pair in found.items() if len(pair) >= least}
+
+
+def scale_at_first(found: Mapping[int, pd.DataFrame]) -> float:
+    """The mean magnitude at the first common snapshot, over both methods and all seeds; NaN without seeds.
+
+    This is one scale for a pair of methods. A distance near its floor is noise about 0, which a scale of its own would magnify.
+    """
+    return float(np.mean([pair.iloc[0].abs().mean() for pair in found.values()])) if found else math.nan

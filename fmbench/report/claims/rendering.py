@@ -1,0 +1,127 @@
+"""``claims.csv``, ``claims.md`` and ``claims.tex``, written from the lines of evidence."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pandas as pd
+
+from fmbench.report.claims.claim import Claim, Finding, Lines, short
+from fmbench.report.claims.evaluation import evaluate_claims
+from fmbench.report.claims.registry import CLAIMS
+from fmbench.report.claims.rows import in_prose
+from fmbench.report.claims.sources import read_sources
+from fmbench.report.claims.verdicts import ENOUGH_SEEDS, FAILS, HOLDS, LEVEL, combine, combine_leaning, coverage
+from fmbench.report.layout import latex_table, markdown_table, tex, to_csv, write_all
+
+COLUMNS = ["claim", "title", "dataset", "about", "part", "against", "statistic", "unit", "value", "low", "high", "interval"]
+COLUMNS += ["seeds", "coverage", "paper", "verdict", "leans", "why"]
+_BOLD = {HOLDS: "**holds**", FAILS: "**fails**"}
+
+
+def write_claims(results: Path, out: Path) -> Lines:
+    """Tests every claim on a results folder, writes ``out`` (CSV) and beside it ``.md`` and ``.tex``, and returns the lines."""
+    lines = evaluate_claims(read_sources(results))
+    write_all(out, to_csv(frame(lines)), markdown(lines), latex(lines))
+    return lines
+
+
+def frame(lines: Lines) -> pd.DataFrame:
+    """The lines as a tidy table, each with its claim's title."""
+    titles = {claim.number: claim.title for claim in CLAIMS}
+    table = pd.DataFrame([asdict(line) for line in lines], columns=[f.name for f in fields(Finding)])
+    table.insert(1, "title", table.claim.map(titles))
+    return table[COLUMNS]
+
+
+def markdown(lines: Lines) -> str:
+    """The page for reading: an overview, how to read it, and a section for each claim."""
+    header, rows = _overview(lines)
+    text = ["# Claims", "", "The claims of Lipman et al. (2023), tested on the numbers of this run.", ""]
+    text += markdown_table(header, [[_BOLD.get(cell, cell) for cell in row] for row in rows])
+    text += ["", *(f"* {note}" for note in _notes(lines))]
+    for claim in CLAIMS:
+        text += _section(claim, [line for line in lines if line.claim == claim.number])
+    return "\n".join(text) + "\n"
+
+
+def latex(lines: Lines) -> str:
+    """The overview as a booktabs table."""
+    header, rows = _overview(lines)
+    names = " & ".join(map(tex, header)) + r" \\"
+    bold = {HOLDS: rf"\textbf{{{HOLDS}}}", FAILS: rf"\textbf{{{FAILS}}}"}
+    cells = [[bold.get(cell, tex(cell)) for cell in row] for row in rows]
+    return "\n".join(latex_table("rll" + "l" * (len(header) - 3), [names], cells))
+
+
+def _overview(lines: Lines) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the overview: a verdict for each claim, as a whole and by data set."""
+    datasets = list(dict.fromkeys(line.dataset for line in lines if line.dataset not in ("", "all")))
+    with_oracles = any(line.about == "oracle" for line in lines)
+    header = ["", "Claim", "Where", "Verdict", *datasets, *(["Oracles (path alone)"] if with_oracles else [])]
+    rows = []
+    for claim in CLAIMS:
+        own = [line for line in lines if line.claim == claim.number]
+        groups = [[line for line in own if line.dataset == d and line.about == "trained"] for d in datasets]
+        groups += [[line for line in own if line.about == "oracle"]] if with_oracles else []
+        whole = [line for line in own if line.about == "overall"]
+        rows.append([str(claim.number), claim.title, claim.where, *map(_together, [whole, *groups])])
+    return header, rows
+
+
+def _together(lines: Lines) -> str:
+    """The verdict of several lines in words; empty without lines."""
+    verdict = combine(line.verdict for line in lines)
+    leaning = combine_leaning((line.verdict, line.leans) for line in lines)
+    return (f"{verdict}, leans to {leaning}" if leaning else verdict) if lines else ""
+
+
+def _notes(lines: Lines) -> list[str]:
+    """The notes below the overview: how to read verdicts and intervals."""
+    notes = [
+        "A claim holds if every tested line of evidence holds, on every data set. It fails if one line fails.",
+        f"Brackets are {LEVEL:.0%} intervals over seeds (percentile bootstrap, differences paired by seed) unless a line says "
+        "otherwise. They are not corrected for the number of lines.",
+    ]
+    few = min((line.seeds for line in lines if line.interval == "seeds"), default=0)
+    worth = coverage(few) or 0.0
+    if few and worth < LEVEL:
+        notes += [
+            f"With {few} seeds, the bootstrap interval is {'their range' if few < 4 else 'hardly more than their range'}. It "
+            f"contains the true median with a probability of at most {worth:.0%}. So with fewer than {ENOUGH_SEEDS} seeds, a "
+            "verdict also needs Student's interval.",
+            "An inconclusive line leans to a verdict if its bootstrap interval supports it, but Student's interval does not.",
+        ]
+    elif few:
+        notes.append(f"Every interval over seeds uses {few} or more seeds.")
+    notes.append("These verdicts are about this run, not the paper's. Other data sets, budgets or networks may give others.")
+    return notes
+
+
+def _section(claim: Claim, lines: Lines) -> list[str]:
+    """The section of one claim: what it says, how it is tested, and its lines of evidence."""
+    whole = next(line for line in lines if line.about == "overall")
+    text = ["", f"## {claim.number}. {claim.title}: {whole.verdict}", "", f"{claim.statement} ({claim.where})", ""]
+    text += [f"How it is tested: {claim.how}", "", f"Overall: {_together([whole])}. {whole.why}.", ""]
+    if claim.in_paper:
+        text += [f"In the paper: {claim.in_paper()}.", ""]
+    rest = [line for line in lines if line.about != "overall"]
+    if rest:
+        columns = ["Data set", "What", "Statistic", "Value", "Seeds", "Paper", "Verdict", "Why"]
+        text += markdown_table(columns, map(_row, rest))
+    return text
+
+
+def _row(line: Finding) -> list[str]:
+    what = f"oracles: {line.part}" if line.about == "oracle" else line.part
+    against = f" against {in_prose(line.against)}" if line.against else ""
+    value = _value(line) + (" (over samples)" if line.interval == "samples" else "")
+    seeds = str(line.seeds) if line.seeds else ""
+    verdict = _BOLD.get(line.verdict, _together([line]))
+    return [line.dataset, f"{what}{against}", line.statistic, value, seeds, short(line.paper), verdict, line.why]
+
+
+def _value(line: Finding) -> str:
+    if line.value is None:
+        return ""
+    bounds = "" if line.low is None or line.high is None else f" [{short(line.low)}, {short(line.high)}]"
+    return f"{short(line.value)}{bounds} {line.unit}"

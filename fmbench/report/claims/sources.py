@@ -1,0 +1,44 @@
+"""The parquet files that claims are tested on."""
+
+from pathlib import Path
+
+from fmbench.errors import DataError
+from fmbench.report.claims.claim import Sources
+from fmbench.store.parquet import read_table
+from fmbench.store.records import read_rows
+from fmbench.store.stale import stale_files
+
+FILES = {
+    "records": "records.parquet",
+    "learning_curve": "learning_curve.parquet",
+    "few_step": "few_step.parquet",
+    "trajectory": "trajectory.parquet",
+    "dequantisation": "dequantisation.parquet",
+    "fields": "theory/fields.parquet",
+    "trajectories": "theory/trajectories.parquet",
+    "identities": "theory/identities.parquet",
+}
+"""The sources by name, and their files below the results folder. Any may be missing, but not all."""
+OF_RECORDS = ("records", "learning_curve", "few_step", "dequantisation")
+"""The sources with rows of records."""
+
+
+def read_sources(results: Path) -> Sources:
+    """Every file of :data:`FILES` that a results folder has, without stale files of another config.
+
+    Raises:
+        DataError: the folder has none of them, or one cannot be read.
+    """
+    found, stale = {}, stale_files(results)
+    for name, file in FILES.items():
+        path = results / file
+        if path.exists() and file not in stale:
+            found[name] = (read_rows([path]) if name in OF_RECORDS else read_table(path)).to_pandas()
+    if not found:
+        raise DataError(f"{results} has none of {', '.join(FILES.values())}: give the folder of a finished run")
+    return found
+
+
+def missing_source(name: str) -> str:
+    """Which file is missing, and the command that makes it."""
+    return f"{FILES[name]} is missing from these results; run `snakemake --cores all results/{FILES[name]}` to make it"

@@ -1,0 +1,59 @@
+"""Claim 10 on hand-made NLL against K."""
+
+from dataclasses import replace
+
+import pytest
+from claim_rows import SEEDS, as_frame, dequantisation_rows, diverged, of_claim, wobble
+
+from fmbench.report.claims.claim10_nll_falls_with_k import falls_with_k
+from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE
+from fmbench.report.layout import paper
+
+
+def test_nll_against_k():
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(dequantisation_rows(0.1)))
+    assert line.verdict == HOLDS and line.value == pytest.approx(-0.1, abs=0.002) and "4 of 4 steps" in line.why
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(dequantisation_rows(-0.1)))
+    assert line.verdict == FAILS
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(dequantisation_rows(0.0)))
+    assert line.verdict == INCONCLUSIVE
+
+
+def test_nll_against_k_uses_the_seeds_that_all_methods_have():
+    """DDPM's numbers lie far from FM-OT's in their falls: the mean of a seed is over both, or the seed is left out."""
+    rows = [replace(r, value=3.0 + 5 * (r.value - 3.0)) if r.method == "ddpm" else r for r in dequantisation_rows(0.1)]
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(diverged(rows, "fm_ot", range(3))))
+    assert line.seeds == 3 and line.value == pytest.approx(-0.3, abs=0.01)
+    assert (line.verdict, line.leans) == (INCONCLUSIVE, "") and "FM (OT path) lost 3 of 6 seeds (diverged" in line.why
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(diverged(rows, "fm_ot", SEEDS)))
+    assert line.verdict == INCONCLUSIVE and line.seeds == 6 and "lost 6 of 6" in line.why
+    split = diverged(diverged(rows, "fm_ot", range(3)), "ddpm", range(3, 6))
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(split))
+    assert line.verdict == INCONCLUSIVE and "No seed has values of every method" in line.why
+
+
+def test_the_line_shows_the_smallest_fall():
+    rows = [
+        replace(r, value=3.0 - {1: 0.0, 20: 0.5, 50: 0.6}[r.draws] + 0.001 * wobble(r.seed, r.method))
+        for r in dequantisation_rows(0.1)
+    ]
+    rows = [r for r in rows if r.metric == "nll_averaged"]
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(rows))
+    assert line.value == pytest.approx(-0.1, abs=0.005) and "from K = 20 to 50, the smallest fall" in line.statistic
+
+
+def test_a_fall_from_probe_noise_alone_does_not_hold():
+    """All of the fall is bias: the corrected estimator does not fall. The paper's falls, and its reason names the bias."""
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(dequantisation_rows(0.0, bias=0.1)))
+    assert line.verdict == INCONCLUSIVE and abs(line.value) < 0.002
+    rows = dequantisation_rows(0.0, bias=0.1) + dequantisation_rows(0.4, metric="nll_paper")
+    averaged, papers = of_claim(falls_with_k, dequantisation=as_frame(rows))
+    assert papers.verdict == HOLDS and "by about 0.8 at K = 50, which is bias and not likelihood" in papers.why
+    assert averaged.verdict == INCONCLUSIVE
+
+
+def test_the_papers_falls_are_shown_beside_ours():
+    (line,) = of_claim(falls_with_k, dequantisation=as_frame(dequantisation_rows(0.1, dataset="cifar10")))
+    printed = paper("table4").pivot_table(index=["dataset", "method"], columns="k", values="nll_bpd").loc["cifar10"]
+    steps = {"K = 1 to 20": (printed[20] - printed[1]).mean(), "K = 20 to 50": (printed[50] - printed[20]).mean()}
+    assert line.paper == pytest.approx(next(v for k, v in steps.items() if k in line.statistic))
