@@ -14,7 +14,7 @@ from fmbench.config.feature_settings import ExtractorSettings
 from fmbench.metrics.extractors import make_extractor
 from fmbench.metrics.weights import problem
 from fmbench.stages.plan.workload import Workload
-from fmbench.store.records import PREVIEW_POINTS, TRAJECTORY_IMAGES
+from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY_IMAGES
 
 ADAPTIVE_NFE = 250
 """NFE that the estimate counts an adaptive solve with: about the mean of the paper's Table 1, which has 122 to 601."""
