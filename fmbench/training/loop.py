@@ -74,7 +74,7 @@ class _Training:
 
     def __init__(self, run: TrainingRun, checkpoints: CheckpointFolder, listener: Listener) -> None:
         self.run, self.settings, self.checkpoints, self.listener = run, run.settings, checkpoints, listener
-        self.step = Step(run.objective, run.network, run.settings, run.device, run.group)
+        self.update = Step(run.objective, run.network, run.settings, run.device, run.group)
         self.snapshots = Snapshots(checkpoints.folder, run.key)
         self.snapshot_steps = snapshot_steps(run.settings.iterations, run.settings.snapshots)
         self.outcome = Outcome()
@@ -131,7 +131,7 @@ class _Training:
             self.listener.tell(f"warning: {complaint}; {then}")
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.step.load_state_dict(state)
+        self.update.load_state_dict(state)
         self.outcome.step, self.outcome.seconds = state["step"], state["seconds"]
         self.outcome.curve = [tuple(entry) for entry in state["curve"]]
 
@@ -140,13 +140,13 @@ class _Training:
         if self.outcome.step >= self.settings.iterations:
             return
         if self.settings.compile:
-            self.outcome.compile_seconds = self.step.compile(*batches.example())
+            self.outcome.compile_seconds = self.update.compile(*batches.example())
             self._began += self.outcome.compile_seconds
-            if self.step.uncaptured:
-                self.outcome.notes.append(f"the step is compiled, but not captured in a CUDA graph: {self.step.uncaptured}")
+            if self.update.uncaptured:
+                self.outcome.notes.append(f"the step is compiled, but not captured in a CUDA graph: {self.update.uncaptured}")
                 self.listener.tell(f"note: {self.outcome.notes[-1]}")
         elif self.run.group.size > 1:
-            self.step.warm_up(*batches.example())
+            self.update.warm_up(*batches.example())
 
     # Iterations
 
@@ -157,13 +157,13 @@ class _Training:
     def advance(self, step: int, batches: Batches) -> None:
         """Train by the batch of iteration ``step``."""
         rank = self.run.group.rank
-        self.step.set_rate(self._rate(step))
+        self.update.set_rate(self._rate(step))
         # The global generator gives what dropout draws, and what else a plug-in network draws.
         seed_global(named_seed(self.run.seed, f"train/dropout/{step}" + (f"/{rank}" if rank else "")), self.run.device)
-        self._unread.append(self.step(*batches(step)))
+        self._unread.append(self.update(*batches(step)))
 
     def bad_loss(self, done: int) -> str:
-        """The first loss since the last log that is not finite, as a reason to stop; empty if all are finite."""
+        """Read the losses since the last log, as means over the processes. Returns a reason to stop if one is not finite."""
         self._losses, self._unread = [*self._losses, *self.run.group.mean(torch.stack(self._unread))], []
         losses = torch.stack(self._losses)
         bad = (~torch.isfinite(losses)).nonzero()
@@ -180,12 +180,13 @@ class _Training:
         self.listener.on_log(*entry)
 
     def save_snapshot(self, done: int) -> None:
+        """Write a snapshot, in the first process."""
         if self.run.group.main:
-            self.snapshots.save(done, self.step.averaged(self.step.ema))
+            self.snapshots.save(done, self.update.averaged(self.update.ema))
 
     def bad_weight(self, done: int) -> str:
         """A reason to stop if an averaged weight is not finite; empty if all are finite."""
-        if all(bool(torch.isfinite(average).all()) for average in self.step.ema.averages):
+        if all(bool(torch.isfinite(average).all()) for average in self.update.ema.averages):
             return ""
         return f"a weight stopped being finite by iteration {done} (learning rate {self._rate(done - 1):.3g})"
 
@@ -203,7 +204,7 @@ class _Training:
             "seconds": self.outcome.seconds,
             "threads": self._threads,
         }
-        self.checkpoints.save(values | self.step.state_dict())
+        self.checkpoints.save(values | self.update.state_dict())
 
     # The end
 
@@ -222,11 +223,11 @@ class _Training:
 
     def finish(self) -> Outcome:
         """Leave the averaged weights in the network. Returns the outcome."""
-        outcome, step = self.outcome, self.step
-        outcome.skipped = step.skipped()
+        outcome, update = self.outcome, self.update
+        outcome.skipped = update.skipped()
         outcome.snapshots = [kept for kept in self.snapshot_steps if kept <= outcome.step]
-        for ema, decay in zip(step.averages[1:], self.settings.more_ema_decays, strict=True):
-            outcome.averages[decay] = {name: value.clone() for name, value in step.averaged(ema).items()}
-        step.ema.copy_to(step.parameters)
+        for ema, decay in zip(update.averages[1:], self.settings.more_ema_decays, strict=True):
+            outcome.averages[decay] = {name: value.clone() for name, value in update.averaged(ema).items()}
+        update.ema.copy_to(update.parameters)
         self.run.network.eval()
         return outcome
