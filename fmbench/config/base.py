@@ -1,4 +1,4 @@
-"""What all settings are made of: the base class, names, parts and their parameters."""
+"""The parts that all settings are made of: the base class, names, and open parameters."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from fmbench.config.plugins import is_dotted
 
 
 class Settings(BaseModel):
-    """Base of all settings: no unknown keys, no silent conversions, no change after reading."""
+    """Base of all settings. It refuses unknown keys, silent conversions and changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -19,20 +19,20 @@ class Settings(BaseModel):
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 
 
-def known(what: str, known: tuple[str, ...], dotted: bool = True) -> BeforeValidator:
-    """``dotted``: whether it may be somebody's own."""
+def known_name(what: str, names: tuple[str, ...], plugins: bool = True) -> BeforeValidator:
+    """A validator that takes one of ``names`` or, with ``plugins``, the dotted name of a plug-in."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, str) and value not in known and not (dotted and is_dotted(value)):
-            or_own = "; or a dotted name 'package.module:ATTRIBUTE'" if dotted else ""
-            raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}{or_own}")
+        if isinstance(value, str) and value not in names and not (plugins and is_dotted(value)):
+            or_plugin = "; or a dotted name 'package.module:ATTRIBUTE'" if plugins else ""
+            raise ValueError(f"unknown {what} {value!r}; known: {', '.join(names)}{or_plugin}")
         return value
 
     return BeforeValidator(check)
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has, all the way down, without numbers written as strings."""
+    """The value, if JSON can hold it at every depth and no number in it is written as a string."""
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
@@ -41,19 +41,19 @@ def _plain(value: Any) -> Any:
         for inner in value.values() if isinstance(value, dict) else value:
             _plain(inner)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a finite number; choose one that is")
+        raise ValueError(f"{value} is not a finite number; give a finite one")
     elif not isinstance(value, str | int | float | None):
         raise ValueError(
-            f"{value} is a {type(value).__name__}, and a parameter is text, a number, true, false, null, a list or a mapping; "
-            "put it in quotes if it is text"
+            f"{value} is a {type(value).__name__}, but a parameter must be text, a number, true, false, null, a list or a "
+            "mapping; put it in quotes if it is text"
         )
     return number(value) if isinstance(value, str) and re.search("[eE]", value) else value
 
 
 Parameters = dict[str, Annotated[Any, BeforeValidator(_plain)]]
-"""Parameters of a part, open to any name and to every type of JSON; 1e-4 is a string in YAML here too."""
+"""Parameters with any names and values of any type of JSON. 1e-4 is refused here too, since YAML reads it as text."""
 
 
 def by_name(value: Any) -> Any:
-    """``vp`` is short for ``{name: vp}``."""
+    """``{name: vp}`` for the short form ``vp``; any other value as it is."""
     return {"name": value} if isinstance(value, str) else value

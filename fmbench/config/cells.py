@@ -1,6 +1,7 @@
-"""What a sweep and a budget measure: every solver on its grid at every NFE.
+"""The cells that a sweep or the few-step stage measures: every solver on its grid at every NFE.
 
-Apart from :mod:`fmbench.config.config`, since which cells are measured is in no spec: it follows from the settings by this code.
+A module of its own because it counts in the code hash of these jobs: their specs hold the settings, and the jobs find their cells
+by this code. The other modules of settings do not count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 
 class Cell(NamedTuple):
-    """One measurement of a sweep."""
+    """One measurement: a solver on a time grid with a number of evaluations."""
 
     solver: str
     grid: str
@@ -16,12 +17,12 @@ class Cell(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The solver's name in the records: with its grid, unless that is the uniform one."""
+        """The solver's name in the records, with the grid unless it is the uniform one."""
         return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
 
 
-class Entry(Protocol):
-    """A solver with its time grid and, where it has one, a list of NFE of its own."""
+class SolverEntry(Protocol):
+    """A solver with its time grid and, optionally, its own list of NFE."""
 
     @property
     def name(self) -> str: ...
@@ -31,6 +32,6 @@ class Entry(Protocol):
     def nfe(self) -> Sequence[int] | None: ...
 
 
-def cells(solvers: Iterable[Entry], nfe: Sequence[int]) -> list[Cell]:
-    """Every solver on its grid at every NFE of its own list, or of the common one."""
+def cells(solvers: Iterable[SolverEntry], nfe: Sequence[int]) -> list[Cell]:
+    """Every solver on its grid at every NFE of its own list, or else of the common list ``nfe``."""
     return list(dict.fromkeys(Cell(entry.name, entry.grid, n) for entry in solvers for n in entry.nfe or nfe))

@@ -1,4 +1,4 @@
-"""The whole config: typed, closed to unknown keys, checked as a whole.
+"""The whole config as typed settings, checked as a whole.
 
 Imports nothing heavy: the Snakefile reads the config through here on every start.
 """
@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from fmbench.config import datasets
-from fmbench.config.base import Name, Parameters, Settings, by_name, known
+from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
+from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.method_settings import MethodSettings
 from fmbench.config.network_settings import MLPSettings, PluginNetworkSettings, UNetSettings, network_of_its_kind
@@ -18,19 +18,19 @@ from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import ConfigError
 
 
-class DataSettings(Settings):
-    """Where a data set comes from."""
+class SourceSettings(Settings):
+    """The source of a data set."""
 
-    source: Annotated[str, known("data set", datasets.DATASETS)]
-    parameters: Parameters = Field({}, description="what that source takes, such as the number of points")
+    source: Annotated[str, known_name("data set", DATASETS)]
+    parameters: Parameters = Field({}, description="parameters of the source, such as the number of points")
 
 
 class DataSetSettings(Settings):
-    """Everything about one data set: its source, the network on it, training and evaluation."""
+    """Everything about one data set: its source, the network for it, training and evaluation."""
 
     data: Annotated[
-        DataSettings,
-        BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v, json_schema_input_type=str | DataSettings),
+        SourceSettings,
+        BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v, json_schema_input_type=str | SourceSettings),
     ]
     network: Annotated[MLPSettings | UNetSettings | PluginNetworkSettings, BeforeValidator(network_of_its_kind)]
     training: TrainingSettings = TrainingSettings()
@@ -38,37 +38,38 @@ class DataSetSettings(Settings):
 
 
 class TrackingSettings(Settings):
-    """MLflow, a mirror of the records for browsing."""
+    """MLflow, which mirrors the records for browsing."""
 
     enabled: bool = True
     uri: str | None = Field(None, description="a tracking server; null for sqlite under results_dir/mlflow")
     live_after: Annotated[float, Field(ge=0), BeforeValidator(number)] = Field(
-        60.0, description="write a training live once it has lasted this many seconds; shorter ones appear with the records"
+        60.0,
+        description="show a training live once it has lasted this many seconds; shorter ones appear when records are collected",
     )
 
 
-def _written_out(path: str) -> str:
+def _literal_folder(path: str) -> str:
     if path.startswith("~") or "$" in path:
-        meant = os.path.expandvars(os.path.expanduser(path))
-        whole = "" if meant == path else f", such as {meant}"
+        expanded = os.path.expandvars(os.path.expanduser(path))
+        example = "" if expanded == path else f", such as {expanded}"
         raise ValueError(
-            f"{path!r} would be a folder of that very name: ~ and $ stand for nothing here; write the path out{whole}"
+            f"{path!r} would be a folder of exactly that name, since ~ and $ are not expanded; write the path out{example}"
         )
     if path != path.strip() or not path.isprintable():
-        raise ValueError(f"{path!r} has spaces at an end, or what cannot be seen, such as a line break; leave them out")
+        raise ValueError(f"{path!r} has a space at an end or an invisible character, such as a line break; remove it")
     return path
 
 
 class Config(Settings):
     """The whole benchmark."""
 
-    results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$"), AfterValidator(_written_out)] = "results"
+    results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$"), AfterValidator(_literal_folder)] = "results"
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(whole_number)]], Field(min_length=1)] = [0, 1]
-    device: Literal["cpu", "cuda"] = Field("cpu", description="what models are trained and evaluated on; part of every result")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="the device of training and evaluation; part of every result")
     processes: Count = Field(
         1,
-        description="processes of one training, each with its share of every batch, on its own GPU if the device is cuda; part "
-        "of every trained model, as sums are rounded in another order and each draws dropout masks of its own",
+        description="processes of one training, each with its share of every batch and, with device cuda, its own GPU. Part of "
+        "every trained model, since sums are rounded in another order and each process draws its own dropout masks",
     )
     datasets: Annotated[list[Name], Field(min_length=1)]
     methods: Annotated[
@@ -80,14 +81,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for what, values in (
-            ("seed", self.seeds),
-            ("data set", self.datasets),
-            ("method", [m.name for m in self.methods]),
-        ):
-            twice = sorted({str(v) for v in values if values.count(v) > 1})  # type: ignore[arg-type]
-            if twice:
-                raise ValueError(f"{what} {', '.join(twice)} is listed more than once")
+        self._check_nothing_is_listed_twice()
         missing = [d for d in self.datasets if d not in self.settings]
         if missing:
             raise ValueError(
@@ -95,52 +89,72 @@ class Config(Settings):
                 "Add an entry under settings with data, network, training and evaluation"
             )
         for dataset in self.datasets:
-            source = self.settings[dataset].data
-            if differs := datasets.not_the_papers(dataset, source.source, source.parameters):
-                raise ValueError(
-                    f"{dataset} is a data set of the paper, whose numbers tables show beside that name; it is {differs}. "
-                    "Give this data set another name"
-                )
+            self._check_source(dataset)
             for method in self.methods:
-                if method.is_oracle:
-                    continue
-                try:
-                    self.training(dataset, method.name)
-                except ValidationError as error:
-                    message = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
-                    raise ValueError(f"training of {method.name} on {dataset}: {message}") from None
-                self._trainable(dataset, method.name)
+                if not method.is_oracle:
+                    self._check_training(dataset, method.name)
         return self
 
-    def _trainable(self, dataset: str, method: str) -> None:
-        training, source = self.training(dataset, method), self.settings[dataset].data
+    def _check_nothing_is_listed_twice(self) -> None:
+        lists: dict[str, list[str]] = {
+            "seed": [str(seed) for seed in self.seeds],
+            "data set": self.datasets,
+            "method": [m.name for m in self.methods],
+        }
+        for what, values in lists.items():
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                raise ValueError(f"{what} {', '.join(twice)} is listed more than once")
+
+    def _check_source(self, dataset: str) -> None:
+        source = self.settings[dataset].data
+        if differs := not_the_papers(dataset, source.source, source.parameters):
+            raise ValueError(
+                f"{dataset} is a data set of the paper, whose numbers tables show beside that name; it is {differs}. "
+                "Give this data set another name"
+            )
+
+    def _check_training(self, dataset: str, method: str) -> None:
         where = f"training of {method} on {dataset}"
-        pieces = self.processes * training.accumulation
-        if training.batch_size % pieces:
+        try:
+            training = self.training(dataset, method)
+        except ValidationError as error:
+            message = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+            raise ValueError(f"{where}: {message}") from None
+        if training.batch_size % (self.processes * training.accumulation):
             raise ValueError(
                 f"{where}: batch_size ({training.batch_size}) must be a multiple of processes x accumulation "
                 f"({self.processes} x {training.accumulation})"
             )
         if training.precision == "tf32" and self.device == "cpu":
-            raise ValueError(f"{where}: precision tf32 is one of NVIDIA GPUs; on device cpu choose fp32")
-        shape = datasets.sample_shape(source.source, source.parameters)
+            raise ValueError(f"{where}: precision tf32 needs an NVIDIA GPU; with device cpu choose fp32")
+        source = self.settings[dataset].data
+        shape = sample_shape(source.source, source.parameters)
         if training.flips and shape is not None and len(shape) != 3:
-            raise ValueError(f"{where}: flips are of images, and {source.source} has points; set flips to false")
+            raise ValueError(f"{where}: flips are for images, but {source.source} has points; set flips to false")
 
     def method(self, name: str) -> MethodSettings:
-        """The settings of one method."""
+        """The settings of one method.
+
+        Raises:
+            ConfigError: this config does not have it.
+        """
         for method in self.methods:
             if method.name == name:
                 return method
         raise ConfigError(f"unknown method {name!r}; this config has {', '.join(m.name for m in self.methods)}")
 
     def dataset(self, name: str) -> DataSetSettings:
-        """The settings of one data set."""
+        """The settings of one data set.
+
+        Raises:
+            ConfigError: this config does not have it.
+        """
         if name not in self.datasets:
             raise ConfigError(f"unknown data set {name!r}; this config has {', '.join(self.datasets)}")
         return self.settings[name]
 
     def training(self, dataset: str, method: str) -> TrainingSettings:
-        """The training settings of a method on a data set: the data set's, with the method's overrides."""
+        """The training settings of a method on a data set: those of the data set with the method's overrides."""
         overrides = self.method(method).training.model_dump()
         return TrainingSettings.model_validate(self.settings[dataset].training.model_dump() | overrides)

@@ -1,10 +1,10 @@
-"""X."""
+"""The data sources a config may use, and what is known of their samples before anything is prepared."""
 
 from collections.abc import Mapping
 from typing import Any
 
 POINT_SETS = ("checkerboard", "eight_gaussians", "two_moons", "spirals", "pinwheel", "rings")
-"""Data sources of points in the plane."""
+"""Sources of points in the plane."""
 DATASETS = (
     *POINT_SETS,
     "digits",
@@ -16,11 +16,11 @@ DATASETS = (
     "array",
     "hf_parquet",
 )
-"""Data sources."""
+"""All sources."""
 MAYBE_UNLABELLED = ("folder", "array", "hf_parquet")
-"""Those whose samples may have no labels: it is known once they are prepared."""
+"""Sources whose samples may have no labels, which only preparing them shows."""
 DECODED = ("imagenet", "folder", "hf_parquet")
-"""Those that decode image files, which is worth several processes."""
+"""Sources that decode image files, which several processes speed up."""
 
 
 PAPERS = {
@@ -29,11 +29,11 @@ PAPERS = {
     "imagenet64": ("imagenet", 64),
     "imagenet128": ("imagenet", 128),
 }
-"""The paper's data sets by the names that tables know them by: how the names of their sources begin, and height and width."""
+"""The paper's data sets, by their names in the tables: how the names of their sources begin, and height and width."""
 
 
 def not_the_papers(dataset: str, source: str, parameters: Mapping[str, Any]) -> str:
-    """What keeps a data set from being the paper's of that name; empty where nothing is known to, or for any other name."""
+    """How a data set differs from the paper's of the same name; empty if it is not known to differ, or has another name."""
     if dataset not in PAPERS:
         return ""
     start, side = PAPERS[dataset]
@@ -44,7 +44,7 @@ def not_the_papers(dataset: str, source: str, parameters: Mapping[str, Any]) -> 
 
 
 def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Shape of one sample, where source and parameters tell it before anything is prepared; else None."""
+    """The shape of one sample; None if only preparing the data shows it."""
     if source in POINT_SETS:
         return (2,)
     if source == "digits":
@@ -57,12 +57,12 @@ def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] 
         "folder": (parameters.get("channels", 3), parameters.get("size")),
         "hf_parquet": (parameters.get("channels", 3), parameters.get("size")),
     }.get(source, (0, None))
-    known = isinstance(channels, int) and isinstance(side, int)  # what is neither, the source will say
+    known = isinstance(channels, int) and isinstance(side, int)  # the source reports any other value
     return (channels, side, side) if known and channels > 0 and side > 0 else None
 
 
 def split_sizes(source: str, parameters: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Samples of training and test split, where source and parameters tell them before anything is prepared; else None."""
+    """The numbers of training and test samples; None if only preparing the data shows them."""
     if source in POINT_SETS:
         sizes = parameters.get("train", 200_000), parameters.get("test", 4_000)
     elif source == "digits":
@@ -76,5 +76,5 @@ def split_sizes(source: str, parameters: Mapping[str, Any]) -> tuple[int, int] |
             "imagenet": (1_281_167, 50_000),
         }.get(source, (None, None))
     train, test = sizes
-    known = isinstance(train, int) and isinstance(test, int)  # what is neither, the source will say
+    known = isinstance(train, int) and isinstance(test, int)  # the source reports any other value
     return (train, test) if known and train > 0 and test > 0 else None

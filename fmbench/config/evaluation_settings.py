@@ -1,4 +1,4 @@
-"""What is measured on every trained model, stage by stage."""
+"""What each stage measures on every model."""
 
 import itertools
 from typing import Annotated, Literal, Self
@@ -6,50 +6,57 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from fmbench.config import names
-from fmbench.config.base import Settings, by_name, known
+from fmbench.config.base import Settings, by_name, known_name
 from fmbench.config.cells import Cell, cells
 from fmbench.config.feature_settings import FeatureSettings
 from fmbench.config.numbers import Count, Natural, Positive, Several, number
 
 
 class SampleSettings(Settings):
-    """The adaptive solve that makes the samples."""
+    """Samples by the adaptive solver."""
 
     n: Several = 1000
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
-    shared_batch: Count = Field(256, description="batch of the second solve, whose samples share one step size")
+    shared_batch: Count = Field(256, description="batch size of the second solve, in which a batch shares one step size")
     max_nfe: Count = 5000
 
 
 class LikelihoodSettings(Settings):
     """NLL of the test split."""
 
-    n: Several | None = Field(None, description="the first n test samples; null for every one")
+    n: Several | None = Field(None, description="the first so many test samples; null for all")
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
-    exact_up_to: Natural = Field(16, description="exact divergence up to this many dimensions, Hutchinson's above")
+    exact_up_to: Natural = Field(16, description="exact divergence up to so many dimensions, above it Hutchinson's estimate")
     probes: Count = 1
     probe: Literal["rademacher", "gaussian"] = "rademacher"
     mode: Literal["reverse", "forward"] = Field(
-        "reverse", description="how probes are applied: forward mode needs less memory and more time"
+        "reverse", description="how probes are applied; forward mode needs less memory and more time"
     )
 
 
-Solver = Annotated[str, known("solver", tuple(names.STEP_COSTS), dotted=False)]
+Solver = Annotated[str, known_name("solver", tuple(names.STEP_COSTS), plugins=False)]
 
 
 class SolverSettings(Settings):
-    """A fixed-step solver with its own time grid and list of NFE."""
+    """A fixed-step solver with its time grid and, optionally, its own list of NFE."""
 
     name: Solver
     grid: Literal["uniform", "karras", "log_snr", "cosine"] = "uniform"
-    nfe: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="null for the sweep's own list")
+    nfe: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="null for the common list")
 
 
-def _spend(solver: str, nfe: int, remedy: str) -> None:
+Solvers = Annotated[
+    list[Annotated[SolverSettings, BeforeValidator(by_name, json_schema_input_type=str | SolverSettings)]],
+    Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
+]
+
+
+def _check_divisible(solver: str, nfe: int, remedy: str) -> None:
+    """Raise a ValueError unless whole steps of the solver cost exactly ``nfe`` evaluations."""
     cost = names.STEP_COSTS[solver]
     if nfe % cost:
         raise ValueError(f"{solver} costs {cost} evaluations a step and cannot spend exactly {nfe}; {remedy}")
@@ -59,46 +66,43 @@ class FixedStepSettings(Settings):
     """Fixed-step solvers at several NFE."""
 
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
-    solvers: Annotated[
-        list[Annotated[SolverSettings, BeforeValidator(by_name, json_schema_input_type=str | SolverSettings)]],
-        Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
-    ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
+    solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
 
     @model_validator(mode="after")
-    def _spendable(self) -> Self:
+    def _nfe_in_whole_steps(self) -> Self:
         for solver, _, nfe in self.cells():
-            own = f"or a list of its own: solvers: [{{name: {solver}, nfe: [...]}}]"
-            _spend(solver, nfe, f"give multiples of {names.STEP_COSTS[solver]}, {own}")
+            own = f"or give this solver its own list: solvers: [{{name: {solver}, nfe: [...]}}]"
+            _check_divisible(solver, nfe, f"give multiples of {names.STEP_COSTS[solver]}, {own}")
         return self
 
     def cells(self) -> list[Cell]:
-        """As the stages themselves find them, whose code counts where this module's does not."""
+        """The cells to measure, by the same function as in the stages."""
         return cells(self.solvers, self.nfe)
 
 
 class SweepSettings(FixedStepSettings):
-    """Fixed-step solvers against a fine reference."""
+    """The error of fixed-step solvers against a fine reference."""
 
     n: Count = 256
     batch: Count = 256
     reference_solver: Solver = Field(
         "midpoint",
-        description="midpoint never evaluates the end of a diffusion path, where a noise-predicting field is stiff; rk4 does",
+        description="midpoint never evaluates the end of a diffusion path, where noise prediction makes a field stiff; rk4 does",
     )
     reference_nfe: Count = 1000
-    reference_check_n: Count = Field(16, description="samples on which the reference itself is checked by dopri5 at 1e-7")
+    reference_check_n: Count = Field(16, description="on so many samples the reference itself is checked by dopri5 at 1e-7")
 
     @model_validator(mode="after")
-    def _reference_spendable(self) -> Self:
+    def _reference_in_whole_steps(self) -> Self:
         remedy = f"make reference_nfe a multiple of {names.STEP_COSTS[self.reference_solver]}, or choose another reference_solver"
-        _spend(self.reference_solver, self.reference_nfe, remedy)
+        _check_divisible(self.reference_solver, self.reference_nfe, remedy)
         return self
 
 
 class LearningCurveSettings(Settings):
     """NFE and sample quality during training: at each snapshot of the averaged weights (Fig. 5 and 10 of Lipman et al. 2023)."""
 
-    n: Several = Field(256, description="samples for each snapshot, by the adaptive solver; distances depend on their number")
+    n: Several = Field(256, description="samples of each snapshot, by the adaptive solver; distances depend on this number")
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -108,25 +112,23 @@ class LearningCurveSettings(Settings):
 class FewStepSettings(FixedStepSettings):
     """Samples made with few evaluations (Fig. 4 right, 7 right, 16 and 17 of Lipman et al. 2023)."""
 
-    n: Several = Field(256, description="samples of each cell; distances depend on their number")
+    n: Several = Field(256, description="samples of each cell; distances depend on this number")
     batch: Count = 1000
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 100]
-    solvers: Annotated[
-        list[Annotated[SolverSettings, BeforeValidator(by_name, json_schema_input_type=str | SolverSettings)]],
-        Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
-    ] = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
+    solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
     shown: Natural | None = Field(
-        None, description="the first so many samples of a cell are kept as pictures; null for 16 images, or for all n points"
+        None, description="keep the first so many samples of a cell for figures; null for 16 images, or all n points"
     )
 
 
 class TrajectorySettings(Settings):
     """States on the way from noise to data (Fig. 4 left, 6 and 9 of Lipman et al. 2023), by the adaptive solver."""
 
-    n: Count | None = Field(None, description="null for 32 images, or 4000 points: enough for a density")
+    n: Count | None = Field(None, description="null for 32 images, or for 4000 points, which are enough for a density")
     batch: Count = 4000
     times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(number)]], Field(min_length=1)] = Field(
-        [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0], description="0 is noise, 1 data; a path that ends sooner is shown at its end"
+        [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0],
+        description="0 is noise, 1 is data; times after the end of a path become that end",
     )
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -145,11 +147,11 @@ class DequantisationSettings(Settings):
     n: Several = Field(64, description="the first so many test images")
     draws: Annotated[list[Count], Field(min_length=1)] = [1, 5, 20]
     probes: Several = Field(
-        4, description="Hutchinson probes averaged for each draw, in one solve; the paper's estimator has the first of them"
+        4, description="Hutchinson probes averaged for each draw, in one solve; the paper's estimator takes the first of them"
     )
     probe: Literal["rademacher", "gaussian"] = "rademacher"
     mode: Literal["reverse", "forward"] = Field("reverse", description="how probes are applied, as in likelihood")
-    exact_up_to: Natural = Field(0, description="exact divergence up to this many dimensions, in place of the averaged probes")
+    exact_up_to: Natural = Field(0, description="exact divergence up to so many dimensions, instead of averaged probes")
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -158,12 +160,12 @@ class DequantisationSettings(Settings):
     def _each_once(self) -> Self:
         twice = sorted({k for k in self.draws if self.draws.count(k) > 1})
         if twice:
-            raise ValueError(f"dequantisation: {', '.join(map(str, twice))} is listed more than once")
+            raise ValueError(f"draws: {', '.join(map(str, twice))} is listed more than once")
         return self
 
 
 class EvaluationSettings(Settings):
-    """What is measured on every trained model."""
+    """The settings of every stage that works on a model."""
 
     sample: SampleSettings = SampleSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()

@@ -5,22 +5,25 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from fmbench.config import names
-from fmbench.config.base import Parameters, Settings, known
+from fmbench.config.base import Parameters, Settings, known_name
 from fmbench.config.numbers import Count, Positive, Several, whole_number
+
+Extractor = Annotated[str, known_name("extractor", tuple(names.EXTRACTORS))]
+_OPTIONS = "inception takes weights (a path), efficientnet_lite0 takes size, a plug-in takes its own"
 
 
 class ExtractorSettings(Settings):
     """A feature extractor of images and its options."""
 
-    extractor: Annotated[str, known("extractor", tuple(names.EXTRACTORS))]
-    options: Parameters = Field({}, description="inception: weights (a path); efficientnet_lite0: size; a dotted name: its own")
+    extractor: Extractor
+    options: Parameters = Field({}, description=_OPTIONS)
 
     @model_validator(mode="after")
-    def _takes_its_options(self) -> Self:
-        known = names.EXTRACTORS.get(self.extractor)
-        unknown = [] if known is None else sorted(set(self.options) - set(known))
+    def _options_fit(self) -> Self:
+        allowed = names.EXTRACTORS.get(self.extractor)
+        unknown = [] if allowed is None else sorted(set(self.options) - set(allowed))
         if unknown:
-            takes = "takes none; its settings stand beside it: epochs, width, ..." if not known else f"takes {', '.join(known)}"
+            takes = f"takes {', '.join(allowed)}" if allowed else "takes none; set epochs, width, ... beside it"
             raise ValueError(f"the extractor {self.extractor} has no option {', '.join(unknown)}: it {takes}")
         weights, size = self.options.get("weights"), self.options.get("size", 1)
         if self.extractor == "inception" and not isinstance(weights, str | None):
@@ -34,18 +37,18 @@ class KidSettings(Settings):
     """The subsets of the kernel distance."""
 
     subsets: Several = 100
-    size: Several = Field(1000, description="features of one subset; half of those there are, where they are fewer than twice it")
+    size: Several = Field(1000, description="features in one subset; half of all features if there are fewer than twice as many")
 
 
 class FeatureSettings(Settings):
-    """What judges the samples: of images, distances on an extractor's features; of points, distances in the plane."""
+    """How samples are compared with data: images by the features of an extractor, points by their coordinates."""
 
-    extractor: Annotated[str, known("extractor", tuple(names.EXTRACTORS))] = Field(
+    extractor: Extractor = Field(
         "classifier",
-        description="whose features the tables' distance is of: classifier (trained in the DAG on the data set's labels), "
-        "inception (the FID's), efficientnet_lite0, or a dotted name 'package.module:FACTORY'",
+        description="the extractor of the tables' distance: classifier (trained on its labels), inception (that of the "
+        "FID), efficientnet_lite0, or a plug-in 'package.module:FACTORY'",
     )
-    options: Parameters = Field({}, description="inception: weights (a path); efficientnet_lite0: size; a dotted name: its own")
+    options: Parameters = Field({}, description=_OPTIONS)
     more_extractors: list[
         Annotated[
             ExtractorSettings,
@@ -53,21 +56,25 @@ class FeatureSettings(Settings):
                 lambda v: {"extractor": v} if isinstance(v, str) else v, json_schema_input_type=str | ExtractorSettings
             ),
         ]
-    ] = Field([], description="further extractors, whose rows have their name behind the metric's: frechet/efficientnet_lite0")
-    epochs: Count = Field(20, description="epochs, batch_size, learning_rate and width are the classifier's")
+    ] = Field(
+        [], description="further extractors; the metric in their rows has their name behind it, as in frechet/efficientnet_lite0"
+    )
+    epochs: Count = Field(20, description="of the classifier's training; batch_size, learning_rate and width are also of it")
     batch_size: Count = 64
     learning_rate: Positive = 2e-3
     width: Count = 16
-    batch: Count = Field(50, description="images at a time through an extractor that is not the classifier")
-    reference_n: Several | None = Field(None, description="so many training images, drawn at random; null for every one")
+    batch: Count = Field(50, description="images at a time through an extractor other than the classifier")
+    reference_n: Several | None = Field(None, description="compare with so many training images, drawn at random; null for all")
     max_samples: Several = Field(
-        10000, description="at most so many features or points on each side, where time goes with their square (not Frechet)"
+        10000,
+        description="at most so many features or points on each side, for metrics with quadratic time (not Frechet)",
     )
     kid: KidSettings = KidSettings()
     neighbours: Count = Field(3, description="k of precision and recall: a ball reaches to the k-th nearest feature")
     splits: Count = Field(10, description="of the Inception Score")
     infinity_sizes: Annotated[int, Field(ge=3), BeforeValidator(whole_number)] | None = Field(
-        None, description="sizes that the distance is taken at and extrapolated from to infinitely many samples; null for none"
+        None,
+        description="at so many sample sizes the distance is taken and extrapolated to infinitely many; null for no such row",
     )
     projections: Count = Field(128, description="directions of the sliced Wasserstein distance of points")
 
@@ -80,11 +87,11 @@ class FeatureSettings(Settings):
         return self
 
     def extractors(self) -> list[ExtractorSettings]:
-        """Every extractor, the tables' first."""
+        """Every extractor, that of the tables first."""
         return [ExtractorSettings(extractor=self.extractor, options=self.options), *self.more_extractors]
 
     def used(self) -> dict[str, Any]:
-        """The settings without the classifier's, where there is none."""
+        """The settings, without those of the classifier if it is not an extractor here."""
         values = self.model_dump()
         if "classifier" not in [part.extractor for part in self.extractors()]:
             for name in ("epochs", "batch_size", "learning_rate", "width"):

@@ -1,4 +1,4 @@
-"""The hash of settings: the same for the same values, whatever order they were written in."""
+"""The hash of settings, which does not depend on the order of their keys."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def canonical(values: Any) -> str:
-    """JSON with sorted keys and no spaces: the same text for the same settings, whatever order they were written in."""
+    """JSON with sorted keys and no spaces, so that equal settings give equal text."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 

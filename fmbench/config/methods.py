@@ -8,11 +8,11 @@
 | `fm_diffusion`   | VP   | velocity         | |u - u_t(x_t given x1)|^2             | eq. 9, eq. 19  |
 | `fm_ot`          | OT   | velocity         | |u - (x1 - (1 - sigma_min) x0)|^2     | eq. 23         |
 
-`score_matching` has the network put out the score itself. Written as -eps/sigma_t with an epsilon network it
-would be `ddpm` to the letter.
+In `score_matching` the network predicts the score itself. With -eps/sigma_t from an epsilon network instead, it would be `ddpm`
+exactly.
 
-`oracle_ot` and `oracle_vp` are no trainings: their field is the closed-form one of the training set
-(:mod:`fmbench.flow.oracle`), so their rows show what belongs to the path alone, free of learning error.
+`oracle_ot` and `oracle_vp` are not trained. Their field is the closed-form field of the training set
+(:mod:`fmbench.flow.oracle`), so their rows show the properties of the path alone, without learning error.
 
 This module is data and imports nothing heavy; :mod:`fmbench.flow.objectives` turns it into losses.
 """
@@ -38,8 +38,8 @@ class Method:
         prediction: a name of :data:`fmbench.flow.prediction.PREDICTIONS`, or a dotted name.
         weighting: a name of :data:`fmbench.flow.weighting.WEIGHTINGS`.
         time: a name of :data:`fmbench.flow.training_times.TIME_DISTRIBUTIONS`.
-        t_min, t_max: narrow the interval of time; None takes what path and prediction allow.
-        oracle: what the oracle knows (:data:`ORACLE`) if the field is the closed-form one; None for a network.
+        t_min, t_max: the interval of time; None for the widest that path and prediction allow.
+        oracle: the settings of the closed-form field (:data:`ORACLE`); None for a network.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Method:
 
 
 ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
-"""What an oracle knows: so many points of the training set, drawn at random, each with a Gaussian of this standard deviation in
-model units. None takes, for images, the standard deviation of a uniform within one level (what dequantising adds), and for
-points the bandwidth with the largest leave-one-out likelihood."""
+"""The settings of an oracle. ``points`` of the training set are drawn at random; each is smoothed by a Gaussian of standard
+deviation ``bandwidth`` in model units. A bandwidth of None is, for images, the standard deviation of a uniform variable within
+one level, which is what dequantisation adds, and for points the bandwidth with the largest leave-one-out likelihood."""
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -70,4 +70,4 @@ METHODS: dict[str, Method] = {
     )
 }
 
-ORACLES = tuple(name for name, method in METHODS.items() if method.oracle is not None)
+ORACLES: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.oracle is not None)

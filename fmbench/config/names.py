@@ -1,6 +1,7 @@
-"""The names a config may use, kept free of heavy imports so that a config is checked in milliseconds.
+"""The names that configs, figures and gathered files have, without heavy imports, so that checking a config takes milliseconds.
 
-The registries on the floors above hold the things behind the names; a test keeps both equal.
+The registries of other modules hold the objects behind the names; tests keep both equal. Names of data sources are in
+:mod:`fmbench.config.datasets`.
 """
 
 METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "oracle_ot", "oracle_vp")
@@ -11,9 +12,9 @@ TIME_DISTRIBUTIONS = ("uniform", "log_snr", "logit_normal")
 GRIDS = ("uniform", "karras", "log_snr", "cosine")
 NETWORKS = ("mlp", "unet")
 FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
-"""Runge-Kutta solvers and what one step of each costs in evaluations of the field."""
+"""Runge-Kutta solvers, and how many evaluations of the field one step of each costs."""
 STEP_COSTS = {**FIXED_SOLVERS, "ddim": 1}
-"""Everything a sweep can run."""
+"""The same for every solver that a sweep can run."""
 EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
 """Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -39,7 +40,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "equivalence": ("theory/equivalence.parquet",),
     "samplers": ("theory/samplers.parquet",),
 }
-"""Figures and the files below the results folder that each is drawn from."""
+"""Figures, and the files below the results folder from which each is drawn."""
 GATHERED = {
     "nfe": ("sample", "nfe.parquet"),
     "learning_curve": ("learning_curve", "rows.parquet"),
@@ -47,6 +48,6 @@ GATHERED = {
     "few_step_previews": ("few_step", "previews.parquet"),
     "trajectory": ("trajectory", "trajectory.parquet"),
 }
-"""Files of the results folder (without .parquet) that join one file of every model: its stage and the file's name."""
+"""Gathered files of the results folder (without .parquet): the stage and the name of the file of each model that they gather."""
 FIRST_SEED = ("few_step_previews", "trajectory")
-"""Those that hold pictures, of the first seed only."""
+"""Gathered files that hold pictures, of the first seed only."""

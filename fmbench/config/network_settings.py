@@ -32,17 +32,20 @@ class UNetSettings(Settings):
     head_channels: Count = 64
     dropout: Decay = 0.0
     resample_blocks: bool = True
-    max_frequency: Positive = Field(1000.0, description="top frequency of the time embedding, rad per unit t; ADM: 1000")
+    max_frequency: Positive = Field(
+        1000.0, description="top frequency of the time embedding, in radians per unit of t; ADM has 1000"
+    )
 
 
 class PluginNetworkSettings(Settings):
-    """A network of your own: a dotted name of a class called as cls(shape, **parameters)."""
+    """A plug-in network: the dotted name of a class, which is called as cls(shape, **parameters)."""
 
     kind: Annotated[str, Field(pattern=":")]
     parameters: Parameters = {}
 
 
 def network_of_its_kind(value: Any) -> Any:
+    """The settings of a network, checked against those of its kind alone, so that errors name no key of another kind."""
     if not isinstance(value, dict):
         return value
     kind = value.get("kind")
@@ -56,8 +59,7 @@ def network_of_its_kind(value: Any) -> Any:
     strange = [key for key in value if key in others - set(chosen.model_fields)]
     if strange:
         raise ValueError(
-            f"a network of kind {kind} takes {', '.join(chosen.model_fields)}, and not {', '.join(strange)}. If these are of an "
-            "earlier config file: files are laid over each other key by key, so its keys stay; give your data set a name that no "
-            "earlier file has"
+            f"a network of kind {kind} takes {', '.join(chosen.model_fields)}, but not {', '.join(strange)}. An earlier config "
+            "file may have set these: files are merged key by key. If so, give your data set a name that no earlier file uses"
         )
-    return chosen.model_validate(value)  # against that kind alone, for errors to the point
+    return chosen.model_validate(value)

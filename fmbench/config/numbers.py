@@ -1,4 +1,4 @@
-"""Numbers of a config and the messages for those that YAML reads as something else."""
+"""Types of numbers in a config, with errors for numbers that YAML reads as something else."""
 
 import re
 from typing import Annotated, Any
@@ -9,34 +9,44 @@ _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?)(\d+))?")
 
 
 def number(value: Any) -> Any:
-    number = _NUMBER.fullmatch(value) if isinstance(value, str) else None
-    if number is None:
+    """The value itself.
+
+    Raises:
+        ValueError: it is text that reads as a number; the message says how YAML wants it.
+    """
+    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         return value
-    mantissa, sign, exponent = number.groups()
+    mantissa, sign, exponent = match.groups()
     if exponent is None:
         raise ValueError(f"the number {value!r} is written as a string: write {float(value):.15g}, without quotes")
     dotted = re.sub(r"^([+-]?)\.", r"\g<1>0.", mantissa) if "." in mantissa else f"{mantissa}.0"
     written = f"{dotted}e{sign or '+'}{exponent}"
-    plain = f", or {float(value):.0f}" if float(value).is_integer() else ""
+    plain = f" or {float(value):.0f}" if float(value).is_integer() else ""
     raise ValueError(
-        f"the number {value!r} is written as a string: in YAML an exponent needs a dot before it and a sign in it, and no quotes "
-        f"around: write {written}{plain}"
+        f"the number {value!r} is written as a string: in YAML an exponent needs a dot before the e and a sign after it; "
+        f"write {written}{plain}, without quotes"
     )
 
 
 def whole_number(value: Any) -> Any:
+    """The value itself.
+
+    Raises:
+        ValueError: it is text or a decimal that reads as a whole number; the message says how to write it.
+    """
     parsed = float(value) if isinstance(value, float) or (isinstance(value, str) and _NUMBER.fullmatch(value)) else None
     if parsed is not None and parsed.is_integer():
         kind = "a string" if isinstance(value, str) else "a decimal"
-        raise ValueError(f"the number {value!r} is written as {kind}, and must be a whole one: write {parsed:.0f}")
+        raise ValueError(f"the number {value!r} is written as {kind}, but must be a whole number: write {parsed:.0f}")
     return number(value)
 
 
-# The bounds come before the validators: after one, pydantic does not know them for the JSON schema.
+# The bounds come before the validators, since pydantic leaves bounds after a validator out of the JSON schema.
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(number)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(number)]
 Decay = Annotated[float, Field(ge=0, lt=1), BeforeValidator(number)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(whole_number)]
 Several = Annotated[int, Field(ge=2), BeforeValidator(whole_number)]
-"""A number of samples: one has no spread."""
+"""A number of samples; a single one has no spread."""
 Natural = Annotated[int, Field(ge=0), BeforeValidator(whole_number)]

@@ -1,4 +1,4 @@
-"""Names to things: a name of a registry, or a dotted name ``package.module:ATTRIBUTE`` of anybody's own."""
+"""Names to objects: a name of a registry, or a plug-in's dotted name ``package.module:ATTRIBUTE``."""
 
 import importlib
 import re
@@ -9,15 +9,15 @@ _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def is_dotted(name: str) -> bool:
-    """Whether ``name`` points into a module rather than into a registry."""
+    """Whether ``name`` has the form of a dotted name, rather than of a name of a registry."""
     return _DOTTED.fullmatch(name) is not None
 
 
 def resolve(registry: Mapping[str, Any], what: str, name: str) -> Any:
-    """The thing called ``name``.
+    """The object called ``name``.
 
     Raises:
-        ValueError: the name is in neither the registry nor an importable module; the message lists what is known.
+        ValueError: the name is neither in the registry nor that of something importable.
     """
     if name in registry:
         return registry[name]

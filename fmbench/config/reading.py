@@ -1,4 +1,4 @@
-"""Reading a config: files laid over each other, checked as a whole, one line for each error."""
+"""Reading a config: files are merged, checked as a whole, and every error is reported in a line of its own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,18 +10,48 @@ from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError
 
 
-def parse(values: Mapping[str, Any]) -> Config:
-    """Check a config read from YAML.
+def load(*files: str) -> Config:
+    """The config of YAML files. Mappings of later files are merged into earlier ones; every other value replaces the earlier one.
 
     Raises:
-        ConfigError: one line for each thing wrong, with where it stands.
+        ConfigError: as of :func:`parse`, or a file cannot be read.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        try:
+            _merge(merged, read(file))
+        except RecursionError:
+            raise ConfigError(f"{file} contains itself: an alias (*) is inside the value that its anchor (&) names") from None
+    return parse(merged)
+
+
+def _merge(base: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    """A copy that shares nothing, so that a later file can change one use of an alias without changing the others."""
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """The config of values read from YAML.
+
+    Raises:
+        ConfigError: one line for each error, with its place.
     """
     try:
         return Config.model_validate(dict(values))
-    except RecursionError:  # as Snakemake hands it over
-        raise ConfigError("the config holds itself: an alias (*) stands inside of what its anchor (&) names") from None
+    except RecursionError:  # Snakemake passes such values on
+        raise ConfigError("the config contains itself: an alias (*) is inside the value that its anchor (&) names") from None
     except ValidationError as error:
-        raise ConfigError("the config has errors:\n" + "\n".join(_explain(e) for e in error.errors())) from None
+        raise ConfigError("the config has errors:\n" + "\n".join(_line(e) for e in error.errors())) from None
 
 
 RENAMED = {
@@ -34,11 +64,11 @@ RENAMED = {
     "features.most": "max_samples",
     "features.nearest": "neighbours",
 }
-"""Keys of older configs, with the section that they stood in, and what they are called now."""
+"""Keys of older configs, each with the section it is in, and their new names."""
 
 
-def _explain(error: Any) -> str:
-    # Positions of unions carry the names of the models tried; they mean nothing to the reader.
+def _line(error: Any) -> str:
+    # The place of an error within a union contains the names of the classes tried, which mean nothing to the reader.
     where = ".".join(str(p) for p in error["loc"] if not (isinstance(p, str) and ("Settings" in p or "[" in p)))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
@@ -47,29 +77,3 @@ def _explain(error: Any) -> str:
     elif error["type"] == "missing":
         message = "this key is missing"
     return f"  {where or 'config'}: {message}"
-
-
-def load(*files: str) -> Config:
-    """Read YAML files, later ones laid over earlier ones (mappings merge, everything else is replaced)."""
-    merged: dict[str, Any] = {}
-    for file in files:
-        try:
-            _lay_over(merged, read(file))
-        except RecursionError:
-            raise ConfigError(f"{file} holds itself: an alias (*) stands inside of what its anchor (&) names") from None
-    return parse(merged)
-
-
-def _lay_over(base: dict[str, Any], values: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _lay_over(base[key], value)
-        else:
-            base[key] = _apart(value)
-
-
-def _apart(value: Any) -> Any:
-    """A copy in which what a file has under two names, by an alias, is two things: a later file may change one of them."""
-    if isinstance(value, dict):
-        return {key: _apart(inner) for key, inner in value.items()}
-    return [_apart(inner) for inner in value] if isinstance(value, list) else value

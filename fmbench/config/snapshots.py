@@ -1,12 +1,13 @@
-"""Where on its way a training keeps its weights.
+"""The iterations at which a training keeps its averaged weights.
 
-Apart from :mod:`fmbench.config.config`, since these iterations are in no spec: they follow from the settings by this code.
+A module of its own because it counts in the code hash of a training: its spec holds the settings, and the training finds these
+iterations by this code. The other modules of settings do not count.
 """
 
 
 def snapshot_steps(iterations: int, snapshots: int) -> list[int]:
     """The iterations whose averaged weights are kept: k iterations / snapshots, rounded down, for k = 1, 2, ...
 
-    As many as there are iterations, if more are asked for.
+    With more snapshots than iterations, every iteration.
     """
     return sorted({k * iterations // snapshots for k in range(1, snapshots + 1)} - {0})

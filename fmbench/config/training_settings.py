@@ -1,4 +1,4 @@
-"""Training in a config: optimiser, schedule, budget, and what a method may override."""
+"""Training in a config: optimiser, schedule and length, and what a method may override."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -13,7 +13,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class TrainingSettings(Settings):
-    """Optimiser, schedule and budget: the same for every method unless a method overrides it."""
+    """Optimiser, schedule and length of a training, the same for every method unless a method overrides them."""
 
     iterations: Count = 5000
     batch_size: Count = 256
@@ -24,32 +24,34 @@ class TrainingSettings(Settings):
     warmup_iterations: Natural = 0
     betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     adam_epsilon: Positive = 1e-8
-    ema_decay: Decay = 0.999
+    ema_decay: Decay = Field(0.999, description="of the averaged weights, which are the ones that are evaluated")
     more_ema_decays: list[Decay] = Field(
-        [], description="further averages kept at once, written to averages.safetensors; evaluated is that of ema_decay"
+        [], description="decays of further averages, written to averages.safetensors but not evaluated"
     )
-    clip_norm: Positive | None = Field(None, description="clip the gradient's norm; null for the paper's none")
+    clip_norm: Positive | None = Field(
+        None, description="clip the norm of the gradient to this; null for no clipping, as the paper"
+    )
     precision: Precision = Field(
         "fp32",
-        description="of the network's products and convolutions in training: fp32; tf32 (NVIDIA GPUs); bf16 or fp16 by autocast, "
-        "with float32 weights, loss and optimiser, fp16 with a loss scaler. On a CPU 16 bits are for trials: the same "
-        "rounding, no speed",
+        description="of matrix products and convolutions in training: fp32; tf32 (NVIDIA GPUs); bf16 or fp16 by autocast, with "
+        "float32 weights, loss and optimiser, and with a loss scaler for fp16. On a CPU 16 bits are for trials: they round alike "
+        "but are not faster",
     )
     compile: bool = Field(
         False,
-        description="torch.compile of the network, and on one GPU, but with fp16, a CUDA graph of the step, averages apart; "
-        "their time is compile_seconds",
+        description="torch.compile the network; on one GPU, except with fp16, also capture the step, without its averages, as a "
+        "CUDA graph. The time for both is reported as compile_seconds",
     )
     accumulation: Count = Field(
         1,
-        description="micro-batches that a batch is cut into, for less memory: without dropout, whose masks are drawn for each, "
-        "the same gradient to rounding",
+        description="micro-batches into which a batch is cut, for less memory. The gradient is the same to rounding, except with "
+        "dropout, whose masks are drawn for each micro-batch",
     )
     flips: bool = Field(False, description="mirror each training image left to right with probability 1/2; images only")
     resident_mib: Natural = Field(
-        4096, description="a training split of at most so many MiB is held on the device, a larger one streamed: the same batches"
+        4096, description="hold a training split of at most so many MiB on the device, stream a larger one; batches are the same"
     )
-    snapshots: Natural = Field(5, description="averaged weights are kept at so many evenly spaced iterations, the last included")
+    snapshots: Natural = Field(5, description="keep the averaged weights at so many evenly spaced iterations, the last included")
     checkpoint_every: Count = 500
     log_every: Count = 50
 
@@ -59,22 +61,22 @@ class TrainingSettings(Settings):
             raise ValueError(f"warmup_iterations ({self.warmup_iterations}) must be less than iterations ({self.iterations})")
         if self.batch_size % self.accumulation:
             raise ValueError(
-                f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation}): its micro-batches "
-                "weigh the same"
+                f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation}), so that all "
+                "micro-batches have the same size"
             )
         decays = [self.ema_decay, *self.more_ema_decays]
         twice = sorted({d for d in decays if decays.count(d) > 1})
         if twice:
-            raise ValueError(f"more_ema_decays: {twice[0]} is there already, as ema_decay or twice")
+            raise ValueError(f"more_ema_decays: {twice[0]} is already there, as ema_decay or twice in the list; remove it")
         return self
 
     def snapshot_steps(self) -> list[int]:
-        """As the training itself finds them, whose code counts where this module's does not."""
+        """The iterations whose averaged weights are kept, by the same function as in the training."""
         return snapshot_steps(self.iterations, self.snapshots)
 
 
 class TrainingOverrides(Settings):
-    """A method's own training settings, over those of the data set. What is not set is not in a dump either."""
+    """The training settings of one method, which override those of the data set. A dump holds only what is set."""
 
     iterations: Count | SkipJsonSchema[None] = None
     batch_size: Count | SkipJsonSchema[None] = None
@@ -82,7 +84,7 @@ class TrainingOverrides(Settings):
     schedule: Literal["polynomial", "constant"] | SkipJsonSchema[None] = None
     warmup_iterations: Natural | SkipJsonSchema[None] = None
     ema_decay: Decay | SkipJsonSchema[None] = None
-    clip_norm: Positive | None = Field(None, description="null for none, where the data set has one")
+    clip_norm: Positive | None = Field(None, description="null for no clipping where the data set clips")
     precision: Precision | SkipJsonSchema[None] = None
     accumulation: Count | SkipJsonSchema[None] = None
 
@@ -90,7 +92,7 @@ class TrainingOverrides(Settings):
     @classmethod
     def _set(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and info.field_name != "clip_norm":
-            raise ValueError("null sets nothing; give a value, or leave the key out for the data set's own")
+            raise ValueError("null sets nothing; give a value, or leave the key out for that of the data set")
         return value
 
     @model_serializer

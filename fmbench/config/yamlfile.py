@@ -1,4 +1,4 @@
-"""Config files in YAML, read without what YAML does silently: the last of two equal keys, and old notations of numbers."""
+"""Config files in YAML, with errors where YAML would silently take the last of two equal keys or an old notation of a number."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from fmbench.errors import ConfigError
 
 
 class _Refused(yaml.YAMLError):
-    """What is valid YAML, and not what its writer meant."""
+    """Valid YAML that does not mean what its author thinks."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
                 if key.value in lines:
                     raise _Refused(
                         f"the key {key.value!r} is there twice, in line {lines[key.value]} and in line {line}, and YAML would "
-                        "take the last alone; leave one, or join them"
+                        "ignore the first; keep one of them, or join them"
                     )
                 lines[key.value] = line
         return node
@@ -44,7 +44,7 @@ for _tag in ("int", "float"):
 
 
 def _parsed(text: str) -> Any:
-    """As Snakemake reads it: as JSON, where it is that, which YAML does not wholly hold (tabs)."""
+    """The value of a text that is JSON or YAML, as Snakemake reads it. Not all of JSON is YAML: it may have tabs."""
     try:
         return json.loads(text, object_pairs_hook=_each_once)
     except ValueError:
@@ -54,7 +54,7 @@ def _parsed(text: str) -> Any:
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key is there twice")  # the YAML reader, which takes most of JSON, says where
+        raise ValueError("a key is there twice")  # the YAML reader, which comes next, says where
     return values
 
 
@@ -62,8 +62,8 @@ def read(file: str) -> dict[str, Any]:
     """The mapping that a YAML file holds; an empty file holds an empty one.
 
     Raises:
-        ConfigError: it is missing or a folder, is not valid YAML, or holds something else, a key twice or a number that YAML
-            takes for another.
+        ConfigError: the file is missing, a folder or not valid YAML; or it does not hold a mapping, has a key twice, or a number
+            that YAML reads as another one.
     """
     try:
         with open(file, encoding="utf-8") as stream:
@@ -74,7 +74,7 @@ def read(file: str) -> dict[str, Any]:
         raise ConfigError(f"{file} is a folder, not a config file; name a file in it") from None
     except _Refused as error:
         raise ConfigError(f"{file}: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is none of, or bytes that are not UTF-8
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, or bytes that are not UTF-8
         raise ConfigError(f"{file} is not valid YAML: {error}") from None
     if values is None:
         return {}

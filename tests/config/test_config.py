@@ -29,7 +29,7 @@ from fmbench.flow.solvers.ddim import ddim
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import GRIDS, uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
-from fmbench.report.figures import FIGURES
+from fmbench.report.figures.registry import FIGURES
 
 ROOT = Path(fmbench.__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -128,7 +128,7 @@ def test_later_files_are_laid_over_earlier_ones(tmp_path):
         ("", ["datasets: this key is missing", "methods: this key is missing", "settings: this key is missing"]),
         ("[]", ["missing.yaml", "must hold a mapping, not a list"]),
         ("seeds: 2024-13-45", ["missing.yaml", "not valid YAML", "month must be in 1..12"]),
-        ("seeds: [0]\ndevice: cpu\nseeds: [1]", ["missing.yaml: ", "'seeds'", "twice, in line 1 and in line 3", "leave one"]),
+        ("seeds: [0]\ndevice: cpu\nseeds: [1]", ["missing.yaml: ", "'seeds'", "twice, in line 1 and in line 3", "keep one"]),
         ("tracking:\n  uri: a\n  'uri': b", ["missing.yaml: ", "'uri'", "twice, in line 2 and in line 3"]),
         ("tracking: {uri: a, uri: b}", ["missing.yaml: ", "'uri'", "twice, in line 1 and in line 1"]),
         ("device: cpu\nseeds: [010]", ["missing.yaml: 010 in line 2 is the number 8 to YAML", "write 8", "'010' in quotes"]),
@@ -279,9 +279,9 @@ def test_a_parameter_written_as_a_string(place, value):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("1e3", "the number '1e3' is written as a string, and must be a whole one: write 1000"),
-        ("10", "the number '10' is written as a string, and must be a whole one: write 10"),
-        (1e3, "the number 1000.0 is written as a decimal, and must be a whole one: write 1000"),
+        ("1e3", "the number '1e3' is written as a string, but must be a whole number: write 1000"),
+        ("10", "the number '10' is written as a string, but must be a whole number: write 10"),
+        (1e3, "the number 1000.0 is written as a decimal, but must be a whole number: write 1000"),
     ],
 )
 @pytest.mark.parametrize("place", ["settings.board.training.iterations", "settings.board.evaluation.sample.n", "seeds.1"])
@@ -293,11 +293,11 @@ def test_a_whole_number_written_otherwise(place, value, message):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (date(2024, 1, 2), "2024-01-02 is a date, and a parameter is text, a number"),
+        (date(2024, 1, 2), "2024-01-02 is a date, but a parameter must be text, a number"),
         ([{"since": date(2024, 1, 2)}], "put it in quotes if it is text"),
         ({"of": {1: "a"}}, "the key 1 is not text; put it in quotes"),
         (float("inf"), "inf is not a finite number"),
-        ({"a"}, "is a set, and a parameter is"),
+        ({"a"}, "is a set, but a parameter must be"),
     ],
 )
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_a_method_may_train_without_what_the_data_set_clips():
 @pytest.mark.parametrize("key", sorted(set(TrainingOverrides.model_fields) - {"clip_norm"}))
 def test_null_is_no_override(key):
     message = complaint(changed(("methods.2.training", {key: None})))
-    assert f"methods.2.training.{key}: null sets nothing; give a value, or leave the key out for the data set's own" in message
+    assert f"methods.2.training.{key}: null sets nothing; give a value, or leave the key out for that of the data set" in message
 
 
 def test_a_null_beside_every_other_setting_counts():
@@ -570,7 +570,10 @@ def test_what_only_a_training_has_is_refused_of_an_oracle(entry, more):
     if entry["name"] == "oracle_vp" and isinstance(more, str):
         assert "oracle_vp is a known method" in message and f"its {more} cannot be changed" in message
     else:
-        assert f"methods.2: {entry['name']} is an oracle: nothing is trained, so {named} would change nothing" in message
+        assert (
+            f"methods.2: {entry['name']} is an oracle, which is not trained, so {named} would change nothing; remove it"
+            in message
+        )
 
 
 @pytest.mark.parametrize("name", ["oracle_ot", "oracle_vp"])
@@ -676,8 +679,11 @@ def test_a_network_laid_over_one_of_another_kind(tmp_path, network, takes, stran
     with pytest.raises(ConfigError) as caught:
         load(*map(str, files))
     _, line = str(caught.value).splitlines()
-    assert f"settings.digits.network: a network of kind {takes}" in line and f", and not {strange}. If these" in line
-    assert "files are laid over each other key by key, so its keys stay; give your data set a name" in line
+    assert (
+        f"settings.digits.network: a network of kind {takes}" in line
+        and f", but not {strange}. An earlier config file may have set these" in line
+    )
+    assert "files are merged key by key. If so, give your data set a name that no earlier file uses" in line
 
 
 @pytest.mark.parametrize(
@@ -712,9 +718,9 @@ def test_options_of_an_extractor_that_cannot_be(extractor, options, message):
         ("~/x", "write the path out, such as /home/me/x"),
         ("$HOME/x", "write the path out, such as /home/me/x"),
         ("of/$NO_SUCH_VARIABLE", "write the path out"),
-        (" ", "has spaces at an end, or what cannot be seen, such as a line break; leave them out"),
-        ("results\n", "has spaces at an end, or what cannot be seen, such as a line break; leave them out"),
-        ("re\nsults", "has spaces at an end, or what cannot be seen, such as a line break; leave them out"),
+        (" ", "has a space at an end or an invisible character, such as a line break; remove it"),
+        ("results\n", "has a space at an end or an invisible character, such as a line break; remove it"),
+        ("re\nsults", "has a space at an end or an invisible character, such as a line break; remove it"),
     ],
 )
 def test_a_results_folder_that_nobody_means(monkeypatch, path, remedy):
@@ -1122,11 +1128,14 @@ def test_plugins_finds_dotted_names_at_any_depth():
     ("changes", "message"),
     [
         ({"batch_size": 10, "accumulation": 4}, r"batch_size \(10\) must be a multiple of accumulation \(4\)"),
-        ({"more_ema_decays": [0.5, 0.999]}, "more_ema_decays: 0.999 is there already, as ema_decay or twice"),
-        ({"more_ema_decays": [0.5, 0.5]}, "more_ema_decays: 0.5 is there already, as ema_decay or twice"),
+        (
+            {"more_ema_decays": [0.5, 0.999]},
+            "more_ema_decays: 0.999 is already there, as ema_decay or twice in the list; remove it",
+        ),
+        ({"more_ema_decays": [0.5, 0.5]}, "more_ema_decays: 0.5 is already there, as ema_decay or twice in the list; remove it"),
         ({"precision": "fp64"}, "precision: .*'fp32', 'tf32', 'bf16' or 'fp16'"),
-        ({"precision": "tf32"}, "training of ddpm on board: precision tf32 is one of NVIDIA GPUs; on device cpu choose fp32"),
-        ({"flips": True}, "training of ddpm on board: flips are of images, and checkerboard has points"),
+        ({"precision": "tf32"}, "training of ddpm on board: precision tf32 needs an NVIDIA GPU; with device cpu choose fp32"),
+        ({"flips": True}, "training of ddpm on board: flips are for images, but checkerboard has points; set flips to false"),
     ],
 )
 def test_trainings_that_cannot_be_run(changes, message):
@@ -1187,9 +1196,9 @@ def test_a_config_that_holds_itself(tmp_path):
         "datasets: [one]\nmethods: [fm_ot]\n"
         "settings: {one: {data: {source: digits, parameters: &a {test: 360, x: *a}}, network: {kind: unet}}}\n"
     )
-    with pytest.raises(ConfigError, match=r"a\.yaml holds itself"):
+    with pytest.raises(ConfigError, match=r"a\.yaml contains itself: an alias"):
         load(str(tmp_path / "a.yaml"))
-    with pytest.raises(ConfigError, match="the config holds itself"):
+    with pytest.raises(ConfigError, match="the config contains itself: an alias"):
         parse(yaml.safe_load((tmp_path / "a.yaml").read_text()))
 
 
