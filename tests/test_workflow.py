@@ -148,11 +148,11 @@ def test_editing_the_loss_reruns_the_trainings(finished):
 def test_editing_a_figure_trains_nothing(finished):
     old, new = "alpha=0.18", "alpha=0.2"
     finished.run("results/figures/fig07.png")
-    finished.edit("fmbench/report/panels.py", old, new)
+    finished.edit("fmbench/report/figures/panels.py", old, new)
     try:
         assert finished.planned("results/figures/fig07.png") == Counter({"figure": 1})
     finally:
-        finished.edit("fmbench/report/panels.py", new, old)
+        finished.edit("fmbench/report/figures/panels.py", new, old)
 
 
 def test_the_order_of_keys_and_the_address_of_mlflow_rerun_nothing(finished):
@@ -192,7 +192,7 @@ def test_an_oracle_is_a_job_of_its_own_that_no_training_touches(finished):
         finished.run("results/table1.csv")
         row = finished.rows()["oracle_ot"]
         assert (row["status"], row["seeds"]) == ("ok", "1") and float(row["nfe_mean"]) > 0
-        assert "nothing learnt; not in bold" in (finished.folder / "results/table1.md").read_text()
+        assert "learns nothing and is never bold" in (finished.folder / "results/table1.md").read_text()
         assert not finished.planned()
 
         finished.configure(methods=[{"name": "ddpm", "training": {"learning_rate": 2.0e-3}}, *known[1:]])

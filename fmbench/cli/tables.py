@@ -21,8 +21,8 @@ def _written(table: Path) -> str:
 
 def table1(spec: Spec, records: Records, out: Table, log: Log = None, mode: Progress = "auto") -> None:
     """Write Table 1, the main table, as CSV, Markdown and LaTeX."""
-    from fmbench.report.table1.numbers import PAPER_ONLY
     from fmbench.report.table1 import write_table1
+    from fmbench.report.table1.numbers import PAPER_ONLY
 
     values = read_spec(spec, "table1")
     table = write_table1(records, values, out)
