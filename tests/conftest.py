@@ -1,4 +1,4 @@
-"""What tests of several files share."""
+"""Fixtures that several rooms share, and the order of the tests."""
 
 import os
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from fmbench.config.reading import parse
 from fmbench.data.points import checkerboard
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.writer import write
-from fmbench.stages import theory as stage
+from fmbench.stages.theory import samplers
 from fmbench.store.archive import export
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that run whole workflows come first, or one worker would still be at them when the others have long ended."""
+    """Run whole workflows first. Otherwise one worker would still run them after the others have finished."""
     long = {item.path for item in items if item.get_closest_marker("workflow")}
     items.sort(key=lambda item: item.path not in long)
 
@@ -45,13 +45,13 @@ THEORY_METHODS = ["ddpm", "scoreflow", "fm_ot", {"name": "mine", "path": "cosine
 
 @pytest.fixture(scope="session")
 def theory(tmp_path_factory) -> Path:
-    """A results folder with what the stage ``theory`` writes; it takes seconds, so it is run once for all tests."""
+    """A results folder with the output of the stage ``theory``. The stage takes seconds, so it runs once for all tests."""
     results = tmp_path_factory.mktemp("theory")
     board = {"data": "checkerboard", "network": {"kind": "mlp"}}
     spec = specs.theory(parse({"datasets": ["board"], "methods": THEORY_METHODS, "settings": {"board": board}}))
     arguments = ["--out", results / "theory", "--summary", results / "equivalence.csv", "--log", results / "theory.log"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "SAMPLES", 300)  # the cost of an energy distance is quadratic
+        patch.setattr(samplers, "SAMPLES", 300)  # the cost of an energy distance is quadratic
         said = command("theory", "--spec", canonical(spec), *arguments, "--progress", "lines")
     assert said.code == 0, said.err
     return results

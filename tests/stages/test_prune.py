@@ -1,4 +1,4 @@
-"""Which checkpoints are left over, and removing no others."""
+"""``fmbench prune`` removes stale checkpoints and no others."""
 
 import os
 import shutil
@@ -48,13 +48,13 @@ def folders(results: Path) -> set[Path]:
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    """A model trained anew after its iterations changed, and a training of another seed that left no model."""
+    """A results folder with a prepared data set."""
     spec = canonical(specs.prepare(config(1), "board"))
     assert command("prepare", "--spec", spec, "--out", tmp_path / "data/board", "--progress", "none").code == 0
     return tmp_path
 
 
-def test_what_changed_is_said_when_a_training_starts_afresh(results):
+def test_a_training_that_starts_afresh_says_what_changed(results):
     assert "starts afresh" not in train(results, 3).err
     assert "starts afresh" not in train(results, 3).err  # it goes on
     (old,) = folders(results)
@@ -69,7 +69,7 @@ def test_what_changed_is_said_when_a_training_starts_afresh(results):
     assert "starts afresh" not in train(results, 3, seed=1).err  # nothing of another seed's
 
 
-def test_only_what_no_model_was_trained_from_is_removed(results):
+def test_only_checkpoints_that_no_model_was_trained_from_are_removed(results):
     train(results, 3)
     (old,) = folders(results)
     train(results, 4)
@@ -84,19 +84,23 @@ def test_only_what_no_model_was_trained_from_is_removed(results):
     said = command("prune", "--results", results)
     lines = {line.split()[3]: line for line in said.out.splitlines()[:-1]}
     assert lines[old.name].startswith("remove ")
-    assert "board/fm_ot/0, trained anew since: spec.training.iterations was 3 there and is 4 here" in lines[old.name]
-    for folder, reason in ((new, "the model that"), (killed, "whose training has not ended"), (unknown, "does not say")):
+    assert "board/fm_ot/0: trained again since, spec.training.iterations was 3 there and is 4 here" in lines[old.name]
+    for folder, reason in (
+        (new, "the results hold its model"),
+        (killed, "its training has not finished"),
+        (unknown, "does not say"),
+    ):
         assert lines[folder.name].startswith("keep ") and reason in lines[folder.name]
     assert "1 of 4 folders" in said.out and "nothing was removed" in said.out
     assert folders(results) == everything
 
     with CheckpointFolder(old):
         said = command("prune", "--results", results, "--yes", "--all")
-    assert "a training is under way in it" in said.out
+    assert "a training is using it" in said.out
     assert folders(results) == {old}
 
 
-def test_checkpoints_of_other_code_are_left_over(results):
+def test_checkpoints_of_other_code_are_stale(results):
     train(results, 3)
     (old,) = folders(results)
     train(results, 3, code="1")
@@ -104,21 +108,21 @@ def test_checkpoints_of_other_code_are_left_over(results):
     assert lines.pop(old.name).startswith("remove ") and all(line.startswith("keep ") for line in lines.values()) and lines
 
 
-def test_a_preparation_that_did_not_end_is_listed_and_goes_with_the_rest(tmp_path):
-    """Its data set may have left the config, or it may be gone on with: the results do not tell."""
+def test_an_unfinished_preparation_is_listed_and_removed_only_with_all(tmp_path):
+    """It may continue, or its data set may no longer be in the config: the results do not say."""
     partial = tmp_path / "data" / "gone" / PARTIAL
     partial.mkdir(parents=True)
     (partial / "train.npy").write_bytes(bytes(2**20))
     said = command("prune", "--results", tmp_path, "--yes")
-    assert said.code == 0 and "keep         1.0 MiB  .partial  gone, whose preparation has not ended" in said.out
+    assert said.code == 0 and "keep         1.0 MiB  .partial  gone: its preparation has not finished" in said.out
     with FileLock(partial / "lock"):
-        assert "a preparation is under way in it" in command("prune", "--results", tmp_path, "--yes", "--all").out
+        assert "a preparation is using it" in command("prune", "--results", tmp_path, "--yes", "--all").out
     assert (partial / "train.npy").exists()
     assert "1.0 MiB of 1.0 MiB removed" in command("prune", "--results", tmp_path, "--yes", "--all").out
     assert not partial.exists()
 
 
-def test_a_left_over_folder_goes_and_the_rest_stays(results):
+def test_a_stale_folder_is_removed_and_the_rest_stays(results):
     train(results, 3)
     (old,) = folders(results)
     train(results, 4)
@@ -130,19 +134,19 @@ def test_a_left_over_folder_goes_and_the_rest_stays(results):
     assert "resumed from the checkpoint at iteration 4" in train(results, 4).err
 
 
-def test_a_folder_without_checkpoints_is_no_results_folder(tmp_path):
+def test_a_folder_without_checkpoints_is_refused(tmp_path):
     said = command("prune", "--results", tmp_path)
     assert said.code == 3 and "has no folder checkpoints; give the results folder" in said.err
 
 
-def test_what_a_killed_process_left_half_written_goes_once_it_is_old(results, monkeypatch):
-    """The temporary file of an atomic write, seen at a kill, and nothing that has a name of its own or may still be written."""
+def test_an_old_half_written_file_is_removed(results):
+    """The temporary file of an atomic write whose process was killed. Files with other names and recent files stay."""
 
     out = results / "sample" / "samples.npy"
     written = atomic(out)
-    temporary = written.__enter__()  # and never left: the process was killed
+    temporary = written.__enter__()  # never closed, as in a killed process
     temporary.write_bytes(bytes(2**20))
-    (results / ".hidden").write_text("somebody's own")
+    (results / ".hidden").write_text("a user's file")
     (results / "checkpoints").mkdir()
     assert half_written(results) == []
     assert half_written(results, now=time.time() + OLD + 1) == [temporary]

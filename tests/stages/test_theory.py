@@ -1,10 +1,9 @@
-"""The stage ``theory``: what it writes, and that what is written is true."""
+"""The stage ``theory``: the tables that it writes, and their numbers by hand."""
 
 import csv
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,12 @@ from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
 from fmbench.stages import theory as stage
-from fmbench.store.records import read_table
+from fmbench.stages.theory.problems import PATHS
+from fmbench.store.parquet import read_table
 
 SCHEMAS = {name.lower(): value for name, value in vars(stage).items() if isinstance(value, pa.Schema)}
-SLOW = ("ddim_against_euler", "forms_of_ddim", "rescaling", "second_order", "densities", "samplers")
+SLOW = ("equivalence_rows", "density_rows", "sampler_rows")
+"""The functions of the stage that take seconds."""
 
 
 def frame(results: Path, name: str) -> pd.DataFrame:
@@ -38,18 +39,18 @@ def test_every_table_has_its_schema_and_rows(theory):
         assert table.schema.equals(schema) and table.num_rows > 0
 
 
-def test_the_log_says_how_many_rows_there_are_and_that_all_is_as_expected(theory):
-    said = (theory / "theory.log").read_text()
+def test_the_log_counts_the_rows_and_the_equivalences_that_are_not_as_expected(theory):
+    log = (theory / "theory.log").read_text()
     for name in SCHEMAS:
-        assert f"{name} {len(frame(theory, name))}" in said
-    assert "; 0 equivalences not as expected" in said
+        assert f"{name} {len(frame(theory, name))}" in log
+    assert "; 0 equivalences not as expected" in log
 
 
 # Equivalences
 
 
-def test_everything_is_as_expected(theory):
-    """Largest differences, relative to the samples, are rounding where DDIM and Euler are the same, and not elsewhere."""
+def test_every_equivalence_is_as_expected(theory):
+    """Relative to the samples, the largest difference is rounding where two samplers are the same, and not elsewhere."""
     rows = frame(theory, "equivalence")
     claims = rows[rows.check != "error"]
     assert (claims.expected == claims.found).all()
@@ -59,8 +60,8 @@ def test_everything_is_as_expected(theory):
     assert (rows[rows.check == "error"][["expected", "found"]] == "").all(axis=None)
 
 
-def test_what_is_checked(theory):
-    """Every schedule and prediction; on the straight path and OT's, and only there, DDIM is Euler on the velocity."""
+def test_every_schedule_and_prediction_is_compared(theory):
+    """DDIM is Euler on the velocity on the straight path and the OT path, and only there."""
     rows = frame(theory, "equivalence")
     assert Counter(rows.check) == {
         "DDIM = Euler on the velocity": 5 * 5,
@@ -104,7 +105,7 @@ def test_the_summary_is_the_same_table_as_csv(theory):
 # Noise levels
 
 
-def test_noise_levels_are_those_of_the_trained_methods(theory):
+def test_every_trained_method_has_noise_levels(theory):
     rows = frame(theory, "noise_levels")
     assert list(rows.method.unique()) == ["ddpm", "scoreflow", "fm_ot", "mine"]  # an oracle has no loss
     assert rows.notna().all(axis=None)
@@ -125,7 +126,7 @@ def test_the_noise_levels_of_the_ot_path_are_those_by_hand(theory):
     np.testing.assert_allclose(mine.density[inner], (a * s / 2)[inner], rtol=2e-2)
 
 
-def test_methods_that_are_oracles_alone_have_no_noise_levels(tmp_path, monkeypatch):
+def test_a_config_of_oracles_has_no_noise_levels(tmp_path, monkeypatch):
     for name in SLOW:
         monkeypatch.setattr(stage, name, list)
     board = {"data": "checkerboard", "network": {"kind": "mlp"}}
@@ -146,13 +147,13 @@ def arrows(results: Path, figure: str, panel: str) -> pd.DataFrame:
 
 
 def test_the_conditional_field_of_the_ot_path_keeps_its_direction(theory):
-    """u = (x1 - (1 - sigma_min) x) / (1 - (1 - sigma_min) t): at every time towards the point, longer the later (Fig. 2)."""
+    """u = (x1 - (1 - sigma_min) x) / (1 - (1 - sigma_min) t) points to the data point at every time, and grows (Fig. 2)."""
     ot = arrows(theory, "fig02", "OT path: conditional field")
     pd.testing.assert_frame_equal(
         ot.drop(columns="figure").reset_index(drop=True),
         arrows(theory, "fig08", "OT path: conditional field").drop(columns="figure").reset_index(drop=True),
     )
-    sigma_min = stage.PATHS["ot"].coefficients(torch.tensor(1.0)).s.item()
+    sigma_min = PATHS["ot"].coefficients(torch.tensor(1.0)).s.item()
     assert sigma_min == pytest.approx(1e-4)
     for t, here in ot.groupby("t"):
         for arrow, x in (("u", "x"), ("v", "y")):
@@ -213,8 +214,8 @@ def test_densities_are_densities_and_the_flow_keeps_its_share_of_them(theory):
             np.testing.assert_allclose(at, shares, atol=0.02)
 
 
-def test_samplers_cost_what_was_measured_and_come_nearer_with_it(theory):
-    """Energy distance to the data, down to that of as many exact draws."""
+def test_samplers_come_nearer_to_the_data_with_more_evaluations(theory):
+    """Their energy distance falls to that of as many exact draws."""
     rows = frame(theory, "samplers")
     assert set(rows.path) == {"ot", "vp"} and set(rows.kind) == {"ode", "sde", "adaptive"}
     assert rows.notna().all(axis=None) and (rows.n == 300).all() and rows.floor.nunique() == 1
@@ -231,12 +232,11 @@ def test_samplers_cost_what_was_measured_and_come_nearer_with_it(theory):
         assert {"dopri5, one step size", "dopri5, a step size per sample"} < set(adaptive.sampler)
 
 
-def test_the_same_again_is_the_same_bytes(theory, tmp_path, monkeypatch):
-    """Of what is quick; the rest is made in the same way."""
-    quick: dict[str, Any] = {"fields": stage.conditional_fields, "trajectories": stage.trajectories}
+def test_running_the_stage_again_writes_the_same_bytes(theory, tmp_path, monkeypatch):
+    """Checked for the quick tables; the others are made in the same way."""
     for name in SLOW:
         monkeypatch.setattr(stage, name, list)
     arguments = ["--spec", '{"stage":"theory","methods":[]}', "--out", tmp_path, "--summary", tmp_path / "equivalence.csv"]
     assert command("theory", *arguments).code == 0
-    for name in quick:
+    for name in ("fields", "trajectories"):
         assert (tmp_path / f"{name}.parquet").read_bytes() == (theory / "theory" / f"{name}.parquet").read_bytes()
