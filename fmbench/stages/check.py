@@ -74,7 +74,8 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     parameters = {name: found.parameters for name, found in checks.items() if found.parameters is not None}
     write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
-    console.say(f"{len(spec['methods'])} methods on {len(data)} data sets can be built; network parameters: {counts} -> {out}")
+    built = f"{len(spec['methods'])} methods on {len(data)} data set{'s' if len(data) != 1 else ''}"
+    console.say(f"{built} can be built; network parameters: {counts} -> {out}")
 
 
 def check_methods(spec: dict[str, Any]) -> tuple[list[tuple[str, Objective]], list[str]]:

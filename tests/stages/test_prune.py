@@ -56,9 +56,9 @@ def results(tmp_path) -> Path:
 
 def test_a_training_that_starts_afresh_says_what_changed(results):
     assert "starts afresh" not in train(results, 3).err
-    assert "starts afresh" not in train(results, 3).err  # it goes on
+    assert "starts afresh" not in train(results, 3).err  # it resumes
     (old,) = folders(results)
-    twin = old.parent / "another-code"  # so that there is something not to go on from
+    twin = old.parent / "another-code"  # other checkpoints that it must not resume from
     shutil.copytree(old, twin)
     (old / "checkpoint.pt").unlink()  # killed between the two renames of a save, when the newest is the previous one
     said = train(results, 3).err
@@ -66,7 +66,7 @@ def test_a_training_that_starts_afresh_says_what_changed(results):
     shutil.rmtree(twin)
     said = train(results, 4).err
     assert f"starts afresh: not from the checkpoints in {old}, where spec.training.iterations was 3 there and is 4 here" in said
-    assert "starts afresh" not in train(results, 3, seed=1).err  # nothing of another seed's
+    assert "starts afresh" not in train(results, 3, seed=1).err  # another seed's checkpoints do not count
 
 
 def test_only_checkpoints_that_no_model_was_trained_from_are_removed(results):
@@ -85,11 +85,8 @@ def test_only_checkpoints_that_no_model_was_trained_from_are_removed(results):
     lines = {line.split()[3]: line for line in said.out.splitlines()[:-1]}
     assert lines[old.name].startswith("remove ")
     assert "board/fm_ot/0: trained again since, spec.training.iterations was 3 there and is 4 here" in lines[old.name]
-    for folder, reason in (
-        (new, "the results hold its model"),
-        (killed, "its training has not finished"),
-        (unknown, "does not say"),
-    ):
+    kept = {new: "the results hold its model", killed: "its training has not finished", unknown: "it does not say which training"}
+    for folder, reason in kept.items():
         assert lines[folder.name].startswith("keep ") and reason in lines[folder.name]
     assert "1 of 4 folders" in said.out and "nothing was removed" in said.out
     assert folders(results) == everything
