@@ -1,0 +1,185 @@
+"""The settings of evaluation: solvers, likelihood, dequantisation, trajectory, extractors."""
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from config_values import changed, config_error
+from torch import Tensor
+
+from fmbench.config import names, specs
+from fmbench.config.evaluation_settings import SolverSettings, SweepSettings
+from fmbench.config.reading import parse
+from fmbench.flow.fields import CountingField
+from fmbench.flow.paths import OptimalTransport
+from fmbench.flow.prediction import VELOCITY
+from fmbench.flow.solvers.ddim import ddim
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import GRIDS, uniform_grid
+from fmbench.flow.solvers.tableaux import FIXED
+
+
+@pytest.mark.parametrize("nfe", [10, 6, 2, 1])
+def test_an_nfe_that_is_not_a_whole_number_of_steps_is_refused(nfe):
+    message = config_error(changed(("settings.board.evaluation.sweep", {"solvers": ["euler", "rk4"], "nfe": [4, nfe]})))
+    for fragment in ("settings.board.evaluation.sweep", "rk4 costs 4 evaluations a step", f"exactly {nfe}", "multiples of 4"):
+        assert fragment in message
+
+
+def test_a_solver_may_have_its_own_list_of_nfe():
+    values = changed(("settings.board.evaluation.sweep", {"solvers": ["euler", {"name": "rk4", "nfe": [8]}], "nfe": [3, 10, 3]}))
+    cells = [("euler", "uniform", 3), ("euler", "uniform", 10), ("rk4", "uniform", 8)]
+    assert parse(values).settings["board"].evaluation.sweep.cells() == cells
+
+
+def sweep_of(**sweep: Any) -> SweepSettings:
+    return parse(changed(("settings.board.evaluation.sweep", sweep))).settings["board"].evaluation.sweep
+
+
+def test_a_solver_on_several_grids_is_several_cells():
+    """A name alone, a name written out and one on the uniform grid are the same; another grid is not, and its label says so."""
+    solvers = [
+        "euler",
+        {"name": "euler"},
+        {"name": "euler", "grid": "uniform", "nfe": [8]},
+        {"name": "euler", "grid": "karras"},
+        {"name": "midpoint", "grid": "log_snr", "nfe": [6]},
+        "ddim",
+    ]
+    cells = sweep_of(solvers=solvers, nfe=[4, 8]).cells()
+    assert [(cell.label, cell.nfe) for cell in cells] == [
+        ("euler", 4),
+        ("euler", 8),
+        ("euler/karras", 4),
+        ("euler/karras", 8),
+        ("midpoint/log_snr", 6),
+        ("ddim", 4),
+        ("ddim", 8),
+    ]
+    assert cells[2] == ("euler", "karras", 4)
+
+
+@pytest.mark.parametrize("name", names.STEP_COSTS)
+@pytest.mark.parametrize("grid", names.GRIDS)
+def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid):
+    cost = names.STEP_COSTS[name]
+    (cell,) = sweep_of(solvers=[{"name": name, "grid": grid, "nfe": [12]}]).cells()
+    assert cell == (name, grid, 12)
+    if cost > 1:
+        message = config_error(changed(("settings.board.evaluation.sweep.solvers", [{"name": name, "grid": grid, "nfe": [13]}])))
+        assert f"{name} costs {cost} evaluations a step and cannot spend exactly 13" in message
+
+
+@pytest.mark.parametrize(
+    ("solver", "fragments"),
+    [
+        ({"name": "euler", "grid": "karas"}, ["sweep.solvers.0.grid", "'uniform', 'karras', 'log_snr' or 'cosine'"]),
+        ({"name": "euler", "grids": "karras"}, ["sweep.solvers.0.grids: unknown key"]),
+        ({"name": "euler", "nfe": []}, ["sweep.solvers.0.nfe: List should have at least 1 item"]),
+        ({"name": "euler", "nfe": [0]}, ["sweep.solvers.0.nfe.0: Input should be greater than or equal to 1"]),
+        ({"grid": "karras"}, ["sweep.solvers.0.name: this key is missing"]),
+        ({"name": "heun3"}, ["heun3 costs 3 evaluations a step and cannot spend exactly 4"]),
+        ("euler/karras", ["unknown solver 'euler/karras'", "known: euler"]),
+        ("user_code:Solver", ["sweep.solvers.0.name: unknown solver 'user_code:Solver'; known: euler"]),
+    ],
+)
+def test_an_impossible_solver_of_a_sweep_is_refused(solver, fragments):
+    message = config_error(changed(("settings.board.evaluation.sweep.solvers", [solver])))
+    assert "dotted" not in message  # nobody's own are taken
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("draws", [], "draws"),
+        ("draws", [0], "draws.0"),
+        ("draws", ["5"], "draws.0"),
+        ("draws", 5, "draws"),
+        ("draws", [1, 5, 5], ""),
+        ("n", 1, "n"),
+        ("probes", 1, "probes"),  # one shows no spread
+        ("probe", "sparse", "probe"),
+        ("mode", "backward", "mode"),
+        ("exact_up_to", -1, "exact_up_to"),
+        ("rtol", 0.0, "rtol"),
+        ("rtol", "1e-5", "rtol"),
+        ("draw", [1], "draw"),
+    ],
+)
+def test_impossible_dequantisation_settings_are_refused(key, value, place):
+    message = config_error(changed((f"settings.digits.evaluation.dequantisation.{key}", value)))
+    assert f"settings.digits.evaluation.dequantisation{'.' * bool(place)}{place}: " in message
+
+
+def test_probes_are_applied_in_reverse_or_forward_mode():
+    for mode in ("reverse", "forward"):
+        config = parse(changed(("settings.board.evaluation.likelihood.mode", mode)))
+        assert config.settings["board"].evaluation.likelihood.mode == mode
+    assert "likelihood.mode: " in config_error(changed(("settings.board.evaluation.likelihood.mode", "backward")))
+
+
+def test_a_reference_nfe_that_is_not_a_whole_number_of_steps_is_refused():
+    message = config_error(changed(("settings.board.evaluation.sweep", {"reference_solver": "rk4", "reference_nfe": 1001})))
+    assert "rk4 costs 4 evaluations a step and cannot spend exactly 1001; make reference_nfe a multiple of 4" in message
+    assert "solvers: [" not in message
+    message = config_error(changed(("settings.board.evaluation.sweep.reference_solver", "user_code:Solver")))
+    assert "sweep.reference_solver: unknown solver 'user_code:Solver'; known: euler" in message and "dotted" not in message
+
+
+@pytest.mark.parametrize("key", ["nfe", "solvers"])
+def test_an_empty_sweep_is_refused(key):
+    message = config_error(changed((f"settings.board.evaluation.sweep.{key}", [])))
+    assert f"settings.board.evaluation.sweep.{key}: List should have at least 1 item" in message
+
+
+@pytest.mark.parametrize("place", ["settings.board.evaluation.sample.n", "settings.board.evaluation.likelihood.n"])
+def test_a_single_sample_is_refused(place):
+    """With n = 1 a standard deviation is NaN, which would stand in the table as a divergence."""
+    assert place in config_error(changed((place, 1)))
+
+
+@pytest.mark.parametrize(
+    ("extractor", "options", "message"),
+    [
+        ("inception", {"weights": 3}, "options.weights must be the path of a file, as text, not 3"),
+        ("efficientnet_lite0", {"size": "64"}, "options.size must be a whole number of pixels, 1 or more, not '64'"),
+        ("efficientnet_lite0", {"size": 0}, "options.size must be a whole number of pixels, 1 or more, not 0"),
+    ],
+)
+def test_impossible_options_of_an_extractor_are_refused(extractor, options, message):
+    part = {"extractor": extractor, "options": options}
+    for place, value in (("", part), (".more_extractors.0", {"more_extractors": [part]})):
+        assert f"features{place}: {message}" in config_error(changed(("settings.digits.evaluation.features", value)))
+
+
+def test_the_names_of_solvers_and_grids_are_those_of_the_registries():
+    assert {**{name: tableau.stages for name, tableau in FIXED.items()}, "ddim": 1} == names.STEP_COSTS
+    assert get_args(SolverSettings.model_fields["grid"].annotation) == names.GRIDS == tuple(GRIDS)
+
+
+@pytest.mark.parametrize("name", names.STEP_COSTS)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_cost_of_a_step_is_what_a_counting_field_counts(name, steps):
+    path = OptimalTransport()
+    field: CountingField[Tensor] = CountingField(lambda t, x: -x)
+    x, grid = torch.ones(3, 2), uniform_grid(0.1, 0.9, steps)
+    if name == "ddim":
+        ddim(field, x, grid, path, VELOCITY)
+    else:
+        integrate(field, x, grid, FIXED[name])
+    assert (field.calls, field.evaluations) == (steps * names.STEP_COSTS[name], 3 * steps * names.STEP_COSTS[name])
+
+
+def test_few_step_settings_are_checked_like_those_of_a_sweep():
+    message = config_error(changed(("settings.board.evaluation.few_step", {"solvers": ["rk4"], "nfe": [4, 10]})))
+    assert "board.evaluation.few_step: rk4 costs 4 evaluations a step and cannot spend exactly 10" in message
+    grid = [{"name": "heun", "grid": "karras", "nfe": [6]}]
+    config = parse(changed(("settings.board.evaluation.few_step.solvers", grid)))
+    assert [tuple(grid) for grid in specs.check(config)["grids"]] == [("karras", 3)]
+
+
+@pytest.mark.parametrize("times", [[0.5, 0.5], [1.0, 0.0], [0.5, 1.5], [-0.1], []])
+def test_impossible_times_of_a_trajectory_are_refused(times):
+    assert "board.evaluation.trajectory" in config_error(changed(("settings.board.evaluation.trajectory.times", times)))

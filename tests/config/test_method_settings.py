@@ -1,0 +1,102 @@
+"""Methods in a config."""
+
+import pytest
+from config_values import BASE, changed, config_error
+
+from fmbench.config.method_settings import method_from_values, method_values
+from fmbench.config.methods import METHODS, Part
+from fmbench.config.reading import parse
+from fmbench.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("path", "ot"),
+        ("prediction", "x"),
+        ("weighting", "epsilon"),
+        ("time", "log_snr"),
+        ("use", "fm_ot"),
+        ("t_min", 0.1),
+        ("t_max", 0.5),
+        ("oracle", {}),
+    ],
+)
+def test_a_known_method_cannot_be_changed(key, value):
+    message = config_error(changed(("methods", [{"name": "ddpm", key: value}])))
+    for fragment in ("methods.0: ", "ddpm is a known method", key, "Give the variant a name of its own", "use: ddpm"):
+        assert fragment in message
+
+
+@pytest.mark.parametrize("given", [{"prediction": "v"}, {"path": "ot"}, {"weighting": "uniform"}])
+def test_a_new_method_needs_path_and_prediction(given):
+    message = config_error(changed(("methods.2", {"name": "mine", **given})))
+    for fragment in ("methods.2: ", "'mine'", "needs at least path and prediction", "use: package.module:MY_METHOD"):
+        assert fragment in message
+
+
+def test_no_method_may_be_called_data():
+    """The previews and figures of the real data go by that name."""
+    assert "methods.2" in config_error(changed(("methods.2.name", "data")))
+
+
+def test_known_methods_resolve_to_the_registry():
+    for name, method in METHODS.items():
+        assert parse(changed(("methods", [name]))).method(name).resolve() == method
+
+
+def test_an_inline_method_resolves():
+    entry = {
+        "name": "mine",
+        "path": {"name": "ve", "sigma_max": 10.0},
+        "prediction": "epsilon",
+        "weighting": {"name": "epsilon"},
+        "time": {"name": "logit_normal", "std": 0.5, "corrected": True},
+        "t_min": 0.1,
+        "t_max": 0.9,
+    }
+    method = parse(changed(("methods", [entry]))).method("mine").resolve()
+    assert method.name == "mine"
+    assert method.path == Part("ve", {"sigma_max": 10.0})
+    assert (method.prediction, method.weighting) == (Part("epsilon"), Part("epsilon"))
+    assert method.time == Part("logit_normal", {"std": 0.5, "corrected": True})
+    assert (method.t_min, method.t_max) == (0.1, 0.9)
+
+
+def test_weighting_and_time_are_uniform_by_default():
+    method = parse(BASE).method("mine").resolve()
+    assert (method.weighting, method.time, method.t_min, method.t_max) == (Part("uniform"), Part("uniform"), None, None)
+
+
+def test_use_starts_from_a_known_method():
+    entry = {"name": "mine", "use": "scoreflow", "time": {"name": "log_snr", "corrected": True}}
+    method = parse(changed(("methods", [entry]))).method("mine").resolve()
+    assert method.name == "mine"
+    assert (method.path, method.prediction, method.weighting) == (Part("vp"), Part("score"), Part("likelihood"))
+    assert method.time == Part("log_snr", {"corrected": True})
+
+
+def test_use_starts_from_a_plug_in_method():
+    method = parse(changed(("methods", [{"name": "mine", "use": "user_code:MY_METHOD", "t_max": 0.75}]))).method("mine").resolve()
+    assert (method.name, method.path, method.weighting) == ("mine", Part("cosine_vp"), Part("velocity"))
+    assert (method.t_min, method.t_max) == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("use", "fragments"),
+    [
+        ("no_such_module:M", ["method 'no_such_module:M' cannot be imported", "No module named"]),
+        ("user_code:NO_SUCH_METHOD", ["method 'user_code:NO_SUCH_METHOD' cannot be imported", "NO_SUCH_METHOD"]),
+        ("math:pi", ["math:pi is a float, not a fmbench.config.methods.Method"]),
+    ],
+)
+def test_use_of_something_that_is_not_a_method_is_refused(use, fragments):
+    with pytest.raises(ConfigError) as caught:
+        parse(changed(("methods", [{"name": "mine", "use": use}]))).method("mine").resolve()
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_values_round_trip(name):
+    assert method_from_values(method_values(METHODS[name])) == METHODS[name]
