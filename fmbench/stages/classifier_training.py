@@ -14,8 +14,8 @@ from fmbench.errors import DataError
 from fmbench.metrics.extractors import Extractor, extract_batches
 from fmbench.stages.classifier import FEATURES, Classifier, to_images, unlearnable
 from fmbench.stages.job import Job
-from fmbench.store.weights import save_weights
 from fmbench.store.files import sha256
+from fmbench.store.weights import save_weights
 from fmbench.system.rng import generator
 from fmbench.training.batches import BatchSampler
 

@@ -436,7 +436,7 @@ def test_an_extractor_of_ones_own_is_tried_before_any_training(source, part, mes
             "unknown extractor 'inzeption'; known: classifier, inception, efficientnet_lite0; or",
         ),
         ({"extractor": "inception", "options": {"weight": "x"}}, "inception has no option weight: it takes weights"),
-        ({"options": {"width": 3}}, "classifier has no option width: it takes none; its settings stand beside it"),
+        ({"options": {"width": 3}}, "classifier has no option width: it takes none; set epochs, width, ... beside it"),
         ({"extractor": MINE, "more_extractors": ["classifier", MINE]}, f"the extractor {MINE} is listed more than once"),
         ({"infinity_sizes": 2}, "greater than or equal to 3"),
     ],

@@ -1,0 +1,150 @@
+"""The stage `learning_curve`: NFE and quality at each snapshot."""
+
+import json
+import shutil
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny_benchmark import CPU, VALUES, Bench, by_metric, noise
+from user_code import command
+
+from fmbench.config.hashing import canonical
+from fmbench.data.prepared import DataSet
+from fmbench.flow.fields import CountingField, velocity_field
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.stages.adaptive_solve import Adaptive
+from fmbench.stages.evaluators.loading import load_evaluator
+from fmbench.stages.initial_network import new_network
+from fmbench.stages.models import Model
+from fmbench.store.files import read_json
+from fmbench.store.records import read_rows
+
+
+def test_a_snapshot_is_sampled_once(bench, tmp_path):
+    """Killed and started again, the stage goes on with what is in its cache; rows are the same."""
+    shutil.copytree(bench.results / "cache" / "learning_curve" / "tall" / "fm_ot", tmp_path / "cache")
+    folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
+    folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
+
+    def said() -> str:
+        found = command(
+            "learning-curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
+        )
+        assert found.code == 0, found.err
+        return found.err
+
+    entries = sorted((tmp_path / "cache").iterdir())
+    assert f"{len(entries)} snapshots, {len(entries)} from the cache" in said() and len(entries) > 1
+    entries[0].unlink()
+    assert f"{len(entries)} snapshots, {len(entries) - 1} from the cache" in said()
+    rows = read_rows([tmp_path / "rows.parquet"]).to_pylist()
+    assert [(r["metric"], r["step"], r["value"]) for r in rows] == [
+        (r["metric"], r["step"], r["value"]) for r in bench.rows("learning_curve", "tall", "fm_ot")
+    ]
+
+
+def test_the_spread_of_nfe_along_training_is_that_of_a_sample(bench, tmp_path, monkeypatch):
+    """n - 1 below the root, as in the stage ``sample``."""
+    spent = np.array([8, 14, 14, 20, 38, 8, 14, 26])
+
+    def solved(model: Model, dataset: DataSet, *_: Any, **__: Any) -> Adaptive:
+        return Adaptive(np.zeros((8, *dataset.shape), np.float32), spent, np.zeros(8, bool))
+
+    monkeypatch.setattr("fmbench.stages.learning_curve.adaptive", solved)
+    folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
+    folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
+    said = command(
+        "learning-curve", "--spec", canonical(bench.spec("learning_curve", "tall", "fm_ot")), "--progress", "lines", *folders
+    )
+    assert said.code == 0, said.err
+    rows = by_metric(tmp_path)
+    assert rows["nfe"]["value"] == spent.mean()
+    assert rows["nfe_std_over_samples"]["value"] == pytest.approx(statistics.stdev(spent.tolist()), rel=1e-12)
+
+
+def snapshot(bench: Bench, dataset: str, method: str, step: int) -> CountingField[torch.Tensor]:
+    """The field of a snapshot, from the file's tensors by their names alone."""
+    folder = bench.folder("train", dataset, method)
+    found = load_file(folder / "snapshots.safetensors")
+    tensors = {name.split("/", 1)[1]: value for name, value in found.items() if name.startswith(f"{step:08d}/")}
+    network = new_network(bench.spec("train", dataset, method), bench.data(dataset))
+    network.load_state_dict(tensors)
+    objective = bench.model(dataset, method).objective
+    field = velocity_field(network.eval(), objective.path, objective.prediction)
+    return CountingField(field, objective.t_min, objective.t_max)
+
+
+def steps_of(bench: Bench, dataset: str, method: str) -> list[int]:
+    with safe_open(bench.folder("train", dataset, method) / "snapshots.safetensors", "pt") as file:
+        return json.loads(file.metadata()["fmbench"])["steps"]
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot")])
+def test_along_training(bench, dataset, method):
+    """Each snapshot's NFE, sample by sample, and its samples' distance, from the same noise as the samples."""
+    data, model = bench.data(dataset), bench.model(dataset, method)
+    settings = bench.config.settings[dataset].evaluation.learning_curve
+    judge = load_evaluator(bench.results / "features" / dataset, data, CPU)
+    rows = {(r["metric"], r["step"]): r for r in bench.rows("learning_curve", dataset, method)}
+    steps = steps_of(bench, dataset, method)
+    assert len(steps) > 1 and steps[-1] == bench.config.training(dataset, method).iterations
+    assert set(rows) == {(m, s) for m in ("nfe", "nfe_std_over_samples", judge.primary) for s in steps}
+    for step in steps:
+        field = snapshot(bench, dataset, method, step)
+        with torch.no_grad():
+            x0 = noise(data, model, settings.n)
+            solved = dopri5(field, x0, model.objective.t_min, model.objective.t_max, rtol=settings.rtol, atol=settings.atol)
+        # A step may be accepted on one side of 1 in a batch and on the other in another: allow one sample one step.
+        assert rows["nfe", step]["value"] == pytest.approx(solved.nfe.double().mean().item(), abs=6.01 / settings.n)
+        spread = solved.nfe.double().std().item()
+        assert rows["nfe_std_over_samples", step]["value"] == pytest.approx(spread, abs=1)
+        (expected,) = judge.measure(solved.x.numpy(), only=(judge.primary,))
+        row = rows[judge.primary, step]
+        assert row["value"] == pytest.approx(expected.value, rel=0.02, abs=1e-4)
+        assert (row["unit"], row["features"], row["reference"]) == (expected.unit, expected.features, expected.reference)
+        assert (row["n"], row["rtol"], row["solver"], row["status"]) == (settings.n, settings.rtol, "dopri5", "ok")
+    values = [rows[judge.primary, s]["value"] for s in steps]
+    assert len(set(values)) > 2  # they are of different weights
+
+
+def test_training_ends_where_the_samples_are_from(bench):
+    """With the settings of the stage ``sample``, the last snapshot's numbers are the model's own."""
+    last = {r["metric"]: r for r in bench.rows("learning_curve", "board", "fm_ot") if r["step"] == 60}
+    for metric in ("nfe", "nfe_std_over_samples"):
+        assert last[metric]["value"] == bench.row("sample", "board", "fm_ot", metric)["value"]
+    assert last["energy_distance"]["value"] == bench.row("sample_quality", "board", "fm_ot", "energy_distance")["value"]
+
+
+@pytest.mark.parametrize("dataset", VALUES["datasets"])
+def test_nothing_is_trained_along_an_oracle_and_a_diverged_training_says_where_it_stopped(bench, dataset):
+    assert bench.rows("learning_curve", dataset, "oracle_ot") == []
+    rows, stopped = (
+        bench.rows("learning_curve", dataset, "ddpm"),
+        read_json(bench.folder("train", dataset, "ddpm") / "config.json"),
+    )
+    last = [r for r in rows if r["step"] == stopped["step"]]
+    assert {r["metric"] for r in last if r["status"] == "skipped"} == {"nfe", "nfe_std_over_samples", *PRIMARY[dataset]}
+    assert all(r["reason"] == f"training diverged: {stopped['reason']}" for r in last if r["status"] == "skipped")
+    assert {r["step"] for r in rows} == {*steps_of(bench, dataset, "ddpm"), stopped["step"]}
+
+
+PRIMARY = {"board": ("energy_distance",), "tall": ("frechet",)}
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "others"])
+def test_snapshots_that_cannot_be_used(spoilable, damage):
+    path = spoilable.folder("train", "board", "fm_ot") / "snapshots.safetensors"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        save_file({"00000060/weight": torch.zeros(3)}, path, metadata={"fmbench": json.dumps({"steps": [60]})})
+    said = spoilable.run("learning_curve", "board", "fm_ot")
+    assert said.code == 3 and str(path) in said.err
+    assert {"missing": "are missing", "truncated": "cannot be read", "others": "does not fit"}[damage] in said.err

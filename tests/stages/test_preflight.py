@@ -1,0 +1,116 @@
+"""The check when the Snakefile is read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snakemake.exceptions import WorkflowError
+from tiny_benchmark import VALUES, settings_with
+from user_code import command
+
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
+from fmbench.errors import ConfigError
+from fmbench.stages import check
+from fmbench.store.files import read_json
+from fmbench.workflow import configure, preflight
+
+
+@pytest.fixture
+def elsewhere(tmp_path) -> Config:
+    return parse(VALUES | {"results_dir": str(tmp_path / "results"), "datasets": ["board"]})
+
+
+def test_the_check_before_the_dag_is_done_once_for_the_same_settings_and_code(elsewhere, capsys, monkeypatch):
+    passed = Path(elsewhere.results_dir) / "checked.json"
+    preflight(elsewhere)
+    assert "5 methods on 1 data set can be built" in capsys.readouterr().err
+    before = passed.stat().st_mtime_ns
+    preflight(elsewhere)
+    assert passed.stat().st_mtime_ns == before
+    longer = VALUES | {"results_dir": elsewhere.results_dir, "datasets": ["board"], "methods": ["fm_ot", "scoreflow"]}
+    preflight(parse(longer))
+    assert read_json(passed)["methods"] == ["fm_ot", "scoreflow"]
+    before = passed.stat().st_mtime_ns
+    monkeypatch.setattr("fmbench.workflow.stage_hash", lambda stage, plugins: f"edited {stage}")
+    preflight(parse(longer))
+    assert passed.stat().st_mtime_ns > before and read_json(passed)["key"].endswith("-edited check")
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_results_folder_that_can_be_none(elsewhere, below):
+    Path(elsewhere.results_dir).write_text("a file")
+    config = parse(elsewhere.model_dump() | {"results_dir": str(Path(elsewhere.results_dir) / below)})
+    with pytest.raises(
+        ConfigError, match=r"results_dir: .* cannot be a folder, because .* is a file; choose another results_dir"
+    ):
+        preflight(config)
+
+
+def test_where_nothing_may_be_written_the_check_is_made_all_the_same(elsewhere, monkeypatch, capsys):
+    """As for a plan, or a look at a config that is somebody else's."""
+
+    def refuse(path: Path, values: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(check, "write_json", refuse)
+    preflight(elsewhere)
+    said = capsys.readouterr().err
+    assert (
+        f"warning: {elsewhere.results_dir} cannot be written (" in said
+        and "a run needs write permission, or another results_dir" in said
+    )
+    impossible = {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}
+    with pytest.raises(ConfigError, match=r"methods\.odd"):
+        preflight(parse(elsewhere.model_dump() | {"methods": [impossible]}))
+    monkeypatch.setattr(check, "read", lambda folder: refuse(folder / "manifest.json", None))
+    unread = VALUES | {"results_dir": elsewhere.results_dir, "datasets": ["tall"]}
+    with pytest.raises(PermissionError):  # no reason to go on unchecked
+        preflight(parse(unread))
+
+
+@pytest.fixture
+def environment(monkeypatch) -> pytest.MonkeyPatch:
+    """That of the jobs, which may be changed and is put back."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return monkeypatch
+
+
+def test_jobs_are_told_of_mlflow_by_the_environment(elsewhere, environment):
+    values = elsewhere.model_dump() | {"tracking": {"uri": "http://server", "live_after": 7.5}}
+    configure(values, Path("sources"))
+    assert (os.environ["FMBENCH_TRACKING_URI"], os.environ["FMBENCH_TRACKING_LIVE_AFTER"]) == ("http://server", "7.5")
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == "sources"
+    configure(values | {"tracking": {"enabled": False}}, Path("sources"))
+    assert os.environ["FMBENCH_TRACKING_URI"] == "off"
+
+
+def test_a_full_disk_stops_snakemake_with_the_remedy(elsewhere, environment):
+    def full(path: Path, values: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    environment.setattr(check, "write_json", full)
+    with pytest.raises(WorkflowError, match=r"No space left on device: .*checked\.json.*Remove the cause .* and start again"):
+        configure(elsewhere.model_dump(), Path("sources"))
+
+
+@pytest.mark.parametrize("path", ["no_such_module:P", "no_such_package.module:P"])
+def test_a_part_that_cannot_be_imported_is_an_error_of_the_config(elsewhere, path):
+    methods = [{"name": "odd", "path": path, "prediction": "velocity"}]
+    config = parse(VALUES | {"results_dir": elsewhere.results_dir, "datasets": ["board"], "methods": methods})
+    with pytest.raises(ConfigError, match=rf"methods\.odd: path '{path}' cannot be imported"):
+        preflight(config)
+    assert not (Path(config.results_dir) / "checked.json").exists()
+
+
+def test_what_could_not_be_checked_yet_is_checked_once_it_can(tmp_path):
+    """The shape of somebody's own data is known when they are prepared."""
+    settings = settings_with("tall", network={"kind": "unet", "channels_multiple": [1, 2, 2]})  # 6 x 4 is not divisible by 4
+    config = parse(VALUES | {"results_dir": str(tmp_path), "datasets": ["tall"], "settings": settings})
+    preflight(config)
+    command("prepare", "--spec", canonical(specs.prepare(config, "tall")), "--out", tmp_path / "data" / "tall")
+    with pytest.raises(ConfigError, match=r"settings\.tall\.network: 3 levels"):
+        preflight(config)

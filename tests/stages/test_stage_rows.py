@@ -1,0 +1,60 @@
+"""Every stage writes every metric of every method, with its provenance."""
+
+import json
+import re
+
+import pytest
+import torch
+from tiny_benchmark import GOOD, METHODS, OF_IMAGES, ORACLES, SEED, STAGES, VALUES
+
+from fmbench.config import specs
+from fmbench.config.hashing import settings_hash
+from fmbench.store.codehash import stage_hash
+
+METRICS: dict[str, set[str]] = {
+    "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds"},
+    "sample": {"nfe", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared", "sample_seconds"},
+    "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
+    "sweep": {"mse", "seconds", "reference_mse"},
+}
+OF_POINTS = {"energy_distance", "sliced_wasserstein", "mmd"}
+
+
+def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:
+    if stage == "sample_quality":
+        return OF_POINTS | {"off_support"} if dataset == "board" else OF_IMAGES | {"frechet_at_floor_n"}
+    more: set[str] = set()
+    if method in ORACLES:
+        more = {"train": {"bandwidth"}, "likelihood": {"nll_own", "nll_own_closed_form"}}.get(stage, more)
+    elif stage == "likelihood" and dataset == "tall" and method in GOOD:
+        more = {"nll_probe_std"}  # of two probes
+    return METRICS[stage] | more
+
+
+@pytest.mark.parametrize("dataset", VALUES["datasets"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stage", ["train", *STAGES])
+def test_every_stage_writes_every_metric_of_every_method(bench, stage, method, dataset):
+    """A diverged training too: its rows are there, with a status."""
+    rows = bench.rows(stage, dataset, method)
+    assert {r["metric"] for r in rows} == expected_metrics(stage, dataset, method)
+    for row in rows:
+        assert (row["dataset"], row["method"], row["seed"], row["stage"]) == (dataset, method, SEED, stage)
+
+
+def test_rows_carry_where_they_come_from(bench):
+    for stage, method in ((stage, method) for stage in ("train", *STAGES) for method in ("fm_ot", "near")):
+        spec = bench.spec(stage, "tall", method)
+        for row in bench.rows(stage, "tall", method):
+            assert row["config_hash"] == settings_hash(spec)
+            assert row["code_hash"] == stage_hash(specs.code_stage(spec), specs.plugins(spec))
+            assert json.loads(row["versions"])["torch"].split("+")[0] == torch.__version__.split("+")[0]
+            assert re.fullmatch(r"[0-9a-f]{40}(\+dirty)?|unknown", row["commit"])
+            assert row["device"].startswith("cpu (")
+            assert row["threads"] == 1
+
+
+def test_every_stage_says_where_its_output_went(bench, healthy):
+    for stage in ("train", "sample", "likelihood", "sweep"):
+        said = healthy.run(stage, "board", "fm_ot")
+        assert str(healthy.folder(stage, "board", "fm_ot")) in said.err

@@ -1,0 +1,52 @@
+"""The stage `trajectory`: states on the way from noise to data."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_benchmark import evaluated, noise
+
+from fmbench.flow.solvers.fixed import integrate
+from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.store.parquet import read_table
+from fmbench.store.previews import TRAJECTORY
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "near"), ("tall", "mine")])
+def test_states_on_the_way(bench, dataset, method):
+    """From the samples' noise, along the flow, to the samples."""
+    data, model = bench.data(dataset), bench.model(dataset, method)
+    settings = bench.config.settings[dataset].evaluation.trajectory
+    table = read_table(bench.folder("trajectory", dataset, method) / "trajectory.parquet")
+    assert table.schema.equals(TRAJECTORY)
+    found: dict[float, list[Any]] = {}
+    for row in table.to_pylist():
+        assert row["index"] == len(found.setdefault(row["t"], [])) and row["shape"] == list(data.shape)
+        found[row["t"]].append(row["values"])
+    assert list(found) == settings.times and {len(v) for v in found.values()} == {settings.n}
+    objective = model.objective
+    x0 = noise(data, model, settings.n)
+    # One level of an image is 2 / 17 wide in model space, and a state at its border may fall to either side.
+    close = {"atol": 1.01} if data.is_images else {"atol": 20 * settings.rtol, "rtol": 20 * settings.rtol}
+    for t, states in found.items():
+        expected = x0
+        if t > objective.t_min:
+            with torch.no_grad():
+                grid = uniform_grid(objective.t_min, min(t, objective.t_max), 40 if data.is_images else 200)
+                expected = integrate(model.field(), x0, grid, FIXED["rk4"])
+        np.testing.assert_allclose(states, data.to_data(expected.numpy()).reshape(settings.n, -1), **close)
+    if dataset == "board":
+        np.testing.assert_array_equal(found[0.0], data.to_data(x0.numpy()))
+    samples = data.to_data(np.load(bench.folder("sample", dataset, method) / "samples.npy")[: settings.n])
+    apart = np.abs(np.array(found[1.0]) - samples.reshape(settings.n, -1))
+    assert np.quantile(apart, 0.8) <= close["atol"]  # a coarse solve with stops is another coarse solve
+
+
+def test_one_stop_at_the_end_is_the_stage_sample(bench, tmp_path):
+    settings = bench.config.settings["board"].evaluation.trajectory.model_dump() | {"times": [1.0]}
+    assert evaluated(bench, "trajectory", "board", "mine", tmp_path, **settings).code == 0
+    states = [row["values"] for row in read_table(tmp_path / "trajectory.parquet").to_pylist()]
+    samples = np.load(bench.folder("sample", "board", "mine") / "samples.npy")
+    np.testing.assert_array_equal(states, bench.data("board").to_data(samples).astype(np.float32))
