@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from draws import draw
 from torch import Tensor
 
 from fmbench.flow.fields import CountingField, velocity_field
@@ -29,10 +30,6 @@ every_path = pytest.mark.parametrize("path", EVERY_PATH, ids=lambda p: f"{type(p
 every_prediction = pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=lambda p: p.name)
 CLOCKED = ("x", "epsilon", "u")
 GRID = torch.tensor([0.1, 0.15, 0.4, 0.5, 0.8, 0.9], dtype=torch.float64)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def network(t: Tensor, x: Tensor) -> Tensor:

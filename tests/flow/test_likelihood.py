@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from draws import draw
 from torch import Tensor
 
 from fmbench.flow.fields import CountingField
@@ -31,10 +32,6 @@ every_path = pytest.mark.parametrize("path", EVERY_PATH, ids=repr)
 MEAN = torch.tensor([0.7, -1.2, 0.1, 0.4, -0.3, 2.0], dtype=torch.float64).reshape(1, 2, 3)
 STD = torch.tensor([0.5, 1.5, 0.3, 0.8, 1.0, 0.6], dtype=torch.float64).reshape(1, 2, 3)
 COVARIANCE = torch.tensor([[0.8, 0.3, -0.2], [0.3, 0.5, 0.1], [-0.2, 0.1, 0.4]], dtype=torch.float64)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def marginal(path, t) -> tuple[Tensor, Tensor]:

@@ -1,38 +1,26 @@
+"""Objectives: the five losses of the paper, Theorem 2, and building from a method."""
+
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from draws import draw
+from point_network import network
 from torch import Tensor
 
 from fmbench.config import names
 from fmbench.config.methods import METHODS, ORACLE, Method, Part
-from fmbench.flow.general_paths import GeneralAffine
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.paths import PATHS, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
-from fmbench.flow.prediction import EPSILON, PREDICTIONS, SCORE, VELOCITY, Prediction, X, convert
+from fmbench.flow.prediction import EPSILON, PREDICTIONS, VELOCITY, X, convert
 from fmbench.flow.solvers.tableaux import FIXED
-from fmbench.flow.training_times import TIME_DISTRIBUTIONS, LogitNormalTime, LogSNRTime, TimeDistribution, UniformTime
+from fmbench.flow.training_times import TIME_DISTRIBUTIONS, TimeDistribution, UniformTime
 from fmbench.flow.weighting import WEIGHTINGS
 from fmbench.networks import NETWORKS
 from fmbench.networks.mlp import MLP
 
 NETWORKED = [method for method in METHODS.values() if method.oracle is None]
-VP = Part("vp")
-OT = Part("ot")
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def network(t: Tensor, x: Tensor) -> Tensor:
-    """Smooth, and different in every argument and place."""
-    t = t.reshape(-1, *([1] * (x.ndim - 1)))
-    return torch.sin(2 * x) + (1 + t) * x.flip(-1) - t**2
-
-
-# The five methods, by the letters of the paper.
 
 
 def paper_vp(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -96,7 +84,7 @@ def test_the_five_losses_are_those_of_the_paper(name, formula, t_max):
     torch.testing.assert_close(objective.loss(network, x0, x1, u), expected, rtol=1e-9, atol=0)
 
 
-def test_five_methods_have_a_network_and_two_know():
+def test_five_methods_have_a_network_and_two_are_oracles():
     assert [m.name for m in NETWORKED] == ["ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot"]
     for name, twin in (("oracle_ot", "fm_ot"), ("oracle_vp", "fm_diffusion")):
         assert METHODS[name].oracle == ORACLE
@@ -145,111 +133,6 @@ def test_a_converted_weight_makes_the_loss_that_of_the_measured_prediction(path,
     torch.testing.assert_close(loss(prediction, measured.name), loss(measured, "uniform"), rtol=1e-8, atol=1e-10)
 
 
-# Distributions of time.
-
-
-def gauss_legendre(edges: np.ndarray, order: int = 12) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of composite Gauss-Legendre quadrature between the edges."""
-    nodes, weights = np.polynomial.legendre.leggauss(order)
-    half, middle = np.diff(edges)[:, None] / 2, (edges[1:] + edges[:-1])[:, None] / 2
-    return torch.from_numpy((middle + half * nodes).ravel()), torch.from_numpy((half * weights).ravel())
-
-
-def graded(points: int = 10, decades: int = 9) -> np.ndarray:
-    """Edges on [0, 1] that crowd at both ends."""
-    fine = np.logspace(-decades, np.log10(0.5), decades * points)
-    return np.concatenate([[0], fine[:-1], 1 - fine[::-1], [1]])
-
-
-DISTRIBUTIONS = [
-    (UniformTime(), OptimalTransport(), 0.0, 1.0),
-    (UniformTime(), VariancePreserving(), 0.0, 1 - 1e-5),
-    (LogSNRTime(), VariancePreserving(), 0.0, 1 - 1e-5),
-    (LogSNRTime(), VarianceExploding(), 0.0, 1.0),
-    (LogSNRTime(), OptimalTransport(0.1), 0.01, 0.99),
-    (LogSNRTime(), CosineVP(), 1e-3, 1 - 1e-3),
-    (LogitNormalTime(), OptimalTransport(), 0.0, 1.0),
-    (LogitNormalTime(0.5, 2.0), VariancePreserving(), 0.0, 1 - 1e-5),
-]
-every_distribution = pytest.mark.parametrize(
-    ("times", "path", "t_min", "t_max"), DISTRIBUTIONS, ids=[f"{type(d[0]).__name__}-{d[1]}" for d in DISTRIBUTIONS]
-)
-
-
-@every_distribution
-def test_density_is_the_one_that_is_drawn_from(times, path, t_min, t_max):
-    """By the change of variables u -> t(u) the density of t is du/dt; relative to the uniform one, times the range."""
-    u, h = torch.linspace(0.01, 0.99, 99, dtype=torch.float64), 1e-6
-    _, density = times.draw(u, path, t_min, t_max)
-    ahead, behind = (times.draw(v, path, t_min, t_max)[0] for v in (u + h, u - h))
-    slope = (ahead - behind) / (2 * h)
-    assert (slope > 0).all()
-    torch.testing.assert_close(density * slope / (t_max - t_min), torch.ones_like(u), rtol=1e-4, atol=0)
-
-
-@every_distribution
-def test_density_integrates_to_one(times, path, t_min, t_max):
-    t, density = times.draw(torch.from_numpy(graded(1000)), path, t_min, t_max)
-    assert t[0] >= t_min
-    assert t[-1] <= t_max
-    assert torch.trapezoid(density, t).item() / (t_max - t_min) == pytest.approx(1, abs=1e-4)
-
-
-@every_distribution
-def test_the_ends_of_the_interval_are_the_ends_of_the_draw(times, path, t_min, t_max):
-    t, _ = times.draw(torch.tensor([0.0, 1.0]), path, t_min, t_max)
-    # The logit-normal stops six standard deviations out.
-    slack = 0.003 if isinstance(times, LogitNormalTime) else 1e-12
-    assert t.dtype == torch.float64
-    assert t.tolist() == pytest.approx([t_min, t_max], abs=slack)
-
-
-def test_log_snr_time_is_uniform_in_log_snr():
-    path = VariancePreserving()
-    t, _ = LogSNRTime().draw(torch.linspace(0, 1, 11, dtype=torch.float64), path, 0.0, path.t_max)
-    steps = path.log_snr(t).diff()
-    torch.testing.assert_close(steps, steps.mean().expand(10), rtol=1e-6, atol=0)
-
-
-def test_logit_normal_time_has_the_quantiles_of_a_normal():
-    t, _ = LogitNormalTime(0.3, 1.5).draw(torch.tensor([0.5, 0.8413447460685429], dtype=torch.float64), VP, 0.2, 0.8)
-    fraction = (t - 0.2) / 0.6
-    torch.testing.assert_close(torch.logit(fraction), torch.tensor([0.3, 1.8], dtype=torch.float64), rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("method", "time"),
-    [
-        ("scoreflow", Part("log_snr", {"corrected": True})),
-        ("ddpm", Part("log_snr", {"corrected": True})),
-        ("fm_ot", Part("logit_normal", {"std": 2.0, "corrected": True})),
-    ],
-)
-def test_a_corrected_distribution_estimates_the_same_loss(method, time):
-    """The mean over u, by quadrature, and not a Monte Carlo estimate of it."""
-    u, weights = gauss_legendre(graded())
-    x0, x1 = (v.expand(len(u), 2, 3) for v in draw(4, 2, 1, 2, 3))
-
-    def mean_loss(part: Part) -> float:
-        objective = build(dataclasses.replace(METHODS[method], time=part))
-        return float(weights @ objective.loss(network, x0, x1, u))
-
-    uncorrected = Part(time.name, time.parameters | {"corrected": False})
-    assert mean_loss(time) == pytest.approx(mean_loss(Part("uniform")), rel=1e-4)
-    assert abs(mean_loss(uncorrected) / mean_loss(Part("uniform")) - 1) > 0.01
-
-
-def test_scoreflow_under_its_importance_sampler_is_a_constant_times_the_noise_loss():
-    """Song et al. 2021, appendix A.3: beta over the density beta/sigma^2 leaves sigma^2 on the score."""
-    path = VariancePreserving()
-    u = torch.linspace(0, 1, 50, dtype=torch.float64)
-    t, density = LogSNRTime().draw(u, path, 0.0, path.t_max)
-    noise_weight = WEIGHTINGS["likelihood"](t, path, SCORE) / density / path.coefficients(t).s ** 2
-    torch.testing.assert_close(noise_weight, noise_weight[:1].expand(50), rtol=1e-6, atol=0)
-
-
-# Theorem 2.
-
 POINTS = torch.tensor([[1.0, 0.5], [-0.8, 0.2], [0.1, -1.0]], dtype=torch.float64)
 
 
@@ -294,105 +177,6 @@ def test_conditional_and_marginal_flow_matching_have_one_gradient(path, time):
     assert gaps[0] == pytest.approx(float(weight @ (conditional - marginal).square().mean(1)), rel=1e-6)
 
 
-# What cannot be built.
-
-
-@pytest.mark.parametrize(
-    ("method", "what"),
-    [
-        (Method("m", OT, Part("velocity"), weighting=Part("likelihood")), "loss weight"),
-        (Method("m", OT, Part("velocity"), time=Part("log_snr")), "density"),
-        (Method("m", Part("ot", {"sigma_min": 0.0}), Part("velocity"), time=Part("log_snr"), t_min=0.1), "density"),
-        (Method("m", Part("cosine_vp"), Part("velocity"), weighting=Part("likelihood")), "loss weight"),
-        (Method("m", Part("ot", {"sigma_min": 0.0}), Part("score"), t_max=1.0), "target"),
-        (Method("m", OT, Part("epsilon"), weighting=Part("velocity"), t_min=0.0), "loss weight"),
-    ],
-)
-def test_combinations_that_are_infinite_somewhere_are_refused(method, what):
-    with pytest.raises(ValueError, match=f"{what}.*not finite.*narrow it"):
-        build(method)
-
-
-SUM = Prediction("sum", lambda c, t: (torch.ones_like(t), torch.ones_like(t)))
-DOUBLE = GeneralAffine(a=lambda t: 2 * t, s=lambda t: 1 - t)
-LONG = GeneralAffine(a=lambda t: t / 2, s=lambda t: 1 - t / 2, t_max=2.0)
-EARLY = GeneralAffine(a=lambda t: 1 + t, s=lambda t: -t, t_min=-1.0, t_max=0.0)
-BACK_AND_FORTH = GeneralAffine(a=lambda t: t + 0.35 * torch.sin(2 * torch.pi * t), s=lambda t: 1 - t)
-OVER = GeneralAffine(a=lambda t: t, s=lambda t: 1 - 1.02 * t)
-TO_ZERO = GeneralAffine(a=lambda t: t**3, s=lambda t: torch.cos(torch.pi / 2 * t))
-
-
-def part(name: str) -> Part:
-    return Part(f"{__name__}:{name}")
-
-
-@pytest.mark.parametrize(
-    ("method", "prediction", "near"),
-    [
-        (Method("m", OT, Part("epsilon"), t_min=0.0), "epsilon", "0"),
-        (Method("m", OT, Part("score"), t_min=0.0), "score", "0"),
-        (Method("m", Part("cosine_vp"), Part("x"), t_max=1.0), "x", "1"),
-        (Method("m", part("TO_ZERO"), Part("x"), t_max=1.0), "x", "1"),  # there s is 6e-17
-        (Method("m", OT, part("SUM")), "sum", "0.51"),
-    ],
-)
-def test_a_prediction_that_does_not_give_the_velocity_is_refused(method, prediction, near):
-    """Where x_t and what is predicted are one equation, at an end or between."""
-    message = f"prediction {prediction} does not determine the velocity at or near t = {near}:.*narrow the interval with t_min"
-    with pytest.raises(ValueError, match=message):
-        build(method)
-
-
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("path", [*PATHS, "TO_ZERO"])
-def test_every_prediction_on_every_path_is_trained_where_it_gives_the_velocity(path, prediction):
-    objective = build(Method("m", Part(path) if path in PATHS else part(path), Part(prediction)))
-    objective.check_ends()
-    t = torch.tensor([objective.t_min, objective.t_max], dtype=torch.float64)
-    one = torch.ones(2, 1, dtype=torch.float64)
-    assert convert(one, one, t, objective.path, objective.prediction, VELOCITY).isfinite().all()
-
-
-@pytest.mark.parametrize("path", ["LONG", "EARLY"])
-def test_a_path_of_other_times_is_refused(path):
-    """Sampling to t = 1 would stop before its end, or not start."""
-    with pytest.raises(ValueError, match=r"not within \[0, 1\].*narrow it with t_min and t_max"):
-        build(Method("m", part(path), Part("velocity")))
-
-
-def signed(t, path, network):
-    return 0.5 - t.double()
-
-
-def infinite_inside(t, path, network):
-    return 1 / (t.double() - 0.5).abs()
-
-
-@pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        (Method("m", OT, Part("velocity"), part("signed")), "at t = 0.51 is -0.01, but must be finite and at least 0"),
-        (Method("m", OT, Part("velocity"), part("infinite_inside")), "at t = 0.5 is inf, but must be finite and at least 0"),
-        (Method("m", part("BACK_AND_FORTH"), Part("velocity"), Part("likelihood"), t_min=0.01, t_max=0.99), "is -0.0"),
-    ],
-)
-def test_a_weight_that_is_no_weight_is_refused(method, message):
-    with pytest.raises(ValueError, match=f"the loss weight .*{message}.*choose another weighting or path"):
-        build(method)
-
-
-def test_the_same_combinations_work_on_a_narrower_interval():
-    for weighting, time in (("likelihood", "uniform"), ("uniform", "log_snr")):
-        method = Method("m", OT, Part("velocity"), Part(weighting), Part(time), t_min=0.01, t_max=0.99)
-        assert (build(method).t_min, build(method).t_max) == (0.01, 0.99)
-
-
-@pytest.mark.parametrize(("t_min", "t_max"), [(None, 1.0), (-0.1, None), (0.5, 0.5), (0.7, 0.3)])
-def test_intervals_beyond_the_path_or_empty_are_refused(t_min, t_max):
-    with pytest.raises(ValueError, match="interval"):
-        build(Method("m", VP, Part("velocity"), t_min=t_min, t_max=t_max))
-
-
 @pytest.mark.parametrize("part", ["path", "prediction", "weighting", "time"])
 def test_unknown_names_list_the_known_ones(part):
     registry = {"path": PATHS, "prediction": PREDICTIONS, "weighting": WEIGHTINGS, "time": TIME_DISTRIBUTIONS}[part]
@@ -434,7 +218,7 @@ def half_the_error(t, path, network):
     return torch.full_like(t, 0.5, dtype=torch.float64)
 
 
-def test_dotted_names_of_somebodys_own():
+def test_plug_ins_by_dotted_name():
     method = Method(
         "mine",
         Part("fmbench.flow.paths:OptimalTransport", {"sigma_min": 0.3}),
@@ -456,33 +240,6 @@ def test_names_are_those_of_the_registries():
     assert tuple(NETWORKS) == names.NETWORKS
     assert {name: tableau.stages for name, tableau in FIXED.items()} == names.FIXED_SOLVERS
     assert all(name == method.name for name, method in METHODS.items())
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"t_min": 0.5}, "at t_min = 0.5 the path is not its noise"),
-        ({"t_max": 0.9}, "at t_max = 0.9 the path is not the data"),
-        ({"path": part("DOUBLE")}, "not the data: x_t = 2 x1 .*divide the path by its value of a there, so that a = 1"),
-        ({"path": part("BACK_AND_FORTH")}, "after t = 0.43 a / s does not increase"),
-        ({"path": part("OVER")}, "after t = 0.9[89] a / s does not increase, or a or s is not positive"),
-    ],
-)
-def test_an_interval_that_sampling_could_not_use_is_refused(changes, message):
-    """Sampling starts from N(0, I) at t_min, and what it ends with at t_max is called a sample."""
-    objective = build(Method(**{"name": "m", "path": Part("ot"), "prediction": Part("velocity")} | changes))
-    with pytest.raises(ValueError, match=message):
-        objective.check_ends()
-
-
-@pytest.mark.parametrize("method", list(METHODS.values()), ids=lambda m: m.name)
-def test_every_method_starts_at_noise_and_ends_at_data(method):
-    build(method).check_ends()
-
-
-def test_a_quoted_correction_is_refused():
-    with pytest.raises(ValueError, match="corrected must be true or false"):
-        build(Method("m", Part("ot"), Part("velocity"), time=Part("uniform", {"corrected": "false"})))
 
 
 def test_a_network_of_another_shape_is_refused():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from draws import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -45,10 +46,6 @@ FACTORS = torch.tensor(
 COVARIANCES = FACTORS @ FACTORS.mT
 WEIGHTS = torch.tensor([0.7, 0.3], dtype=torch.float64)
 MIXTURE = MixtureOracle(MEANS, COVARIANCES, 5 * WEIGHTS)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 POINTS = draw(0, 7, 1, 2, 3) + 0.5

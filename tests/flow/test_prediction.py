@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from draws import draw
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -22,10 +23,6 @@ every_pair = pytest.mark.parametrize(
 )
 inside = st.floats(0.02, 0.98)
 some_seed = st.integers(0, 2**32 - 1)
-
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_the_registry_goes_by_the_names():

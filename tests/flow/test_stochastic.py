@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from draws import draw
 from torch import Tensor
 
 from fmbench.flow.fields import CountingField
@@ -26,10 +27,6 @@ WEIGHTS = torch.tensor([0.7, 0.3], dtype=torch.float64)
 MEANS = torch.tensor([[1.0, 0.5], [-1.2, -0.3]], dtype=torch.float64)
 COVARIANCES = torch.tensor([[[0.15, 0.05], [0.05, 0.1]], [[0.1, -0.04], [-0.04, 0.2]]], dtype=torch.float64)
 MIXTURE = MixtureOracle(MEANS, COVARIANCES, WEIGHTS)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def number(t: float) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from draws import draw
 from torch import Tensor
 
 from fmbench.flow.general_paths import GeneralAffine, Rescaled
@@ -30,10 +31,6 @@ EVERY_PATH = [
     Rescaled(VariancePreserving(), lambda t: 1 + t),
 ]
 every_path = pytest.mark.parametrize("path", EVERY_PATH, ids=lambda p: f"{type(p).__name__}{EVERY_PATH.index(p)}")
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def number(t: float) -> Tensor:
