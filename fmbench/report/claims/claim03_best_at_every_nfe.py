@@ -29,8 +29,8 @@ from fmbench.report.claims.rows import (
 from fmbench.report.claims.verdicts import FAILS, INCONCLUSIVE, NOT_TESTED, judge, not_holding
 
 EVERY = 0.9
-""""At every NFE" means at nine tenths of them: of some ten per solver, one may go the other way by chance. Likewise the claim
-fails if FM-OT is significantly worse, or fails altogether, at more than a tenth of them."""
+"""The share of NFE that counts as "at every NFE": of some ten per solver, one may go the other way by chance. Likewise the claim
+fails if FM-OT is significantly worse, or has no value at all, at more than a tenth of them."""
 
 BEST, BEHIND, WORSE, FAILED, UNPAIRED = "best", "behind", "significantly worse", "failed", "no seed in common"
 
@@ -114,7 +114,7 @@ def _at_nfe(nfe: float, rows: pd.DataFrame, ours: str, others: Sequence[str], sc
     metric = str(rows.metric.iloc[0])
     own = by_seed(rows, ours, metric)
     if own.empty and (rows[rows.method == ours].status != "ok").any():
-        # Another method without a value is no rival, but where ours has none and another has, ours has lost.
+        # Ours loses this NFE if all its seeds failed. A rival that failed just does not count.
         return AtNFE(nfe, FAILED)
     found = {m: pair for m in others if len(pair := pairs(own, by_seed(rows, m, metric)))}
     if not found:
@@ -137,7 +137,7 @@ def _at(found: Sequence[AtNFE], outcome: str, text: str) -> list[str]:
 
 
 def _gaps(rows: pd.DataFrame, found: Sequence[AtNFE], contest: Contest, there: Sequence[str]) -> tuple[list[str], bool]:
-    """Sentences on what could not be compared, and whether nothing of it keeps the line from holding."""
+    """Sentences on what could not be compared, and whether the comparison is complete enough for the line to hold."""
     where: dict[str, list[str]] = {}
     for at in found:
         cell = rows[rows.nfe == at.nfe]

@@ -64,9 +64,8 @@ def _line(judged: Judged, lost: Mapping[str, Lost], methods: tuple[str, ...], co
     Args:
         methods: the method that the line is about, and the one it is compared with.
     """
-    why = sentence(judged.why) if judged.seeds else "No training has NFE at two or more snapshots"
-    if len(methods) > 1 and not judged.seeds:
-        why = "No seed has NFE of both methods at two or more snapshots"
+    of_both = " of both methods" if len(methods) > 1 else ""
+    why = sentence(judged.why) if judged.seeds else f"No seed has the NFE{of_both} at two or more snapshots"
     gone = {m: lost[m] for m in methods if m in lost}
     verdict, leans = judged.verdict, judged.leans
     if gone:

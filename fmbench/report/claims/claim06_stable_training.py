@@ -55,7 +55,7 @@ def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[s
     columns = {**columns, "part": "steps back during training"}
     columns |= {"statistic": "difference in the sum of the distance's rises between snapshots", "unit": OF_FIRST}
     if snapshots is None:
-        return Finding(verdict=NOT_TESTED, why=sentence(missing_source("learning_curve")), **columns)
+        return Finding(verdict=NOT_TESTED, why=missing_source("learning_curve"), **columns)
     here = select(snapshots, dataset=dataset)
     metric = main_distance(here)
     ours, other = (curves(here, method, metric) if metric else {} for method in (FM, SCORE))

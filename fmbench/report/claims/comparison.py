@@ -23,7 +23,7 @@ from fmbench.report.claims.verdicts import (
     not_holding,
 )
 
-OUTCOMES = {HOLDS: "lower than", FAILS: "higher than", INCONCLUSIVE: "not significant against"}
+OUTCOMES = {HOLDS: "Lower than", FAILS: "Higher than", INCONCLUSIVE: "Not significant against"}
 
 
 def numbers(judged: Judged, scale: Callable[[float], float] = float) -> dict[str, Any]:
@@ -52,10 +52,10 @@ def lower_than_each(
 ) -> Finding:
     """The line on "ours is lower than each of the others".
 
-    It holds if ours is lower than each other method (an intersection-union test), and fails if any is lower than ours. It is
-    inconclusive if another method has no numbers. Lost seeds of ours keep it from holding, because the seeds left are the ones
-    that went well; they do not keep it from failing. The numbers shown are those against the closest other method, which has
-    the largest mean difference.
+    It holds if ours is lower than each other method (an intersection-union test), and fails if any is lower than ours. Another
+    method without numbers keeps it from holding. So do lost seeds of ours, because the seeds left are the ones that went well.
+    Neither keeps it from failing. The numbers shown are those against the closest other method, which has the largest mean
+    difference.
 
     Args:
         differences: ours minus each other method, for each seed.
@@ -64,34 +64,32 @@ def lower_than_each(
     columns = {"about": contest.about, **columns}
     judged = {m: j for m, v in differences.items() if (j := judge(v, 0.0)).verdict != NOT_TESTED}
     absent = [m for m in contest.others if m not in judged]
-    missing = ", ".join(f"{in_prose(m)} ({lost[m].reason if m in lost else 'no rows'})" for m in absent)
+    uncompared = _by_reason(
+        "Not compared with", {m: lost[m].reason if m in lost else "no rows of the same seeds" for m in absent}
+    )
     if not judged:
-        if contest.ours in lost:
-            missing = f"{in_prose(contest.ours)} ({lost[contest.ours].reason})"
+        why = f"No seed has values of {in_prose(contest.ours)} and of another method: {say_lost(lost)}"
         verdict = INCONCLUSIVE if any_diverged(lost) else NOT_TESTED
-        return Finding(verdict=verdict, why=f"No comparison is possible without {missing}", **columns)
+        return Finding(verdict=verdict, why=why if contest.ours in lost else uncompared, **columns)
     verdict = combine(j.verdict for j in judged.values())
     leans = combine_leaning((j.verdict, j.leans) for j in judged.values())
-    why = _reasons(judged, verdict)
+    why = _by_reason(OUTCOMES[verdict], {m: j.why for m, j in judged.items() if j.verdict == verdict})
     if partly := say_lost(lost, absent):
         why += f". Lost seeds are left out: {partly}"
     if absent:
-        why += f". Not compared with {missing}"
+        why += f". {uncompared}"
     if absent or contest.ours in lost:
         verdict, leans = not_holding(verdict, leans)
     closest = max(judged, key=lambda m: judged[m].value)
     return Finding(verdict=verdict, why=why, against=closest, **numbers(judged[closest]) | {"leans": leans}, **columns)
 
 
-def _reasons(judged: Mapping[str, Judged], verdict: str) -> str:
-    """The methods that decide the verdict, those with the same reason together."""
-    by_reason: dict[str, list[str]] = {}
-    for method, j in judged.items():
-        if j.verdict == verdict:
-            by_reason.setdefault(j.why, []).append(method)
-    outcome = OUTCOMES[verdict]
-    texts = [f"{outcome} {listed(methods)}: {reason}" for reason, methods in by_reason.items()]
-    return ". ".join(text[:1].upper() + text[1:] for text in texts)
+def _by_reason(outcome: str, reasons: Mapping[str, str]) -> str:
+    """A sentence for each reason, with the outcome and the methods that have this reason."""
+    methods: dict[str, list[str]] = {}
+    for method, reason in reasons.items():
+        methods.setdefault(reason, []).append(method)
+    return ". ".join(f"{outcome} {listed(found)}: {reason}" for reason, found in methods.items())
 
 
 def may_be_negative(metric: str, values: pd.Series) -> bool:

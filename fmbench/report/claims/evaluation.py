@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.claim import Claim, Finding, Lines, Sources
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.sources import missing_source
 from fmbench.report.claims.verdicts import (
@@ -22,8 +22,8 @@ def evaluate_claims(sources: Sources) -> Lines:
     for claim in CLAIMS:
         missing = [name for name in claim.needs if name not in sources]
         if len(missing) == len(claim.needs):
-            why = "; ".join(map(missing_source, missing))
-            found.append(Finding(claim.number, "all", "overall", "", NOT_TESTED, sentence(why)))
+            why = ". ".join(map(missing_source, missing))
+            found.append(Finding(claim.number, "all", "overall", "", NOT_TESTED, why))
         else:
             lines = claim.evaluate(sources)
             found += [overall(claim, lines, missing), *lines]

@@ -85,14 +85,17 @@ def _notes(lines: Lines) -> list[str]:
     few = min((line.seeds for line in lines if line.interval == "seeds"), default=0)
     worth = coverage(few) or 0.0
     if few and worth < LEVEL:
-        notes += [
-            f"With {few} seeds, the bootstrap interval is {'their range' if few < 4 else 'hardly more than their range'}. It "
-            f"contains the true median with a probability of at most {worth:.0%}. So with fewer than {ENOUGH_SEEDS} seeds, a "
-            "verdict also needs Student's interval.",
-            "An inconclusive line leans to a verdict if its bootstrap interval supports it, but Student's interval does not.",
-        ]
+        notes.append(
+            f"With {few} seeds, the bootstrap interval is {'' if few < 4 else 'close to '}their range. It contains "
+            f"the true median with a probability of at most {worth:.0%}. With fewer than {ENOUGH_SEEDS} seeds, a verdict "
+            "therefore also needs Student's interval."
+        )
     elif few:
         notes.append(f"Every interval over seeds uses {few} or more seeds.")
+    if any(line.leans for line in lines):
+        notes.append(
+            "An inconclusive line leans to a verdict if its interval supports that verdict, but the seeds are too few for it."
+        )
     notes.append("These verdicts are about this run, not the paper's. Other data sets, budgets or networks may give others.")
     return notes
 

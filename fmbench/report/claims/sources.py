@@ -40,5 +40,5 @@ def read_sources(results: Path) -> Sources:
 
 
 def missing_source(name: str) -> str:
-    """Which file is missing, and the command that makes it."""
-    return f"{FILES[name]} is missing from these results; run `snakemake --cores all results/{FILES[name]}` to make it"
+    """A sentence on the file that is missing, with the command that makes it."""
+    return f"These results have no {FILES[name]}; run `snakemake --cores all results/{FILES[name]}` to make it"

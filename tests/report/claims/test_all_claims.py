@@ -48,7 +48,7 @@ def test_a_claim_with_one_of_two_files_does_not_hold():
     t = np.linspace(0, 1, 5)
     rows = pd.DataFrame({"path": "ot", "particle": 0, "t": t, "x": t, "y": t})
     whole = next(line for line in evaluate_claims({"trajectories": rows}) if line.claim == 8 and line.about == "overall")
-    assert whole.verdict == INCONCLUSIVE and "theory/fields.parquet is missing from these results" in whole.why
+    assert whole.verdict == INCONCLUSIVE and "These results have no theory/fields.parquet" in whole.why
 
 
 def test_a_failing_claim_is_shown_as_failing():
