@@ -13,14 +13,30 @@ from fmbench.store.codehash import PLUMBING, closure, stage_hash, stage_module
 
 PACKAGE = Path(fmbench.__file__).parent
 STAGES = [
-    *("prepare", "check", "features", "train", "oracles", "sample", "likelihood", "dequantisation", "sweep", "sample_quality"),
-    *("learning_curve", "few_step", "trajectory", "theory", "collect", "gather", "mlflow_summary"),
+    "prepare",
+    "features",
+    "check",
+    "train",
+    "oracles",
+    "sample",
+    "likelihood",
+    "dequantisation",
+    "sweep",
+    "sample_quality",
+    "learning_curve",
+    "few_step",
+    "trajectory",
+    "theory",
+    "collect",
+    "gather",
+    "mlflow_summary",
 ]
+"""The stages whose code hash decides whether a job runs again."""
 REPORTS = ["table1", "table4", "figures"]
 
 
 class Copy:
-    """A copy of the package that may be edited."""
+    """A copy of the package to edit."""
 
     def __init__(self, package: Path) -> None:
         self.package = package
@@ -36,7 +52,7 @@ class Copy:
             stream.write(text)
 
     def hashes(self) -> dict[str, str]:
-        codehash._imports.cache_clear()  # the hashes are kept for the life of a process
+        codehash._imports.cache_clear()  # a process keeps the hashes for its whole life
         codehash._tree_hash.cache_clear()
         return {stage: stage_hash(stage) for stage in [*STAGES, *REPORTS]}
 
@@ -50,8 +66,8 @@ def copy(tmp_path, monkeypatch):
     codehash._tree_hash.cache_clear()
 
 
-def own_methods(settings: type) -> set[str]:
-    """The public methods that a class of settings defines itself."""
+def public_methods(settings: type) -> set[str]:
+    """The public methods that a class of settings defines itself, without inherited ones."""
     return {name for name, value in vars(settings).items() if inspect.isfunction(value) and not name.startswith("_")}
 
 
@@ -59,7 +75,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {stage for stage in before if before[stage] != after[stage]}
 
 
-def test_the_hash_does_not_depend_on_where_the_package_lies(copy):
+def test_the_hash_does_not_depend_on_the_folder_of_the_package(copy):
     moved = copy.hashes()
     codehash._imports.cache_clear()
     codehash.PACKAGE = PACKAGE
@@ -90,8 +106,8 @@ def test_comments_docstrings_and_layout_change_no_hash(copy):
     ("file", "old", "new"),
     [
         ("flow/objectives.py", '"""The loss of each sample', '"""Something else'),  # a method's docstring
-        ("flow/objectives.py", '"""w(t) from times (B,)', '"""W(t) from times (B,)'),  # a string below an attribute
-        ("flow/objectives.py", "    # s(t)^2: score", "    # s(t) squared: score"),
+        ("flow/weighting.py", '"""w(t) from times (B,)', '"""W(t) from times (B,)'),  # a string below an attribute
+        ("flow/weighting.py", "    # s(t)^2: score", "    # s(t) squared: score"),
         ("flow/objectives.py", "        if self.times.corrected:\n", "\n\n        if self.times.corrected:  # why\n"),
         ("flow/objectives.py", "return weight.to(x1.dtype) * error", "return (weight.to(x1.dtype)) * error"),
         ("training/run.py", '"""How a training ended.', '"""The end.'),
@@ -114,7 +130,7 @@ def test_an_edit_of_the_loss_changes_the_training_and_what_builds_objectives(cop
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("flow/objectives.py", "clamp(1e-9", "clamp(1e-8"),
+        ("flow/training_times.py", "clamp(1e-9", "clamp(1e-8"),
         ("flow/paths.py", "beta_max: float = 20.0", "beta_max: float = 20.5"),
         ("training/schedule.py", "FLOOR = 1e-8", "FLOOR = 1e-7"),
         ("networks/mlp.py", "nn.SiLU()", "nn.ReLU()"),
@@ -146,14 +162,14 @@ def test_an_edit_of_the_plumbing_changes_nothing(copy):
         ("flow/solvers/ddim.py", "a[k + 1] * data + s", "s[k + 1] * noise + a[k + 1] * data + 0 * s"),
     ],
 )
-def test_a_fixed_step_solver_belongs_to_what_solves_with_it(copy, file, old, new):
+def test_an_edit_of_a_fixed_step_solver_changes_the_stages_that_use_it(copy, file, old, new):
     before = copy.hashes()
     copy.edit(file, old, new)
-    tried = {"check"} if file == "flow/solvers/grids.py" else set()  # whether there is such a grid is seen before any training
+    tried = {"check"} if file == "flow/solvers/grids.py" else set()  # the check before training looks for the grid
     assert changed(before, copy.hashes()) == {"sweep", "few_step", "theory"} | tried
 
 
-def test_the_adaptive_solver_belongs_to_what_solves_with_it_and_to_no_training(copy):
+def test_an_edit_of_the_adaptive_solver_changes_the_stages_that_use_it_and_no_training(copy):
     before = copy.hashes()
     copy.edit("flow/solvers/adaptive.py", "SAFETY, SHRINK, GROW = 0.9", "SAFETY, SHRINK, GROW = 0.8")
     assert changed(before, copy.hashes()) == {
@@ -175,7 +191,7 @@ def test_the_adaptive_solver_belongs_to_what_solves_with_it_and_to_no_training(c
     ],
 )
 def test_an_edit_of_an_oracle_retrains_no_network(copy, file, old, new):
-    """The networks' evaluations do run again: whether a model is an oracle is seen only once it is loaded."""
+    """The evaluations of networks do run again: a job sees only when it loads a model whether the model is an oracle."""
     before = copy.hashes()
     copy.edit(file, old, new)
     evaluations = {
@@ -199,8 +215,8 @@ def test_an_edit_of_the_training_reruns_no_oracle(copy):
     assert changed(before, copy.hashes()) == {"train"}
 
 
-def test_which_numbers_are_measured_belongs_to_what_measures_them(copy):
-    """They are in no spec: the jobs work them out of the settings, by code that must count."""
+def test_the_choice_of_measurements_is_code_of_the_stages_that_measure(copy):
+    """No spec lists them: jobs derive them from the settings, so the code that does it must be in the hash."""
     before = copy.hashes()
     copy.edit("config/cells.py", "for n in entry.nfe or nfe", "for n in [*(entry.nfe or []), *nfe]")
     once = copy.hashes()
@@ -209,12 +225,14 @@ def test_which_numbers_are_measured_belongs_to_what_measures_them(copy):
     assert changed(once, copy.hashes()) == {"train"}
 
 
-@pytest.mark.parametrize("method", sorted(name for kind in (TrainingSettings, FixedStepSettings) for name in own_methods(kind)))
-def test_no_job_asks_the_config_what_to_measure(method):
-    """Its code does not count; only ``plan``, which measures nothing, and the specs may."""
-    for path in (PACKAGE / "stages").glob("*.py"):
-        assert path.stem == "plan" or f".{method}(" not in path.read_text(encoding="utf-8"), path
-    assert all(f".{method}(" not in path.read_text(encoding="utf-8") for path in (PACKAGE / "training").glob("*.py"))
+@pytest.mark.parametrize(
+    "method", sorted(name for kind in (TrainingSettings, FixedStepSettings) for name in public_methods(kind))
+)
+def test_no_job_derives_measurements_by_code_outside_its_hash(method):
+    """The config's code is in no hash. Only ``plan``, which measures nothing, and the specs may call it."""
+    for path in [*(PACKAGE / "stages").rglob("*.py"), *(PACKAGE / "training").rglob("*.py")]:
+        is_plan = path.is_relative_to(PACKAGE / "stages" / "plan")
+        assert is_plan or f".{method}(" not in path.read_text(encoding="utf-8"), path
 
 
 def test_a_table_reruns_no_measurement(copy):
@@ -304,7 +322,7 @@ def test_a_new_import_is_followed(copy):
             {"flow.oracle", "flow.noise_levels", "flow.solvers.ddim", "networks.mlp"},
             {"training.loop", "data.prepared", "report.figures.theory"},
         ),
-        ("collect", {"store.records", "stages.settings"}, {"report.table1", "flow.objectives"}),
+        ("collect", {"store.records", "stages.settings"}, {"report.table1", "flow.objectives", "stages.mlflow_trainings"}),
         (
             "table1",
             {"store.records", "report.style", "report.table1.numbers", "report.table1.notes"},
@@ -315,7 +333,7 @@ def test_a_new_import_is_followed(copy):
             {"store.records", "report.style", "report.frames", "report.layout"},
             {"report.table1", "report.table4", "flow.objectives"},
         ),
-        ("table3", {"store.records", "report.style", "report.layout"}, {"report.table1", "stages.settings", "flow.objectives"}),
+        ("table3", {"store.parquet", "report.style", "report.layout"}, {"report.table1", "stages.settings", "flow.objectives"}),
         ("table4", {"store.records", "report.style", "report.layout"}, {"report.figures", "report.table1", "flow.objectives"}),
         (
             "claims",
@@ -345,7 +363,7 @@ def test_the_hash_covers_the_module_of_the_stage_itself():
 
 
 def test_no_module_uses_relative_imports():
-    """The reader of imports does not follow them."""
+    """The code hash does not follow them."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.ImportFrom) and node.level), path
@@ -372,17 +390,17 @@ def test_a_plugin_counts_once_and_in_any_order():
     assert stage_hash("train", (one, two)) == stage_hash("train", (two, one, two))
 
 
-def test_a_plugin_without_source_counts_for_nothing():
+def test_a_plugin_without_source_does_not_change_the_hash():
     assert stage_hash("train", ("math:pi",)) == stage_hash("train") == stage_hash("train", ("no_such_module:X",))
 
 
 @pytest.mark.parametrize("name", ["no_such_package.module:X", "s3://bucket/images", "/data.v1/images:old"])
-def test_a_plugin_that_is_not_there_waits_for_the_check(name):
-    """The hash is taken while Snakemake draws the DAG; the check then says what is wrong with the name."""
+def test_a_missing_plugin_is_left_to_the_check(name):
+    """The hash is computed while Snakemake builds the DAG. The check then reports what is wrong with the name."""
     assert stage_hash("train", (name,)) == stage_hash("train")
 
 
-def test_what_a_plugin_imports_from_beside_it_counts(tmp_path, monkeypatch):
+def test_modules_that_a_plugin_imports_from_its_package_count(tmp_path, monkeypatch):
     (tmp_path / "ownpkg").mkdir()
     (tmp_path / "ownpkg" / "__init__.py").write_text("")
     (tmp_path / "ownpkg" / "helper.py").write_text("FACTOR = 2\n")
@@ -395,7 +413,7 @@ def test_what_a_plugin_imports_from_beside_it_counts(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("stage", "table", "number"), [("table1", "table1", "6.35"), ("table4", "table4", "3.11")])
-def test_the_papers_numbers_count_for_the_table(tmp_path, monkeypatch, stage, table, number):
+def test_the_papers_numbers_are_in_the_hash_of_their_table(tmp_path, monkeypatch, stage, table, number):
     before = codehash.stage_hash(stage)
     package = tmp_path / "fmbench"
     shutil.copytree(codehash.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))

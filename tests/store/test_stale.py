@@ -78,7 +78,7 @@ def test_rows_of_other_settings_are_in_no_report_and_no_archive(tmp_path):
     assert "claims is of another config; run snakemake" in text and "What Lipman et al. (2023) claim" not in text
     reasons = {item.file: item.reason for item in render(folder, tmp_path / "out", formats=["svg"])}
     assert (
-        reasons["figures/fig05.svg"] == "learning_curve.parquet is of another config: run snakemake where the results were made"
+        reasons["figures/fig05.svg"] == "learning_curve.parquet is of another config; run snakemake where the results were made"
     )
     said = command("export", "--results", folder, "--out", tmp_path / "all.zip", "--progress", "lines")
     assert said.code == 0
@@ -92,12 +92,12 @@ def test_export_makes_the_tables_from_the_rows_it_packs(folders, tmp_path):
     write_table2(images / "records.parquet", images / "table2.csv")
     fresh = (images / "table2.csv").read_bytes()
     for name in ("table2.csv", "table2.md"):
-        (images / name).write_text("old")
+        (images / name).write_text("a stale table")
     (images / "mine.md").write_text("# Mine\n")
     assert command("export", "--results", images, "--out", tmp_path / "all.zip").code == 0
     unpack(tmp_path / "all.zip", tmp_path / "out")
     assert (tmp_path / "out" / "table2.csv").read_bytes() == fresh and (tmp_path / "out" / "mine.md").exists()
-    assert "old" not in (tmp_path / "out" / "table2.md").read_text()
+    assert "a stale table" not in (tmp_path / "out" / "table2.md").read_text()
 
 
 def test_a_folder_without_a_valid_description_has_no_stale_files(folders):
