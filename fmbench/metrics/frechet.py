@@ -1,9 +1,9 @@
 """The Frechet distance between two Gaussians fitted to features (Heusel et al. 2017, eq. 6).
 
-With InceptionV3's features it is the FID; with any other extractor it is a Frechet distance on that extractor's
-features and must be called so. Its bias falls as 1/n: compare at equal n only (``fid_infinity`` shows the bias).
+On the features of InceptionV3 it is the FID. On any other features it must be called a Frechet distance on these features. Its
+bias falls as 1/n, so compare only distances at equal n (``fid_infinity`` shows the bias).
 
-Everything is float64: 50,000 float32 features lose the small eigenvalues, and with them digits of the distance.
+Everything is float64: sums of 50,000 features in float32 lose the small eigenvalues, and with them digits of the distance.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ EPSILON = float(np.finfo(np.float64).eps)
 class FeatureStatistics(NamedTuple):
     """Mean (D,), covariance (D, D) with n - 1 in the denominator, both float64, and the number of samples.
 
-    ``factor`` is F (n, D) with F^T F = covariance where n <= D and the samples were at hand: the distance is then
-    faster and keeps the digits that a covariance without full rank has lost.
+    ``factor`` is F (n, D) with F^T F = covariance, if n <= D and all samples were in memory; else None. With it the distance is
+    faster, and keeps the digits that a covariance without full rank has lost.
     """
 
     mean: NDArray[np.float64]
@@ -30,17 +30,17 @@ class FeatureStatistics(NamedTuple):
 
 
 class FeatureAccumulator:
-    """Mean and covariance of any number of features in one pass over pieces of any size.
+    """Computes the mean and covariance of any number of features in one pass over pieces of any size.
 
-    Holds the mean and the scatter sum (x - mean)(x - mean)^T of what it has seen, and joins both with a piece's by
+    It holds the mean and the scatter sum (x - mean)(x - mean)^T of all features so far, and updates both with a piece by
 
         mean' = mean + m / (n + m) d,   scatter' = scatter + scatter_piece + n m / (n + m) d d^T,   d = mean_piece - mean
 
-    (Chan, Golub & LeVeque 1983), which never subtracts large numbers as sum x x^T - n mean mean^T does. Rows wait until
-    there are D of them: one product of matrices for all is faster than one for each small batch.
+    (Chan, Golub & LeVeque 1983). This never subtracts large numbers, as sum x x^T - n mean mean^T does. Rows are collected until
+    there are D of them: one matrix product for all is faster than one for each small batch.
 
     Args:
-        dimensions: D; taken from the first features if it is not given.
+        dimensions: D; by default, that of the first features.
     """
 
     def __init__(self, dimensions: int | None = None) -> None:
@@ -56,7 +56,7 @@ class FeatureAccumulator:
         """Add features of shape (b, D), b >= 0, of any real type.
 
         Raises:
-            ValueError: another shape or another D than before, or features that are not finite; nothing is added then.
+            ValueError: the shape or D is another than before, or a feature is not finite. Nothing is added then.
         """
         array = features.detach().cpu().numpy() if isinstance(features, Tensor) else np.asarray(features)
         if array.ndim != 2 or self._dimensions not in (None, array.shape[1]):
@@ -66,7 +66,7 @@ class FeatureAccumulator:
             raise ValueError("features are not all finite; the samples they come from have diverged")
         self._dimensions = array.shape[1]
         block = max(array.shape[1], 512)
-        for start in range(0, len(array), block):  # a million rows at once are not copied to float64 at once
+        for start in range(0, len(array), block):  # so that a million rows are not copied to float64 at once
             rows = np.array(array[start : start + block], dtype=np.float64)
             self._rows.append(rows)
             self._waiting += len(rows)
@@ -75,10 +75,10 @@ class FeatureAccumulator:
                 self._fold()
 
     def merge(self, other: "FeatureAccumulator | FeatureStatistics") -> None:
-        """Add everything that ``other`` has seen; ``other`` is left as it is.
+        """Add all features that ``other`` has seen; ``other`` does not change.
 
         Raises:
-            ValueError: features of another dimension.
+            ValueError: the features have another dimension.
         """
         if isinstance(other, FeatureStatistics):
             self._check(other.mean.shape[0])
@@ -95,10 +95,10 @@ class FeatureAccumulator:
             self.update(rows)
 
     def statistics(self) -> FeatureStatistics:
-        """Statistics of everything so far; more may be added after.
+        """Statistics of all features so far; more may be added afterwards.
 
         Raises:
-            ValueError: fewer than two samples.
+            ValueError: there are fewer than two samples.
         """
         if self.n < 2 or self._dimensions is None:
             raise ValueError(f"features must have shape (n, D) with n >= 2, not {(self.n, self._dimensions or 0)}")
@@ -138,10 +138,10 @@ def _centred(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def feature_statistics(features: NDArray | Tensor) -> FeatureStatistics:
-    """Statistics of features of shape (n, D), accumulated in float64.
+    """Statistics of features (n, D), accumulated in float64.
 
     Raises:
-        ValueError: fewer than two samples, or features that are not finite.
+        ValueError: there are fewer than two samples, or a feature is not finite.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features must have shape (n, D) with n >= 2, not {tuple(features.shape)}")
@@ -154,10 +154,10 @@ def frechet_distance(p: FeatureStatistics, q: FeatureStatistics) -> float:
     """|m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^(1/2)), in squared units of the features.
 
     With roots C = R R^T of any shape, C_p C_q has the eigenvalues of (R_p^T R_q)(R_p^T R_q)^T, so the trace of its root is
-    the sum of the singular values of R_p^T R_q: no root of a matrix that is not symmetric is ever taken.
+    the sum of the singular values of R_p^T R_q. So there is never a square root of a matrix that is not symmetric.
 
     Raises:
-        ValueError: features of different dimensions.
+        ValueError: the features have different dimensions.
     """
     if p.mean.shape != q.mean.shape:
         raise ValueError(f"features of {p.mean.shape[0]} and {q.mean.shape[0]} dimensions cannot be compared")
@@ -167,11 +167,11 @@ def frechet_distance(p: FeatureStatistics, q: FeatureStatistics) -> float:
 
 
 def _trace_of_root(p: FeatureStatistics, q: FeatureStatistics, tolerance: float) -> float:
-    """tr (C_p C_q)^(1/2): by eigenvalues where those are good to ``tolerance``, else by singular values, at twice the time."""
+    """tr (C_p C_q)^(1/2): by eigenvalues if they are accurate to ``tolerance``, else by singular values, in twice the time."""
     lower = _cholesky(p) if p.factor is None and q.factor is None else None
     if lower is not None:
         squares = torch.linalg.eigvalsh(lower.T @ torch.from_numpy(q.covariance) @ lower).clamp(min=0)
-        # Each eigenvalue is off by about the largest one's last digit, which the root of a small one magnifies.
+        # The error of each eigenvalue is about the last digit of the largest one. The root of a small eigenvalue magnifies it.
         error = (squares + EPSILON * squares[-1]).sqrt() - squares.sqrt()
         if float(error.sum()) <= tolerance:
             return float(squares.sqrt().sum())
@@ -186,13 +186,13 @@ def _root(p: FeatureStatistics) -> Tensor:
     if lower is not None:
         return lower
     values, vectors = torch.linalg.eigh(torch.from_numpy(p.covariance))
-    # What lies below the rounding of the covariance is zero; its root, a thousand times larger, would be noise.
+    # Eigenvalues below the rounding of the covariance are zero. Their roots, a thousand times larger, would be noise.
     kept = values > len(values) * EPSILON * values[-1]
     return vectors[:, kept] * values[kept].sqrt()
 
 
 def _cholesky(p: FeatureStatistics) -> Tensor | None:
-    """The lower triangular root of the covariance, or None where that is singular up to rounding."""
+    """The lower triangular root of the covariance, or None if the covariance is singular up to rounding."""
     covariance = torch.from_numpy(p.covariance)
     lower, failed = torch.linalg.cholesky_ex(covariance)
     smallest = 10 * len(covariance) * EPSILON * covariance.diagonal().max()

@@ -1,8 +1,9 @@
-"""Distances between an image and what it should be, for super-resolution and reconstructions: MSE, PSNR, SSIM.
+"""Distances between an image and its ground truth, for super-resolution and reconstruction: MSE, PSNR, SSIM.
 
-All take batches (B, C, H, W), uint8 or floating, and give one float64 value per image (B,): the mean over a test set is the
-caller's. (The mean of PSNRs is not the PSNR of the mean MSE; papers mean the former.) ``data_range`` is the distance from
-black to white: 255 for uint8, and to be stated for floats, whose type does not say whether they are in [0, 1] or [-1, 1].
+All functions take batches (B, C, H, W), uint8 or floating point, and return one float64 value per image, (B,). The caller takes
+the mean over a test set. (The mean of PSNRs is not the PSNR of the mean MSE; papers report the former.) ``data_range`` is the
+distance from black to white: 255 for uint8. For floats it must be given, because their type does not say if they are in [0, 1]
+or [-1, 1].
 """
 
 import math
@@ -17,7 +18,7 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
     """Mean squared error of each image (B,), in squared units of the pixels.
 
     Raises:
-        ValueError: shapes or types that differ, or that are not images.
+        ValueError: the shapes or types differ, or are not those of images.
     """
     x, y = _checked(x, y)
     return (x.to(torch.float64) - y.to(torch.float64)).square().flatten(1).mean(1)
@@ -27,12 +28,14 @@ def psnr(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
     """Peak signal-to-noise ratio of each image (B,), 10 log10(data_range^2 / MSE), in decibels; infinite for equal images.
 
     Raises:
-        ValueError: as :func:`mse`; a float image without a range, or a range that is not positive.
+        ValueError: as :func:`mse`; float images without a range, or a range that is not positive.
     """
     span = _range(x, data_range)
     return 10 * torch.log10(span**2 / mse(x, y))
 
 
+# Many parameters: published values of SSIM differ in each of these options.
+# Long: the docstring explains every option; the code is the formula.
 def ssim(
     x: Tensor,
     y: Tensor,
@@ -50,70 +53,82 @@ def ssim(
 ) -> Tensor:
     """Structural similarity of each image (B,), the mean over channels and positions (Wang et al. 2004, eq. 13).
 
-    The defaults are the paper's: a Gaussian window of 11 x 11 with standard deviation 1.5, at every position where it lies
-    inside the image whole. Colour images are compared channel by channel, with no conversion to luminance.
+    The defaults are the paper's: a Gaussian window of 11 x 11 pixels with standard deviation 1.5, at every position where all of
+    it lies inside the image. Colour images are compared channel by channel, without conversion to luminance.
 
     Args:
-        data_range: black to white; 255 for uint8, to be stated for floats.
-        black: the value of black, -1 for images in [-1, 1]: SSIM compares means as quotients, so it matters where 0 is.
+        data_range: distance from black to white; 255 for uint8, required for floats.
+        black: the value of black, -1 for images in [-1, 1]. SSIM compares quotients of means, so the position of 0 matters.
         window: ``gaussian``, or ``uniform`` as in much software (then usually with size 7 and ``sample_covariance``).
-        size: width of the window in pixels; sigma: of the Gaussian, in pixels.
-        k1, k2: of the constants (k data_range)^2 that keep the quotient finite.
+        size: width of the window in pixels.
+        sigma: standard deviation of the Gaussian window in pixels.
+        k1, k2: factors in the constants (k data_range)^2, which keep the quotient finite.
         sample_covariance: variances with n - 1 instead of n in the denominator; for a uniform window only.
-        border: ``inside`` takes the positions where the window lies in the image, as the paper and scikit-image do; ``reflect``
-            every pixel, the image being mirrored at its border, as torchmetrics does. They differ in the second digit.
-        batch: images at a time, which bounds the memory.
+        border: ``inside`` takes the positions where the window lies inside the image, as the paper and scikit-image do.
+            ``reflect`` takes every pixel, with the image mirrored at its border, as torchmetrics does. The results differ in the
+            second digit.
+        batch: images at a time, which limits the memory.
 
     Raises:
-        ValueError: as :func:`psnr`; a window larger than the image, or options that do not go together.
+        ValueError: as :func:`psnr`; or the window is larger than the image, or the options contradict each other.
     """
     x, y = _checked(x, y)
     span = _range(x, data_range)
-    height, width = x.shape[2:]
-    if not 2 <= size <= min(height, width):
-        raise ValueError(f"a window of {size} does not lie in images of {height} x {width}; state a smaller size, of 2 or more")
-    if window == "gaussian":
-        if sigma <= 0:
-            raise ValueError(f"sigma must be positive, not {sigma}")
-        if sample_covariance:
-            raise ValueError("a sample covariance is defined for the uniform window; state window='uniform'")
-        weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / sigma).square())
-    elif window == "uniform":
-        weights = torch.ones(size, dtype=torch.float64)
-    else:
-        raise ValueError(f"unknown window {window!r}; known: gaussian, uniform")
-    if border not in ("inside", "reflect"):
-        raise ValueError(f"unknown border {border!r}; known: inside, reflect")
-    if border == "reflect":
-        if size % 2 == 0:
-            raise ValueError(f"with border='reflect' the window has a middle, so its size is odd, not {size}")
-        margin = size // 2
-        height, width = height + 2 * margin, width + 2 * margin
-    weights = (weights / weights.sum()).to(x.device)
-    rows, columns = _band(weights, height), _band(weights, width)
+    margin = _margin(border, size, x.shape[2:])
+    weights = _window(window, size, sigma, sample_covariance).to(x.device)
     correction = size**2 / (size**2 - 1) if sample_covariance else 1.0
     c1, c2 = (k1 * span) ** 2, (k2 * span) ** 2
+    rows, columns = (_band(weights, length + 2 * margin) for length in x.shape[2:])
 
     def mean(z: Tensor) -> Tensor:
         return rows @ z @ columns.T
 
-    def of(a: Tensor, b: Tensor) -> Tensor:
+    def similarity(a: Tensor, b: Tensor) -> Tensor:
         ma, mb = mean(a), mean(b)
         va = correction * (mean(a * a) - ma * ma)
         vb = correction * (mean(b * b) - mb * mb)
         covariance = correction * (mean(a * b) - ma * mb)
-        similarity = (2 * ma * mb + c1) * (2 * covariance + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))
-        return similarity.flatten(1).mean(1)
+        quotient = (2 * ma * mb + c1) * (2 * covariance + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))
+        return quotient.flatten(1).mean(1)
 
     def prepared(z: Tensor) -> Tensor:
         z = z.to(torch.float64) - black
-        return F.pad(z, 4 * (margin,), mode="reflect") if border == "reflect" else z
+        return F.pad(z, 4 * (margin,), mode="reflect") if margin else z
 
-    return torch.cat([of(prepared(a), prepared(b)) for a, b in zip(x.split(batch), y.split(batch), strict=True)])
+    return torch.cat([similarity(prepared(a), prepared(b)) for a, b in zip(x.split(batch), y.split(batch), strict=True)])
+
+
+def _window(kind: str, size: int, sigma: float, sample_covariance: bool) -> Tensor:
+    """The weights (size,) of one axis of the window, float64; their sum is 1."""
+    if kind == "gaussian":
+        if sigma <= 0:
+            raise ValueError(f"sigma must be positive, not {sigma}")
+        if sample_covariance:
+            raise ValueError("a sample covariance is defined for the uniform window; give window='uniform'")
+        weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / sigma).square())
+    elif kind == "uniform":
+        weights = torch.ones(size, dtype=torch.float64)
+    else:
+        raise ValueError(f"unknown window {kind!r}; known: gaussian, uniform")
+    return weights / weights.sum()
+
+
+def _margin(border: str, size: int, shape: torch.Size) -> int:
+    """The pixels by which images of this height and width are extended on each side."""
+    height, width = shape
+    if not 2 <= size <= min(height, width):
+        raise ValueError(f"a window of {size} does not fit into images of {height} x {width}; give a smaller size, of 2 or more")
+    if border not in ("inside", "reflect"):
+        raise ValueError(f"unknown border {border!r}; known: inside, reflect")
+    if border == "inside":
+        return 0
+    if size % 2 == 0:
+        raise ValueError(f"border='reflect' needs a window with a middle, so an odd size, not {size}")
+    return size // 2
 
 
 def _band(weights: Tensor, length: int) -> Tensor:
-    """The matrix (length - size + 1, length) that takes the weighted mean at every position where the window fits."""
+    """The matrix (length - size + 1, length) of the weighted mean at every position where the window fits."""
     band = weights.new_zeros(length - len(weights) + 1, length)
     for offset, weight in enumerate(weights):
         band.diagonal(offset).fill_(weight)
@@ -131,7 +146,7 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _range(x: Tensor, data_range: float | None) -> float:
     if data_range is None:
         if x.dtype != torch.uint8:
-            raise ValueError("state the data_range of float images: 1.0 for [0, 1], 2.0 for [-1, 1]")
+            raise ValueError("give the data_range of float images: 1.0 for [0, 1], 2.0 for [-1, 1]")
         return 255.0
     if not (math.isfinite(data_range) and data_range > 0):
         raise ValueError(f"data_range must be positive and finite, not {data_range}")

@@ -1,11 +1,11 @@
-"""InceptionV3 as the FID is defined by: pytorch-fid's network with its official weights, evaluated faster.
+"""The InceptionV3 that defines the FID: pytorch-fid's network with its official weights, evaluated faster.
 
-The network is pytorch-fid's (average pools without the padding, a maximum pool in the last block), never torchvision's own, and
-the weights are the file below, checked by its hash: other weights give other distances that nobody's can be compared with.
-Nothing is ever downloaded here. Same features as pytorch-fid's to rounding, at about twice its rate on a CPU:
+The network is pytorch-fid's (average pools that ignore the padding, a maximum pool in the last block), not torchvision's. The
+weights are the official file, checked by its hash: distances with other weights cannot be compared with published ones. This
+module downloads nothing. The features equal pytorch-fid's up to rounding, at about twice its speed on a CPU:
 
-* convolutions and batch norms, both linear in evaluation, are one convolution (folded in float64);
-* images and weights lie in memory with the channels last.
+* a convolution and its batch norm, both linear in evaluation, become one convolution (folded in float64);
+* images and weights are in memory with the channels last.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ FEATURES, CLASSES, SIZE = 2048, 1008, 299
 
 
 def build() -> nn.Module:
-    """pytorch-fid's network, the weights random: its own function for this would download them."""
+    """pytorch-fid's network with random weights; pytorch-fid's own function would download the official ones."""
 
     def last_blocks(channels: int) -> nn.Module:
         block: nn.Module = FIDInceptionE_1(channels) if channels == 1280 else FIDInceptionE_2(channels)
@@ -44,9 +44,9 @@ _ORDER = (
 
 
 class FastInception(nn.Module):
-    """The features of a network of :func:`build`, which is taken apart: do not use it afterwards.
+    """The features of a network of :func:`build`. The network is taken apart and must not be used afterwards.
 
-    Same type as the network's (float32, or float64 to compare), on its device.
+    Type (float32, or float64 for comparisons) and device are those of the network.
     """
 
     def __init__(self, network: Any) -> None:
@@ -62,12 +62,12 @@ class FastInception(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, H, W) of any size to pool3 features (B, 2048).
+        """Features (B, 2048) of the layer pool3, of uint8 images (B, 3, H, W) of any size.
 
-        Resized to 299 x 299 by pytorch-fid's bilinear rule (no smoothing, corners not aligned), which is part of the FID.
+        Images are resized to 299 x 299 by pytorch-fid's bilinear rule (no smoothing, corners not aligned), a part of the FID.
 
         Raises:
-            ValueError: another type or shape.
+            ValueError: the images have another type or shape.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 of shape (B, 3, H, W), not {images.dtype} of {tuple(images.shape)}")
@@ -79,19 +79,19 @@ class FastInception(nn.Module):
 
     @torch.inference_mode()
     def logits(self, features: Tensor, bias: bool = False) -> Tensor:
-        """Features (B, 2048) to logits (B, 1008). The Inception Score's authors leave out the bias, so that is the default."""
+        """Logits (B, 1008) of features (B, 2048); without the bias by default, as the authors of the Inception Score do."""
         return F.linear(features.to(self.classes.weight), self.classes.weight, self.classes.bias if bias else None)
 
 
 def load_inception(
     weights: Path | None = None, device: str | torch.device = "cpu", prefix: str = WEIGHTS_SHA256
 ) -> FastInception:
-    """InceptionV3 with the weights of a file, by default where pytorch-fid would keep it.
+    """InceptionV3 with the weights of a file.
 
     Args:
-        weights: path of the file.
-        device: where to evaluate.
-        prefix: what its sha256 must start with.
+        weights: path of the file; by default, where pytorch-fid keeps it.
+        device: where the network is evaluated.
+        prefix: the first digits of the file's sha256.
 
     Raises:
         CheckpointError: the file is missing, is another file, or holds other tensors. The message says where to get it.
@@ -103,7 +103,7 @@ def load_inception(
     network = build()
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises many types for a file that is none; all mean the same here
+    except Exception as error:  # torch raises many types for a damaged file; all mean the same here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"the Inception weights {path} cannot be used ({reason}); {REMEDY}") from error
     return FastInception(network).to(device)

@@ -1,8 +1,9 @@
-"""The Inception Score (Salimans et al. 2016): how sure and how varied a classifier's predictions on samples are.
+"""The Inception Score (Salimans et al. 2016): how confident and how varied a classifier's predictions on samples are.
 
     IS = exp( mean over x of KL( p(y | x) || p(y) ) ),   p(y) = mean over x of p(y | x)
 
-Between 1 and the number of classes. It never looks at the data, and means something for images of ImageNet's classes only.
+The score is between 1 and the number of classes. It does not depend on the data, and is meaningful only for images of ImageNet's
+classes.
 """
 
 from typing import NamedTuple
@@ -14,20 +15,20 @@ from torch import Tensor
 
 
 class InceptionScore(NamedTuple):
-    """Mean over the splits, and their standard deviation with n in the denominator, as everyone publishes it."""
+    """Mean and standard deviation over the splits, the latter with n in the denominator, as it is published."""
 
     mean: float
     std: float
 
 
 def inception_score(logits: NDArray | Tensor, splits: int = 10) -> InceptionScore:
-    """The score of predictions given as logits (n, K), -inf allowed, over ``splits`` consecutive parts of equal size up to one.
+    """The score of predictions, given as logits (n, K), over ``splits`` consecutive parts whose sizes differ by at most one.
 
-    The score of few samples is too low, so the splits' size is part of the number: 5,000 at the usual n = 50,000. The order
-    of the samples decides who is in which split, so samples ordered by class must be shuffled before.
+    Logits may be -inf. The score of few samples is too low, so the size of a split is part of the number: 5,000 at the usual
+    n = 50,000. Samples that are sorted by class must be shuffled first, because splits are consecutive.
 
     Raises:
-        ValueError: not (n, K), fewer samples than splits, or a row without a distribution.
+        ValueError: the shape is not (n, K), there are fewer samples than splits, or a row of logits defines no distribution.
     """
     rows = torch.as_tensor(logits)
     if rows.ndim != 2 or not 1 <= splits <= len(rows):
@@ -37,7 +38,7 @@ def inception_score(logits: NDArray | Tensor, splits: int = 10) -> InceptionScor
         p = rows[i * len(rows) // splits : (i + 1) * len(rows) // splits].to(torch.float64).softmax(1)
         if not bool(p.isfinite().all()):
             raise ValueError("logits are not finite; the samples they come from have diverged")
-        # xlogy: a class of probability 0 adds nothing, where 0 log 0 would add nan.
+        # xlogy: a class of probability 0 adds 0, where 0 log 0 would add nan.
         divergence = torch.xlogy(p, p).sum(1).mean() - torch.xlogy(p.mean(0), p.mean(0)).sum()
         scores.append(float(divergence.exp()))
     return InceptionScore(float(np.mean(scores)), float(np.std(scores)))

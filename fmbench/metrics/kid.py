@@ -1,6 +1,6 @@
 """The kernel inception distance (Binkowski et al. 2018): MMD^2 of features with a polynomial kernel, unbiased at every n.
 
-Like the Frechet distance it may only be called by its name with InceptionV3's features. Published values are often in 1e-3.
+It may be called KID only on the features of InceptionV3, as the FID. Published values are often in units of 1e-3.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from fmbench.metrics.mmd import Kernel, as_points, unbiased_mmd
 class KernelDistance(NamedTuple):
     """Mean and standard deviation (n - 1 in the denominator) over the subsets.
 
-    The subsets share samples, so the deviation is that of one subset's estimate and no standard error of the mean.
+    The subsets share samples. So the deviation is that of one subset's estimate, not the standard error of the mean.
     """
 
     mean: float
@@ -25,7 +25,7 @@ class KernelDistance(NamedTuple):
 
 
 def polynomial_kernel(degree: int = 3, scale: float | None = None, offset: float = 1.0) -> Kernel:
-    """k(x, y) = (scale x . y + offset)^degree, with scale 1 / D where it is not given (Binkowski et al. 2018, sec. 4)."""
+    """k(x, y) = (scale x . y + offset)^degree, with scale 1 / D by default (Binkowski et al. 2018, sec. 4)."""
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         return (x @ y.T).mul_(1 / x.shape[1] if scale is None else scale).add_(offset).pow_(degree)
@@ -41,14 +41,14 @@ def kernel_distance(
     size: int = 1000,
     kernel: Kernel | None = None,
 ) -> KernelDistance:
-    """The distance of random subsets, as published: ``subsets`` times ``size`` of x (n, D) against ``size`` of y (m, D).
+    """The distance over random subsets, as published: ``subsets`` times ``size`` of x (n, D) against ``size`` of y (m, D).
 
     Args:
         generator: draws the subsets (without replacement within one).
-        kernel: :func:`polynomial_kernel` of degree 3 where it is not given.
+        kernel: by default, :func:`polynomial_kernel` of degree 3.
 
     Raises:
-        ValueError: subsets larger than a set, fewer than two subsets, or features that are not finite.
+        ValueError: a subset is larger than a set, there are fewer than two subsets, or a feature is not finite.
     """
     x, y = as_points(x, 2), as_points(y, 2)
     if not 2 <= size <= min(len(x), len(y)):
@@ -64,8 +64,8 @@ def kernel_distance(
 
 
 def full_kernel_distance(x: NDArray | Tensor, y: NDArray | Tensor, kernel: Kernel | None = None, rows: int = 1024) -> float:
-    """The same distance from all pairs of x (n, D) and y (m, D): the unbiased estimate with the least variance.
+    """The distance from all pairs of x (n, D) and y (m, D): the unbiased estimate with the lowest variance.
 
-    Takes n^2/2 + m^2/2 + n m products of features: seconds at 5,000 of 2048, minutes at 50,000.
+    It takes n^2/2 + m^2/2 + n m products of features: seconds for 5,000 features of 2048 dimensions, minutes for 50,000.
     """
     return unbiased_mmd(x, y, kernel or polynomial_kernel(), rows)

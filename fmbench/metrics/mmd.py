@@ -2,7 +2,8 @@
 
     MMD^2 = mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i, y_j)
 
-Unbiased, it falls on both sides of 0 for equal distributions: a negative value is no error, and is not cut off.
+The estimator is unbiased, so for equal distributions it is negative as often as positive. A negative value is not an error, and
+is not clipped.
 """
 
 from collections.abc import Callable
@@ -17,16 +18,16 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
 def as_points(x: NDArray | Tensor, least: int = 1) -> Tensor:
-    """Points of shape (n, D) as float64.
+    """Points (n, D) as float64.
 
     Raises:
-        ValueError: another shape, fewer than ``least`` points, or values that are not finite.
+        ValueError: the shape is another, there are fewer than ``least`` points, or a value is not finite.
     """
     points = torch.as_tensor(x).to(torch.float64)
     if points.ndim != 2 or len(points) < least:
         raise ValueError(f"points must have shape (n, D) with n >= {least}, not {tuple(points.shape)}")
     if not bool(points.isfinite().all()):
-        raise ValueError("points are not all finite; what they come from has diverged")
+        raise ValueError("points are not all finite; the samples they come from have diverged")
     return points
 
 
@@ -34,7 +35,7 @@ def unbiased_mmd(x: NDArray | Tensor, y: NDArray | Tensor, kernel: Kernel, rows:
     """MMD^2 of x (n, D) and y (m, D), n, m >= 2, from all pairs, in blocks of ``rows`` by ``rows`` values of the kernel.
 
     Raises:
-        ValueError: fewer than two points on a side, different dimensions, or points that are not finite.
+        ValueError: there are fewer than two points in a set, the dimensions differ, or a value is not finite.
     """
     x, y = as_points(x, 2), as_points(y, 2)
     if x.shape[1] != y.shape[1]:
@@ -45,7 +46,7 @@ def unbiased_mmd(x: NDArray | Tensor, y: NDArray | Tensor, kernel: Kernel, rows:
 
 
 def _within(x: Tensor, kernel: Kernel, rows: int) -> float:
-    """The sum of k(x_i, x_j) over i != j: blocks above the diagonal count twice, those below are not computed."""
+    """The sum of k(x_i, x_j) over i != j: blocks above the diagonal count twice, blocks below it are not computed."""
     blocks = x.split(rows)
     total = 0.0
     for i, a in enumerate(blocks):
@@ -58,13 +59,13 @@ def gaussian_kernel(bandwidths: list[float]) -> Kernel:
     """k(x, y) = the mean over ``bandwidths`` h of exp(-|x - y|^2 / (2 h^2)).
 
     Raises:
-        ValueError: no bandwidth, or one that is not positive and finite.
+        ValueError: there is no bandwidth, or one is not positive and finite.
     """
     if not bandwidths or not all(0 < h < float("inf") for h in bandwidths):
         raise ValueError(f"bandwidths must be positive and finite, not {bandwidths}")
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
-        # Differences, not |x|^2 + |y|^2 - 2 x y: for near points far from 0 that has no digits left.
+        # Differences, not |x|^2 + |y|^2 - 2 x y, which loses all digits for two near points far from 0.
         squares = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square_()
         return torch.stack([torch.exp(squares / (-2 * h * h)) for h in bandwidths]).mean(0)
 
@@ -72,9 +73,9 @@ def gaussian_kernel(bandwidths: list[float]) -> Kernel:
 
 
 def median_distance(x: NDArray | Tensor, y: NDArray | Tensor, most: int = 2000) -> float:
-    """The median distance between two points of both sets together: the usual bandwidth (Gretton et al. 2012, sec. 8).
+    """The median distance between two points of the union of both sets: the usual bandwidth (Gretton et al. 2012, sec. 8).
 
-    At most ``most`` points are used, evenly spaced in the order given, so the result needs no random numbers.
+    At most ``most`` points are used, evenly spaced in the given order, so the result needs no random numbers.
 
     Raises:
         ValueError: more than half of the pairs coincide, so that the median is 0.
@@ -84,5 +85,5 @@ def median_distance(x: NDArray | Tensor, y: NDArray | Tensor, most: int = 2000) 
         pooled = pooled[torch.from_numpy(np.linspace(0, len(pooled) - 1, most).round().astype(np.int64))]
     median = float(np.median(torch.pdist(pooled).numpy()))
     if median == 0:
-        raise ValueError("more than half of all pairs of points coincide, so their median distance is no bandwidth; state one")
+        raise ValueError("more than half of all pairs of points coincide, so their median distance is 0; give a bandwidth")
     return median

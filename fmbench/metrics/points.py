@@ -1,4 +1,4 @@
-"""Distances between sets of points in the plane (or in any few dimensions), and the supports of known densities."""
+"""Distances between sets of points in the plane (or in a few dimensions), and the supports of known densities."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,14 @@ from fmbench.metrics.mmd import gaussian_kernel, median_distance, unbiased_mmd
 def energy_distance(x: NDArray, y: NDArray) -> float:
     """The squared energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo 2013), unbiased.
 
-    Pairs of a point with itself are left out, so the estimate may fall a little below 0 for equal distributions.
+    Pairs of a point with itself are left out, so the estimate may be slightly negative for equal distributions.
 
     Args:
-        x: shape (n, D); y: shape (m, D); n, m >= 2.
+        x: shape (n, D), n >= 2.
+        y: shape (m, D), m >= 2.
+
+    Raises:
+        ValueError: a set has fewer than two points.
     """
     if len(x) < 2 or len(y) < 2:
         raise ValueError(f"need at least two points on each side, not {len(x)} and {len(y)}")
@@ -25,7 +29,7 @@ def energy_distance(x: NDArray, y: NDArray) -> float:
 
 
 def _sum_of_distances(x: NDArray, y: NDArray, rows: int = 1024) -> float:
-    # By blocks of rows: 10,000 x 10,000 distances at once would be 800 MB.
+    # In blocks of rows: 10,000 x 10,000 distances at once would take 800 MB.
     return sum(float(cdist(x[i : i + rows], y).sum()) for i in range(0, len(x), rows))
 
 
@@ -34,17 +38,18 @@ def sliced_wasserstein(x: NDArray, y: NDArray, projections: NDArray, order: int 
 
         SW_p = ( mean over directions of W_p^p of the projected sets )^(1/p)
 
-    Exact for each direction: in one dimension the sorted points are coupled, and for n != m each pair of neighbouring
-    quantiles, which are multiples of 1 / n and 1 / m, by its own weight. Unlike the energy distance it has a positive bias.
+    The distance along each direction is exact: in one dimension the optimal coupling pairs the sorted points. For n != m it pairs
+    quantiles, with weights between neighbouring multiples of 1 / n and 1 / m. Unlike the energy distance it has a positive bias.
 
     Args:
-        x: shape (n, D); y: shape (m, D); n, m >= 1.
-        projections: directions (P, D), not 0, scaled to length 1 here: draw them normal, from a named seed.
+        x: shape (n, D), n >= 1.
+        y: shape (m, D), m >= 1.
+        projections: directions (P, D), not 0; this function scales them to length 1. Draw them from a normal distribution.
         order: p, 1 or larger.
-        elements: how many projected numbers are held at a time.
+        elements: the number of projected values in memory at a time.
 
     Raises:
-        ValueError: shapes that do not fit, a direction without length, an order below 1, or points that are not finite.
+        ValueError: the shapes do not fit, a direction has length 0, the order is below 1, or a value is not finite.
     """
     x, y, directions = (np.asarray(z, np.float64) for z in (x, y, projections))
     if not (x.ndim == y.ndim == directions.ndim == 2 and x.shape[1] == y.shape[1] == directions.shape[1]):
@@ -55,7 +60,7 @@ def sliced_wasserstein(x: NDArray, y: NDArray, projections: NDArray, order: int 
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ValueError("a projection has no direction: its length is 0 or not finite")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("points are not all finite; what they come from has diverged")
+        raise ValueError("points are not all finite; the samples they come from have diverged")
     weights, i, j = _coupling(len(x), len(y))
     step = max(1, elements // len(weights))
     total = 0.0
@@ -68,8 +73,8 @@ def sliced_wasserstein(x: NDArray, y: NDArray, projections: NDArray, order: int 
 
 
 def _coupling(n: int, m: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """The optimal coupling of n and m sorted points of equal weight: weights, and which points they couple."""
-    # Quantiles as integers in units of 1 / (n m): as floats, i / n and j / m that are equal would come out different.
+    """The optimal coupling of n and m sorted points of equal weight: the weights, and the indices of the points they pair."""
+    # Quantiles as integers in units of 1 / (n m). As floats, equal quantiles i / n and j / m could differ by rounding.
     levels = np.union1d(np.arange(n + 1, dtype=np.int64) * m, np.arange(m + 1, dtype=np.int64) * n)
     return np.diff(levels) / (n * m), levels[:-1] // m, levels[:-1] // n
 
@@ -78,8 +83,8 @@ def gaussian_mmd(x: NDArray, y: NDArray, bandwidths: list[float] | None = None, 
     """The unbiased squared MMD of x (n, D) and y (m, D) with Gaussian kernels, see :mod:`fmbench.metrics.mmd`.
 
     Args:
-        bandwidths: of the kernels, which are averaged; by default one, the median distance between two points of either
-            set. That one depends on the sets compared: to compare values of several models, state the bandwidths.
+        bandwidths: of the kernels, which are averaged. By default, one: the median distance between two points of the union. It
+            depends on the sets, so give the bandwidths if values of several models are to be compared.
     """
     if bandwidths is None:
         bandwidths = [median_distance(x, y)]
@@ -91,15 +96,15 @@ Support = Callable[[NDArray], NDArray[np.bool_]]
 
 
 def off_support(x: NDArray, support: Support) -> float:
-    """The fraction of points (n, D), n >= 1, that are not on the support; one that is not finite is on none."""
+    """The fraction of points (n, D), n >= 1, that are off the support; a point that is not finite counts as off."""
     if not len(x):
-        raise ValueError("no points, so no fraction of them")
+        raise ValueError("the fraction off the support needs at least one point")
     with np.errstate(invalid="ignore"):
         return 1 - float((support(x) & np.isfinite(x).all(1)).mean())
 
 
 def on_checkerboard(x: NDArray) -> NDArray[np.bool_]:
-    """Which points of shape (n, 2) lie on the filled squares of the 4 x 4 board on [-2, 2]^2."""
+    """Whether each point (n, 2) lies on a filled square of the 4 x 4 board on [-2, 2]^2."""
     cell = np.floor(x)
     inside = (np.abs(x) <= 2).all(1)
     return inside & (cell.sum(1) % 2 == 0)
@@ -118,7 +123,8 @@ def on_rings(radii: list[float], width: float) -> Support:
 def near_points(centres: NDArray, radius: float) -> Support:
     """The support of balls: whether a point is within ``radius`` of one of ``centres`` (K, D).
 
-    For a mixture of Gaussians, whose support is everywhere, with a radius of a few deviations: the fraction between modes.
+    For a mixture of Gaussians, whose density is positive everywhere, take a radius of a few standard deviations. The fraction off
+    this support is then the fraction between the modes.
     """
 
     def support(x: NDArray) -> NDArray[np.bool_]:
@@ -129,4 +135,4 @@ def near_points(centres: NDArray, radius: float) -> Support:
 
 
 SUPPORTS: dict[str, Support] = {"checkerboard": on_checkerboard}
-"""Data sets whose support is known: from points to whether they lie on it."""
+"""Supports by name: functions from points to whether they lie on it."""

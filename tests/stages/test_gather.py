@@ -46,7 +46,7 @@ def test_previews_of_all_models_and_of_the_data_are_collected(bench):
 
 
 @pytest.mark.parametrize("stage", ["models", "sample", "likelihood", "sweep", "sample_quality"])
-def test_rows_missing_or_truncated_stop_the_collecting(spoilable, stage):
+def test_missing_or_truncated_rows_stop_collect(spoilable, stage):
     path = spoilable.results / stage / "board" / "fm_ot" / str(SEED) / "rows.parquet"
     path.write_bytes(path.read_bytes()[:200])
     said = spoilable.whole("collect", "--results", spoilable.results, "--tracking-uri", "off")
@@ -58,7 +58,7 @@ def test_rows_missing_or_truncated_stop_the_collecting(spoilable, stage):
     assert f"{path} is missing" in said.err
 
 
-def test_what_is_joined_is_the_files_of_all_models(bench):
+def test_gathered_files_have_the_rows_of_all_models(bench):
     for kind, (stage, file) in GATHERED.items():
         gathered = read_table(bench.results / f"{kind}.parquet")
         methods = TRAINED if kind == "learning_curve" else METHODS
@@ -66,7 +66,7 @@ def test_what_is_joined_is_the_files_of_all_models(bench):
         assert gathered.num_rows > 0 and gathered.to_pylist() == [row for part in parts for row in part.to_pylist()]
 
 
-def test_a_file_of_other_columns_is_not_joined(spoilable):
+def test_a_file_with_other_columns_is_an_error(spoilable):
     path = spoilable.folder("trajectory", "board", "fm_ot") / "trajectory.parquet"
     write_table(path, read_table(path).drop_columns(["t"]))
     spec = canonical(specs.gather("trajectory", spoilable.config))

@@ -26,7 +26,7 @@ from fmbench.store.records import read_rows
 
 
 def test_a_snapshot_is_sampled_once(bench, tmp_path):
-    """Killed and started again, the stage goes on with what is in its cache; rows are the same."""
+    """After a kill the stage continues with its cache, and writes the same rows."""
     shutil.copytree(bench.results / "cache" / "learning_curve" / "tall" / "fm_ot", tmp_path / "cache")
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
     folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
@@ -48,8 +48,8 @@ def test_a_snapshot_is_sampled_once(bench, tmp_path):
     ]
 
 
-def test_the_spread_of_nfe_along_training_is_that_of_a_sample(bench, tmp_path, monkeypatch):
-    """n - 1 below the root, as in the stage ``sample``."""
+def test_the_spread_of_nfe_is_the_sample_standard_deviation(bench, tmp_path, monkeypatch):
+    """With n - 1 in the denominator, as in the stage ``sample``."""
     spent = np.array([8, 14, 14, 20, 38, 8, 14, 26])
 
     def solved(model: Model, dataset: DataSet, *_: Any, **__: Any) -> Adaptive:
@@ -68,7 +68,7 @@ def test_the_spread_of_nfe_along_training_is_that_of_a_sample(bench, tmp_path, m
 
 
 def snapshot(bench: Bench, dataset: str, method: str, step: int) -> CountingField[torch.Tensor]:
-    """The field of a snapshot, from the file's tensors by their names alone."""
+    """The field of a snapshot, built by hand from the tensors of the file."""
     folder = bench.folder("train", dataset, method)
     found = load_file(folder / "snapshots.safetensors")
     tensors = {name.split("/", 1)[1]: value for name, value in found.items() if name.startswith(f"{step:08d}/")}
@@ -85,8 +85,8 @@ def steps_of(bench: Bench, dataset: str, method: str) -> list[int]:
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot")])
-def test_along_training(bench, dataset, method):
-    """Each snapshot's NFE, sample by sample, and its samples' distance, from the same noise as the samples."""
+def test_nfe_and_distance_of_each_snapshot_equal_those_by_hand(bench, dataset, method):
+    """From the noise of the stage ``sample``, sample by sample."""
     data, model = bench.data(dataset), bench.model(dataset, method)
     settings = bench.config.settings[dataset].evaluation.learning_curve
     judge = load_evaluator(bench.results / "features" / dataset, data, CPU)
@@ -112,8 +112,8 @@ def test_along_training(bench, dataset, method):
     assert len(set(values)) > 2  # they are of different weights
 
 
-def test_training_ends_where_the_samples_are_from(bench):
-    """With the settings of the stage ``sample``, the last snapshot's numbers are the model's own."""
+def test_the_last_snapshot_is_the_final_model(bench):
+    """With the settings of the stage ``sample``, the numbers of the last snapshot are those of the model."""
     last = {r["metric"]: r for r in bench.rows("learning_curve", "board", "fm_ot") if r["step"] == 60}
     for metric in ("nfe", "nfe_std_over_samples"):
         assert last[metric]["value"] == bench.row("sample", "board", "fm_ot", metric)["value"]
@@ -121,7 +121,7 @@ def test_training_ends_where_the_samples_are_from(bench):
 
 
 @pytest.mark.parametrize("dataset", VALUES["datasets"])
-def test_nothing_is_trained_along_an_oracle_and_a_diverged_training_says_where_it_stopped(bench, dataset):
+def test_oracles_have_no_rows_and_diverged_trainings_name_their_last_step(bench, dataset):
     assert bench.rows("learning_curve", dataset, "oracle_ot") == []
     rows, stopped = (
         bench.rows("learning_curve", dataset, "ddpm"),
@@ -137,7 +137,7 @@ PRIMARY = {"board": ("energy_distance",), "tall": ("frechet",)}
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "others"])
-def test_snapshots_that_cannot_be_used(spoilable, damage):
+def test_unusable_snapshots_are_an_error_with_a_remedy(spoilable, damage):
     path = spoilable.folder("train", "board", "fm_ot") / "snapshots.safetensors"
     if damage == "missing":
         path.unlink()

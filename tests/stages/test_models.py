@@ -19,7 +19,7 @@ from fmbench.system.progress import Console
 QUIET = Console("test", "none")
 
 
-def test_what_is_cached_is_of_this_machine_and_these_versions_too(healthy, monkeypatch):
+def test_the_cache_key_has_the_machine_and_the_versions(healthy, monkeypatch):
     model, spec = healthy.model("board", "fm_ot"), healthy.spec("sweep", "board", "fm_ot")
     job = Job(spec, QUIET, CPU, "c0de")
     keys = [cache_key(model, job)]
@@ -37,8 +37,8 @@ def test_what_is_cached_is_of_this_machine_and_these_versions_too(healthy, monke
     assert len({settings_hash(key) for key in keys}) == len(keys) == 9
 
 
-def test_a_cached_draw_is_of_these_data_and_this_code(bench, tmp_path, monkeypatch):
-    """By hand, too, where no hash of the plug-ins is given: of test images prepared again, and of a network that was edited."""
+def test_a_cached_draw_depends_on_the_data_and_the_code(bench, tmp_path, monkeypatch):
+    """Also without a hash of the plug-ins on the command line: test images prepared again, and an edited network."""
     for name in ("data", "models"):
         shutil.copytree(bench.results / name, tmp_path / name)
     spec = bench.spec("dequantisation", "tall", "fm_ot")
@@ -58,10 +58,10 @@ def test_a_cached_draw_is_of_these_data_and_this_code(bench, tmp_path, monkeypat
     assert "1 solves and 0 from the cache" in said()
 
 
-def test_the_own_code_of_a_model_is_that_of_its_plug_ins(tmp_path):
-    module = tmp_path / "a_module_of_ones_own.py"
+def test_the_plug_in_code_of_a_model_is_hashed(tmp_path):
+    module = tmp_path / "module_of_plug_ins.py"
 
-    def found(text: str, kind: str = "a_module_of_ones_own:A") -> str:
+    def found(text: str, kind: str = "module_of_plug_ins:A") -> str:
         module.write_text(text)
         code = f"from fmbench.store.codehash import plugin_code\nprint(plugin_code({{'network': {{'kind': {kind!r}}}}}))"
         environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent.parent}"}

@@ -25,7 +25,7 @@ from fmbench.system.rng import generator, indexed_normal, indexed_uniform
 
 
 def points_of(bench: Bench, dataset: str, method: str) -> np.ndarray:
-    """What an oracle knows, in model space, by hand: points scaled, images in the middle of their levels."""
+    """The points of an oracle in model space, by hand: points scaled, images in the middle of their levels."""
     train = np.asarray(bench.data(dataset).train, np.float64)
     if method == "near":
         train = train[np.sort(torch.randperm(len(train), generator=generator(0, "oracle/points")).numpy()[:20])]
@@ -55,7 +55,7 @@ def test_an_oracle_has_rows_of_a_training_and_no_parameters(bench):
 
 
 def test_the_bandwidth_of_an_oracle(bench):
-    """Of images the spread within a level; of points one that makes left-out points likely; or what the config says."""
+    """Images: the spread within a level. Points: the leave-one-out bandwidth. Or the value of the config."""
     assert bench.row("train", "tall", "oracle_ot", "bandwidth")["value"] == pytest.approx(2 / 5 / math.sqrt(12), rel=1e-12)
     for dataset in ("board", "tall"):
         assert bench.row("train", dataset, "near", "bandwidth")["value"] == 0.3
@@ -71,8 +71,8 @@ def test_the_bandwidth_of_an_oracle(bench):
     assert left_out(best) > max(left_out(best * step), left_out(best / step))
 
 
-def test_the_loss_of_an_oracle_is_what_is_left_when_nothing_is_left_to_learn(bench):
-    """E |u_t(x_t) - (x1 - x0)|^2 a coordinate, over other draws than the stage's 1000."""
+def test_the_loss_of_an_oracle_is_the_lowest_possible(bench):
+    """E |u_t(x_t) - (x1 - x0)|^2 per coordinate, over other draws than the 1000 of the stage."""
     model = bench.model("board", "oracle_ot")
     assert model.oracle is not None
     g = torch.Generator().manual_seed(0)
@@ -107,7 +107,7 @@ def test_the_nll_of_an_oracle_is_the_closed_form_of_the_test_points(bench, datas
 
 @pytest.mark.parametrize("dataset", ["board", "tall"])
 @pytest.mark.parametrize(("method", "off"), [("oracle_ot", 1e-4), ("near", 2e-3)])
-def test_an_oracles_solve_finds_its_own_closed_form(bench, tmp_path, dataset, method, off):
+def test_the_solve_of_an_oracle_agrees_with_its_closed_form(bench, tmp_path, dataset, method, off):
     """At a fine tolerance; the VE path's start is the base only to a few parts in (data / sigma_max)^2.
 
     There the log densities of base and marginal differ by m x / sigma_max^2 with the points' mean m, which over n draws
@@ -142,7 +142,7 @@ def test_an_oracles_likelihood_evaluates_the_closed_form_and_counts_it(bench, tm
 
 @pytest.mark.parametrize("dataset", ["board", "tall"])
 @pytest.mark.parametrize("method", ORACLES)
-def test_samples_of_an_oracle_lie_about_the_points_it_knows(bench, dataset, method):
+def test_samples_of_an_oracle_lie_around_its_points(bench, dataset, method):
     samples = np.load(bench.folder("sample", dataset, method) / "samples.npy").astype(np.float64)
     points = points_of(bench, dataset, method)
     bandwidth = bench.row("train", dataset, method, "bandwidth")["value"]
@@ -156,7 +156,7 @@ def test_samples_of_an_oracle_lie_about_the_points_it_knows(bench, dataset, meth
     assert row["status"] == "ok"
 
 
-def test_a_sweep_of_an_oracle_is_of_its_closed_form_field(bench):
+def test_the_sweep_of_an_oracle_uses_its_closed_form_field(bench):
     data, model = bench.data("board"), bench.model("board", "near")
     assert model.oracle is not None and model.objective.path.base_std == 20
     x0 = indexed_normal(SEED, "sample", range(10), (2,)) * 20
@@ -169,8 +169,8 @@ def test_a_sweep_of_an_oracle_is_of_its_closed_form_field(bench):
 
 
 @pytest.mark.parametrize("change", ["points", "weights"])
-def test_an_oracle_is_what_its_data_and_its_weights_say(bench, tmp_path, change):
-    """Its field is in the data, so that the hash of its weights, which the cache goes by, must tell other data apart."""
+def test_the_cache_tells_oracles_of_other_data_or_weights_apart(bench, tmp_path, change):
+    """The field depends on the data, so the hash of the weights, which the cache uses, must change with the data."""
     values = json.loads(json.dumps(VALUES)) | {"datasets": ["board"], "methods": [VALUES["methods"][4]]}
     if change == "points":
         values["settings"]["board"]["data"]["parameters"]["train"] = 200
@@ -185,7 +185,7 @@ def test_an_oracle_is_what_its_data_and_its_weights_say(bench, tmp_path, change)
         load_model(folder, other.data("board"), CPU, wanted)
 
 
-def test_an_oracle_trained_again_is_the_same_bytes(bench, tmp_path):
+def test_an_oracle_made_again_has_the_same_bytes(bench, tmp_path):
     folders = ["--data", bench.results / "data/tall", "--checkpoints", tmp_path / "none", "--out", tmp_path / "again"]
     said = command("train", "--spec", canonical(bench.spec("train", "tall", "near")), "--progress", "lines", *folders)
     assert said.code == 0
@@ -201,7 +201,7 @@ def test_an_oracle_of_another_data_set_is_refused(bench, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_points_that_are_all_the_same_have_no_bandwidth_of_their_own(tmp_path):
+def test_identical_points_give_no_bandwidth(tmp_path):
     values = VALUES | {"datasets": ["board"], "methods": [{"name": "one", "path": "ot", "oracle": {"points": 1}}]}
     one = Bench(tmp_path, values)
     command("prepare", "--spec", canonical(specs.prepare(one.config, "board")), "--out", one.results / "data" / "board")

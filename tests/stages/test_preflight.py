@@ -24,7 +24,7 @@ def elsewhere(tmp_path) -> Config:
     return parse(VALUES | {"results_dir": str(tmp_path / "results"), "datasets": ["board"]})
 
 
-def test_the_check_before_the_dag_is_done_once_for_the_same_settings_and_code(elsewhere, capsys, monkeypatch):
+def test_the_same_settings_and_code_are_checked_once(elsewhere, capsys, monkeypatch):
     passed = Path(elsewhere.results_dir) / "checked.json"
     preflight(elsewhere)
     assert "5 methods on 1 data set can be built" in capsys.readouterr().err
@@ -41,7 +41,7 @@ def test_the_check_before_the_dag_is_done_once_for_the_same_settings_and_code(el
 
 
 @pytest.mark.parametrize("below", ["", "below"])
-def test_a_results_folder_that_can_be_none(elsewhere, below):
+def test_a_results_folder_that_cannot_be_made_is_an_error(elsewhere, below):
     Path(elsewhere.results_dir).write_text("a file")
     config = parse(elsewhere.model_dump() | {"results_dir": str(Path(elsewhere.results_dir) / below)})
     with pytest.raises(
@@ -50,8 +50,8 @@ def test_a_results_folder_that_can_be_none(elsewhere, below):
         preflight(config)
 
 
-def test_where_nothing_may_be_written_the_check_is_made_all_the_same(elsewhere, monkeypatch, capsys):
-    """As for a plan, or a look at a config that is somebody else's."""
+def test_the_check_works_without_write_permission(elsewhere, monkeypatch, capsys):
+    """As for a plan, or for the config of another user."""
 
     def refuse(path: Path, values: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
@@ -74,12 +74,12 @@ def test_where_nothing_may_be_written_the_check_is_made_all_the_same(elsewhere, 
 
 @pytest.fixture
 def environment(monkeypatch) -> pytest.MonkeyPatch:
-    """That of the jobs, which may be changed and is put back."""
+    """The environment of the jobs, restored afterwards."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
     return monkeypatch
 
 
-def test_jobs_are_told_of_mlflow_by_the_environment(elsewhere, environment):
+def test_jobs_learn_of_mlflow_from_the_environment(elsewhere, environment):
     values = elsewhere.model_dump() | {"tracking": {"uri": "http://server", "live_after": 7.5}}
     configure(values, Path("sources"))
     assert (os.environ["FMBENCH_TRACKING_URI"], os.environ["FMBENCH_TRACKING_LIVE_AFTER"]) == ("http://server", "7.5")
@@ -98,7 +98,7 @@ def test_a_full_disk_stops_snakemake_with_the_remedy(elsewhere, environment):
 
 
 @pytest.mark.parametrize("path", ["no_such_module:P", "no_such_package.module:P"])
-def test_a_part_that_cannot_be_imported_is_an_error_of_the_config(elsewhere, path):
+def test_a_plug_in_that_cannot_be_imported_is_a_config_error(elsewhere, path):
     methods = [{"name": "odd", "path": path, "prediction": "velocity"}]
     config = parse(VALUES | {"results_dir": elsewhere.results_dir, "datasets": ["board"], "methods": methods})
     with pytest.raises(ConfigError, match=rf"methods\.odd: path '{path}' cannot be imported"):
@@ -106,8 +106,8 @@ def test_a_part_that_cannot_be_imported_is_an_error_of_the_config(elsewhere, pat
     assert not (Path(config.results_dir) / "checked.json").exists()
 
 
-def test_what_could_not_be_checked_yet_is_checked_once_it_can(tmp_path):
-    """The shape of somebody's own data is known when they are prepared."""
+def test_data_of_unknown_shape_are_checked_after_their_preparation(tmp_path):
+    """The shape of a plug-in's data is known after the stage ``prepare``."""
     settings = settings_with("tall", network={"kind": "unet", "channels_multiple": [1, 2, 2]})  # 6 x 4 is not divisible by 4
     config = parse(VALUES | {"results_dir": str(tmp_path), "datasets": ["tall"], "settings": settings})
     preflight(config)

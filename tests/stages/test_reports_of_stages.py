@@ -18,7 +18,7 @@ from fmbench.store.records import read_rows
 
 
 def test_table_4_of_these_results(bench, tmp_path):
-    """Through the command line: the diverged method has its rows and its reason, oracles and points have none."""
+    """The diverged method has rows with its reason; oracles and points have no rows."""
     files = [bench.folder("dequantisation", "tall", method) / "rows.parquet" for method in TRAINED]
     gathered = tmp_path / "dequantisation.parquet"
     options = ["--out", tmp_path / "table4.csv", "--gathered", gathered]
@@ -42,7 +42,7 @@ def test_table_4_of_these_results(bench, tmp_path):
 
 
 def test_settings_and_table_3_are_of_what_was_trained(bench, tmp_path):
-    """Through the command line: every model's own config.json is in settings.parquet, and the table is made from that alone."""
+    """The config.json of every model is in settings.parquet, and the table is made from this file alone."""
     settings = read_table(bench.results / "settings.parquet").to_pandas()
     for dataset in bench.config.datasets:
         n = len(bench.data(dataset).train)
@@ -65,7 +65,7 @@ def test_settings_and_table_3_are_of_what_was_trained(bench, tmp_path):
 
 
 def test_claims_on_these_results(bench, tmp_path):
-    """One seed and a diverged method: nothing is beyond doubt, and every verdict has its reason."""
+    """With one seed and a diverged method no claim is certain, and every verdict has its reason."""
     said = command("claims", "--results", bench.results, "--out", tmp_path / "claims.csv", "--progress", "lines")
     assert said.code == 0, said.err
     rows = list(csv.DictReader((tmp_path / "claims.csv").read_text().splitlines()))
@@ -76,7 +76,7 @@ def test_claims_on_these_results(bench, tmp_path):
     assert nfe and all(row["seeds"] in ("0", "1") for row in nfe)
 
 
-def test_the_table_has_a_row_for_it_and_the_others_are_whole(bench):
+def test_table_1_has_a_row_for_the_diverged_training(bench):
     table = list(csv.DictReader((bench.results / "table1.csv").read_text().splitlines()))
     assert [(r["dataset"], r["method"]) for r in table] == [(d, m) for d in ("board", "tall") for m in METHODS]
     for row in table:
@@ -92,7 +92,7 @@ def test_the_table_has_a_row_for_it_and_the_others_are_whole(bench):
     assert all((bench.results / f"table1.{kind}").exists() for kind in ("md", "tex"))
 
 
-def test_the_table_of_the_records_is_the_same_bytes_again(bench, tmp_path):
+def test_table_1_made_again_has_the_same_bytes(bench, tmp_path):
     bench.whole("table1", "--records", bench.results / "records.parquet", "--out", tmp_path / "t.csv")
     for kind in ("csv", "md", "tex"):
         assert (tmp_path / f"t.{kind}").read_bytes() == (bench.results / f"table1.{kind}").read_bytes()

@@ -19,7 +19,7 @@ from fmbench.store.records import read_rows
 @pytest.mark.parametrize(
     ("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot"), ("board", "oracle_ot"), ("tall", "near")]
 )
-def test_nfe_is_what_a_counter_of_ones_own_sees(bench, dataset, method):
+def test_nfe_equals_a_count_by_hand(bench, dataset, method):
     """Each sample alone, counted by hand: the rows are the mean, the spread and the maximum over samples."""
     data, model = bench.data(dataset), bench.model(dataset, method)
     settings = bench.config.settings[dataset].evaluation.sample
@@ -44,7 +44,7 @@ def test_nfe_is_what_a_counter_of_ones_own_sees(bench, dataset, method):
 
 
 @pytest.mark.parametrize("dataset", ["board", "tall"])
-def test_the_shared_nfe_is_the_calls_of_one_solve(bench, dataset):
+def test_shared_nfe_equals_the_calls_of_one_solve(bench, dataset):
     data, model = bench.data(dataset), bench.model(dataset, "fm_ot")
     settings = bench.config.settings[dataset].evaluation.sample
     field = model.field()
@@ -58,7 +58,7 @@ def test_the_shared_nfe_is_the_calls_of_one_solve(bench, dataset):
 
 
 @pytest.mark.parametrize("dataset", ["board", "tall"])
-def test_samples_are_the_end_of_the_flow_from_their_own_noise(bench, dataset):
+def test_samples_equal_a_solve_by_hand_from_the_same_noise(bench, dataset):
     data, model = bench.data(dataset), bench.model(dataset, "fm_ot")
     samples = np.load(bench.folder("sample", dataset, "fm_ot") / "samples.npy")
     settings = bench.config.settings[dataset].evaluation.sample
@@ -72,7 +72,7 @@ def test_samples_are_the_end_of_the_flow_from_their_own_noise(bench, dataset):
 
 @pytest.mark.parametrize("batch", [1, 7, 16])
 def test_samples_do_not_depend_on_the_batch(bench, tmp_path, batch):
-    """To rounding, that is: another batch multiplies its matrices in another order."""
+    """Up to rounding: matrix products of another batch size add in another order."""
     settings = bench.config.settings["tall"].evaluation.sample.model_dump() | {"batch": batch}
     spec = bench.spec("sample", "tall", "fm_ot") | {"settings": settings}
     folders = {"--data": bench.results / "data" / "tall", "--model": bench.folder("train", "tall", "fm_ot"), "--out": tmp_path}
@@ -102,7 +102,7 @@ def test_previews_are_the_first_samples_in_data_space(bench, dataset):
     assert all(p["shape"] == list(data.shape) for p in preview)
 
 
-def test_a_solve_that_fails_is_a_row_and_not_a_number(spoilable):
+def test_a_failed_solve_is_a_diverged_row_without_a_value(spoilable):
     settings = spoilable.config.settings["board"].evaluation.sample.model_dump() | {"max_nfe": 9}
     said = spoilable.run("sample", "board", "fm_ot", settings=settings)
     assert said.code == 0
@@ -114,8 +114,8 @@ def test_a_solve_that_fails_is_a_row_and_not_a_number(spoilable):
     assert spoilable.row("sample", "board", "fm_ot", "nfe")["nfe"] == 8
 
 
-def test_samples_of_a_failed_solve_have_no_quality(spoilable):
-    """Samples that stopped on the way are no samples of the model; their distance must not stand as one of it."""
+def test_samples_of_a_failed_solve_are_not_evaluated(spoilable):
+    """A state on the way is not a sample of the model, so it must not count in a distance."""
     settings = spoilable.config.settings["board"].evaluation.sample.model_dump() | {"max_nfe": 9}
     spoilable.run("sample", "board", "fm_ot", settings=settings)
     assert spoilable.run("sample_quality", "board", "fm_ot").code == 0
@@ -140,8 +140,8 @@ def test_the_nfe_of_each_sample(bench, dataset, method):
     assert np.mean(spent) == row["value"] and max(spent) == bench.row("sample", dataset, method, "nfe_max")["value"]
 
 
-def test_the_nfe_of_a_failed_solve_is_not_known(bench, tmp_path):
-    """With room for some samples and not for others."""
+def test_the_nfe_of_a_failed_solve_is_null(bench, tmp_path):
+    """The limit of NFE is enough for some samples only."""
     folder = bench.folder("sample", "board", "oracle_ot")
     spent = read_table(folder / "nfe.parquet").column("nfe").to_pylist()
     enough = sorted(spent)[len(spent) // 2]

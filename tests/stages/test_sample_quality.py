@@ -28,7 +28,7 @@ def test_the_quality_of_points(bench):
 
 
 def tall_classifier(bench):
-    """The classifier from its weights alone."""
+    """The classifier, built by hand from its weights."""
     folder = bench.results / "features" / "tall"
     width, classes = (read_json(folder / "extractor.json")["extractors"][0][k] for k in ("width", "classes"))
     classifier = Classifier(bench.data("tall").shape, classes, width)
@@ -55,8 +55,8 @@ def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
         assert row["reference"] == f"train, n = 40, sha256 {data.manifest['splits']['train']['sha256'][:12]}"
 
 
-def test_too_few_samples_for_a_metric_are_a_row(bench, tmp_path):
-    """But not those that are fewer than the test images, which is a choice."""
+def test_a_metric_with_too_few_samples_is_a_skipped_row(bench, tmp_path):
+    """Fewer samples than test images are a choice, so a missing frechet_at_floor_n has no row."""
     samples = np.load(bench.folder("sample", "tall", "fm_ot") / "samples.npy")
     (tmp_path / "samples").mkdir()
     np.save(tmp_path / "samples" / "samples.npy", samples[:3])

@@ -27,7 +27,7 @@ from fmbench.system.rng import indexed_rademacher, indexed_uniform
 
 
 @pytest.mark.parametrize("method", GOOD)
-def test_nll_of_points_is_the_exact_one_of_every_test_point(bench, method):
+def test_nll_of_points_equals_a_solve_by_hand_over_all_test_points(bench, method):
     data, model = bench.data("board"), bench.model("board", method)
     x = torch.from_numpy(np.array(data.test)).double()
     field = velocity_field(bench.network("board", method).double(), model.objective.path, model.objective.prediction)
@@ -50,7 +50,7 @@ def test_a_density_of_points_integrates_to_one(bench):
     assert float(result.log_p.exp().sum()) * 0.25**2 == pytest.approx(1, abs=0.03)
 
 
-def test_nll_of_images_is_in_bits_and_of_every_test_image(bench):
+def test_nll_of_images_is_in_bits_over_all_test_images(bench):
     """14 images in batches of 5: the last one is not dropped. Exact divergence, the same dequantisation: the estimate agrees."""
     data, model = bench.data("tall"), bench.model("tall", "fm_ot")
     u = indexed_uniform(SEED, "dequantise", range(14), data.shape)
@@ -73,7 +73,7 @@ def test_nll_does_not_depend_on_the_batch_beyond_the_tolerance(bench, tmp_path):
     assert row["value"] == pytest.approx(bench.row("likelihood", "tall", "fm_ot", "nll")["value"], abs=0.01)
 
 
-def test_the_nfe_of_the_likelihood_is_its_own(bench):
+def test_the_nfe_of_the_likelihood_is_that_of_the_joint_solve(bench):
     row = bench.row("likelihood", "tall", "fm_ot", "nfe_likelihood")
     assert row["value"] == row["nfe"] >= 8
     # A mean over batches of 5, 5 and 4 of counts that are 2 + 6 k.
@@ -90,8 +90,8 @@ VE = VarianceExploding(0.1, 5.0)
 
 
 @pytest.mark.parametrize("stage", ["likelihood", "dequantisation"])
-def test_the_nll_starts_from_the_paths_own_noise(bench, tmp_path, monkeypatch, stage):
-    """In closed form: a Gaussian of the base's width, 5, and not 1, taken along by the flow."""
+def test_the_nll_uses_the_base_deviation_of_the_path(bench, tmp_path, monkeypatch, stage):
+    """Against the closed form: the flow carries a Gaussian whose deviation is the base's, 5, not 1."""
     objective = build(Method("m", Part("ve", {"sigma_min": 0.1, "sigma_max": 5.0}), Part("velocity")))
 
     def replaced(*arguments: Any) -> Model:
@@ -110,8 +110,8 @@ def test_the_nll_starts_from_the_paths_own_noise(bench, tmp_path, monkeypatch, s
     assert found == pytest.approx(float(bits_per_dimension(log_p, 72, 5).mean()), abs=1e-4)
 
 
-def test_a_batchs_evaluations_count_for_its_own_samples(bench, tmp_path, monkeypatch):
-    """And what failed says why it may have."""
+def test_the_nfe_of_a_batch_is_weighted_by_its_samples(bench, tmp_path, monkeypatch):
+    """Also if solves failed."""
 
     def solved(field: Any, x1: torch.Tensor, *_: Any, **__: Any) -> LogLikelihood:
         field.calls += 10 if len(x1) == 5 else 30  # batches of 5, 5 and 4
@@ -124,7 +124,7 @@ def test_a_batchs_evaluations_count_for_its_own_samples(bench, tmp_path, monkeyp
     assert row["reason"] == "dopri5 failed on 2 of 14 test samples (step size vanished or 20000 NFE spent)"
 
 
-def test_probes_applied_in_forward_mode_find_the_same(bench, tmp_path):
+def test_forward_mode_gives_the_same_nll(bench, tmp_path):
     found = {}
     for mode in ("forward", "reverse"):
         said = evaluated(bench, "likelihood", "tall", "fm_ot", tmp_path / mode, mode=mode, n=2, rtol=1e-2, atol=1e-2)
@@ -136,7 +136,7 @@ def test_probes_applied_in_forward_mode_find_the_same(bench, tmp_path):
     assert set(found["forward"]) == {"nll", "nll_stderr", "nll_probe_std"}
 
 
-def test_the_spread_by_the_probes_alone_is_what_two_probes_show(bench):
+def test_nll_probe_std_is_the_spread_of_two_probes(bench):
     data, model = bench.data("tall"), bench.model("tall", "mine")
     variances = []
     for indices in (range(5), range(5, 10), range(10, 14)):

@@ -35,14 +35,14 @@ def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("stage", ["train", *STAGES])
 def test_every_stage_writes_every_metric_of_every_method(bench, stage, method, dataset):
-    """A diverged training too: its rows are there, with a status."""
+    """Also of a diverged training, whose rows have a status."""
     rows = bench.rows(stage, dataset, method)
     assert {r["metric"] for r in rows} == expected_metrics(stage, dataset, method)
     for row in rows:
         assert (row["dataset"], row["method"], row["seed"], row["stage"]) == (dataset, method, SEED, stage)
 
 
-def test_rows_carry_where_they_come_from(bench):
+def test_rows_have_their_provenance(bench):
     for stage, method in ((stage, method) for stage in ("train", *STAGES) for method in ("fm_ot", "near")):
         spec = bench.spec(stage, "tall", method)
         for row in bench.rows(stage, "tall", method):

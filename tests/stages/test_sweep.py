@@ -12,7 +12,7 @@ from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
 
 
-def test_the_sweep_spends_what_it_says(bench):
+def test_every_cell_spends_its_nfe(bench):
     cells = [(r["solver"], r["nfe"]) for r in bench.cells("board", "fm_ot")]
     whole = [(s, float(n)) for s in ("euler", "midpoint", "heun", "rk4", "ddim") for n in (4, 8)]
     assert cells == [*whole, ("midpoint/karras", 8.0)]
@@ -20,7 +20,7 @@ def test_the_sweep_spends_what_it_says(bench):
 
 
 @pytest.mark.parametrize(("solver", "nfe"), [("euler", 4), ("midpoint", 8), ("heun", 8), ("rk4", 4)])
-def test_the_error_of_a_cell_is_the_one_by_hand(bench, solver, nfe):
+def test_the_error_of_a_cell_equals_one_by_hand(bench, solver, nfe):
     data, model = bench.data("board"), bench.model("board", "mine")
     x0 = noise(data, model, 10)
     with torch.no_grad():
@@ -33,8 +33,8 @@ def test_the_error_of_a_cell_is_the_one_by_hand(bench, solver, nfe):
     assert (row["n"], row["batch"], row["reference"]) == (10, 4, "rk4 at 40 NFE")
 
 
-def test_the_reference_has_an_error_of_its_own(bench):
-    """Against the same samples at a far finer grid, here; against dopri5 at 1e-7, there."""
+def test_the_reference_error_equals_one_by_hand(bench):
+    """By hand against a much finer grid; the stage compares with dopri5 at 1e-7."""
     data, model = bench.data("board"), bench.model("board", "mine")
     with torch.no_grad():
         coarse, fine = (
@@ -83,7 +83,7 @@ def test_a_sweep_run_again_computes_nothing_and_one_more_nfe_computes_one_cell_e
     assert len(set(values)) == 3 and values[::2] == [after["mse", s, 8.0] for s in ("midpoint/karras", "midpoint")]
 
 
-def test_the_cache_does_not_answer_for_other_weights_settings_or_code(spoilable):
+def test_other_weights_settings_or_code_are_not_in_the_cache(spoilable):
     settings = spoilable.config.settings["board"].evaluation.sweep.model_dump()
     for change in ({"n": 9}, {"batch": 5}, {"reference_nfe": 44}, {"reference_solver": "heun"}):
         said = spoilable.run("sweep", "board", "fm_ot", settings=settings | change)
@@ -98,7 +98,7 @@ def test_the_cache_does_not_answer_for_other_weights_settings_or_code(spoilable)
     assert "11 cells computed" in spoilable.run("sweep", "board", "fm_ot").err
 
 
-def test_a_damaged_cache_is_computed_anew(spoilable):
+def test_a_damaged_cache_entry_is_computed_again(spoilable):
     before = spoilable.rows("sweep", "board", "fm_ot")
     for entry in (spoilable.results / "cache").rglob("*.*"):
         entry.write_bytes(entry.read_bytes()[:20])

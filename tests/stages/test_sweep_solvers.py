@@ -42,8 +42,8 @@ def reference_of(bench: Bench, method: str, nfe: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("grid", ["uniform", "karras"])
-def test_a_cell_of_ddim_is_ddim_of_the_networks_own_prediction(noise_predicting, grid):
-    """By hand from what the network puts out, which is noise; the stage goes by way of the velocity."""
+def test_a_ddim_cell_equals_ddim_on_the_predicted_noise(noise_predicting, grid):
+    """By hand from the network's output, which is noise; the stage works from the velocity."""
     data, model = noise_predicting.data("board"), noise_predicting.model("board", "eps")
     network, objective = noise_predicting.network("board", "eps"), model.objective
     times = GRIDS[grid](objective.path, objective.t_min, objective.t_max, 6)
@@ -64,7 +64,7 @@ def test_a_cell_of_ddim_is_ddim_of_the_networks_own_prediction(noise_predicting,
     assert row["nfe"] == 6
 
 
-def test_a_cell_of_a_grid_is_the_solver_on_that_grid(noise_predicting):
+def test_a_cell_with_a_grid_equals_the_solver_on_that_grid(noise_predicting):
     data, model = noise_predicting.data("board"), noise_predicting.model("board", "eps")
     objective, errors = model.objective, {}
     for name, grid in GRIDS.items():
@@ -80,7 +80,7 @@ def test_a_cell_of_a_grid_is_the_solver_on_that_grid(noise_predicting):
     assert len({f"{value:.3e}" for value in found.values()}) == 4
 
 
-def test_ddim_on_the_straight_path_is_euler_but_for_rounding(bench):
+def test_ddim_on_the_straight_path_equals_euler_up_to_rounding(bench):
     """a = t and s = 1 - (1 - sigma_min) t are linear in t; on the cosine path they are not."""
     for method, same in (("fm_ot", True), ("oracle_ot", True), ("mine", False)):
         errors = {(r["solver"], r["nfe"]): r["value"] for r in bench.cells("board", method)}

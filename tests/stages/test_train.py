@@ -14,7 +14,7 @@ from fmbench.store.parquet import read_table
 from fmbench.store.provenance import versions
 
 
-def test_a_training_leaves_what_the_next_stages_need(bench):
+def test_a_training_writes_its_model_curve_and_rows(bench):
     folder = bench.folder("train", "board", "fm_ot")
     config, spec = read_json(folder / "config.json"), bench.spec("train", "board", "fm_ot")
     assert (config["spec"], config["spec_hash"]) == (spec, settings_hash(spec))
@@ -78,7 +78,7 @@ def test_a_killed_training_run_again_gives_the_same_bytes(spoilable, monkeypatch
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_a_second_trainer_of_the_same_thing_stops(spoilable):
+def test_a_second_process_with_the_same_training_stops(spoilable):
     from fmbench.store.checkpoint import CheckpointFolder
 
     (folder,) = (spoilable.results / "checkpoints").iterdir()

@@ -15,8 +15,8 @@ from fmbench.store.previews import TRAJECTORY
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "near"), ("tall", "mine")])
-def test_states_on_the_way(bench, dataset, method):
-    """From the samples' noise, along the flow, to the samples."""
+def test_states_equal_solves_by_hand(bench, dataset, method):
+    """From the noise of the samples along the flow to the samples."""
     data, model = bench.data(dataset), bench.model(dataset, method)
     settings = bench.config.settings[dataset].evaluation.trajectory
     table = read_table(bench.folder("trajectory", dataset, method) / "trajectory.parquet")
@@ -44,7 +44,7 @@ def test_states_on_the_way(bench, dataset, method):
     assert np.quantile(apart, 0.8) <= close["atol"]  # a coarse solve with stops is another coarse solve
 
 
-def test_one_stop_at_the_end_is_the_stage_sample(bench, tmp_path):
+def test_the_state_at_the_last_time_is_the_sample(bench, tmp_path):
     settings = bench.config.settings["board"].evaluation.trajectory.model_dump() | {"times": [1.0]}
     assert evaluated(bench, "trajectory", "board", "mine", tmp_path, **settings).code == 0
     states = [row["values"] for row in read_table(tmp_path / "trajectory.parquet").to_pylist()]
