@@ -9,13 +9,14 @@ from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
+"""Networks by the kinds a config uses."""
 
 
 def build_network(kind: str, shape: tuple[int, ...], parameters: dict[str, Any]) -> nn.Module:
-    """The network called ``kind`` for samples of ``shape`` (without the batch).
+    """A new network of a kind for samples of ``shape``, which leaves out the batch.
 
     Raises:
-        ValueError: an unknown kind, a parameter it does not take, or a shape it cannot work on.
+        ValueError: an unknown kind, a parameter that the network does not take, or a shape that it cannot work on.
     """
     factory = resolve(NETWORKS, "network", kind)
     try:

@@ -1,4 +1,4 @@
-"""How t in [0, 1] enters a network."""
+"""The embedding of times t in [0, 1] for networks."""
 
 import math
 
@@ -9,10 +9,15 @@ from torch import Tensor, nn
 class SinusoidalEmbedding(nn.Module):
     """cos and sin of t times geometric frequencies, from ``max_frequency`` down towards ``max_frequency / 10000``.
 
-    The i-th of h frequencies is max_frequency / 10000^(i/h), as in ADM, so the last lies one ratio above the limit.
+    The i-th of h frequencies is max_frequency / 10000^(i/h), as in ADM, so the last one is 10000^(1/h) times the limit.
 
-    ``max_frequency`` is in radians per unit of t. ADM's embedding of 1000 t is the value 1000; on small networks a
-    top frequency that high makes the field rough in t and costs several times the NFE at the same likelihood.
+    Args:
+        dimension: of the features; even.
+        max_frequency: in radians per unit of t. ADM's embedding of 1000 t has the value 1000. On small networks such a high
+            frequency makes the field rough in t, which costs several times the NFE at the same likelihood.
+
+    Raises:
+        ValueError: an odd or too small dimension, or a frequency that is not positive.
     """
 
     frequencies: Tensor

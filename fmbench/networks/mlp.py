@@ -11,8 +11,11 @@ class MLP(nn.Module):
 
     Args:
         shape: (D,).
-        time_embedding: ``raw`` gives t itself as one input; ``sinusoidal`` gives its embedding.
+        time_embedding: ``raw`` takes t itself as one input, ``sinusoidal`` its embedding.
         time_dimension, max_frequency: of the sinusoidal embedding.
+
+    Raises:
+        ValueError: the shape is not (D,), width or depth is below 1, or the time embedding is unknown.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid)
 )
 def test_an_impossible_solver_of_a_sweep_is_refused(solver, fragments):
     message = config_error(changed(("settings.board.evaluation.sweep.solvers", [solver])))
-    assert "dotted" not in message  # nobody's own are taken
+    assert "dotted" not in message  # a solver cannot be a plug-in
     for fragment in fragments:
         assert fragment in message
 

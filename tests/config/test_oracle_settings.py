@@ -42,7 +42,7 @@ def test_impossible_oracle_settings_are_refused(oracle, place, fragment):
     "more", [{"learning_rate": 0.5}, {"iterations": 7}, {"clip_norm": None}, "prediction", "weighting", "time"]
 )
 def test_training_settings_of_an_oracle_are_refused(entry, more):
-    """It would change nothing, and whoever wrote it thinks it does."""
+    """They would change nothing, and their author expects that they do."""
     given = {"training": more} if isinstance(more, dict) else {more: {"prediction": "velocity"}.get(more, "uniform")}
     message = config_error(changed(("methods.2", entry | given)))
     named = next(iter(more)) if isinstance(more, dict) else more

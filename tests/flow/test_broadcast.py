@@ -21,6 +21,6 @@ def test_one_time_for_all():
 
 @pytest.mark.parametrize("t_shape", [(2,), (4,), (3, 1), (1, 3)])
 def test_times_of_another_batch_are_refused(t_shape):
-    """Shape (4,) would broadcast over the last axis of (3, 4) without a word."""
+    """Shape (4,) would broadcast over the last axis of (3, 4) silently."""
     with pytest.raises(ValueError, match=r"\(3,\)"):
         expand_to(torch.zeros(t_shape), torch.zeros(3, 4))

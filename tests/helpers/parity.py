@@ -1,15 +1,15 @@
 """Helpers for the parity tests: the same inputs give the same outputs as published libraries.
 
-Outputs agree to 1e-10 in float64 and 1e-6 in float32. Where a library differs on purpose, a docstring or a test of its own says so:
+Outputs agree to 1e-10 in float64 and 1e-6 in float32. Where a library differs on purpose, a docstring or a test says so:
 
-* **types**: fmbench computes coefficients in float64 whatever the type of the state; the others use the type of the state or of t.
+* **types**: fmbench computes coefficients in float64 whatever the type of the state; the others use the type of the state or t.
   Comparisons in float32 keep away from the ends of the paths, and other tests show what happens there.
 * **direction**: the time of diffusers runs from data to noise, in steps or in noise levels; its velocity is noise minus data.
 * **levels**: diffusers' Euler and Heun schedulers hold z = x / a and sigma = s / a, and scale the network's input themselves.
 * **x0**: torchcfm's matchers add noise to a pair; in fmbench the noise is x0 itself.
 
-Not compared, since fmbench has no counterpart: stochastic interpolants with the noise of a bridge and couplings by optimal transport
-(torchcfm), multistep methods (torchdiffeq), ancestral sampling and Euler with churn (diffusers).
+Not compared, since fmbench has no counterpart: stochastic interpolants with the noise of a bridge and couplings by optimal
+transport (torchcfm), multistep methods (torchdiffeq), ancestral sampling and Euler with churn (diffusers).
 """
 
 import pytest
