@@ -1,20 +1,23 @@
-"""Two result sets side by side: every metric of every data set and method, and whether they differ by more than seeds do."""
+"""Two result sets compared: every metric of every data set and method, and whether it differs by more than seeds do."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fmbench.config.names import STEP_COSTS
-from fmbench.report.table1 import records_frame
-from fmbench.store.benchmark import DRAWS, FILE, config_of, read_benchmark, stale_files
+from fmbench.report.compare_settings import differences
+from fmbench.report.layout import NONE, markdown_table
+from fmbench.store.benchmark import FILE, config_of
 from fmbench.store.records import read_rows
-from fmbench.store.share import draws_files, setting_differences
+from fmbench.store.result_set import table4_files
+from fmbench.store.stale import TABLE4_ROWS, stale_files
 
 LEVEL = 0.05
+"""Two-sided level of the test."""
 NO_SPREAD = "no spread"
+"""The answer where a set has one seed."""
 COLUMNS = [
     "dataset",
     "method",
@@ -40,37 +43,37 @@ COLUMNS = [
     "exceeds",
 ]
 LEFT_OUT = ("train_seconds", "parameters", "iterations", "images_seen")
-"""Metrics that are costs or settings and no outcome."""
+"""Metrics that are costs or settings, not outcomes."""
 IDENTITY = ["dataset", "method", "stage", "metric", "solver", "budget", "step", "draws", "unit", "features", "n"]
+"""The columns that name one measurement, which both sets may have."""
 
 
 def cells(records: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (n - 1) and number of seeds of everything measured on models, a row for each thing.
+    """Return mean, standard deviation (n - 1) and number of seeds of every measurement on models, one row each.
 
-    A thing is a metric by one solver, at one budget of NFE where the solver's steps are fixed, at one iteration along training,
-    and over one number of draws. What diverged or was skipped does not count as a seed.
+    A measurement is one metric by one solver, at one NFE for a fixed-step solver, at one iteration in a learning curve, and for
+    one K of NLL against K. Rows that diverged or were skipped do not count as a seed.
     """
     mine = records[(records.method != "") & (records.status == "ok") & ~records.metric.isin(LEFT_OUT)].copy()
     fixed = mine.solver.str.partition("/")[0].isin(list(STEP_COSTS))
     mine["budget"] = mine.nfe.where(fixed)
-    # Elsewhere these are settings, which may differ: how long was trained, say.
+    # In other stages these are settings, such as the length of the training, and may differ.
     mine["step"] = mine.step.where(mine.stage == "learning_curve")
     mine["draws"] = mine.draws.where(mine.stage == "dequantisation")
-    # The hash of weights in a classifier's name differs from machine to machine; the list of differences shows it.
+    # A classifier's name holds the hash of its weights, which differs between machines; the list of differences shows it.
     mine["features"] = mine.features.str.partition("(")[0]
     groups = mine.groupby(IDENTITY, sort=False, dropna=False).value
     return groups.agg(["mean", "std", "count"]).reset_index()
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """The cells of both sets with their difference, B minus A.
+    """Return the measurements of both sets with their difference, B minus A.
 
-    ``exceeds`` is by Welch's t test at the two-sided level 0.05: *yes* if |difference| > critical sqrt(s_a^2/n_a + s_b^2/n_b)
-    with the Welch-Satterthwaite degrees of freedom, *no* if not. With few seeds the critical value is large (12.7 at one
-    degree of freedom), so *no* says little. Where a side has one seed there is no spread to compare with and the answer is
-    *no spread*, whatever the difference; *only in A* and *only in B* where the other has no number at all. Spreads that are
-    both zero (the same number for every seed) are exceeded by any difference. Seeds are not paired, and of many cells
-    about one in twenty exceeds by chance.
+    ``exceeds`` is the result of Welch's t test at the two-sided level 0.05: *yes* if
+    |difference| > critical sqrt(s_a^2/n_a + s_b^2/n_b) with the Welch-Satterthwaite degrees of freedom, else *no*. With few
+    seeds the critical value is large (12.7 at one degree of freedom), so *no* says little. The answer is *no spread* if a set
+    has one seed, and *only in A* or *only in B* if the other set lacks the measurement. If both spreads are zero, any
+    difference exceeds them. Seeds are not paired. About one in twenty measurements exceeds by chance.
     """
     both = cells(a).merge(cells(b), on=IDENTITY, how="outer", suffixes=("_a", "_b"), sort=False)
     rows = []
@@ -90,7 +93,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 
 def welch(difference: float, std_a: float, n_a: int, std_b: float, n_b: int) -> dict[str, Any]:
-    """Welch's test of a difference of means; see :func:`compare`. ``critical`` is the quantile that |t| is held to."""
+    """Return Welch's test of a difference of means, as in :func:`compare`; ``critical`` is the value that ``t`` must exceed."""
     from scipy.stats import t as student
 
     nothing: dict[str, Any] = {"t": None, "degrees": None, "critical": None}
@@ -108,88 +111,52 @@ def welch(difference: float, std_a: float, n_a: int, std_b: float, n_b: int) -> 
     return {"t": statistic, "degrees": degrees, "critical": critical, "exceeds": exceeds}
 
 
-def settings(a: Path, b: Path) -> list[str]:
-    """What the two sets' descriptions have different, a line each."""
-    absent = [name for name, folder in (("A", a), ("B", b)) if not (folder / FILE).exists()]
-    if absent:
-        return [f"settings are not compared: no {FILE} in {' and '.join(absent)}"]
-    one, other = read_benchmark(a), read_benchmark(b)
-    lines = []
-    for key in ("datasets", "seeds"):
-        if one["config"][key] != other["config"][key]:
-            lines.append(f"{key}: {one['config'][key]} in A, {other['config'][key]} in B")
-    names = [[m["name"] for m in d["config"]["methods"]] for d in (one, other)]
-    if names[0] != names[1]:
-        lines.append(f"methods: {names[0]} in A, {names[1]} in B")
-    for name, (left, right) in setting_differences(one["config"], other["config"]).items():
-        lines.append(f"{name}: {left} in A, {right} in B")
-    for key in ("data", "code"):
-        for name in sorted(set(one[key]) & set(other[key])):
-            if one[key][name] != other[key][name]:
-                lines.append(f"{key} of {name}: {_say(one[key][name])} in A, {_say(other[key][name])} in B")
-    extractors = [_extractors(folder) for folder in (a, b)]
-    for dataset in sorted(set(extractors[0]) & set(extractors[1])):
-        if extractors[0][dataset] != extractors[1][dataset]:
-            lines.append(
-                f"features on {dataset}: {', '.join(extractors[0][dataset])} in A, {', '.join(extractors[1][dataset])} in B"
-            )
-    for key in ("commits", "versions", "devices", "threads"):
-        if one[key] != other[key]:
-            lines.append(f"{key}: {_say(one[key])} in A, {_say(other[key])} in B")
-    return lines
-
-
-def _extractors(folder: Path) -> dict[str, list[str]]:
-    records = records_frame(folder / "records.parquet")
-    return {str(d): sorted(part.features.unique()) for d, part in records[records.features != ""].groupby("dataset")}
-
-
-def _say(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
 def markdown(table: pd.DataFrame, different: Sequence[str], names: tuple[str, str]) -> str:
-    """For reading: what differs in the settings on top, then a table for each data set."""
+    """Return the comparison as Markdown: the differences of settings, then a table for each data set."""
     counts = table.exceeds.value_counts()
     lines = [f"# {names[0]} (A) against {names[1]} (B)", ""]
-    lines += ["Settings, code and machines are the same."] if not different else ["What is not the same:", ""]
-    lines += [f"* {line}" for line in different]
-    tested = counts.get("yes", 0) + counts.get("no", 0)
-    lines += ["", f"{counts.get('yes', 0)} of {tested} differences exceed the seeds' spread (Welch's t test, level {LEVEL:g}; "]
-    lines[-1] += f"about {LEVEL * tested:.0f} would by chance)."
+    same = ["Settings, code and machines are the same."]
+    lines += ["A and B differ in:", "", *(f"* {line}" for line in different)] if different else same
+    exceeding = int(counts.get("yes", 0))
+    tested = exceeding + int(counts.get("no", 0))
+    summary = f"{exceeding} of {tested} differences exceed the spread over seeds (Welch's t test, level {LEVEL:g}). "
+    summary += f"About {LEVEL * tested:.0f} would by chance."
     others = [f"{counts[reason]} {reason}" for reason in (NO_SPREAD, "only in A", "only in B") if counts.get(reason, 0)]
-    lines[-1] += f" Not tested: {', '.join(others)}." if others else ""
+    lines += ["", summary + (f" Not tested: {', '.join(others)}." if others else "")]
+    header = ["Method", "Metric", "A", "B", "B - A", "Exceeds the spread over seeds"]
     for dataset, part in table.groupby("dataset", sort=False):
-        lines += ["", f"## {dataset}", "", "| Method | Metric | A | B | B - A | Exceeds the seeds' spread |", "|" + "---|" * 6]
-        for row in part.to_dict("records"):
-            at = "" if pd.isna(row["budget"]) else f", {row['solver']} at NFE {row['budget']:g}"
-            at += "" if pd.isna(row["step"]) else f", iteration {row['step']}"
-            at += "" if pd.isna(row["draws"]) else f", K = {row['draws']}"
-            line = [row["method"], f"{row['metric']}{at} ({row['unit']})"]
-            line += [_number(row["mean_a"], row["std_a"]), _number(row["mean_b"], row["std_b"])]
-            line += ["-" if pd.isna(row["difference"]) else f"{row['difference']:+.4g}", row["exceeds"]]
-            lines.append("| " + " | ".join(map(str, line)) + " |")
+        lines += ["", f"## {dataset}", "", *markdown_table(header, map(_line, part.to_dict("records")))]
     return "\n".join([*lines, ""])
+
+
+def _line(row: dict[Hashable, Any]) -> list[str]:
+    """The cells of one measurement."""
+    at = "" if pd.isna(row["budget"]) else f", {row['solver']} at NFE {row['budget']:g}"
+    at += "" if pd.isna(row["step"]) else f", iteration {row['step']}"
+    at += "" if pd.isna(row["draws"]) else f", K = {row['draws']}"
+    difference = NONE if pd.isna(row["difference"]) else f"{row['difference']:+.4g}"
+    a, b = (_number(row[f"mean_{s}"], row[f"std_{s}"]) for s in ("a", "b"))
+    return [row["method"], f"{row['metric']}{at} ({row['unit']})", a, b, difference, row["exceeds"]]
 
 
 def _number(mean: float, std: float) -> str:
     if pd.isna(mean):
-        return "-"
+        return NONE
     return f"{mean:.4g}" if pd.isna(std) else f"{mean:.4g} ± {std:.2g}"
 
 
 def compare_sets(a: Path, b: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table and the list of what differs, of two results folders.
+    """Return the table and the list of different settings of two results folders.
 
     Raises:
         DataError: a folder has no records.
     """
-    return compare(*map(_everything, (a, b))), settings(a, b)
+    return compare(*map(_everything, (a, b))), differences(a, b)
 
 
 def _everything(results: Path) -> pd.DataFrame:
-    """The records, the learning curves, few-step samples and NLL against K, as far as they are there and of this config."""
+    """The records, learning curves, few-step rows and rows of Table 4 that exist and belong to the present config."""
     others = stale_files(results)
     files = [results / f"{name}.parquet" for name in ("learning_curve", "few_step") if f"{name}.parquet" not in others]
-    files += draws_files(results, config_of(results)) if (results / FILE).exists() else [results / DRAWS]
+    files += table4_files(results, config_of(results)) if (results / FILE).exists() else [results / TABLE4_ROWS]
     return read_rows([results / "records.parquet", *(file for file in files if file.exists())]).to_pandas()

@@ -1,4 +1,4 @@
-"""Every table and figure that a results folder's parquet files allow, drawn for somebody who trained none of it."""
+"""Every table and figure that the parquet files of a results folder allow, without training anything."""
 
 import shutil
 import tempfile
@@ -16,12 +16,13 @@ from fmbench.report.table1 import write_table1
 from fmbench.report.table2 import write_table2
 from fmbench.report.table3 import write_table3
 from fmbench.report.table4 import write_table4
-from fmbench.store.benchmark import config_of, stale_files
-from fmbench.store.share import draws_files
+from fmbench.store.benchmark import config_of
+from fmbench.store.result_set import table4_files
+from fmbench.store.stale import stale_files
 
 
 class Rendered(NamedTuple):
-    """One item: its file below the output folder, and why it is not there, or nothing."""
+    """A table or figure: its file below the output folder, and why it could not be made (empty if it was)."""
 
     file: str
     reason: str
@@ -44,7 +45,7 @@ def _claims(results: Path, config: Config, out: Path) -> None:
 
 
 def _table4(results: Path, config: Config, out: Path) -> None:
-    files = draws_files(results, config)
+    files = table4_files(results, config)
     if not files:
         raise DataError("dequantisation.parquet is missing")
     write_table4(files, specs.table4(config), out)
@@ -66,7 +67,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], None]]] 
     "equivalence": ((), _equivalence),
     "claims": (("records.parquet",), _claims),
 }
-"""Tables: the files below the results folder that each is made from, and what writes it from (results, config, CSV to write)."""
+"""By table: the files of the results folder that it needs, and the function (results, config, CSV to write) that writes it."""
 
 
 def render(
@@ -75,16 +76,19 @@ def render(
     """Write tables into ``out`` and figures, each with the data it shows, into ``out/figures``.
 
     Args:
-        results: a results folder, whoever made it.
-        config: whose tables these are; by default that of the folder's ``benchmark.json``.
-        formats: of the figures.
+        results: a results folder.
+        config: the config of the tables; by default the one in the folder's ``benchmark.json``.
+        formats: the file formats of figures.
 
     Returns:
-        Every table and figure there is, with the reason for each that could not be made.
+        Every table and figure, with the reason for each that could not be made.
+
+    Raises:
+        DataError: nothing could be made.
     """
-    done = tables(results, out, list(TABLES), config)
+    done = write_tables(results, out, list(TABLES), config)
     for name, needed in FIGURES.items():
-        reason = _lacking(results, needed)
+        reason = _missing(results, needed)
         if not reason:
             try:
                 outputs = [out / "figures" / f"{name}.{kind}" for kind in formats]
@@ -98,12 +102,12 @@ def render(
     return done
 
 
-def tables(results: Path, out: Path, names: Sequence[str], config: Config | None = None) -> list[Rendered]:
-    """Write these of :data:`TABLES` into ``out``, as :func:`render` does."""
+def write_tables(results: Path, out: Path, names: Sequence[str], config: Config | None = None) -> list[Rendered]:
+    """Write the named :data:`TABLES` into ``out`` and return them as :func:`render` does."""
     done = []
     for name in dict.fromkeys(names):
         needed, write = TABLES[name]
-        reason = _lacking(results, needed)
+        reason = _missing(results, needed)
         if not reason:
             try:
                 write(results, config or config_of(results), out / f"{name}.csv")
@@ -113,23 +117,24 @@ def tables(results: Path, out: Path, names: Sequence[str], config: Config | None
     return done
 
 
-def made_anew(results: Path) -> dict[str, bytes | None]:
-    """The content of every form of every table, from the folder's rows; None for one that cannot be made.
+def remade_tables(results: Path) -> dict[str, bytes | None]:
+    """Return the content of every table's files, made from the folder's rows; None for a table that cannot be made.
 
-    Those that lie there may be from before the rows were made anew.
+    The tables in the folder itself may be older than its rows.
     """
     with tempfile.TemporaryDirectory() as folder:
-        tables(results, Path(folder), list(TABLES))
+        write_tables(results, Path(folder), list(TABLES))
         made = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     return {f"{name}.{kind}": made.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
 
 
-def _lacking(results: Path, needed: Sequence[str]) -> str:
+def _missing(results: Path, needed: Sequence[str]) -> str:
+    """Why needed files cannot be used, or an empty text."""
     others = stale_files(results)
     reasons = []
     for names, what in (
         ([name for name in needed if not (results / name).exists()], "missing"),
-        ([name for name in needed if name in others], "of another config: run snakemake where the results were made"),
+        ([name for name in needed if name in others], "of another config; run snakemake where the results were made"),
     ):
         if names:
             reasons.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}")

@@ -1,4 +1,4 @@
-"""What is the same in every table and figure: names, order, one colour per method, sizes of type and lines."""
+"""Names in print, colours, markers and sizes: the same in every table and figure."""
 
 import re
 import textwrap
@@ -6,11 +6,11 @@ from typing import Any
 from zlib import crc32
 
 COLUMN = 3.4
-"""Inches: the width of a column in print."""
+"""Width of one printed column, in inches."""
 WIDTH = 2 * COLUMN
-"""Inches: the width of a figure across two columns."""
+"""Width of a figure across two columns, in inches."""
 SMALL = 6
-"""Points: the smallest type in a figure."""
+"""Smallest type size in a figure, in points."""
 
 LABELS = {
     "ddpm": "DDPM",
@@ -34,7 +34,9 @@ SOLVERS = {
     "dopri5": "dopri5",
 }
 DISTANCES = {"frechet": "Frechet distance", "energy_distance": "energy distance"}
-"""The primary distances of samples to the data, and their names in print."""
+"""The primary distances between samples and data, and their names in print."""
+INCEPTION = "pytorch-fid InceptionV3("
+"""How the name of the only extractor begins whose Frechet distance may be called FID."""
 
 _COLOURS = {"ddpm": 0, "score_matching": 1, "scoreflow": 2, "fm_diffusion": 4, "fm_ot": 3, "oracle_ot": 7, "oracle_vp": 5}
 _FREE = (6, 8, 9)
@@ -66,52 +68,58 @@ SETTINGS: dict[str, Any] = {
 
 
 def label(method: str) -> str:
-    """A method's name in print; a user's own method keeps its name."""
+    """Return a method's name in print; a plug-in method keeps its name."""
     return LABELS.get(method, method)
 
 
 def wrap(text: str, width: int = 14) -> str:
-    """A method's name on lines of at most so many characters, first at its commas."""
+    """Return a method's name broken into lines of at most ``width`` characters, at commas first."""
     if len(text) <= width:
         return text
     return "\n".join(line for part in re.split(r"(?<=,) ", text) for line in textwrap.wrap(part, width))
 
 
 def solver_label(solver: str) -> str:
-    """A solver's name in print, with its grid where it has another than the uniform one (``rk4/karras``)."""
+    """Return a solver's name in print, with its grid where that is not uniform (``rk4/karras``)."""
     name, slash, grid = solver.partition("/")
     return SOLVERS.get(name, name) + slash + grid
 
 
+def is_inception(features: object) -> bool:
+    """Whether ``features`` names the extractor of FID."""
+    return str(features).startswith(INCEPTION)
+
+
 def distance_label(metric: str, features: str) -> str:
-    """The name of a primary distance; only with Inception's features is a Frechet distance called FID."""
-    if metric == "frechet" and features.startswith("pytorch-fid InceptionV3("):
+    """Return a primary distance's name in print; a Frechet distance is called FID only with Inception's features."""
+    if metric == "frechet" and is_inception(features):
         return "FID"
     return DISTANCES.get(metric, metric)
 
 
 def colours(methods: list[str]) -> dict[str, tuple[float, float, float]]:
-    """A colour-blind-safe colour for each method, the same in every figure whatever else is shown.
+    """Return a colour-blind-safe colour for each method, the same in every figure.
 
-    A user's own method has the colour that its name asks for; only where two ask for one the later in the alphabet gives
-    way, so that figures of the same methods agree. From the fourth own method on, colours repeat (markers do not).
+    The colour of a plug-in method depends on the hash of its name. If two names collide, the later one in the alphabet takes
+    the next free colour, so figures of the same methods agree. From the fourth plug-in method on, colours repeat, while
+    markers still differ.
     """
     import seaborn as sns
 
     palette = sns.color_palette("colorblind", 10)
-    own = _places([m for m in methods if m not in _COLOURS], len(_FREE))
-    return {m: palette[_COLOURS[m] if m in _COLOURS else _FREE[own[m] % len(_FREE)]] for m in methods}
+    plugins = _places([m for m in methods if m not in _COLOURS], len(_FREE))
+    return {m: palette[_COLOURS[m] if m in _COLOURS else _FREE[plugins[m] % len(_FREE)]] for m in methods}
 
 
 def markers(methods: list[str]) -> dict[str, str]:
-    """A marker for each method, the same in every figure, so that colour is never alone."""
+    """Return a marker for each method, the same in every figure, so that no method is told by colour alone."""
     known = list(_COLOURS)
-    own = _places([m for m in methods if m not in _COLOURS], len(_FREE_MARKERS))
-    return {m: _MARKERS[known.index(m)] if m in _COLOURS else _FREE_MARKERS[own[m] % len(_FREE_MARKERS)] for m in methods}
+    plugins = _places([m for m in methods if m not in _COLOURS], len(_FREE_MARKERS))
+    return {m: _MARKERS[known.index(m)] if m in _COLOURS else _FREE_MARKERS[plugins[m] % len(_FREE_MARKERS)] for m in methods}
 
 
 def _places(names: list[str], n: int) -> dict[str, int]:
-    """A place for each name, by its hash; the next free one where it is taken, while there are free ones."""
+    """A place in 0 .. n - 1 for each name by its hash, or the next free place while there is one."""
     taken: dict[str, int] = {}
     for name in sorted(set(names)):
         place = crc32(name.encode()) % n

@@ -1,9 +1,10 @@
-"""Table 2: super-resolution, the paper's numbers and those of any super-resolution rows in the records."""
+"""Table 2: super-resolution. The paper's numbers, and those of the super-resolution data sets in the records."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from fmbench.report.frames import records_frame
 from fmbench.report.layout import (
     LATEX,
     MARKDOWN,
@@ -17,8 +18,7 @@ from fmbench.report.layout import (
     to_csv,
     write_all,
 )
-from fmbench.report.style import label
-from fmbench.report.table1 import records_frame
+from fmbench.report.style import is_inception, label
 
 PAPER = "paper: ImageNet 64 to 256"
 METRICS = {
@@ -27,7 +27,7 @@ METRICS = {
     "psnr": ("psnr", "PSNR", 1, True),
     "ssim": ("ssim", "SSIM", 3, True),
 }
-"""Columns: the records' metric, the name in print, digits, and whether more is better."""
+"""By column: the metric in the records, its name in print, its digits, and whether higher is better."""
 COLUMNS = [
     "source",
     "dataset",
@@ -42,10 +42,10 @@ _MODELS = {"reference": "Reference", "regression": "Regression", "sr3": "SR3"}
 
 
 def table2(records: pd.DataFrame) -> pd.DataFrame:
-    """The paper's rows, then one for each data set and method of ours.
+    """Return the paper's rows, then one row for each super-resolution data set and method of the records.
 
-    A data set is one of super-resolution if it has rows of psnr or ssim, which compare a sample with its original: nothing
-    else here measures them. Means and standard deviations are over seeds.
+    A data set is a super-resolution data set if it has rows of psnr or ssim: only there is a sample compared with its
+    original. Means and standard deviations are over seeds.
     """
     rows = []
     for printed in paper("table2").to_dict("records"):
@@ -71,14 +71,14 @@ def table2(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def missing(table: pd.DataFrame) -> str:
-    """What is missing of ours; empty if nothing is."""
+    """Return the sentence that says that these results have no super-resolution; empty where they have."""
     if (table.source == "ours").any():
         return ""
-    return "Ours is not run: no data set of these results is one of super-resolution (none has rows of psnr or ssim)."
+    return "These results have no super-resolution: no data set has records of psnr or ssim."
 
 
 def _rows(table: pd.DataFrame, dataset: str, style: Style) -> list[list[str]]:
-    """Rows of text; bold is the best of what was modelled, the reference being the data themselves."""
+    """One row of text per model. Bold is the best model; the reference is real data and does not compete."""
     part = table[table.dataset == dataset]
     competing = part[part.model != "reference"]
     lines = []
@@ -95,23 +95,26 @@ def _rows(table: pd.DataFrame, dataset: str, style: Style) -> list[list[str]]:
 
 
 def _header(table: pd.DataFrame, dataset: str) -> list[str]:
-    """A distance on other features than Inception's is not called FID."""
+    """The columns' names. The distance is called FID only with Inception's features."""
     part = table[table.dataset == dataset]
-    inception = (part.source == "paper").all() or part.features.astype(str).str.startswith("pytorch-fid InceptionV3(").all()
+    inception = (part.source == "paper").all() or part.features.map(is_inception).all()
     return [name if column != "fid" or inception else "Frechet" for column, (_, name, _, _) in METRICS.items()]
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A section for the paper's rows and one for each data set of ours."""
+    """Return a section for the paper's rows and one for each data set of ours."""
     lines = ["# Table 2: super-resolution", ""]
     for dataset in table.dataset.unique():
         part = table[table.dataset == dataset]
-        lines += [f"## {dataset}", "", *markdown_table(["Model", *_header(table, dataset)], _rows(table, dataset, MARKDOWN))]
-        said = ["Bold is the best of the models: the lowest in the first column, the highest in the others."]
+        header = _header(table, dataset)
+        lines += [f"## {dataset}", "", *markdown_table(["Model", *header], _rows(table, dataset, MARKDOWN))]
+        said = [f"Bold is the best model: the lowest {header[0]}, the highest {', '.join(header[1:-1])} and {header[-1]}."]
+        if (part.model == "reference").any():
+            said.append("The reference is real data and is never bold.")
         if (part.source == "ours").all():
             said.append(f"Mean ± standard deviation over {part.seeds.max()} seed{'s' if part.seeds.max() != 1 else ''}.")
-            said += [f"Over {n} pairs." for n in part.n.dropna().unique()]
-            said += [f"Features of the distance: {f}." for f in part.features.unique() if f]
+            said += [f"PSNR and SSIM compare {n} samples with their originals." for n in part.n.dropna().unique()]
+            said += [f"{header[0]} is in the features of the {f}." for f in part.features.unique() if f]
         said += [f"{label(str(r.model))}: {r.status}." for r in part.itertuples() if r.status not in ("ok", "as printed")]
         lines += notes(said)
     if absent := missing(table):
@@ -120,7 +123,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame) -> str:
-    """A booktabs table for the paper's rows and for each data set of ours; what is missing is said below."""
+    """Return a booktabs table for the paper's rows and one for each data set of ours, with footnotes for what is missing."""
     lines = []
     datasets = list(table.dataset.unique())
     for dataset in datasets:
@@ -134,7 +137,7 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def write_table2(records: Path, out: Path) -> pd.DataFrame:
-    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``."""
+    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; return the table."""
     table = table2(records_frame(records))
     write_all(out, to_csv(table), markdown(table), latex(table))
     return table

@@ -1,4 +1,4 @@
-"""Table 3: the settings that were used, beside the paper's; from ``settings.parquet`` alone."""
+"""Table 3: the settings that every trained method used, beside the paper's; from ``settings.parquet`` alone."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,15 +9,15 @@ import pandas as pd
 
 from fmbench.report.layout import NONE, latex_table, markdown_table, notes, paper, tex, to_csv, write_all
 from fmbench.report.style import label
-from fmbench.store.records import read_table
+from fmbench.store.parquet import read_table
 
 Used = dict[str, Any]
-"""The settings of one training, by their keys."""
+"""The settings of one training, by key."""
 COLUMNS = ["dataset", "setting", "ours", "paper", "by_method"]
 
 
 def _batch(used: Used) -> Any:
-    """What one step of the optimiser sees: the batch, into however many pieces or processes it is cut."""
+    """Samples in one optimiser step, over all pieces of the batch and all processes."""
     return used.get("training.batch_size")
 
 
@@ -48,17 +48,17 @@ PAPERS: dict[str, str | Callable[[Used], Any]] = {
     "warmup_steps": "training.warmup_iterations",
     "precision": "training.precision",
 }
-"""The rows of the paper's table, and where ours are. Further settings follow by their own keys."""
+"""The rows of the paper's table, each with the key or the function that gives our value. Other settings follow by key."""
 PARTS = ("path", "prediction", "weighting", "time")
 _SHOWN_ABOVE = {key for key in PAPERS.values() if isinstance(key, str)} | {"training.batch_size"}
 _NO_SETTINGS = ("dataset", "data", "seed", "stage", "spec_hash", "code_hash", "reason", "step")
 
 
 def table3(settings: pd.DataFrame) -> pd.DataFrame:
-    """A row for each data set and setting: what its trained methods used, and the paper's for the data set of that name.
+    """Return a row for each data set and setting: what its trained methods used, and the paper's for the same data set.
 
-    Where methods differ, ``ours`` names each value with its methods and ``by_method`` has them as JSON. An oracle, which has no
-    training, has no settings.
+    Where methods differ, ``ours`` lists each value with its methods, and ``by_method`` holds them as JSON. Oracles have no
+    training, so they have no settings here.
     """
     printed = paper("table3").set_index("setting")
     rows = []
@@ -91,7 +91,7 @@ def table3(settings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _used(settings: pd.DataFrame) -> dict[str, list[Used]]:
-    """Each trained method's settings for each of its seeds; they differ only where sets of several machines were merged."""
+    """The settings of each trained method, one entry per seed; seeds differ only in merged results of several machines."""
     found: dict[str, dict[int, Used]] = {}
     for method, seed, key, value in zip(settings.method, settings.seed, settings.key, settings.value, strict=True):
         found.setdefault(method, {}).setdefault(seed, {})[key] = json.loads(value)
@@ -100,14 +100,14 @@ def _used(settings: pd.DataFrame) -> dict[str, list[Used]]:
 
 
 def _part(used: Used, part: str) -> str:
-    """A part of a method, such as its path, with its parameters."""
+    """The name of one part of a method, such as its path, with its parameters."""
     start = f"method.{part}.parameters."
     parameters = ", ".join(f"{k.removeprefix(start)} {show(v)}" for k, v in used.items() if k.startswith(start))
     return str(used.get(f"method.{part}.name", NONE)) + (f" ({parameters})" if parameters else "")
 
 
 def show(value: Any) -> str:
-    """A value in print: lists without brackets, as the paper has them."""
+    """Return a value in print; lists have no brackets, as in the paper."""
     if value is None:
         return NONE
     if isinstance(value, bool):
@@ -120,7 +120,7 @@ def show(value: Any) -> str:
 
 
 def _together(by_method: Mapping[str, str], name: Callable[[str], str]) -> str:
-    """One value, or each value with the methods that have it."""
+    """The one value, or each value with the methods that have it."""
     distinct = list(dict.fromkeys(by_method.values()))
     if len(distinct) == 1:
         return distinct[0]
@@ -128,7 +128,7 @@ def _together(by_method: Mapping[str, str], name: Callable[[str], str]) -> str:
 
 
 def _cells(part: pd.DataFrame) -> list[list[str]]:
-    """Setting, ours with methods by their names in print, the paper's."""
+    """The cells of each row: setting, our value with the methods' names in print, the paper's value."""
     rows = []
     for setting, ours, by_method, theirs in zip(part.setting, part.ours, part.by_method, part.paper, strict=True):
         name = setting if "." in setting else setting.replace("_", " ")
@@ -137,25 +137,26 @@ def _cells(part: pd.DataFrame) -> list[list[str]]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A section for each data set: the paper's rows first, then every further setting that was used."""
+    """Return a section for each data set: the paper's rows first, then every other setting that was used."""
     lines = ["# Table 3: settings", ""]
     if table.empty:
-        lines += ["Nothing was trained.", ""]
+        lines += ["No method was trained.", ""]
     for dataset in table.dataset.unique():
         part = table[table.dataset == dataset]
         lines += [f"## {dataset}", "", *markdown_table(["Setting", "Used", "Paper"], _cells(part))]
         said = [
-            "Used: read from the trained models' own configuration; what is not the same for every seed has each of its values.",
-            f"{NONE}: not a setting of this network, not recorded, or not printed in the paper.",
+            "Used: the configuration stored with each trained model. Where seeds differ, every value is listed.",
+            f"`{NONE}` under Used: this network has no such setting, or the models do not record it.",
+            f"`{NONE}` under Paper: the paper does not print it.",
         ]
         if (part.paper == NONE).all():
-            said.append("The paper has no data set of this name.")
+            said[-1] = f"The paper has no data set named {dataset}."
         lines += notes(said)
     return "\n".join(lines)
 
 
 def latex(table: pd.DataFrame) -> str:
-    """A booktabs table for each data set, a rule below the paper's rows."""
+    """Return a booktabs table for each data set, with a rule below the paper's rows."""
     lines = []
     for dataset in table.dataset.unique():
         rows: list[list[str] | None] = [[tex(cell) for cell in row] for row in _cells(table[table.dataset == dataset])]
@@ -165,7 +166,7 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def write_table3(settings: Path, out: Path) -> pd.DataFrame:
-    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``."""
+    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; return the table."""
     table = table3(read_table(settings).to_pandas())
     write_all(out, to_csv(table), markdown(table), latex(table))
     return table

@@ -1,4 +1,4 @@
-"""The page for a browser: what it leads with, what it says is missing, and that it is whole in itself."""
+"""The HTML page: what it begins with, what it says about missing parts, and that it needs no other file."""
 
 import io
 
@@ -32,7 +32,7 @@ def test_tables_become_tables_and_headings_move_down():
     html = to_html("# One\n\n| a | b |\n|---|---|\n| **1** | <b>2</b> |\n", shift=1)
     assert "<h2>One</h2>" in html and "<h1>" not in html
     assert html.count("<td>") == 2 and "<strong>1</strong>" in html
-    assert "&lt;b&gt;2&lt;/b&gt;" in html  # what a table holds is text
+    assert "&lt;b&gt;2&lt;/b&gt;" in html  # HTML in a table is text
 
 
 def test_the_page_leads_with_the_claims_and_table_1(results):
@@ -53,7 +53,7 @@ def test_the_page_leads_with_the_claims_and_table_1(results):
     assert out.read_bytes() == before
 
 
-def test_what_is_missing_is_said(results):
+def test_a_missing_table_is_named(results):
     (results / "claims.md").unlink()
     assert "claims is not among these results" in lead(results)
     assert "<h2>Table 1</h2>" in lead(results)
@@ -62,7 +62,7 @@ def test_what_is_missing_is_said(results):
         lead(results)
 
 
-def test_the_command_writes_it_and_names_what_it_lacks(results, tmp_path):
+def test_the_command_writes_the_page_or_names_what_is_missing(results, tmp_path):
     out = tmp_path / "page.html"
     assert command("page", "--results", str(results), "--out", str(out), "--progress", "none").code == 0
     assert "<h2>Claims</h2>" in out.read_text()
@@ -73,7 +73,7 @@ def test_the_command_writes_it_and_names_what_it_lacks(results, tmp_path):
     assert said.code == 3 and "nothing to show" in said.err
 
 
-def test_a_picture_says_what_it_is_to_who_cannot_see_it(results):
+def test_pictures_have_a_text_for_screen_readers(results):
     text = page(results, results.parent / "captions")
     assert 'alt="Error against NFE, from records.parquet"' in text and 'alt="Fig. 4"' in text
     assert [title(name) for name in ("fig04_few_step", "nfe_distribution", "cost")] == [
@@ -92,4 +92,4 @@ def test_a_browser_shows_the_tables_and_the_pictures(results):
         widths = page.evaluate("Object.fromEntries([...document.images].map(i => [i.alt, i.naturalWidth]))")
         assert widths == {"Fig. 4": 30, "Fig. 7": 40}
         shot = io.BytesIO(page.screenshot())
-        assert len(set(Image.open(shot).convert("RGB").getdata())) > 10  # something was drawn
+        assert len(set(Image.open(shot).convert("RGB").getdata())) > 10  # the screenshot is not blank

@@ -1,0 +1,34 @@
+"""Fig. 3: trajectories of the conditional fields."""
+
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from fmbench.report.figures.panels import panels
+from fmbench.report.figures.theory import PATHS, theory_frame
+
+
+def trajectories_data(results: Path) -> pd.DataFrame:
+    """Return the positions of particles over time, on every path."""
+    return theory_frame(results, "trajectories")
+
+
+def trajectories(data: pd.DataFrame) -> Figure:
+    """Draw a panel per path: lines from noise (dots) to data (crosses), with marks at ten equal steps of time."""
+    names = list(data.path.unique())
+    figure, axes = panels(1, len(names), 2.95, sharex=True, sharey=True)
+    palette = sns.color_palette("colorblind", 3)
+    for axis, name in zip(axes[0], names, strict=True):
+        here = data[data.path == name]
+        for particle, track in here.groupby("particle"):
+            colour = palette[int(particle) // 6 % 3]
+            axis.plot(track.x, track.y, color=colour, linewidth=0.7, alpha=0.8)
+            marks = track.iloc[:: max(1, len(track) // 10)]
+            axis.scatter(marks.x, marks.y, s=3, color=colour, linewidths=0)
+            axis.plot(track.x.iloc[0], track.y.iloc[0], "o", color=colour, markersize=3)
+            axis.plot(track.x.iloc[-1], track.y.iloc[-1], "x", color="black", markersize=5)
+        axis.set(xticks=[], yticks=[], aspect="equal")
+        axis.set_title(PATHS.get(name, name))
+    return figure
