@@ -14,12 +14,13 @@ from fmbench.flow.fields import CountingField, Field
 from fmbench.flow.oracle import MixtureOracle
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import VELOCITY
-from fmbench.flow.solvers.adaptive import TORCHDIFFEQ_ADAPTIVE, dopri5, torchdiffeq_adaptive
+from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.ddim import ddim
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import karras_grid
-from fmbench.flow.solvers.stochastic import DIFFUSIONS, euler_maruyama, heun_churn
+from fmbench.flow.solvers.stochastic import DIFFUSIONS, Churn, euler_maruyama, heun_churn
 from fmbench.flow.solvers.tableaux import EULER, HEUN
+from fmbench.flow.solvers.torchdiffeq import ADAPTIVE_METHODS, torchdiffeq_adaptive
 from fmbench.metrics.points import energy_distance
 from fmbench.stages.theory.problems import PATHS, mixture_2d
 from fmbench.system.rng import generator
@@ -93,7 +94,7 @@ def samplers(path: AffinePath, start: float) -> Iterator[Sampler]:
         one_each = karras_grid(path, start, path.t_max, nfe)
         two_each = karras_grid(path, start, path.t_max, nfe // 2)
         yield from _on_grids(path, x0, one_each, two_each)
-    for method in TORCHDIFFEQ_ADAPTIVE:
+    for method in ADAPTIVE_METHODS:
         solve = partial(torchdiffeq_adaptive, x=x0, t0=start, t1=path.t_max, method=method, rtol=1e-5, atol=1e-5)
         yield Sampler(f"torchdiffeq {method}", "adaptive", solve)
     for per_sample, name in ((False, "dopri5, one step size"), (True, "dopri5, a step size per sample")):
@@ -120,7 +121,7 @@ def _on_grids(path: AffinePath, x0: Tensor, one_each: Tensor, two_each: Tensor) 
     # The same for dz/dsigma = (z - x1(z)) / sigma, z = x / a, sigma = s / a (Karras et al. 2022, algorithm 2)
     yield Sampler("Heun in noise levels", "ode", lambda f: heun_churn(f, x0, two_each, path, noise))
     # With fresh noise before each step, which raises sigma by a factor 1 + churn / steps
-    yield Sampler("Heun with churn", "sde", lambda f: heun_churn(f, x0, two_each, path, noise, churn=0.2 * len(two_each)))
+    yield Sampler("Heun with churn", "sde", lambda f: heun_churn(f, x0, two_each, path, noise, Churn(0.2 * len(two_each))))
     # dx = (u + g^2 / 2 score) dt + g dW with g^2 = 2 s^2 (a'/a - s'/s), the reverse of the path's own diffusion
     yield Sampler("Euler-Maruyama, reverse SDE", "sde", lambda f: euler_maruyama(f, x0, one_each, path, noise))
     # The same with g^2 = 2 s
