@@ -82,7 +82,7 @@ VALUES: dict[str, Any] = {
 
 
 class Bench:
-    """A results folder, and the stages that fill it, laid out as the Snakefile does it."""
+    """A results folder with the layout of the Snakefile, and the stages that fill it."""
 
     def __init__(self, results: Path, values: dict[str, Any] = VALUES) -> None:
         self.results, self.config = results, parse(values)
@@ -96,7 +96,7 @@ class Bench:
         return specs.evaluate(stage, self.config, dataset, method, SEED)
 
     def run(self, stage: str, dataset: str, method: str, code: str = "", **changes: Any) -> Said:
-        """Run a stage of one model; ``changes`` replace entries of its spec."""
+        """Run a stage on one model; ``changes`` replace entries of its spec."""
         spec = self.spec(stage, dataset, method) | changes
         out = self.folder(stage, dataset, method)
         data = self.results / "data" / dataset
@@ -119,10 +119,11 @@ class Bench:
         return command(stage.replace("_", "-"), "--spec", canonical(spec), "--data", data, "--out", out, *extra)
 
     def whole(self, stage: str, *extra: Any) -> Said:
-        """Run a stage of all results."""
+        """Run a stage on all results."""
         return command(stage, "--spec", canonical(getattr(specs, stage)(self.config)), *extra, "--progress", "lines")
 
     def everything(self) -> "Bench":
+        """Run all stages."""
         results = self.results
         said = []
         for dataset in self.config.datasets:
@@ -163,7 +164,7 @@ class Bench:
         return read_rows([folder / "rows.parquet"]).to_pylist()
 
     def cells(self, dataset: str, method: str) -> list[dict[str, Any]]:
-        """The rows of the sweep, without the one of its reference."""
+        """The rows of the sweep with the errors of cells."""
         return [r for r in self.rows("sweep", dataset, method) if r["metric"] == "mse"]
 
     def row(self, stage: str, dataset: str, method: str, metric: str) -> dict[str, Any]:
@@ -172,7 +173,7 @@ class Bench:
 
 
 def evaluated(bench: Bench, stage: str, dataset: str, method: str, out: Path, **settings: Any) -> Said:
-    """A stage of a model into another folder, ``settings`` in place of the config's."""
+    """Run a stage on a model, with output in another folder and ``settings`` in place of those of the config."""
     spec = bench.spec(stage, dataset, method)
     spec["settings"] |= settings
     folders = ["--data", bench.results / "data" / dataset, "--model", bench.folder("train", dataset, method), "--out", out]
@@ -182,6 +183,7 @@ def evaluated(bench: Bench, stage: str, dataset: str, method: str, out: Path, **
 
 
 def by_metric(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows in a folder, by their metric."""
     return {row["metric"]: row for row in read_rows([folder / "rows.parquet"]).to_pylist()}
 
 

@@ -23,7 +23,7 @@ MY_METHOD = Method("whatever", Part("cosine_vp"), Part("v"), weighting=Part("vel
 
 
 def tall_images(train: int = 60, test: int = 20, height: int = 6, width: int = 4, labels: bool = True) -> RawData:
-    """Images of three colours and five levels, not square: class 0 is bright at the top, class 1 at the left."""
+    """Images with three colours and five levels, not square: class 0 is bright at the top, class 1 at the left."""
     g = np.random.default_rng(7)
     classes = np.arange(train + test) % 2
     shade = np.stack([np.linspace(4, 0, height)[:, None].repeat(width, 1), np.linspace(4, 0, width)[None].repeat(height, 0)])
@@ -74,12 +74,12 @@ class Lines(nn.Module):
 
 
 def narrow(shape: tuple[int, ...], **parameters: Any) -> nn.Module:
-    """A network that puts out the wrong shape."""
+    """A network whose output has the wrong shape."""
     return nn.Sequential(Lines(shape, **parameters), nn.Linear(shape[-1], shape[-1] + 3))
 
 
 class Mean(nn.Module):
-    """A network that puts out one number a sample, which would broadcast against any target."""
+    """A network that returns one number per sample, which would broadcast against any target."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Scale(nn.Module):
 
 @dataclass(frozen=True)
 class Said:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -125,11 +125,11 @@ def command(*arguments: Any) -> Said:
 
 
 seen: list[int] = []
-"""How many images :func:`colours` was given, call by call."""
+"""The number of images in each call of :func:`colours`."""
 
 
 def colours(device: torch.device, scale: float = 1.0) -> Extractor:
-    """An extractor without weights: mean and deviation of each colour, from 0 to 255."""
+    """An extractor without weights: mean and standard deviation of each colour, from 0 to 255."""
 
     def features(images: Tensor) -> Tensor:
         seen.append(len(images))

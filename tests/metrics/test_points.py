@@ -60,7 +60,7 @@ def test_a_scaled_set_has_a_closed_form():
 
 
 @pytest.mark.parametrize(("n", "m"), [(30, 30), (30, 20)])
-def test_it_is_a_distance_that_knows_no_order_of_points_or_lengths_of_directions(n, m):
+def test_invariant_to_the_order_of_points_and_the_lengths_of_directions(n, m):
     x, y, directions = normal(n, 3), 2 * normal(m, 3, seed=1), normal(11, 3, seed=2)
     plain = sliced_wasserstein(x, y, directions)
     assert sliced_wasserstein(y, x, directions) == pytest.approx(plain, rel=1e-12)
@@ -87,7 +87,7 @@ def test_directions_in_pieces_are_the_same_as_together(m):
         (np.ones((3, 2)), np.full((3, 2), np.inf), np.ones((1, 2)), 2, "not all finite"),
     ],
 )
-def test_what_has_no_sliced_distance(x, y, directions, order, message):
+def test_points_without_a_sliced_distance_are_an_error(x, y, directions, order, message):
     with pytest.raises(ValueError, match=message):
         sliced_wasserstein(x, y, directions, order)
 
@@ -146,7 +146,7 @@ def test_near_points_far_from_zero_keep_their_distance():
 
 
 @pytest.mark.parametrize("bandwidths", [[], [0.0], [1.0, -1.0], [math.inf], [math.nan]])
-def test_bandwidths_that_are_none(bandwidths):
+def test_impossible_bandwidths_are_an_error(bandwidths):
     with pytest.raises(ValueError, match="bandwidths must be positive and finite"):
         gaussian_kernel(bandwidths)
 
@@ -160,14 +160,14 @@ def test_bandwidths_that_are_none(bandwidths):
         (np.ones((3, 2)), np.full((3, 2), np.nan), "not all finite"),
     ],
 )
-def test_what_has_no_mmd(x, y, message):
+def test_points_without_an_mmd_are_an_error(x, y, message):
     with pytest.raises(ValueError, match=message):
         unbiased_mmd(x, y, gaussian_kernel([1.0]))
     with pytest.raises(ValueError, match="more than half of all pairs of points coincide"):
         gaussian_mmd(np.ones((5, 2)), np.ones((5, 2)))
 
 
-def test_tensors_are_taken_as_arrays_are():
+def test_tensors_and_arrays_give_equal_values():
     x, y = normal(9, 2), normal(9, 2, seed=1)
     assert unbiased_mmd(torch.from_numpy(x), torch.from_numpy(y), gaussian_kernel([1.0])) == gaussian_mmd(x, y, [1.0])
 

@@ -9,13 +9,13 @@ from tiny_benchmark import VALUES, Bench
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory) -> Bench:
-    """The whole benchmark, run once."""
+    """The whole benchmark; tests must not change its files."""
     return Bench(tmp_path_factory.mktemp("results")).everything()
 
 
 @pytest.fixture(scope="session")
 def healthy(tmp_path_factory) -> Bench:
-    """The same without the diverging method: one data set, one method, for tests that spoil files."""
+    """One data set and one method that does not diverge."""
     values = json.loads(json.dumps(VALUES))
     values |= {"methods": ["fm_ot"], "datasets": ["board"]}
     return Bench(tmp_path_factory.mktemp("healthy"), values).everything()
@@ -23,6 +23,7 @@ def healthy(tmp_path_factory) -> Bench:
 
 @pytest.fixture
 def spoilable(healthy, tmp_path) -> Bench:
+    """A copy of ``healthy`` for one test, which may change its files."""
     shutil.copytree(healthy.results, tmp_path / "results")
     copy = Bench.__new__(Bench)
     copy.results, copy.config = tmp_path / "results", healthy.config

@@ -1,4 +1,4 @@
-"""Inception Score, KID, precision and recall on arrays; MSE, PSNR and SSIM on images."""
+"""Inception Score, KID, precision and recall: definitions, closed forms, and the numbers of torchmetrics."""
 
 import math
 
@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
-from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 from torchmetrics.image.kid import poly_mmd
 
 from fmbench.metrics import precision_recall as precision_recall_module
-from fmbench.metrics.images import mse, psnr, ssim
 from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import full_kernel_distance, kernel_distance, polynomial_kernel
 from fmbench.metrics.precision_recall import precision_recall
@@ -36,11 +31,11 @@ def one_hot(classes: list[int], k: int) -> NDArray:
     return logits
 
 
-def test_sure_and_varied_predictions_score_the_number_of_classes():
+def test_confident_and_varied_predictions_score_the_number_of_classes():
     assert inception_score(one_hot(list(range(7)) * 20, 7), splits=10).mean == pytest.approx(7, rel=1e-12)
 
 
-def test_predictions_that_say_nothing_score_one():
+def test_uniform_predictions_score_one():
     assert inception_score(np.zeros((50, 7))) == pytest.approx((1, 0))
     assert inception_score(one_hot([3] * 50, 7)) == pytest.approx((1, 0))
 
@@ -75,7 +70,7 @@ def test_the_score_is_the_definition():
         (np.full((20, 3), -np.inf), "not finite"),
     ],
 )
-def test_logits_without_a_score(logits, message):
+def test_logits_without_a_score_are_an_error(logits, message):
     with pytest.raises(ValueError, match=message):
         inception_score(logits)
 
@@ -84,7 +79,7 @@ def test_logits_without_a_score(logits, message):
 
 
 @pytest.mark.parametrize("options", [{}, {"degree": 2, "scale": 0.3, "offset": 0.5}])
-def test_it_is_the_number_torchmetrics_gives(options):
+def test_kid_equals_that_of_torchmetrics(options):
     x, y = normal(60, 16), normal(60, 16, seed=1) + 0.5
     named = {"degree": options.get("degree", 3), "gamma": options.get("scale"), "coef": options.get("offset", 1.0)}
     theirs = float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y), **named))
@@ -103,7 +98,7 @@ def test_a_linear_kernel_is_the_distance_of_the_means():
     assert full_kernel_distance(x, y, polynomial_kernel(1, 1.0, 0.0)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_it_is_unbiased_at_every_size():
+def test_kid_is_unbiased_at_every_size():
     """Of N(0, 1) and N(v, 1) in one dimension with k = (x y + 1)^3: a polynomial in v, from the moments."""
     g, v = np.random.default_rng(5), 0.6
     moments = [1.0, v, v**2 + 1, v**3 + 3 * v]
@@ -141,7 +136,7 @@ def test_subsets_as_large_as_the_sets_have_no_spread():
         ({"subsets": 1, "size": 9}, "spread"),
     ],
 )
-def test_subsets_that_cannot_be_drawn(options, message):
+def test_subsets_that_cannot_be_drawn_are_an_error(options, message):
     with pytest.raises(ValueError, match=message):
         kernel_distance(normal(30, 2), normal(40, 2), generator(), **options)
 
@@ -159,7 +154,7 @@ def brute_force(real: NDArray, generated: NDArray, k: int) -> tuple[float, float
 
 @pytest.mark.parametrize("k", [1, 3, 7])
 @pytest.mark.parametrize("elements", [100, 2**24])
-def test_precision_and_recall_are_those_of_every_pair(k, elements, monkeypatch):
+def test_precision_and_recall_equal_those_over_all_pairs(k, elements, monkeypatch):
     monkeypatch.setattr(precision_recall_module, "ELEMENTS", elements)
     real, generated = normal(60, 3), 0.7 * normal(45, 3, seed=1) + 1.3
     found, expected = precision_recall(real, generated, k), brute_force(real, generated, k)
@@ -210,142 +205,6 @@ def test_motions_and_scales_do_not_matter():
         (np.ones((9, 2)), np.full((9, 2), np.nan), 3, "not all finite"),
     ],
 )
-def test_what_has_no_precision(real, generated, k, message):
+def test_features_without_precision_are_an_error(real, generated, k, message):
     with pytest.raises(ValueError, match=message):
         precision_recall(real, generated, k)
-
-
-# MSE, PSNR, SSIM
-
-
-def pair(seed: int = 0, shape: tuple[int, ...] = (3, 3, 24, 31)) -> tuple[Tensor, Tensor]:
-    """Smooth images and noisy ones, uint8, not square."""
-    g = generator(seed)
-    coarse = torch.rand(shape[0], shape[1], 5, 6, generator=g)
-    x = torch.nn.functional.interpolate(coarse, shape[2:], mode="bilinear")
-    y = (x + 0.1 * torch.randn(shape, generator=g)).clamp(0, 1)
-    return (255 * x).round().to(torch.uint8), (255 * y).round().to(torch.uint8)
-
-
-def numpy_image(x: Tensor) -> NDArray:
-    return x.movedim(0, -1).numpy()
-
-
-def test_a_constant_error_has_closed_forms():
-    x = torch.full((2, 3, 16, 16), 100, dtype=torch.uint8)
-    y = torch.stack([x[0] + 10, x[1] + 20])
-    assert mse(x, y).tolist() == [100, 400]
-    assert psnr(x, y).tolist() == pytest.approx([10 * math.log10(65025 / 100), 10 * math.log10(65025 / 400)])
-    c1 = (0.01 * 255) ** 2
-    luminance = [(2 * 100 * b + c1) / (100**2 + b**2 + c1) for b in (110, 120)]
-    assert ssim(x, y).tolist() == pytest.approx(luminance, rel=1e-9)  # without variance only the means are compared
-
-
-def test_equal_images():
-    x, _ = pair()
-    assert mse(x, x).tolist() == [0, 0, 0] and psnr(x, x).tolist() == 3 * [math.inf]
-    assert ssim(x, x).tolist() == pytest.approx(3 * [1.0], abs=1e-12)
-
-
-def test_the_negative_of_a_pattern_has_negative_similarity():
-    """Alternating pixels, +a and -a about 0: no mean, variance a^2, covariance -a^2 (an even and periodic uniform window)."""
-    pattern = 50.0 * (1 - 2.0 * (torch.arange(12)[:, None] + torch.arange(15)).remainder(2))[None, None]
-    c2 = (0.03 * 255) ** 2
-    found = ssim(pattern, -pattern, 255.0, window="uniform", size=4)
-    assert found.item() == pytest.approx((-2 * 2500 + c2) / (2 * 2500 + c2), rel=1e-9)
-    unbiased = ssim(pattern, -pattern, 255.0, window="uniform", size=4, sample_covariance=True)
-    assert unbiased.item() == pytest.approx((-2 * 2500 * 16 / 15 + c2) / (2 * 2500 * 16 / 15 + c2), rel=1e-9)
-
-
-def test_uint8_wraps_nowhere():
-    """10 - 20 in uint8 would be 246."""
-    x, y = torch.full((1, 1, 12, 12), 10, dtype=torch.uint8), torch.full((1, 1, 12, 12), 20, dtype=torch.uint8)
-    assert mse(x, y) == mse(y, x) == 100
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_numbers_are_those_of_scikit_image(seed):
-    x, y = pair(seed)
-    for i in range(len(x)):
-        a, b = numpy_image(x[i]), numpy_image(y[i])
-        assert float(mse(x, y)[i]) == pytest.approx(mean_squared_error(a, b), rel=1e-12)
-        assert float(psnr(x, y)[i]) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255), rel=1e-12)
-        paper = structural_similarity(
-            a, b, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
-        assert float(ssim(x, y)[i]) == pytest.approx(paper, abs=1e-9)
-        default = structural_similarity(a, b, data_range=255, channel_axis=2)
-        assert float(ssim(x, y, window="uniform", size=7, sample_covariance=True)[i]) == pytest.approx(default, abs=1e-9)
-
-
-def test_the_numbers_are_those_of_torchmetrics():
-    x, y = (z.double() / 255 for z in pair(2))
-    assert float(ssim(x, y, 1.0, border="reflect").mean()) == pytest.approx(
-        float(torchmetrics_ssim(x, y, data_range=1.0)), abs=1e-9
-    )
-    theirs = torchmetrics_psnr(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    torch.testing.assert_close(psnr(x, y, 1.0), theirs)
-    wide = torchmetrics_ssim(x, y, data_range=1.0, sigma=2.0, kernel_size=15, k1=0.02, k2=0.05)
-    # torchmetrics takes the window's width from sigma: 2 int(3.5 sigma + 0.5) + 1
-    assert float(ssim(x, y, 1.0, size=15, sigma=2.0, k1=0.02, k2=0.05, border="reflect").mean()) == pytest.approx(
-        float(wide), abs=1e-9
-    )
-
-
-def test_ranges_that_mean_the_same_give_the_same():
-    """uint8, [0, 1] and [-1, 1]; for SSIM only with black where it is."""
-    x, y = pair(3)
-    unit, signed = [z.double() / 255 for z in (x, y)], [z.double() / 127.5 - 1 for z in (x, y)]
-    for a, b, span, black in ((*unit, 1.0, 0.0), (*signed, 2.0, -1.0)):
-        torch.testing.assert_close(psnr(a, b, span), psnr(x, y), rtol=1e-12, atol=0)
-        torch.testing.assert_close(ssim(a, b, span, black=black), ssim(x, y), rtol=1e-9, atol=0)
-        torch.testing.assert_close(mse(a, b), mse(x, y) * (span / 255) ** 2, rtol=1e-12, atol=0)
-    assert not torch.allclose(ssim(*signed, 2.0), ssim(x, y), atol=1e-3)
-    assert (psnr(x, y, 17.0) < psnr(x, y)).all()  # digits have 17 levels
-
-
-def test_float32_images_are_compared_in_float64():
-    x, y = pair(4)
-    single = ssim(x.float() / 255, y.float() / 255, 1.0)
-    assert single.dtype == torch.float64
-    torch.testing.assert_close(single, ssim(x, y), rtol=1e-6, atol=0)
-
-
-def test_batches_do_not_matter():
-    x, y = pair(5, (7, 1, 13, 11))
-    torch.testing.assert_close(ssim(x, y, batch=3), ssim(x, y), rtol=1e-12, atol=0)
-    each = torch.cat([ssim(a[None], b[None]) for a, b in zip(x, y, strict=True)])
-    torch.testing.assert_close(each, ssim(x, y), rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "options", "message"),
-    [
-        (torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16), {}, "give the data_range of float images"),
-        (torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 15), {"data_range": 1.0}, "one shape"),
-        (torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), {"data_range": 1.0}, "one shape"),
-        (torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16), {"data_range": 1.0}, "one shape"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16, dtype=torch.uint8), {"data_range": 1.0}, "both be uint8"),
-        (torch.zeros(1, 1, 16, 16).int(), torch.zeros(1, 1, 16, 16).int(), {"data_range": 1.0}, "both be uint8"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 0.0}, "positive and finite"),
-        (
-            torch.zeros(1, 1, 16, 10),
-            torch.zeros(1, 1, 16, 10),
-            {"data_range": 1.0},
-            "a window of 11 does not fit into images of 16 x 10",
-        ),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "sigma": 0.0}, "sigma"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "window": "box"}, "known: gaussian, uniform"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "sample_covariance": True}, "uniform window"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"data_range": 1.0, "border": "zero"}, "known: inside, reflect"),
-        (
-            torch.zeros(1, 1, 16, 16),
-            torch.zeros(1, 1, 16, 16),
-            {"data_range": 1.0, "border": "reflect", "size": 8},
-            "odd size, not 8",
-        ),
-    ],
-)
-def test_images_and_options_that_are_refused(x, y, options, message):
-    with pytest.raises(ValueError, match=message):
-        ssim(x, y, **options)
