@@ -31,7 +31,7 @@ def export(results: Path, out: Path, tables: Mapping[str, bytes | None] = Mappin
     Members are sorted and carry no times and no owners, so the same results give the same bytes.
 
     Args:
-        tables: contents that replace members of these names (:func:`fmbench.report.render.remade_tables`); None leaves a member out.
+        tables: contents that replace members of these names (:func:`fmbench.report.render.remade_tables`); None leaves one out.
 
     Raises:
         DataError: the results are incomplete, or the name of ``out`` has another ending.

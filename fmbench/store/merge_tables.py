@@ -11,7 +11,7 @@ from fmbench.config.names import FIRST_SEED, STEP_COSTS
 from fmbench.errors import DataError
 from fmbench.store.records import SCHEMA
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 THEORY, SETTINGS, MODELS = "theory/", "settings.parquet", "models.parquet"
 PROVENANCE = ("config_hash", "code_hash", "commit", "versions", "device", "threads")
@@ -57,7 +57,7 @@ def merge_tables(name: str, parts: Sequence[tuple[str, pa.Table]]) -> tuple[pa.T
         if table.schema.names != schema.names:
             raise DataError(f"{name} of {label} has other columns ({', '.join(table.schema.names)}) than {first_label}'s")
     rule = _rule(name, [table for _, table in parts])
-    seen: dict[tuple[Any, ...], tuple[str, list[Row]]] = {}
+    seen: dict[tuple[Any, ...], tuple[str, list[_Row]]] = {}
     kept, conflicts = [], []
     for label, table in parts:
         rows = table.to_pylist()
@@ -97,7 +97,7 @@ class _Rule:
     settings: bool
     largest: dict[str, float]
 
-    def identity(self, row: Row) -> tuple[Any, ...]:
+    def identity(self, row: _Row) -> tuple[Any, ...]:
         """What identifies a row. Several rows of a file may share an identity; they are then compared as one block."""
         if not self.records:
             return tuple(row[k] for k in self.keys)
@@ -106,13 +106,13 @@ class _Rule:
         # Two extractors of one kind may have different hashes of weights, which follow in brackets.
         return (*(row[k] for k in RECORD_KEYS), row["features"].partition("(")[0], requested)
 
-    def values(self, row: Row) -> Row:
+    def values(self, row: _Row) -> _Row:
         """The values of a row that two sets must agree on."""
         measured_time = self.records and row["unit"] in TIME_UNITS
         elsewhere = self.settings and row["key"] in COMPARED_ELSEWHERE
         return {c: row[c] for c in self.columns if not (c == "value" and (measured_time or elsewhere))}
 
-    def conflict(self, first: str, theirs: list[Row], label: str, ours: list[Row]) -> str:
+    def conflict(self, first: str, theirs: list[_Row], label: str, ours: list[_Row]) -> str:
         """The first thing that differs between two blocks of rows, in words; empty if they agree."""
         if len(ours) != len(theirs):
             return f"{len(theirs)} rows in {first}, {len(ours)} in {label}"
@@ -122,7 +122,7 @@ class _Rule:
                     return f"{column} is {_short(x[column])} in {first}, {_short(y[column])} in {label}"
         return ""
 
-    def _only_rounding(self, column: str, x: Row, y: Row) -> bool:
+    def _only_rounding(self, column: str, x: _Row, y: _Row) -> bool:
         if column not in self.largest or x[column] is None or y[column] is None:
             return False
         floor = OF_SCALE * abs(x["scale"] or 0.0) if "scale" in x else OF_COLUMN * self.largest[column]

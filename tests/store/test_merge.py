@@ -78,7 +78,7 @@ def test_three_sets_merge_at_once_or_in_turn(whole_run, tmp_path):
     merge([read_set(p.name, p) for p in (tmp_path / "two", parts[2])], tmp_path / "in turn")
     for folder in ("at once", "in turn"):
         assert read_table(tmp_path / folder / "records.parquet").equals(read_table(whole_run / "records.parquet"))
-    export(tmp_path / "in turn", tmp_path / "again.zip")  # what was merged can be shared again
+    export(tmp_path / "in turn", tmp_path / "again.zip")  # a merged set can be shared again
 
 
 def test_models_that_no_set_has_are_noted(tmp_path):
@@ -116,7 +116,7 @@ def test_different_settings_are_refused_with_both_values(tmp_path, changes, line
     mine = {"name": "mine", "path": "vp", "prediction": "v"}
     a = make_results(tmp_path / "a", config(seeds=[0], methods=["ddpm", mine]))
     b = make_results(tmp_path / "b", config(seeds=[1], **changes))
-    said = refused(a, b, tmp_path, "code", "device", "extractor", "rows")  # nothing allows it
+    said = refused(a, b, tmp_path, "code", "device", "extractor", "rows")  # no kind allows it
     assert said.splitlines() == ["these result sets do not belong together:", f"  {line}"]
 
 
@@ -134,7 +134,9 @@ def test_places_of_data_files_may_differ_but_their_content_may_not(tmp_path):
 def test_other_code_is_refused_unless_allowed(tmp_path):
     a, b = make_results(tmp_path / "a", config(seeds=[0])), make_results(tmp_path / "b", config(seeds=[1]), code="f00d")
     lines = refused(a, b, tmp_path).splitlines()[1:]
-    assert "  code of sweep: c0de-sweep in A, f00d-sweep in B [--allow code]" in lines and len(lines) == 8  # and draws, oracles
+    assert (
+        "  code of sweep: c0de-sweep in A, f00d-sweep in B [--allow code]" in lines and len(lines) == 8
+    )  # with dequantisation and oracles
     said = command("merge", a, b, "--out", tmp_path / "out", "--allow", "code", "--progress", "lines")
     assert said.code == 0 and f"differs: code of sweep: c0de-sweep in {a}, f00d-sweep in {b}" in said.err
     assert read_benchmark(tmp_path / "out")["code"]["sweep"] == ["c0de-sweep", "f00d-sweep"]

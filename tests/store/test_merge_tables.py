@@ -27,11 +27,11 @@ def test_a_requested_nfe_identifies_a_row_and_a_measured_nfe_does_not(tmp_path):
 
 
 def test_other_files_are_merged_by_their_identifying_columns():
-    """By columns that are no number of a measurement: whole blocks of what an owner has along a column of floats."""
+    """Columns of floats and lists identify no row. Rows with the same identity are compared as one block."""
     a = pa.table({"method": ["x", "x", "y"], "t": [0.0, 0.5, 0.0], "level": [1.0, 2.0, float("nan")]})
     b = pa.table({"method": ["y", "z"], "t": [0.0, 0.0], "level": [float("nan"), 4.0]})
-    joined, conflicts = merge_tables("theory/noise_levels.parquet", [("A", a), ("B", b)])
-    assert joined["method"].to_pylist() == ["x", "x", "y", "z"] and not conflicts
+    merged, conflicts = merge_tables("theory/noise_levels.parquet", [("A", a), ("B", b)])
+    assert merged["method"].to_pylist() == ["x", "x", "y", "z"] and not conflicts
     changed = b.set_column(1, "t", pa.array([0.25, 0.0]))
     assert merge_tables("t", [("A", a), ("B", changed)])[1] == ["t: method y: t is 0.0 in A, 0.25 in B"]
     assert merge_tables("t", [("A", a), ("B", a.slice(0, 1))])[1] == ["t: method x: 2 rows in A, 1 in B"]
@@ -63,8 +63,8 @@ def test_a_measured_time_may_differ_but_its_status_may_not(tmp_path):
 
 def test_numbers_of_the_theory_may_differ_only_by_rounding():
     def conflicts(a: pa.Table, b: pa.Table) -> list[str]:
-        joined, found = merge_tables("theory/t.parquet", [("A", a), ("B", b)])
-        assert joined.num_rows == a.num_rows and str(joined.to_pylist()) == str(a.to_pylist())  # nan is nan
+        merged, found = merge_tables("theory/t.parquet", [("A", a), ("B", b)])
+        assert merged.num_rows == a.num_rows and str(merged.to_pylist()) == str(a.to_pylist())  # nan is nan
         return found
 
     def table(x: list[float | None], panel: list[str] | None = None) -> pa.Table:
@@ -80,7 +80,7 @@ def test_numbers_of_the_theory_may_differ_only_by_rounding():
     assert conflicts(a, table([1e-16, 2.0, 1e3], ["p", "q", "q"])) == ["theory/t.parquet: panel is 'p' in A, 'q' in B"]
     assert conflicts(a, a.slice(0, 2)) == ["theory/t.parquet: 3 rows in A, 2 in B"]
 
-    # A difference that should be none is held against what it is a difference of, not against others that are large.
+    # Rounding in a difference is relative to the scale of its row, not to large numbers in other rows.
     def checks(difference: float, found: str = "rounding") -> pa.Table:
         return pa.table(
             {"check": ["x", "y"], "max_difference": [difference, 1e8], "scale": [10.0, 1e8], "found": [found, "different"]}
