@@ -18,34 +18,15 @@ LEVEL = 0.05
 """Two-sided level of the test."""
 NO_SPREAD = "no spread"
 """The answer where a set has one seed."""
+IDENTITY = ["dataset", "method", "stage", "metric", "solver", "budget", "step", "draws", "unit", "features", "n"]
+"""The columns that name one measurement, which both sets may have."""
 COLUMNS = [
-    "dataset",
-    "method",
-    "stage",
-    "metric",
-    "solver",
-    "budget",
-    "step",
-    "draws",
-    "unit",
-    "features",
-    "n",
-    "seeds_a",
-    "mean_a",
-    "std_a",
-    "seeds_b",
-    "mean_b",
-    "std_b",
-    "difference",
-    "t",
-    "degrees",
-    "critical",
-    "exceeds",
+    *IDENTITY,
+    *(f"{what}_{side}" for side in ("a", "b") for what in ("seeds", "mean", "std")),
+    *("difference", "t", "degrees", "critical", "exceeds"),
 ]
 LEFT_OUT = ("train_seconds", "parameters", "iterations", "images_seen")
 """Metrics that are costs or settings, not outcomes."""
-IDENTITY = ["dataset", "method", "stage", "metric", "solver", "budget", "step", "draws", "unit", "features", "n"]
-"""The columns that name one measurement, which both sets may have."""
 
 
 def cells(records: pd.DataFrame) -> pd.DataFrame:

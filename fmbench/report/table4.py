@@ -123,7 +123,7 @@ def _rows(part: pd.DataFrame, draws: list[int], style: Style) -> list[list[str]]
 
 def _failures(part: pd.DataFrame) -> list[str]:
     """One text for each method and reason that a seed's number is missing."""
-    return list(dict.fromkeys(f"{label(r.method)}: {r.status}" for r in part[part.status != "ok"].itertuples()))
+    return list(dict.fromkeys(f"{label(str(r.method))}: {r.status}" for r in part[part.status != "ok"].itertuples()))
 
 
 def _notes(part: pd.DataFrame, seeds: int) -> list[str]:

@@ -50,7 +50,7 @@ def _distances(axis: Axes, here: pd.DataFrame, colour: dict[str, Any], line: dic
         look = {"color": colour[sampler], "linestyle": line[sampler]}
         axis.plot(mine.nfe, mine.energy_distance.abs(), **look, marker=".", markersize=4, linewidth=1)
         negative = mine[mine.energy_distance < 0]
-        hollow = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "linestyle": ""}
+        hollow: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "linestyle": ""}
         axis.plot(negative.nfe, negative.energy_distance.abs(), color=colour[sampler], **hollow)
     adaptive = here[here.kind == "adaptive"]
     axis.plot(adaptive.nfe, adaptive.energy_distance.abs(), "x", color="black", markersize=4)

@@ -95,10 +95,10 @@ def _measured(records: pd.DataFrame) -> dict[str, Any]:
 
 def _printed(printed: pd.DataFrame, dataset: str, method: str) -> dict[str, Any]:
     """The columns that come from the paper; None where it has no such row."""
-    if (dataset, method) not in printed.index:
+    key = (dataset, method)
+    if key not in printed.index:
         return {"paper_nll": None, "paper_fid": None, "paper_nfe": None}
-    numbers = printed.loc[(dataset, method)]
-    return {"paper_nll": numbers["nll_bpd"], "paper_fid": numbers["fid"], "paper_nfe": numbers["nfe"]}
+    return {"paper_nll": printed.nll_bpd[key], "paper_fid": printed.fid[key], "paper_nfe": printed.nfe[key]}
 
 
 def _status(records: pd.DataFrame, distances: pd.DataFrame) -> str:
