@@ -24,8 +24,8 @@ from fmbench.flow.objectives import Objective, build
 from fmbench.flow.solvers.grids import GRIDS
 from fmbench.metrics.extractors import make_extractor
 from fmbench.metrics.weights import problem
-from fmbench.stages.classifier import unlearnable
-from fmbench.stages.initial_network import initial_network
+from fmbench.stages.shared.classifier import unlearnable
+from fmbench.stages.shared.initial_network import initial_network
 from fmbench.store.files import write_json
 from fmbench.system.progress import Console
 

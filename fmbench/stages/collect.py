@@ -12,7 +12,7 @@ import pyarrow as pa
 from fmbench.config.hashing import canonical
 from fmbench.config.specs import model_folder
 from fmbench.data.prepared import read
-from fmbench.stages.settings import used_settings
+from fmbench.stages.shared.settings import used_settings
 from fmbench.store.benchmark import FILE, describe
 from fmbench.store.files import read_json, write_json
 from fmbench.store.parquet import read_table, table, write_table

@@ -26,11 +26,11 @@ from fmbench.config.evaluation_settings import DequantisationSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, dequantised, probe_bias
-from fmbench.stages.batching import batches
-from fmbench.stages.cached_results import CachedResults
-from fmbench.stages.job import Job
-from fmbench.stages.likelihood_solve import SOLVER, dequantised_samples, draw_probes, solve
-from fmbench.stages.models import Model, cache_key, load_model
+from fmbench.stages.shared.batching import batches
+from fmbench.stages.shared.cached_results import CachedResults
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.likelihood_solve import SOLVER, dequantised_samples, draw_probes, solve
+from fmbench.stages.shared.models import Model, cache_key, load_model
 from fmbench.store.records import write_rows
 
 UNIT = "bits/dim"

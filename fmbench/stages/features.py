@@ -20,8 +20,6 @@ from fmbench.config.feature_settings import ExtractorSettings, FeatureSettings
 from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.errors import DataError
 from fmbench.metrics.mmd import median_distance
-from fmbench.stages.classifier import to_images
-from fmbench.stages.classifier_training import add_accuracy, write_classifier
 from fmbench.stages.evaluators.base import Evaluator
 from fmbench.stages.evaluators.extraction import Extraction, open_extractor
 from fmbench.stages.evaluators.image_metrics import Comparison
@@ -36,7 +34,9 @@ from fmbench.stages.evaluators.references import (
     write_reference,
 )
 from fmbench.stages.evaluators.rows import add_measurements
-from fmbench.stages.job import Job
+from fmbench.stages.shared.classifier import to_images
+from fmbench.stages.shared.classifier_training import add_accuracy, write_classifier
+from fmbench.stages.shared.job import Job
 from fmbench.store.files import write_json
 from fmbench.store.records import write_rows
 

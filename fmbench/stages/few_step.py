@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from fmbench.config.cells import Cell, cells
 from fmbench.config.evaluation_settings import FewStepSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.stages.cached_results import CachedResults
 from fmbench.stages.evaluators.base import Evaluator
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
-from fmbench.stages.fixed_solve import fixed
-from fmbench.stages.job import Job
-from fmbench.stages.models import Model, cache_key, load_model
-from fmbench.stages.sample_files import load_samples
+from fmbench.stages.shared.cached_results import CachedResults
+from fmbench.stages.shared.fixed_solve import fixed
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.models import Model, cache_key, load_model
+from fmbench.stages.shared.sample_files import load_samples
 from fmbench.store.parquet import read_table, write_table
 from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, PREVIEW_POINTS, previews
 from fmbench.store.records import read_rows, write_rows

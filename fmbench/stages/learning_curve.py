@@ -8,12 +8,12 @@ import numpy as np
 
 from fmbench.config.evaluation_settings import LearningCurveSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.stages.adaptive_solve import Tolerance, adaptive
-from fmbench.stages.cached_results import CachedResults
 from fmbench.stages.evaluators.base import Evaluator
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
-from fmbench.stages.job import Job
-from fmbench.stages.models import Model, cache_key, load_model, load_snapshots
+from fmbench.stages.shared.adaptive_solve import Tolerance, adaptive
+from fmbench.stages.shared.cached_results import CachedResults
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.models import Model, cache_key, load_model, load_snapshots
 from fmbench.store.files import read_json
 from fmbench.store.records import write_rows
 

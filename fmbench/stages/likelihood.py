@@ -12,10 +12,10 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.flow.fields import CountingField
 from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, log_likelihood
 from fmbench.flow.oracle import FiniteOracle
-from fmbench.stages.batching import batches
-from fmbench.stages.job import Job
-from fmbench.stages.likelihood_solve import SOLVER, dequantised_samples, draw_probes, solve
-from fmbench.stages.models import Model, load_model
+from fmbench.stages.shared.batching import batches
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.likelihood_solve import SOLVER, dequantised_samples, draw_probes, solve
+from fmbench.stages.shared.models import Model, load_model
 from fmbench.store.records import write_rows
 from fmbench.system.rng import generator
 

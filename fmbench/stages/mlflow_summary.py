@@ -1,6 +1,6 @@
 """The MLflow summary run: the tables, figures and claims of a config, attached to one run for each config.
 
-:mod:`fmbench.stages.mlflow_trainings` writes the runs of the trainings. MLflow is a copy for browsing; no result depends on it.
+:mod:`fmbench.stages.shared.mlflow_trainings` writes the runs of the trainings. MLflow is a copy for browsing; no result depends on it.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.errors import DataError
-from fmbench.stages.mlflow_trainings import mirror_trainings
+from fmbench.stages.shared.mlflow_trainings import mirror_trainings
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import sha256, write_json
 from fmbench.store.flatten import flatten

@@ -16,8 +16,8 @@ from fmbench.config.method_settings import method_from_values
 from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.oracle import FiniteOracle, leave_one_out_bandwidth
-from fmbench.stages.job import Job, check_data
-from fmbench.stages.model_files import FinishedModel, write_model
+from fmbench.stages.shared.job import Job, check_data
+from fmbench.stages.shared.model_files import FinishedModel, write_model
 from fmbench.system.rng import generator
 
 

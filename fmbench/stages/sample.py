@@ -13,10 +13,10 @@ from fmbench.config.evaluation_settings import SampleSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.batching import base_noise, batches
-from fmbench.stages.job import Job
-from fmbench.stages.models import Model, load_model
-from fmbench.stages.timing import Stopwatch
+from fmbench.stages.shared.batching import base_noise, batches
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.models import Model, load_model
+from fmbench.stages.shared.timing import Stopwatch
 from fmbench.store.files import atomic_array
 from fmbench.store.parquet import write_table
 from fmbench.store.previews import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews

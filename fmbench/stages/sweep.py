@@ -12,11 +12,11 @@ from fmbench.config.cells import Cell, cells
 from fmbench.config.evaluation_settings import SweepSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.batching import base_noise
-from fmbench.stages.cached_results import CachedResults
-from fmbench.stages.fixed_solve import Solved, fixed
-from fmbench.stages.job import Job
-from fmbench.stages.models import Model, cache_key, load_model
+from fmbench.stages.shared.batching import base_noise
+from fmbench.stages.shared.cached_results import CachedResults
+from fmbench.stages.shared.fixed_solve import Solved, fixed
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.models import Model, cache_key, load_model
 from fmbench.store.records import write_rows
 
 CHECK_TOLERANCE = 1e-7

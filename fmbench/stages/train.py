@@ -10,10 +10,10 @@ from fmbench.config.method_settings import method_from_values
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.flow.objectives import build
-from fmbench.stages.initial_network import new_network
-from fmbench.stages.job import Job, check_data, split_hashes
-from fmbench.stages.model_files import FinishedModel, write_model
-from fmbench.stages.plugin_guard import PluginGuard
+from fmbench.stages.shared.initial_network import new_network
+from fmbench.stages.shared.job import Job, check_data, split_hashes
+from fmbench.stages.shared.model_files import FinishedModel, write_model
+from fmbench.stages.shared.plugin_guard import PluginGuard
 from fmbench.store.checkpoint import CheckpointFolder, described, differences
 from fmbench.store.codehash import plugin_files
 from fmbench.store.provenance import versions
@@ -25,9 +25,9 @@ from fmbench.training.snapshots import Snapshots
 
 
 def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
-    """Train, and write the model into ``out`` (:func:`fmbench.stages.model_files.write_model`).
+    """Train, and write the model into ``out`` (:func:`fmbench.stages.shared.model_files.write_model`).
 
-    If the loss stops being finite, or a plug-in raises an exception (:class:`fmbench.stages.plugin_guard.PluginGuard`), the
+    If the loss stops being finite, or a plug-in raises an exception (:class:`fmbench.stages.shared.plugin_guard.PluginGuard`), the
     model is that of the last good checkpoint, and its rows have a status and a reason.
 
     Args:

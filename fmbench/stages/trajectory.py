@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from fmbench.config.evaluation_settings import TrajectorySettings
 from fmbench.data.prepared import read
-from fmbench.stages.adaptive_solve import Tolerance, states_at
-from fmbench.stages.job import Job
-from fmbench.stages.models import load_model
+from fmbench.stages.shared.adaptive_solve import Tolerance, states_at
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.models import load_model
 from fmbench.store.parquet import write_table
 from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY, TRAJECTORY_IMAGES, previews
 

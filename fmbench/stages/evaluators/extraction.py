@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fmbench.data.prepared import DataSet
 from fmbench.errors import DataError
 from fmbench.metrics.extractors import Extractor, View, extract, extract_batches, make_extractor
-from fmbench.stages import classifier
+from fmbench.stages.shared import classifier
 from fmbench.store.weights import load_weights
 from fmbench.system.distributed import ALONE, Group
 from fmbench.system.progress import Console

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from fmbench.stages.evaluators.base import Measurement, Metric
-from fmbench.stages.job import Job
+from fmbench.stages.shared.job import Job
 
 
 def add_measurements(

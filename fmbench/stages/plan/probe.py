@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from fmbench.flow.objectives import build
-from fmbench.stages.initial_network import initial_network
 from fmbench.stages.plan.workload import Workload, dimensions
+from fmbench.stages.shared.initial_network import initial_network
 from fmbench.training.step import Step
 
 SLOW_FLOPS = 2e10

@@ -14,7 +14,7 @@ from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.networks.counting import Cost, count
-from fmbench.stages.initial_network import initial_network
+from fmbench.stages.shared.initial_network import initial_network
 
 Sizes = tuple[int, int]
 """Training and test samples."""

@@ -1,0 +1,1 @@
+"""What several stages share: the job, models, solves, and files that one stage writes and another reads."""
