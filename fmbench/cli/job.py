@@ -11,7 +11,7 @@ from fmbench.system.progress import Console, Mode
 if TYPE_CHECKING:
     import torch
 
-    from fmbench.stages.job import Job
+    from fmbench.stages.shared.job import Job
 
 PRINT_ONE = "Print one with `fmbench spec`"
 REQUIRED_KEYS = {
@@ -89,7 +89,7 @@ def open_job(spec: dict[str, Any], options: JobOptions) -> "Job":
     import torch
 
     from fmbench.config.specs import code_stage, launcher, plugins, processes
-    from fmbench.stages.job import Job
+    from fmbench.stages.shared.job import Job
     from fmbench.store.codehash import stage_hash
     from fmbench.system.distributed import device_of, join_group, launched
     from fmbench.system.heap import keep_freed_memory

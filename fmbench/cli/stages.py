@@ -176,7 +176,7 @@ def collect(
 ) -> None:
     """Join all rows into records.parquet and mirror them to MLflow."""
     from fmbench.stages.collect import run
-    from fmbench.stages.mlflow_trainings import mirror
+    from fmbench.stages.shared.mlflow_trainings import mirror
 
     values = read_spec(spec, "collect")
     console = open_console(values, mode, log)

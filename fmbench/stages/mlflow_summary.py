@@ -1,6 +1,7 @@
 """The MLflow summary run: the tables, figures and claims of a config, attached to one run for each config.
 
-:mod:`fmbench.stages.shared.mlflow_trainings` writes the runs of the trainings. MLflow is a copy for browsing; no result depends on it.
+:mod:`fmbench.stages.shared.mlflow_trainings` writes the runs of the trainings. MLflow is a copy for browsing; no result
+depends on it.
 """
 
 import json

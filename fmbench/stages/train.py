@@ -27,8 +27,8 @@ from fmbench.training.snapshots import Snapshots
 def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
     """Train, and write the model into ``out`` (:func:`fmbench.stages.shared.model_files.write_model`).
 
-    If the loss stops being finite, or a plug-in raises an exception (:class:`fmbench.stages.shared.plugin_guard.PluginGuard`), the
-    model is that of the last good checkpoint, and its rows have a status and a reason.
+    If the loss stops being finite, or a plug-in raises an exception (:class:`fmbench.stages.shared.plugin_guard.PluginGuard`),
+    the model is that of the last good checkpoint, and its rows have a status and a reason.
 
     Args:
         checkpoints: folder of all checkpoints. Those of this training are in a subfolder named by its key.

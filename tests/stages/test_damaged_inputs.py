@@ -9,7 +9,7 @@ from user_code import command
 
 from fmbench.config.hashing import canonical
 from fmbench.errors import DataError
-from fmbench.stages.models import load_model
+from fmbench.stages.shared.models import load_model
 
 
 @pytest.mark.parametrize("stage", ["sample", "likelihood", "sweep"])

@@ -128,7 +128,7 @@ def test_a_failed_draw_does_not_change_smaller_k(bench, tmp_path, monkeypatch):
         failed = torch.tensor([draw == 2 and len(x1) == 2] + [False] * (len(x1) - 1))
         return LogLikelihood(torch.randn(2, len(x1), generator=g).double(), torch.zeros(len(x1)), failed, 2)
 
-    monkeypatch.setattr("fmbench.stages.likelihood_solve.log_likelihood", solved)
+    monkeypatch.setattr("fmbench.stages.shared.likelihood_solve.log_likelihood", solved)
     runs = []
     for _ in range(2):  # the second from the cache
         assert evaluated(bench, "dequantisation", "tall", "fm_ot", tmp_path / "out", draws=[1, 2, 3]).code == 0

@@ -9,7 +9,7 @@ import torch
 from tiny_benchmark import STAGES, VALUES, Bench
 
 from fmbench.config.reading import parse
-from fmbench.stages.initial_network import new_network
+from fmbench.stages.shared.initial_network import new_network
 from fmbench.store.files import read_json
 from fmbench.store.parquet import read_table
 from fmbench.store.previews import FEW_STEP_PREVIEWS, TRAJECTORY

@@ -25,13 +25,13 @@ from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.points import energy_distance, gaussian_mmd
 from fmbench.metrics.precision_recall import precision_recall
 from fmbench.metrics.weights import default_weights, problem
-from fmbench.stages.classifier_training import add_accuracy
 from fmbench.stages.evaluators import extraction, image_metrics
 from fmbench.stages.evaluators.base import UNITS
 from fmbench.stages.evaluators.extraction import Extraction
 from fmbench.stages.evaluators.loading import load_evaluator
 from fmbench.stages.evaluators.references import make_reference, read_reference, reference_file, write_reference
-from fmbench.stages.job import Job
+from fmbench.stages.shared.classifier_training import add_accuracy
+from fmbench.stages.shared.job import Job
 from fmbench.store.files import read_json
 from fmbench.store.records import read_rows
 from fmbench.system.progress import Console

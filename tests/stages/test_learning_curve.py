@@ -17,10 +17,10 @@ from fmbench.config.hashing import canonical
 from fmbench.data.prepared import DataSet
 from fmbench.flow.fields import CountingField, velocity_field
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.adaptive_solve import Adaptive
 from fmbench.stages.evaluators.loading import load_evaluator
-from fmbench.stages.initial_network import new_network
-from fmbench.stages.models import Model
+from fmbench.stages.shared.adaptive_solve import Adaptive
+from fmbench.stages.shared.initial_network import new_network
+from fmbench.stages.shared.models import Model
 from fmbench.store.files import read_json
 from fmbench.store.records import read_rows
 

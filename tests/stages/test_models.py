@@ -11,8 +11,8 @@ from tiny_benchmark import CPU
 from user_code import command
 
 from fmbench.config.hashing import canonical, settings_hash
-from fmbench.stages.job import Job
-from fmbench.stages.models import cache_key
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.models import cache_key
 from fmbench.store.files import read_json, write_json
 from fmbench.system.progress import Console
 
@@ -27,10 +27,10 @@ def test_the_cache_key_has_the_machine_and_the_versions(healthy, monkeypatch):
     keys += [cache_key(replace(model, **{name: "another"}), job) for name in ("sha256", "code", "data")]
     keys += [cache_key(model, Job(spec, QUIET, CPU, "another")), cache_key(model, Job(spec | {"seed": 4}, QUIET, CPU, "c0de"))]
     with monkeypatch.context() as patch:
-        patch.setattr("fmbench.stages.models.torch.get_num_threads", lambda: 77)
+        patch.setattr("fmbench.stages.shared.models.torch.get_num_threads", lambda: 77)
         keys.append(cache_key(model, job))
     with monkeypatch.context() as patch:
-        patch.setattr("fmbench.stages.models.versions", lambda: "another")
+        patch.setattr("fmbench.stages.shared.models.versions", lambda: "another")
         keys.append(cache_key(model, job))
     job.device_name = "another"
     keys.append(cache_key(model, job))
@@ -54,7 +54,7 @@ def test_a_cached_draw_depends_on_the_data_and_the_code(bench, tmp_path, monkeyp
     manifest["splits"]["test"]["sha256"] = "another"
     write_json(data / "manifest.json", manifest)
     assert "1 solves and 0 from the cache" in said()
-    monkeypatch.setattr("fmbench.stages.models.plugin_code", lambda spec: "edited")
+    monkeypatch.setattr("fmbench.stages.shared.models.plugin_code", lambda spec: "edited")
     assert "1 solves and 0 from the cache" in said()
 
 

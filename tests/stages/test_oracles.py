@@ -18,7 +18,7 @@ from fmbench.flow.oracle import FiniteOracle
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
-from fmbench.stages.models import load_model
+from fmbench.stages.shared.models import load_model
 from fmbench.store.files import read_json
 from fmbench.store.parquet import read_table
 from fmbench.system.rng import generator, indexed_normal, indexed_uniform

@@ -11,7 +11,7 @@ from user_code import command
 from fmbench.config.hashing import canonical
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
-from fmbench.stages.classifier import Classifier, to_images
+from fmbench.stages.shared.classifier import Classifier, to_images
 from fmbench.store.files import read_json, sha256
 from fmbench.store.weights import load_weights
 from fmbench.system.rng import generator

@@ -21,7 +21,7 @@ from fmbench.flow.fields import velocity_field
 from fmbench.flow.likelihood import LogLikelihood, bits_per_dimension, log_likelihood
 from fmbench.flow.objectives import build
 from fmbench.flow.paths import VarianceExploding
-from fmbench.stages.models import Model, load_model
+from fmbench.stages.shared.models import Model, load_model
 from fmbench.store.records import read_rows
 from fmbench.system.rng import indexed_rademacher, indexed_uniform
 
@@ -117,7 +117,7 @@ def test_the_nfe_of_a_batch_is_weighted_by_its_samples(bench, tmp_path, monkeypa
         field.calls += 10 if len(x1) == 5 else 30  # batches of 5, 5 and 4
         return LogLikelihood(torch.zeros(2, len(x1)).double(), torch.zeros(len(x1)), torch.arange(len(x1)) == 4, 2)
 
-    monkeypatch.setattr("fmbench.stages.likelihood_solve.log_likelihood", solved)
+    monkeypatch.setattr("fmbench.stages.shared.likelihood_solve.log_likelihood", solved)
     assert evaluated(bench, "likelihood", "tall", "fm_ot", tmp_path).code == 0
     row = by_metric(tmp_path)["nll"]
     assert row["nfe"] == pytest.approx((10 * 10 + 30 * 4) / 14, rel=1e-12)

@@ -137,7 +137,7 @@ def test_claims_and_page_can_be_made_from_an_archive(whole_run, archive, tmp_pat
     text = (tmp_path / "b.html").read_text()
     assert (tmp_path / "a.html").read_text() == text
     assert '<section id="claims">' in text and '<section id="table4">' in text and "table1 is not among these results" in text
-    assert "<img" not in text and "An archive holds none: <code>fmbench render</code>" in text
+    assert "<img" not in text and "These results have no figures. <code>fmbench render</code>" in text
     export(whole_run, tmp_path / "bare.zip")
     said = command("page", "--results", tmp_path / "bare.zip", "--out", tmp_path / "c.html")
     assert said.code == 3 and "run snakemake or `fmbench render` first" in said.err and not (tmp_path / "c.html").exists()

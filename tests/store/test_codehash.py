@@ -265,16 +265,16 @@ def test_a_new_import_is_followed(copy):
 @pytest.mark.parametrize(
     ("stage", "inside", "outside"),
     [
-        ("prepare", {"data.sources", "data.writer", "system.rng"}, {"flow.objectives", "training.loop", "stages.job"}),
+        ("prepare", {"data.sources", "data.writer", "system.rng"}, {"flow.objectives", "training.loop", "stages.shared.job"}),
         (
             "train",
             {"flow.objectives", "flow.paths", "training.loop", "training.schedule", "networks.unet"},
-            {"flow.solvers.fixed", "flow.likelihood", "flow.oracle", "stages.oracles", "stages.models"},
+            {"flow.solvers.fixed", "flow.likelihood", "flow.oracle", "stages.oracles", "stages.shared.models"},
         ),
         (
             "oracles",
             {"flow.oracle", "flow.objectives", "flow.paths"},
-            {"training.loop", "flow.solvers.adaptive", "stages.train", "stages.models"},
+            {"training.loop", "flow.solvers.adaptive", "stages.train", "stages.shared.models"},
         ),
         (
             "sample",
@@ -288,7 +288,7 @@ def test_a_new_import_is_followed(copy):
         ),
         (
             "dequantisation",
-            {"flow.likelihood", "stages.models", "flow.fields", "flow.oracle"},
+            {"flow.likelihood", "stages.shared.models", "flow.fields", "flow.oracle"},
             {"flow.solvers.fixed", "metrics.frechet", "training.loop"},
         ),
         (
@@ -311,18 +311,29 @@ def test_a_new_import_is_followed(copy):
                 "metrics.points",
                 "stages.evaluators.references",
                 "stages.evaluators.loading",
-                "stages.classifier",
+                "stages.shared.classifier",
                 "metrics.extractors",
                 "metrics.inception",
             },
-            {"flow.solvers.fixed", "flow.solvers.adaptive", "flow.oracle", "stages.models", "stages.features", "training.loop"},
+            {
+                "flow.solvers.fixed",
+                "flow.solvers.adaptive",
+                "flow.oracle",
+                "stages.shared.models",
+                "stages.features",
+                "training.loop",
+            },
         ),
         (
             "theory",
             {"flow.oracle", "flow.noise_levels", "flow.solvers.ddim", "networks.mlp"},
             {"training.loop", "data.prepared", "report.figures.theory"},
         ),
-        ("collect", {"store.records", "stages.settings"}, {"report.table1", "flow.objectives", "stages.mlflow_trainings"}),
+        (
+            "collect",
+            {"store.records", "stages.shared.settings"},
+            {"report.table1", "flow.objectives", "stages.shared.mlflow_trainings"},
+        ),
         (
             "table1",
             {"store.records", "report.style", "report.table1.numbers", "report.table1.notes"},
@@ -333,7 +344,11 @@ def test_a_new_import_is_followed(copy):
             {"store.records", "report.style", "report.frames", "report.layout"},
             {"report.table1", "report.table4", "flow.objectives"},
         ),
-        ("table3", {"store.parquet", "report.style", "report.layout"}, {"report.table1", "stages.settings", "flow.objectives"}),
+        (
+            "table3",
+            {"store.parquet", "report.style", "report.layout"},
+            {"report.table1", "stages.shared.settings", "flow.objectives"},
+        ),
         ("table4", {"store.records", "report.style", "report.layout"}, {"report.figures", "report.table1", "flow.objectives"}),
         (
             "claims",

@@ -134,9 +134,8 @@ def test_places_of_data_files_may_differ_but_their_content_may_not(tmp_path):
 def test_other_code_is_refused_unless_allowed(tmp_path):
     a, b = make_results(tmp_path / "a", config(seeds=[0])), make_results(tmp_path / "b", config(seeds=[1]), code="f00d")
     lines = refused(a, b, tmp_path).splitlines()[1:]
-    assert (
-        "  code of sweep: c0de-sweep in A, f00d-sweep in B [--allow code]" in lines and len(lines) == 8
-    )  # with dequantisation and oracles
+    assert "  code of sweep: c0de-sweep in A, f00d-sweep in B [--allow code]" in lines
+    assert len(lines) == 8  # one for each stage, with dequantisation and oracles
     said = command("merge", a, b, "--out", tmp_path / "out", "--allow", "code", "--progress", "lines")
     assert said.code == 0 and f"differs: code of sweep: c0de-sweep in {a}, f00d-sweep in {b}" in said.err
     assert read_benchmark(tmp_path / "out")["code"]["sweep"] == ["c0de-sweep", "f00d-sweep"]

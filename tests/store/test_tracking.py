@@ -17,8 +17,8 @@ from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
 from fmbench.stages.collect import write_models
-from fmbench.stages.mlflow_trainings import mirror
-from fmbench.stages.model_files import CURVE
+from fmbench.stages.shared.mlflow_trainings import mirror
+from fmbench.stages.shared.model_files import CURVE
 from fmbench.store.files import write_json
 from fmbench.store.flatten import flatten
 from fmbench.store.parquet import table, write_table
