@@ -119,7 +119,7 @@ class Tracker:
         tags: the run's tags (:func:`run_tags`).
         warn: called with a message the first time that something fails; from then on tracking is off.
         live_after: seconds of training before anything is written. Opening MLflow itself takes seconds. A training that ends
-            sooner is left to :mod:`fmbench.stages.mlflow_trainings`, which writes the same run with the same curve.
+            sooner is left to :mod:`fmbench.stages.shared.mlflow_trainings`, which writes the same run with the same curve.
     """
 
     def __init__(
