@@ -16,7 +16,7 @@ from fmbench.config.reading import parse
 from fmbench.config.specs import model_folder
 from fmbench.stages.collect import EVALUATIONS
 from fmbench.stages.collect import run as collect
-from fmbench.stages.model_files import CURVE
+from fmbench.stages.shared.model_files import CURVE
 from fmbench.store.files import write_json
 from fmbench.store.parquet import table, write_table
 from fmbench.store.previews import previews
