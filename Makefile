@@ -15,22 +15,22 @@ help:                 ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
 $(SET_UP): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("fmbench needs Python 3.11 or newer; set PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -c 'import sys; sys.exit("fmbench needs Python 3.11 or newer; try PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-table1: $(SET_UP)     ## the main job: results/table1.csv on the embedded data
+table1: $(SET_UP)     ## the main job: results/table1.csv, on data that need no download
 	$(BIN)/snakemake --cores $(CORES) results/table1.csv
 
-all: $(SET_UP)        ## Table 1 and every figure
+all: $(SET_UP)        ## all tables, claims and figures
 	$(BIN)/snakemake --cores $(CORES)
 
 report: all           ## everything in one HTML file: results/report.html
 	$(BIN)/snakemake --report results/report.html
 
-unlock: $(SET_UP)     ## after a kill; then give the same command again, and it continues
+unlock: $(SET_UP)     ## after a kill: unlock the folder, so that the same command can continue
 	$(BIN)/snakemake --unlock
 
 smoke: $(SET_UP)      ## the whole workflow with tiny settings, into results/smoke
@@ -42,25 +42,25 @@ test: $(SET_UP)       ## all tests
 test-fast: $(SET_UP)  ## the tests that do not run snakemake
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not workflow'
 
-lint: $(SET_UP)       ## the commands of .pre-commit-config.yaml: lint, format and types of the code and the rules
+lint: $(SET_UP)       ## check lint, format and types of the code and the rules, as .pre-commit-config.yaml does
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
-schema: $(SET_UP)     ## write the config's JSON schema from the config models
+schema: $(SET_UP)     ## write the JSON schema of the config from the models in fmbench/config
 	$(BIN)/fmbench schema > workflow/schemas/config.schema.json
 
 mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000
 
-mlflow-rebuild: $(SET_UP)  ## make the MLflow store again from the results' parquet and JSON
+mlflow-rebuild: $(SET_UP)  ## make the MLflow store again from the parquet and JSON files of the results
 	$(BIN)/fmbench mlflow-rebuild --results results
 
 reference: all        ## copy the default run to results/reference/default and show it in the README
 	$(BIN)/python tools/reference.py results default
 
-clean:                ## remove results of runs (not results/reference) and caches
+clean:                ## remove the results of runs and the caches, but not results/reference
 	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache
 	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
