@@ -163,7 +163,7 @@ def test_the_names_of_methods_and_figures_are_those_of_the_registries():
     ],
 )
 def test_the_papers_names_are_reserved_for_the_papers_data(name, data, differs):
-    """Tables show the paper's numbers beside a data set of that name."""
+    """Tables show the numbers of the paper beside a data set of that name."""
     values = {"seeds": [0], "datasets": [name], "methods": ["ddpm"]}
     values["settings"] = {name: {"data": data, "network": {"kind": "unet", "channels": 8}, "training": {"iterations": 9}}}
     if differs:

@@ -12,7 +12,7 @@ from fmbench.errors import ConfigError
 
 
 def test_a_number_with_an_exponent_but_no_dot_is_a_string_in_yaml(tmp_path):
-    """The trap itself: what the error explains is what YAML does."""
+    """YAML does what the error explains."""
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(BASE).replace("learning_rate: 0.001", "learning_rate: 1e-4"))
     with pytest.raises(ConfigError, match=r"settings\.board\.training\.learning_rate: .*'1e-4'.*write 1\.0e-4"):
@@ -34,7 +34,7 @@ def test_a_number_with_an_exponent_but_no_dot_is_a_string_in_yaml(tmp_path):
 )
 @pytest.mark.parametrize("place", ["settings.digits.network.max_frequency", "methods.2.path.sigma_max"])
 def test_the_remedy_for_an_exponent_is_a_number_to_yaml(written, remedy, place):
-    """Of a setting and of an open parameter alike."""
+    """This holds for a setting and for an open parameter."""
     assert isinstance(yaml.safe_load(written), str) and yaml.safe_load(remedy) == float(written)
     message = config_error(changed(("methods.2.path", {"name": "ve"}), (place, written)))
     assert f"{place}: the number '{written}' is written as a string: in YAML an exponent needs a dot" in message
@@ -74,7 +74,7 @@ def test_a_number_written_as_a_string_is_refused(place):
     ],
 )
 def test_a_parameter_written_as_a_string_is_refused(place, value):
-    """The parameters of a part are open to any name, but a number is a number."""
+    """Parameters may have any name, but a number must not be a string."""
     assert "is written as a string" in config_error(changed((place, value)))
 
 

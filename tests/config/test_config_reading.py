@@ -53,7 +53,7 @@ def test_a_folder_is_not_a_config_file(tmp_path):
 
 
 def test_a_key_may_override_a_merged_one(tmp_path):
-    """YAML's own way to say a thing twice."""
+    """Merge keys are YAML's way to reuse a mapping."""
     path = tmp_path / "config.yaml"
     own = "a: {deep: {more: &more {<<: &off {x: 1, v: 0, 'z': 0x10}, x: 2}}}\nb: {<<: *more, x: 3, w: 0}\n"
     path.write_text(own)
@@ -90,7 +90,7 @@ def test_all_errors_are_reported_at_once():
 
 
 def test_changing_an_anchor_does_not_change_its_alias(tmp_path):
-    """As Snakemake has it: a later file changes what it names, and nothing else."""
+    """As in Snakemake, a later file changes only the keys that it names."""
     board = "{data: checkerboard, network: {kind: mlp}}"
     (tmp_path / "a.yaml").write_text(f"datasets: [one, two]\nmethods: [fm_ot]\nsettings: {{one: &s {board}, two: *s}}\n")
     (tmp_path / "b.yaml").write_text("settings: {one: {network: {width: 5}}}\n")

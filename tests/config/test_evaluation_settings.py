@@ -37,7 +37,7 @@ def sweep_of(**sweep: Any) -> SweepSettings:
 
 
 def test_a_solver_on_several_grids_is_several_cells():
-    """A name alone, a name written out and one on the uniform grid are the same; another grid is not, and its label says so."""
+    """A bare name, a name written out and one on the uniform grid are the same cell; another grid is another cell and label."""
     solvers = [
         "euler",
         {"name": "euler"},
@@ -99,7 +99,7 @@ def test_an_impossible_solver_of_a_sweep_is_refused(solver, fragments):
         ("draws", 5, "draws"),
         ("draws", [1, 5, 5], ""),
         ("n", 1, "n"),
-        ("probes", 1, "probes"),  # one shows no spread
+        ("probes", 1, "probes"),  # a single probe has no spread
         ("probe", "sparse", "probe"),
         ("mode", "backward", "mode"),
         ("exact_up_to", -1, "exact_up_to"),
@@ -136,7 +136,7 @@ def test_an_empty_sweep_is_refused(key):
 
 @pytest.mark.parametrize("place", ["settings.board.evaluation.sample.n", "settings.board.evaluation.likelihood.n"])
 def test_a_single_sample_is_refused(place):
-    """With n = 1 a standard deviation is NaN, which would stand in the table as a divergence."""
+    """With n = 1 a standard deviation is NaN, which the table would show as a divergence."""
     assert place in config_error(changed((place, 1)))
 
 

@@ -36,7 +36,7 @@ def test_a_new_method_needs_path_and_prediction(given):
 
 
 def test_no_method_may_be_called_data():
-    """The previews and figures of the real data go by that name."""
+    """Previews and figures show the real data by that name."""
     assert "methods.2" in config_error(changed(("methods.2.name", "data")))
 
 

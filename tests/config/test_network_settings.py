@@ -22,7 +22,7 @@ def test_a_missing_kind_is_the_only_error_reported():
     ],
 )
 def test_a_network_merged_into_one_of_another_kind_is_explained(tmp_path, network, takes, strange):
-    """One line, that says where the keys may be from."""
+    """The error is one line, which says where the keys may come from."""
     files = [tmp_path / "default.yaml", tmp_path / "mine.yaml"]
     files[0].write_text(yaml.safe_dump(changed(("settings.digits.network.dropout", 0.5))))
     files[1].write_text(yaml.safe_dump({"settings": {"digits": {"network": network}}}))

@@ -77,7 +77,7 @@ def test_a_known_oracle_may_be_used_on_another_path():
 
 
 def test_an_oracle_from_a_trained_method_predicts_the_velocity():
-    """Whatever the network would have predicted: the closed form is that of the field."""
+    """The closed form is that of the field, whatever the network would have predicted."""
     entry = {"name": "mine", "use": "ddpm", "oracle": {"points": 7, "bandwidth": 0.0}}
     method = parse(changed(("methods.2", entry))).methods[2].resolve()
     assert (method.path, method.prediction) == (Part("vp"), Part("velocity"))

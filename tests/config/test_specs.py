@@ -14,7 +14,7 @@ EVALUATIONS = ("sample", "likelihood", "dequantisation", "sweep", "sample_qualit
 
 
 def all_specs(config: Config) -> dict[tuple, str]:
-    """Every spec of a config, canonical, by what it belongs to; but for what files that join others say they are of."""
+    """Every spec of a config as canonical JSON, without the hashes of gathered files."""
     found = {(stage,): getattr(specs, stage)(config) for stage in ("check", "collect", "table1", "table4", "theory")}
     found |= {("gather", kind): specs.gather(kind, config) for kind in names.GATHERED}
     for dataset in config.datasets:
@@ -54,7 +54,7 @@ def what_changes(*changes: tuple[str, Any]) -> set[tuple]:
 
 
 def of_model(dataset: str | None = None, method: str | None = None) -> set[tuple]:
-    """The train spec and all evaluations of the models that match."""
+    """The keys of the train specs and evaluations of the matching models."""
     return {key for key in all_specs(parse(BASE)) if len(key) == 4 and dataset in (None, key[1]) and method in (None, key[2])}
 
 
@@ -190,7 +190,7 @@ def test_the_data_changes_an_oracle():
 
 
 def test_the_files_that_are_gathered():
-    """Pictures are of the first seed, and what goes along training of what is trained."""
+    """Pictures are those of the first seed; learning curves are those of trained methods."""
     config = parse(WITH_ORACLES)
     models = {(d, m.name, s) for d in config.datasets for m in config.methods for s in config.seeds}
 
@@ -226,7 +226,7 @@ def test_table_4_shows_trained_methods_on_images():
     ],
 )
 def test_data_sets_of_images_are_known_before_they_are_prepared(source, network, images):
-    """Somebody's own are told by the network on them: an MLP takes points only."""
+    """The network shows it for plug-in sources: an MLP takes points only."""
     values = changed(("datasets", ["board"]), ("settings.board", {"data": source, "network": network}))
     assert specs.images(parse(values)) == (["board"] if images else [])
 
@@ -240,7 +240,7 @@ def test_the_theory_depends_on_the_methods_alone():
 
 
 def test_the_code_of_a_plug_in_extractor_belongs_to_the_stages_that_use_it():
-    """An edit of it runs these again, and no other."""
+    """An edit of its code reruns these stages and no others."""
     own = {"features": {"extractor": "user_code:colours"}}
     settings = {"digits": {"data": "digits", "network": {"kind": "unet"}, "evaluation": own}}
     config = parse({"datasets": ["digits"], "methods": ["fm_ot"], "settings": settings})

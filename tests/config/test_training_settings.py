@@ -39,7 +39,7 @@ def test_a_known_method_may_train_differently():
 
 
 def test_a_method_may_train_without_the_clipping_of_its_data_set():
-    """null is what the paper has, where the data set has something else; and results written down say so."""
+    """null removes the clipping of the data set, also in the config that results hold."""
     clipped = ("settings.board.training.clip_norm", 1.0)
     config = parse(changed(clipped, ("methods.2.training", {"clip_norm": None})))
     for found in (config, parse(json.loads(canonical(specs.describe(config))))):

@@ -187,7 +187,7 @@ def test_a_field_that_is_not_finite_for_one_sample(bad):
     assert solution.failed.tolist() == [False, True, True, False]
     torch.testing.assert_close(solution.x[[0, 3]], x[[0, 3]] * math.exp(-1), rtol=1e-4, atol=0)
     assert torch.equal(solution.x[1], x[1])  # it never made a step
-    torch.testing.assert_close(solution.x[2], x[2] * math.exp(-0.5), rtol=1e-4, atol=0)  # it got to t = 0.5
+    torch.testing.assert_close(solution.x[2], x[2] * math.exp(-0.5), rtol=1e-4, atol=0)  # it reached t = 0.5
 
 
 @both_modes

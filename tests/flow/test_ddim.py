@@ -33,7 +33,7 @@ GRID = torch.tensor([0.1, 0.15, 0.4, 0.5, 0.8, 0.9], dtype=torch.float64)
 
 
 def network(t: Tensor, x: Tensor) -> Tensor:
-    """No prediction of anything: smooth, and different in every place."""
+    """A smooth function that is different in every place."""
     return torch.sin(2 * x) + (1 + t) * x.flip(-1) - t**2
 
 
@@ -136,7 +136,7 @@ def test_order_of_convergence_to_the_flow(path, form, order):
 
 @pytest.mark.parametrize("prediction", [EPSILON, VELOCITY, X], ids=lambda p: p.name)
 def test_at_order_two_the_forms_differ(prediction):
-    """And a form's second order is its own, whatever the network puts out."""
+    """At second order the forms differ for any network."""
     path, x = VariancePreserving(), draw(5, 3, 1, 2, 3)
     grid = uniform_grid(0.1, 0.9, 10)
     ends = {form: ddim(perfect(path, prediction), x, grid, path, prediction, form, 2) for form in CLOCKED}

@@ -291,7 +291,7 @@ def test_tolerances_are_used():
 
 
 def test_nfe_of_the_joint_solve_is_counted_apart():
-    """With the log density in the state the steps are others than for x alone."""
+    """With the log density in its state, the solve takes other steps than for x alone."""
     path, x = OptimalTransport(), MEAN + STD * draw(5, 5, 1, 2, 3)
     field = CountingField(gaussian_field(path))
     result = log_likelihood(field, x, 0.0, 1.0, rtol=1e-7, atol=1e-7)

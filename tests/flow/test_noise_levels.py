@@ -103,7 +103,7 @@ def test_log_snr_times_have_a_flat_density(path):
 @pytest.mark.parametrize("name", ["ddpm", "scoreflow", "fm_diffusion"])
 @pytest.mark.parametrize("time", [Part("log_snr"), Part("logit_normal", {"mean": -0.5, "std": 1.5})], ids=lambda p: p.name)
 def test_a_corrected_distribution_has_the_emphasis_of_the_uniform_one(name, time):
-    """And an uncorrected one has not. Both at the levels between the outer hundredths of the draws."""
+    """Without the correction it does not. Both are compared at the levels between the outer hundredths of the draws."""
     method = METHODS[name]
     uniform = levels(method)
     corrected = levels(dataclasses.replace(method, time=Part(time.name, time.parameters | {"corrected": True})))

@@ -88,7 +88,7 @@ def test_five_methods_have_a_network_and_two_are_oracles():
     assert [m.name for m in NETWORKED] == ["ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot"]
     for name, twin in (("oracle_ot", "fm_ot"), ("oracle_vp", "fm_diffusion")):
         assert METHODS[name].oracle == ORACLE
-        assert METHODS[name].oracle is not ORACLE  # a default that could be written to from a method
+        assert METHODS[name].oracle is not ORACLE  # a shared default would change all methods at once
         assert (METHODS[name].path, METHODS[name].prediction) == (METHODS[twin].path, METHODS[twin].prediction)
 
 
@@ -252,7 +252,7 @@ def test_a_network_of_another_shape_is_refused():
 @pytest.mark.parametrize("time", ["uniform", "log_snr", "logit_normal"])
 @pytest.mark.parametrize("name", list(METHODS))
 def test_a_loss_neither_asks_a_gpu_for_a_number_nor_sends_it_one(name, time, monkeypatch):
-    """What a captured step cannot have. A tensor on meta has no numbers to ask for."""
+    """A captured CUDA graph allows neither. Tensors on meta have no numbers, so asking for one fails."""
     objective = build(dataclasses.replace(METHODS[name], time=Part(time), t_min=0.01, t_max=0.99))
 
     def refuse(*_: object, **__: object) -> None:

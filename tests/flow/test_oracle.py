@@ -313,7 +313,7 @@ def test_a_point_of_another_shape_is_refused():
 
 
 def test_a_flat_covariance_is_allowed():
-    """Data on a line: the posterior does not leave it."""
+    """For data on a line, the posterior mean is on that line."""
     flat = torch.tensor([[[1.0, 1.0], [1.0, 1.0]]])
     oracle = MixtureOracle(torch.zeros(1, 2), flat)
     p = oracle.posterior(OptimalTransport(0.0), torch.tensor(0.5), draw(11, 5, 2))

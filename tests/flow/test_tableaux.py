@@ -14,7 +14,7 @@ from fmbench.flow.solvers.tableaux import FIXED, MIDPOINT
 def test_stages_and_orders_of_the_fixed_solvers():
     stages = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
     assert {name: t.stages for name, t in FIXED.items()} == stages
-    assert {name: t.order for name, t in FIXED.items()} == stages  # below five stages, an order a stage
+    assert {name: t.order for name, t in FIXED.items()} == stages  # below five stages the order equals the number of stages
 
 
 @every_tableau

@@ -57,7 +57,7 @@ def solution_of_uneven(t: float, x0: Tensor) -> Tensor:
 
 
 def spread(n: int, *shape: int, dtype=torch.float64) -> Tensor:
-    """Initial states whose size, and so their step sizes, range over two orders of magnitude."""
+    """Initial states whose sizes, and so step sizes, range over two orders of magnitude."""
     g = torch.Generator().manual_seed(0)
     size = torch.logspace(-1, 1, n, dtype=torch.float64).reshape(-1, *([1] * len(shape)))
     return (size * (1 + torch.rand(n, *shape, generator=g, dtype=torch.float64))).to(dtype)

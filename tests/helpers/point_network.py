@@ -5,6 +5,6 @@ from torch import Tensor
 
 
 def network(t: Tensor, x: Tensor) -> Tensor:
-    """Smooth, and different in every argument and place."""
+    """A smooth function that is different in every argument and place."""
     t = t.reshape(-1, *([1] * (x.ndim - 1)))
     return torch.sin(2 * x) + (1 + t) * x.flip(-1) - t**2

@@ -136,7 +136,7 @@ def test_a_network_with_a_condition_is_the_same_behind_its_first_layer():
     rest.head.register_forward_hook(lambda module, inputs, output: output + part)
     torch.testing.assert_close(rest(t, x), out)
     other = network(t, x, condition.roll(1, 0))
-    assert (other - out).abs().amax((1, 2, 3)).min() > 1e-3  # and no sample sees another's
+    assert (other - out).abs().amax((1, 2, 3)).min() > 1e-3  # and no sample depends on another's condition
 
 
 def test_label_planes():

@@ -79,13 +79,13 @@ def test_the_compiled_forms_are_the_same_function(resample_blocks, monkeypatch):
         x = draw(1, 3, 3, 8, 12).double().requires_grad_()
         out = network(t, x)
         found.append([out, *torch.autograd.grad((out * weight).sum(), [x, *network.parameters()])])
-    assert not torch.equal(found[0][0], found[1][0])  # so it did take the other way
+    assert not torch.equal(found[0][0], found[1][0])  # so the other form was used
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_moments_by_channel_keep_their_digits_at_a_large_mean():
-    """Where the difference of two squares would have no digits left."""
+    """The difference of two squares would lose all digits here."""
     norm = group_norm(16)
     x = (1e4 + draw(0, 2, 16, 6, 6)).to(memory_format=torch.channels_last)
     expected = torch.nn.functional.group_norm(x.double(), norm.num_groups)
@@ -97,7 +97,7 @@ def test_moments_by_channel_keep_their_digits_at_a_large_mean():
 def test_a_norm_by_sums_is_the_norm(channels, side):
     norm = shaken(group_norm(channels))
     x = (3 + draw(0, 5, channels, side, side + 1)).to(memory_format=torch.channels_last)
-    usual = norm(x)  # a gradient could be asked for
+    usual = norm(x)  # with gradients enabled, torch's norm is used
     assert torch.equal(usual, torch.nn.GroupNorm.forward(norm, x))
     with torch.no_grad():
         found = norm(x)
@@ -128,13 +128,13 @@ def test_a_norm_of_many_channels_or_pixels_is_torchs():
         with torch.no_grad():
             assert torch.equal(norm(x), torch.nn.GroupNorm.forward(norm, x))
             assert not torch.equal(norm(x), norm.by_sums(x))
-        with torch.no_grad():  # and so is one of 16-bit numbers, and of what are no images
+        with torch.no_grad():  # 16-bit numbers and inputs that are not images take torch's norm, too
             assert norm(x.bfloat16()).dtype == torch.bfloat16
             assert norm(x.flatten(2)).shape == (1, channels, side * side)
 
 
 def test_heads_have_the_channels_asked_for():
-    """Or one of fewer; two of 80 where 64 are asked for would be a setting ignored."""
+    """Fewer channels are one head. Two heads of 80 would ignore a setting of 64."""
     assert [AttentionBlock(c, 64).heads for c in (16, 64, 128, 256)] == [1, 1, 2, 4]
     for channels in (96, 160):
         with pytest.raises(ValueError, match=f"{channels} channels do not divide into heads of 64; take head_channels that"):

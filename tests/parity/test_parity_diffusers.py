@@ -44,7 +44,7 @@ class Table(AffinePath):
 
 
 def network(x: Tensor, level: float) -> Tensor:
-    """Something for a network to say: bounded, nonlinear, different at every level."""
+    """A network's prediction: bounded, nonlinear, different at every level."""
     weights = torch.tensor([[0.9, -0.4], [0.3, 0.7]], dtype=x.dtype)
     return torch.tanh(x @ weights + level) * (1 + 0.5 * math.cos(7 * level))
 
@@ -160,7 +160,7 @@ def test_diffusers_heun(make_path, prediction_type):
     def field(t: Tensor, x: Tensor) -> Tensor:
         scaled = x * (unit.coefficients(t).a / path.coefficients(t).a)
         output = network(scaled, math.log(HIGHEST * (1 - float(t))))
-        data = convert(output, scaled, t, unit, prediction, X)  # of no path: x1 is the same on all
+        data = convert(output, scaled, t, unit, prediction, X)  # x1 is the same on every path
         return convert(data, x, t, path, X, VELOCITY)
 
     counting = CountingField(field)

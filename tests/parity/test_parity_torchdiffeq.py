@@ -29,7 +29,7 @@ WITHOUT_COUNTERPART = {
 
 def test_every_method_of_torchdiffeq_is_compared_or_named():
     assert set(SOLVERS) == {*FIXED_METHODS, *ADAPTIVE_METHODS, *WITHOUT_COUNTERPART}
-    # The other way round: ours that it does not have.
+    # Ours that torchdiffeq does not have.
     assert set(FIXED) - {t.name for t in FIXED_METHODS.values()} == {"ralston", "rk4"}
 
 
@@ -104,7 +104,7 @@ def solution_of_turning(x0: Tensor, t0: float, t1: float) -> Tensor:
 
 
 class Turning:
-    """That field, which remembers when it was called; undefined outside of the interval."""
+    """The field, with a record of its times; undefined outside the interval."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -137,7 +137,7 @@ def test_torchdiffeq_adaptive_methods_reach_a_closed_form(method, ends):
 
 @both_directions
 def test_torchdiffeq_steps_past_the_end_unless_it_is_a_step_point(ends):
-    """Why :func:`torchdiffeq_adaptive` names the end. Intended difference: ours ends there by construction."""
+    """This is why :func:`torchdiffeq_adaptive` makes the end a step point. Intended difference: ours ends there anyway."""
     seen: list[float] = []
 
     def field(t: Tensor, x: Tensor) -> Tensor:
