@@ -12,8 +12,8 @@ from torchcfm.models.unet import unet as torchcfm_unet
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.raw import RawData
 from fmbench.data.writer import write
-from fmbench.networks.unet import UNet
 from fmbench.networks.norms import group_norm
+from fmbench.networks.unet import UNet
 from fmbench.system.devices import rounding
 
 SMALL: dict[str, Any] = {

@@ -14,8 +14,8 @@ import torch
 from _timing import arguments, in_turn, machine, show, write
 from torch import Tensor, nn
 
-from fmbench.flow.fields import Field
 from fmbench.flow.divergence import exact_divergence, hutchinson_divergence
+from fmbench.flow.fields import Field
 from fmbench.networks import build_network
 
 DIGITS = (1, 8, 8)

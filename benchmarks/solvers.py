@@ -13,10 +13,10 @@ from torchdiffeq import odeint
 
 from fmbench.flow.fields import CountingField, Field
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.flow.solvers.torchdiffeq import torchdiffeq_adaptive
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import EULER, MIDPOINT, RK4, RK4_38
+from fmbench.flow.solvers.torchdiffeq import torchdiffeq_adaptive
 from fmbench.networks.mlp import MLP
 
 STEPS, TOLERANCE = 50, 1e-5

@@ -15,11 +15,11 @@ from reference import readme_section, with_section  # noqa: E402
 from fmbench.config.reading import load  # noqa: E402
 from fmbench.config.specs import table1 as table1_spec  # noqa: E402
 from fmbench.config.specs import table4 as table4_spec  # noqa: E402
-from fmbench.report.frames import records_frame
+from fmbench.report.frames import records_frame  # noqa: E402
 from fmbench.report.layout import to_csv  # noqa: E402
-from fmbench.report.table1.latex import latex
-from fmbench.report.table1.markdown import markdown
-from fmbench.report.table1.numbers import table1
+from fmbench.report.table1.latex import latex  # noqa: E402
+from fmbench.report.table1.markdown import markdown  # noqa: E402
+from fmbench.report.table1.numbers import table1  # noqa: E402
 from fmbench.report.table4 import table4  # noqa: E402
 
 

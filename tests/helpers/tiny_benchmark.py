@@ -13,8 +13,8 @@ from fmbench.config.hashing import canonical
 from fmbench.config.names import GATHERED
 from fmbench.config.reading import parse
 from fmbench.data.prepared import DataSet, read
-from fmbench.stages.initial_network import new_network
-from fmbench.stages.models import Model, load_model
+from fmbench.stages.shared.initial_network import new_network
+from fmbench.stages.shared.models import Model, load_model
 from fmbench.store.records import read_rows
 from fmbench.store.weights import load_weights
 from fmbench.system.rng import indexed_normal

@@ -19,7 +19,7 @@ from trainings import CPU, Interrupted, fm_ot, network
 
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import read
-from fmbench.stages.job import Job
+from fmbench.stages.shared.job import Job
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.store.files import read_json
 from fmbench.system.distributed import ALONE, Group, device_of, join_group

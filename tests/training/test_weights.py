@@ -12,10 +12,10 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.methods import METHODS
 from fmbench.errors import CheckpointError
 from fmbench.networks.mlp import MLP
-from fmbench.stages.initial_network import new_network
-from fmbench.stages.job import Job
-from fmbench.stages.model_files import FinishedModel, write_model
-from fmbench.stages.models import load_model, load_snapshots
+from fmbench.stages.shared.initial_network import new_network
+from fmbench.stages.shared.job import Job
+from fmbench.stages.shared.model_files import FinishedModel, write_model
+from fmbench.stages.shared.models import load_model, load_snapshots
 from fmbench.store.weights import load_weights, save_weights
 from fmbench.system.progress import Console
 from fmbench.training.snapshots import Snapshots
