@@ -13,7 +13,7 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
 from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError, DataError, FmbenchError
-from fmbench.metrics.weights import problem
+from fmbench.metrics.extractor_weights import problem
 from fmbench.store.codehash import stage_hash
 from fmbench.store.files import read_json
 from fmbench.store.tracking import OFF

@@ -101,8 +101,8 @@ def test_a_piece_of_python_runs(document, text):
     exec(compile(text, document, "exec"), {})
 
 
-def test_the_parts_of_ones_own_are_taken_as_the_document_has_them(tmp_path):
-    """The module and the config of docs/extending.md, beside each other in the working folder; and what they make."""
+def test_the_plugins_of_the_extending_page_work(tmp_path):
+    """The module and the config of docs/extending.md: a path, prediction, network, data set and extractor of a user, each run."""
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     (module,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     (laid_over,) = (b for b in re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if "datasets" in b)

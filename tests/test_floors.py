@@ -31,7 +31,7 @@ APART = {("report", "stages")}
 """Rooms that do not import from each other, whatever their order: (importer, imported)."""
 
 PURE = ("fmbench.flow", "fmbench.networks", "fmbench.metrics")
-IMPURE = ("fmbench.metrics.extractors", "fmbench.metrics.inception", "fmbench.metrics.weights")
+IMPURE = ("fmbench.metrics.extractors", "fmbench.metrics.inception", "fmbench.metrics.extractor_weights")
 """Those of the pure rooms that read files: the weights of published feature extractors."""
 IMPURE_IMPORTS = {"mlflow", "pandas", "pyarrow", "filelock", "time", "datetime", "tempfile", "shutil"}
 FILE_CALLS = {"open", "read_text", "write_text", "read_bytes", "write_bytes"}

@@ -91,7 +91,7 @@ def open_job(spec: dict[str, Any], options: JobOptions) -> "Job":
     from fmbench.config.specs import code_stage, launcher, plugins, processes
     from fmbench.stages.shared.job import Job
     from fmbench.store.codehash import stage_hash
-    from fmbench.system.distributed import device_of, join_group, launched
+    from fmbench.system.distributed import choose_device, join_group, launched
     from fmbench.system.heap import keep_freed_memory
 
     started, wanted = launched(), processes(spec)
@@ -100,7 +100,7 @@ def open_job(spec: dict[str, Any], options: JobOptions) -> "Job":
         raise ConfigError(f"this job needs {wanted} processes, but {started} were started; start it by {command}")
     torch.set_num_threads(max(1, options.threads // started))
     keep_freed_memory()
-    device = _prepare_device(device_of(options.device or spec.get("device", "cpu")))
+    device = _prepare_device(choose_device(options.device or spec.get("device", "cpu")))
     group = join_group(device)
     # Only the first process writes, so only that one reports.
     console = open_console(spec, options.mode, options.log) if group.main else open_console(spec, "none", None)

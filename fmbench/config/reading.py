@@ -51,7 +51,7 @@ def parse(values: Mapping[str, Any]) -> Config:
     except RecursionError:  # Snakemake passes such values on
         raise ConfigError("the config contains itself: an alias (*) is inside the value that its anchor (&) names") from None
     except ValidationError as error:
-        raise ConfigError("the config has errors:\n" + "\n".join(_line(e) for e in error.errors())) from None
+        raise ConfigError("the config has errors:\n" + "\n".join(_error_line(e) for e in error.errors())) from None
 
 
 RENAMED = {
@@ -64,10 +64,11 @@ RENAMED = {
     "features.most": "max_samples",
     "features.nearest": "neighbours",
 }
-"""Keys of older configs, each with the section it is in, and their new names."""
+"""Keys of older configs, as ``section.key``, and the new name of each key."""
 
 
-def _line(error: Any) -> str:
+def _error_line(error: Any) -> str:
+    """The place and the text of one error. Unknown, old and missing keys get their text here, other errors where they arise."""
     # The place of an error within a union contains the names of the classes tried, which mean nothing to the reader.
     where = ".".join(str(p) for p in error["loc"] if not (isinstance(p, str) and ("Settings" in p or "[" in p)))
     message = error["msg"].removeprefix("Value error, ")

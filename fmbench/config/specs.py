@@ -82,7 +82,11 @@ def features(config: Config, dataset: str) -> Spec:
 
 
 def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
-    """One training. An oracle is not trained, so its spec has neither network nor training settings."""
+    """One training. A change of any value in this spec reruns it.
+
+    The values are the data set's source, the method's definition, the seed, the device, all settings of network and training,
+    and the number of processes. An oracle is not trained, so its spec has no network, training or processes.
+    """
     resolved = config.method(method).resolve()
     spec = {
         "stage": "train",

@@ -1,4 +1,4 @@
-"""Velocity fields: the field of a network, and a wrapper that counts evaluations.
+"""Velocity fields: the field of a network, and a wrapper that counts its evaluations (NFE).
 
 A field is a function (t, x) -> velocity with x of shape (B, *) and t of shape () or (B,), float64.
 """
@@ -32,7 +32,7 @@ Value = TypeVar("Value")
 
 
 class CountingField(Generic[Value]):
-    """A field that counts its evaluations and keeps t inside the interval on which the field is defined.
+    """A field that counts its evaluations (NFE) and keeps t inside the interval on which the field is defined.
 
     Adaptive solvers step past the end, and their first-step probe can land far outside. The field is undefined there, so t is
     clamped here, in one place. The wrapped function may return more than the velocity, such as its divergence.

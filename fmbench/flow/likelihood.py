@@ -109,8 +109,10 @@ def log_likelihood(
     return LogLikelihood(by_probe, solution.nfe, solution.failed, 0 if exact else count)
 
 
-def dequantised(log_p: Tensor) -> Tensor:
-    """log of the mean of p over K dequantisation draws, eq. 47: a lower bound on the discrete log likelihood, tighter with K.
+def log_mean_p(log_p: Tensor) -> Tensor:
+    """The log of the mean of p over K dequantisation draws, eq. 47.
+
+    It is a lower bound on the discrete log likelihood, tighter with K.
 
     Args:
         log_p: shape (K, B). Noise in it makes the result too large (:func:`probe_bias`).
@@ -122,7 +124,7 @@ def dequantised(log_p: Tensor) -> Tensor:
 
 
 def probe_bias(log_p: Tensor, variance: Tensor) -> Tensor:
-    """By how many nats noise in log p raises :func:`dequantised`, to second order: sum_k w_k (1 - w_k) v_k / 2.
+    """By how many nats noise in log p raises :func:`log_mean_p`, to second order: sum_k w_k (1 - w_k) v_k / 2.
 
     This is the second-order term of a log-sum-exp (eq. 47) in its exponents, whose Hessian is diag(w) - w w^T. It holds up to
     variances of about 1 nat^2. Above, it is too small, and more so the more alike the draws are: at 9 nats^2 it can be as low as

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from fmbench.config.plugins import resolve
 from fmbench.errors import CheckpointError, ConfigError
+from fmbench.metrics.extractor_weights import EFFICIENTNET, WEIGHTS_SHA256
 from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
-from fmbench.metrics.weights import EFFICIENTNET, WEIGHTS_SHA256
 from fmbench.store.files import sha256
 from fmbench.system.distributed import ALONE, Group
 

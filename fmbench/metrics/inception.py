@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.inception import BasicConv2d, Inception3, InceptionAux, InceptionB, InceptionD
 
 from fmbench.errors import CheckpointError
-from fmbench.metrics.weights import REMEDY, WEIGHTS_SHA256, default_weights, inception_problem
+from fmbench.metrics.extractor_weights import REMEDY, WEIGHTS_SHA256, default_weights, inception_problem
 
 FEATURES, CLASSES, SIZE = 2048, 1008, 299
 

@@ -22,8 +22,8 @@ from fmbench.data.sources import bound
 from fmbench.errors import ConfigError, DataError
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.solvers.grids import GRIDS
+from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
-from fmbench.metrics.weights import problem
 from fmbench.stages.shared.classifier import unlearnable
 from fmbench.stages.shared.initial_network import initial_network
 from fmbench.store.files import write_json

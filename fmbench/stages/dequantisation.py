@@ -25,7 +25,7 @@ from torch import Tensor
 from fmbench.config.evaluation_settings import DequantisationSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
-from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, dequantised, probe_bias
+from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, log_mean_p, probe_bias
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.job import Job
@@ -143,6 +143,14 @@ def _solve(
     return {"calls": calls, "failed": failed}, torch.cat(pieces, 1).numpy()
 
 
+def _log_p(metric: str, by_probe: Tensor) -> Tensor:
+    """The log p of each draw, (K, n), from that of each probe, (K, probes, n).
+
+    The paper's estimator takes the first probe. ``nll_averaged`` takes the mean over all probes.
+    """
+    return by_probe[:, 0] if metric == "nll_paper" else by_probe.mean(1)
+
+
 def _add_rows(
     job: Job, metric: str, draws: _Draws, settings: DequantisationSettings, dataset: DataSet, columns: dict[str, Any]
 ) -> list[str]:
@@ -150,13 +158,13 @@ def _add_rows(
     assert dataset.levels is not None
     lines = []
     by_probe = torch.stack(draws.log_p)  # (K, probes, n)
-    log_p = by_probe[:, 0] if metric == "nll_paper" else by_probe.mean(1)
+    log_p = _log_p(metric, by_probe)
     n, bits = by_probe.shape[2], dataset.dimensions * math.log(2)
     for k in settings.draws:
         # The first K draws alone: a later draw that failed changes nothing.
         failed = sum(draws.failed[:k])
         reason = f"dopri5 failed on {failed} of {n * k} solves ({GAVE_UP})" if failed else ""
-        nll = bits_per_dimension(dequantised(log_p[:k]), dataset.dimensions, dataset.levels)
+        nll = bits_per_dimension(log_mean_p(log_p[:k]), dataset.dimensions, dataset.levels)
         values = {metric: (nll.mean(), UNIT), f"{metric}_stderr": (nll.std() / math.sqrt(n), UNIT)}
         if metric == "nll_averaged":
             variance = by_probe[:k].var(1) / columns["probes"]

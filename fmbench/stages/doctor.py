@@ -19,7 +19,7 @@ from fmbench.config.plugins import is_dotted
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import SOURCES, make
 from fmbench.errors import DataError, FmbenchError
-from fmbench.metrics.weights import WEIGHTS_SHA256, WEIGHTS_URL, default_weights, problem
+from fmbench.metrics.extractor_weights import WEIGHTS_SHA256, WEIGHTS_URL, default_weights, problem
 from fmbench.store.files import sha256
 
 OK: Final = "ok"

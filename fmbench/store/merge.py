@@ -30,7 +30,9 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
         allow: the kinds of differences (:data:`~fmbench.store.agreement.KINDS`) to let pass; ``benchmark.json`` notes each one.
 
     Raises:
-        DataError: the sets do not agree; the message lists the differences, and nothing is written.
+        DataError: the sets do not agree, and nothing is written; the message lists the differences in settings, data, code and
+            extractors (:mod:`fmbench.store.agreement`) and in rows (:mod:`fmbench.store.merge_tables`). Also if there are fewer
+            than two sets, ``out`` is not empty, or a kind in ``allow`` is unknown.
     """
     unknown = [kind for kind in allow if kind not in KINDS]
     if unknown:

@@ -86,8 +86,8 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def device_of(name: str) -> str:
-    """Return the device of this process: ``cuda`` gets the number of a GPU, any other name stays unchanged.
+def choose_device(name: str) -> str:
+    """Choose the device of this process: ``cuda`` gets the number of a GPU, any other name stays unchanged.
 
     Processes that torchrun started take the machine's first GPUs, one each. A single process takes the GPU with the fewest jobs.
     """

@@ -10,9 +10,9 @@ from fmbench.flow.fields import CountingField
 from fmbench.flow.likelihood import (
     LogLikelihood,
     bits_per_dimension,
-    dequantised,
     gaussian_log_density,
     log_likelihood,
+    log_mean_p,
     probe_bias,
 )
 from fmbench.flow.oracle import MixtureOracle
@@ -204,23 +204,23 @@ def test_a_divergence_in_closed_form_takes_the_place_of_field_and_probes():
 # Dequantisation draws.
 
 
-def test_dequantised_is_the_log_of_a_mean():
+def test_log_mean_p_is_the_log_of_a_mean():
     p = torch.tensor([[0.5, 1e-3], [0.1, 2e-3], [0.3, 4e-3]], dtype=torch.float64)
-    torch.testing.assert_close(dequantised(p.log()), torch.tensor([0.3, 7e-3 / 3], dtype=torch.float64).log())
-    torch.testing.assert_close(dequantised(p.log() - 5000), torch.tensor([0.3, 7e-3 / 3], dtype=torch.float64).log() - 5000)
-    assert torch.equal(dequantised(p[:1].log()), p[0].log())
+    torch.testing.assert_close(log_mean_p(p.log()), torch.tensor([0.3, 7e-3 / 3], dtype=torch.float64).log())
+    torch.testing.assert_close(log_mean_p(p.log() - 5000), torch.tensor([0.3, 7e-3 / 3], dtype=torch.float64).log() - 5000)
+    assert torch.equal(log_mean_p(p[:1].log()), p[0].log())
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize("draws", [1, 2, 5])
-def test_probe_bias_is_what_noise_does_to_dequantised(spread, draws):
+def test_probe_bias_is_what_noise_does_to_log_mean_p(spread, draws):
     """Against the mean over 200,000 antithetic pairs of noise, of another variance in each draw. What is left is of second order
     in the variance, below v^2, and the Monte Carlo error, 4 standard errors."""
     log_p = spread * draw(13, draws)
     variance = torch.linspace(0.01, 0.04, draws, dtype=torch.float64)
     noise = variance.sqrt()[:, None] * draw(14, draws, 200_000)
-    clean = dequantised(log_p[:, None])
-    rises = (dequantised(log_p[:, None] + noise) + dequantised(log_p[:, None] - noise)) / 2 - clean
+    clean = log_mean_p(log_p[:, None])
+    rises = (log_mean_p(log_p[:, None] + noise) + log_mean_p(log_p[:, None] - noise)) / 2 - clean
     bias = probe_bias(log_p[:, None], variance[:, None])
     error = 4 * float(rises.std()) / 200_000**0.5 + float(variance.max() ** 2) / 8
     assert abs(float(rises.mean() - bias)) < error + 1e-12
@@ -239,7 +239,7 @@ def test_probe_bias_is_a_least_value_where_the_noise_is_large(spread, draws):
         clean = spread * draw(15, draws, 20_000)
         by_probe = clean[:, None] + (4 * variance) ** 0.5 * draw(16, draws, 4, 20_000)
         averaged = by_probe.mean(1)
-        rise, rise_of_one = (dequantised(p) - dequantised(clean) for p in (averaged, by_probe[:, 0]))
+        rise, rise_of_one = (log_mean_p(p) - log_mean_p(clean) for p in (averaged, by_probe[:, 0]))
         error = float(rise.std()) / 20_000**0.5 / float(rise.mean())
         share = float(probe_bias(averaged, by_probe.var(1) / 4).mean() / rise.mean())
         found[variance] = share, error, float(rise_of_one.mean() / rise.mean())

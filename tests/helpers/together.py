@@ -22,7 +22,7 @@ from fmbench.data.prepared import read
 from fmbench.stages.shared.job import Job
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.store.files import read_json
-from fmbench.system.distributed import ALONE, Group, device_of, join_group
+from fmbench.system.distributed import ALONE, Group, choose_device, join_group
 from fmbench.system.progress import Console
 from fmbench.system.rng import seed_global
 from fmbench.training.loop import train
@@ -125,7 +125,7 @@ def main(folder: Path, group: Group) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    device = torch.device(device_of("cuda")) if "cuda" in sys.argv else CPU
+    device = torch.device(choose_device("cuda")) if "cuda" in sys.argv else CPU
     group, folder = join_group(device), Path(sys.argv[1])
     resume(folder, group, device) if "resume" in sys.argv else main(folder, group)
     group.close()

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import fmbench.metrics.inception
 from fmbench.errors import CheckpointError, ConfigError
+from fmbench.metrics.extractor_weights import WEIGHTS_NAME, WEIGHTS_SHA256, WEIGHTS_URL, default_weights
 from fmbench.metrics.extractors import EXTRACTORS, Extractor, extract, extract_statistics, make_extractor
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.inception import FastInception, build, load_inception
-from fmbench.metrics.weights import WEIGHTS_NAME, WEIGHTS_SHA256, WEIGHTS_URL, default_weights
 from fmbench.store.files import sha256
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
-from fmbench.metrics.images import mse, psnr, ssim
+from fmbench.metrics.reconstruction import mse, psnr, ssim
 
 
 def generator(seed: int = 0) -> torch.Generator:

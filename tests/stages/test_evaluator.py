@@ -18,13 +18,13 @@ from fmbench.data import writer
 from fmbench.data.points import checkerboard
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
+from fmbench.metrics.extractor_weights import default_weights, problem
 from fmbench.metrics.fid_infinity import frechet_infinity
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.points import energy_distance, gaussian_mmd
 from fmbench.metrics.precision_recall import precision_recall
-from fmbench.metrics.weights import default_weights, problem
 from fmbench.stages.evaluators import extraction, image_metrics
 from fmbench.stages.evaluators.base import UNITS
 from fmbench.stages.evaluators.extraction import Extraction

@@ -10,7 +10,7 @@ import torch
 
 from fmbench.store.provenance import device_name
 from fmbench.system import devices
-from fmbench.system.distributed import device_of
+from fmbench.system.distributed import choose_device
 
 
 @pytest.fixture
@@ -32,42 +32,42 @@ def gpus(patch: pytest.MonkeyPatch, uuids: str) -> None:
 
 
 def test_jobs_side_by_side_spread_over_the_gpus(machine):
-    assert [device_of("cuda") for _ in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert [choose_device("cuda") for _ in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
 
 
 def test_a_gpu_is_free_again_when_its_job_ends(machine):
-    assert [device_of("cuda") for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert [choose_device("cuda") for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:2"]
     devices._taken[1].release()
-    assert device_of("cuda") == "cuda:1"
+    assert choose_device("cuda") == "cuda:1"
 
 
 def test_a_gpu_without_jobs_comes_before_one_with_a_free_place(machine):
     gpus(machine, "ab")
-    assert [device_of("cuda") for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [choose_device("cuda") for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     for lock in devices._taken[:2]:
         lock.release()
-    assert device_of("cuda") == "cuda:1"  # the third job still uses the other one
+    assert choose_device("cuda") == "cuda:1"  # the third job still uses the other one
 
 
 def test_a_gpu_is_recognised_by_its_uuid_and_not_by_its_number(machine):
-    assert device_of("cuda") == "cuda:0"
+    assert choose_device("cuda") == "cuda:0"
     gpus(machine, "ca")  # as CUDA_VISIBLE_DEVICES may order them
     # First c. Then each has one job, and c comes first. Then a.
-    assert [device_of("cuda") for _ in range(3)] == ["cuda:0", "cuda:0", "cuda:1"]
+    assert [choose_device("cuda") for _ in range(3)] == ["cuda:0", "cuda:0", "cuda:1"]
     gpus(machine, "ab")
-    assert device_of("cuda") == "cuda:1"
+    assert choose_device("cuda") == "cuda:1"
 
 
 def test_another_process_sees_which_gpus_are_taken(machine, tmp_path):
-    assert device_of("cuda") == "cuda:0"
+    assert choose_device("cuda") == "cuda:0"
     script = f"""
 import tempfile, torch
 from types import SimpleNamespace
-from fmbench.system.distributed import device_of
+from fmbench.system.distributed import choose_device
 tempfile.tempdir = {str(tmp_path)!r}
 torch.cuda.device_count = lambda: 3
 torch.cuda.get_device_properties = lambda i: SimpleNamespace(uuid="abc"[i])
-print(device_of("cuda"))
+print(choose_device("cuda"))
 """
     for _ in range(2):  # the first process has ended when the second starts
         said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -77,23 +77,23 @@ print(device_of("cuda"))
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_is_locked_if_there_is_no_choice(count, machine, tmp_path):
     gpus(machine, "abc"[:count])
-    assert device_of("cuda") == "cuda" and list(tmp_path.iterdir()) == []
+    assert choose_device("cuda") == "cuda" and list(tmp_path.iterdir()) == []
 
 
 def test_without_a_folder_for_locks_the_current_gpu_is_taken(machine, tmp_path):
     (tmp_path / f"fmbench-gpus-{devices.os.getuid()}").write_text("in the way")
-    assert device_of("cuda") == "cuda"
+    assert choose_device("cuda") == "cuda"
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda:2", "mps"])
 def test_any_other_device_name_stays_unchanged(name, machine, tmp_path):
-    assert device_of(name) == name and list(tmp_path.iterdir()) == []
+    assert choose_device(name) == name and list(tmp_path.iterdir()) == []
 
 
 def test_processes_started_together_take_one_gpu_each(machine):
     machine.setenv("WORLD_SIZE", "2")
     machine.setenv("LOCAL_RANK", "1")
-    assert device_of("cuda") == "cuda:1" and devices._taken == []
+    assert choose_device("cuda") == "cuda:1" and devices._taken == []
 
 
 @pytest.mark.parametrize(("ours", "kept"), [({}, ":4096:8"), ({"CUBLAS_WORKSPACE_CONFIG": ":16:8"}, ":16:8")])

@@ -1,4 +1,4 @@
-"""Fixed-step explicit Runge-Kutta: a loop over a grid and a tableau."""
+"""The fixed-step solvers (Euler, midpoint, Heun, RK4, ...): one loop over a time grid, the same for every tableau."""
 
 import torch
 from torch import Tensor

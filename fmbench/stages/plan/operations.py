@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
 from fmbench.config.feature_settings import ExtractorSettings
+from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
-from fmbench.metrics.weights import problem
 from fmbench.stages.plan.workload import Workload
 from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY_IMAGES
 
