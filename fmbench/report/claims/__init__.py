@@ -1,12 +1,12 @@
 """The paper's ten claims, each tested on parquet rows alone: ``claims.csv``, ``claims.md``, ``claims.tex``.
 
 Each claim is a module (``claim01_...`` to ``claim10_...``) with its statement, thresholds and test; the module ``registry`` lists
-them. A test is a function from the rows to lines of evidence (:class:`~fmbench.report.claims.claim.Finding`). A claim that fails
-on these rows is shown as failing. A claim that cannot be tested says which file is missing and how to make it. The module
-``verdicts`` says how intervals and verdicts come about.
+them. A test is a function from the rows to lines of evidence (:class:`~fmbench.report.claims.claim.Finding`). If a claim fails on
+these rows, the files say so. If a claim cannot be tested, they say which file is missing and how to make it. The module
+``verdicts`` defines intervals and verdicts.
 
-The claims are about the paper's five methods. Nothing is claimed about a user's own methods. Lines on oracles, the closed-form
-fields of the training set, show what depends on the path alone; they do not count for a claim's overall verdict.
+The claims are about the paper's five methods, not about a user's methods. Lines on oracles (the closed-form fields of the
+training set) show what depends on the path alone. They do not count for the overall verdict of a claim.
 """
 
 from fmbench.report.claims.evaluation import evaluate_claims

@@ -30,7 +30,7 @@ def lowest(sources: Sources) -> Lines:
         if TRAINED not in found:
             lines.append(no_contest(1, dataset))
         for contest in found:
-            # Oracles differ in their cost alone: what they sample is the training set by either path.
+            # Oracles differ only in their NFE, because both sample the training set.
             for metric in ("nll", main_distance(here), "nfe") if contest == TRAINED else ("nfe",):
                 if metric is None:
                     lines.append(no_distance(1, dataset, "distance"))
@@ -45,7 +45,7 @@ def _line(dataset: str, contest: Contest, metric: str, here: pd.DataFrame) -> Fi
     differences = {other: (pair.ours - pair.other).tolist() for other, pair in found.items()}
     of_metric = here[here.metric == metric]
     name = {"nll": "NLL", "nfe": "NFE"}.get(metric) or metric_name(here, metric)
-    # The paper's FID is no distance of other features.
+    # A Frechet distance on other features cannot be compared with the paper's FID.
     comparable = contest == TRAINED and (metric != "frechet" or name == "FID")
     columns = {
         "claim": 1,
@@ -60,7 +60,7 @@ def _line(dataset: str, contest: Contest, metric: str, here: pd.DataFrame) -> Fi
 
 
 def printed_difference(dataset: str, metric: str) -> float | None:
-    """FM-OT's number in the paper's Table 1 minus the lowest of the others; None where it prints none."""
+    """FM-OT's number in the paper's Table 1 minus the lowest of the others; None if the paper does not print it."""
     column = {"nll": "nll_bpd", "frechet": "fid", "nfe": "nfe"}.get(metric)
     printed = paper("table1")
     values = printed[printed.dataset == dataset].set_index("method")
@@ -85,9 +85,9 @@ CLAIM = Claim(
     where="Table 1",
     how="The test takes the mean of FM-OT minus each other method, paired by seed. All differences must be below 0. The "
     "table shows the difference to the closest other method. If FM-OT lost a seed, the claim cannot hold, because the "
-    "seeds left are the ones that went well. The distance of images is called FID only with Inception's features. Points "
-    "use the energy distance instead. The intervals cover what seeds change, sampling included. They do not cover the "
-    "choice of the test set." + PATH_ALONE,
+    "remaining seeds are only those that succeeded. The distance of images is called FID only with Inception's features. "
+    "Points use the energy distance instead. The intervals include all variation between seeds, also that of sampling. "
+    "They do not include the choice of the test set." + PATH_ALONE,
     needs=("records",),
     evaluate=lowest,
     in_paper=_in_paper,

@@ -14,7 +14,7 @@ from fmbench.report.claims.rows import TRAINED, Contest, by_dataset, contests, i
 from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED, judge, not_holding
 
 ABOUT_SIXTY = math.sqrt(0.6 * 1.0)
-"""A ratio of NFE below this (0.77) is nearer to the paper's 0.6 than to no saving at all, on a logarithmic scale."""
+"""A ratio of NFE below this (0.77) is nearer to the paper's 0.6 than to 1 (no saving), on a logarithmic scale."""
 FLOOR_MARGIN = 100.0
 """Errors are compared above this many times the reference's own mean squared error. The reference then shifts the root of an
 error by a tenth at most, and the NFE of a second-order solver by 5 %."""
@@ -30,7 +30,7 @@ def fewer_evaluations(sources: Sources) -> Lines:
     lines = []
     for dataset, here in by_dataset(sources["records"]):
         if select(here, metric="mse", solver="midpoint").empty:
-            lines.append(Finding(2, dataset, "trained", "", NOT_TESTED, "The sweep has no rows of the midpoint rule"))
+            lines.append(Finding(2, dataset, "trained", "", NOT_TESTED, "The sweep has no rows with the midpoint rule"))
             continue
         found = contests(here)
         if TRAINED not in found:
@@ -41,7 +41,7 @@ def fewer_evaluations(sources: Sources) -> Lines:
 
 
 def _equal_error(dataset: str, contest: Contest, other: str, here: pd.DataFrame) -> Finding:
-    """The line on one pair of methods, from all rows of the data set, so that it names seeds without a curve."""
+    """The line on one pair of methods. ``here`` has all rows of the data set, so that the line can name seeds without a curve."""
     columns: dict[str, Any] = {
         "claim": 2,
         "dataset": dataset,
@@ -64,16 +64,16 @@ def _equal_error(dataset: str, contest: Contest, other: str, here: pd.DataFrame)
     bottom, top = _common_range(curves, select(here, metric="reference_mse", status="ok"))
     if not top > LEAST_RANGE * bottom > 0:
         span = f"{bottom:.2g} to {top:.2g}, less than a factor of {LEAST_RANGE:g}"
-        why = f"The curves have too small a range of errors in common: {span}"
+        why = f"The range of errors that all curves cover is too small: {span}"
         return Finding(verdict=NOT_TESTED, why=why, **columns)
-    # The bounds are themselves ends of curves. A hair inside them, rounding cannot put a level outside.
+    # The bounds are end points of curves. Levels slightly inside them stay inside after rounding.
     levels = np.geomspace(bottom * (1 + 1e-9), top * (1 - 1e-9), LEVELS)
     logs = [_log_ratios(select(curves, seed=seed), methods, levels) for seed in seeds]
     ratios = dict(zip(seeds, (float(np.mean(v)) for v in logs), strict=True))
     judged = judge(ratios.values(), math.log(ABOUT_SIXTY), shown=f"{ABOUT_SIXTY:.2f}")
     by_level = np.exp(np.mean(logs, 0))
-    why = f"{sentence(judged.why)}. Over errors from {levels[0]:.1g} to {levels[-1]:.1g} the ratio ranges from "
-    why += f"{by_level.min():.2f} to {by_level.max():.2f}"
+    why = f"{sentence(judged.why)}. The ratio ranges from {by_level.min():.2f} to {by_level.max():.2f} over errors from "
+    why += f"{levels[0]:.1g} to {levels[-1]:.1g}"
     gaps, ours_complete = _gaps(here, methods, with_curve, ratios)
     verdict, leans = (judged.verdict, judged.leans) if ours_complete else not_holding(judged.verdict, judged.leans)
     return Finding(verdict=verdict, why=". ".join([why, *gaps]), **columns, **numbers(judged, math.exp) | {"leans": leans})
@@ -84,7 +84,7 @@ def _common_range(curves: pd.DataFrame, references: pd.DataFrame) -> tuple[float
     floors = references.set_index(["method", "seed"]).value
     by_curve = curves.sort_values("nfe", kind="stable").groupby(["method", "seed"]).value
     bottoms = [max(low, FLOOR_MARGIN * floors.get(key, 0.0)) for key, low in by_curve.min().items()]
-    # A curve comes down from its error at the fewest evaluations. If it rises first, it never comes down from that height.
+    # A curve falls from its error at the fewest evaluations. If it rises first, it never falls from the larger error.
     return max(bottoms), float(by_curve.first().min())
 
 
@@ -115,8 +115,8 @@ def _gaps(
 def evaluations_at(errors: NDArray, nfe: NDArray, levels: NDArray) -> NDArray:
     """The NFE at which a curve of error over NFE first comes down to each level, interpolated in both logarithms.
 
-    Points that are worse than a cheaper one are skipped. The result is NaN for levels that the curve does not reach or starts
-    below.
+    Points with a larger error than a cheaper point are skipped. The result is NaN for levels that the curve does not reach, and
+    for levels above its first error.
     """
     order = np.argsort(nfe)
     errors, nfe = np.asarray(errors, np.float64)[order], np.asarray(nfe, np.float64)[order]

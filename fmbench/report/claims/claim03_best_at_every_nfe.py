@@ -29,8 +29,8 @@ from fmbench.report.claims.rows import (
 from fmbench.report.claims.verdicts import FAILS, INCONCLUSIVE, NOT_TESTED, judge, not_holding
 
 EVERY = 0.9
-"""The share of NFE that counts as "at every NFE": of some ten per solver, one may go the other way by chance. Likewise the claim
-fails if FM-OT is significantly worse, or has no value at all, at more than a tenth of them."""
+"""The share of NFE that counts as "at every NFE". A solver has about ten NFE, and one of them may go the other way by chance. The
+claim fails if FM-OT is significantly worse, or has no value at all, at more than a tenth of them."""
 
 BEST, BEHIND, WORSE, FAILED, UNPAIRED = "best", "behind", "significantly worse", "failed", "no seed in common"
 
@@ -40,9 +40,10 @@ class AtNFE:
     """The comparison of the methods at one NFE.
 
     Attributes:
-        outcome: of ours. BEST: the lowest mean. BEHIND: another mean is lower, but not significantly. WORSE: another is
-            significantly lower. FAILED: no seed of ours has a value. UNPAIRED: ours and the others have no seed in common.
-        difference: to the best other method, by seed; None where no pair is compared.
+        outcome: the result of our method. BEST: it has the lowest mean. BEHIND: another mean is lower, but not significantly.
+            WORSE: another mean is significantly lower. FAILED: no seed of our method has a value. UNPAIRED: our method and the
+            others have no seed in common.
+        difference: to the best other method, by seed; None if no pair is compared.
     """
 
     nfe: float
@@ -89,12 +90,17 @@ def _of_solver(contest: Contest, metric: str, rows: pd.DataFrame, columns: dict[
     found = [_at_nfe(nfe, rows[rows.nfe == nfe], contest.ours, there, scale) for nfe in sorted(good.nfe.unique())]
     differences = [at.difference for at in found if at.difference is not None]
     if not differences:
-        return Finding(verdict=NOT_TESTED, why="At no NFE do both sides have values of the same seed", **columns)
+        return Finding(
+            verdict=NOT_TESTED,
+            why=f"{in_prose(contest.ours)} and the other methods have no values of the same seed at any NFE",
+            **columns,
+        )
     judged = judge(pd.concat(differences, axis=1).mean(axis=1).tolist(), 0.0)
     compared = [at for at in found if at.outcome != UNPAIRED]
     best = sum(at.outcome == BEST for at in compared)
     beaten = sum(at.outcome in (WORSE, FAILED) for at in compared)
-    texts = [f"Lowest mean at {best} of {len(compared)} NFE", f"Averaged over all NFE, {judged.why}"]
+    ours_best = f"{in_prose(contest.ours)} has the lowest mean at {best} of {len(compared)} NFE"
+    texts = [ours_best, f"Averaged over all NFE, {judged.why}"]
     verdict, leans = judged.verdict, judged.leans
     if 1 - beaten / len(compared) < EVERY:
         verdict, leans = FAILS, ""
@@ -114,7 +120,7 @@ def _at_nfe(nfe: float, rows: pd.DataFrame, ours: str, others: Sequence[str], sc
     metric = str(rows.metric.iloc[0])
     own = by_seed(rows, ours, metric)
     if own.empty and (rows[rows.method == ours].status != "ok").any():
-        # Ours loses this NFE if all its seeds failed. A rival that failed just does not count.
+        # Our method fails at this NFE if all its seeds failed. Another method that failed does not count.
         return AtNFE(nfe, FAILED)
     found = {m: pair for m in others if len(pair := pairs(own, by_seed(rows, m, metric)))}
     if not found:
@@ -158,13 +164,13 @@ CLAIM = Claim(
     statement="FM-OT's samples are already decent with few evaluations. With every fixed-step solver they are the best at "
     "every number of evaluations.",
     where="Fig. 7, right",
-    how="At each NFE of each solver, the test compares the distance to the data of FM-OT with the best other method's, "
+    how="The test compares FM-OT's distance to the data with that of the best other method, at each NFE of each solver, "
     "paired by seed. Differences are relative to the mean of both. A distance that may fall to 0 or below, such as the "
     "unbiased energy distance, needs one scale instead: its mean magnitude over the methods at the solver's smallest NFE. "
-    "That NFE then has the largest weight. The claim holds if the mean over NFE is below 0 and FM-OT has the lowest mean "
-    f"at {EVERY:.0%} of the NFE. It fails if the mean is above 0, or if FM-OT is beaten at more than {1 - EVERY:.0%} of the "
-    "NFE. Beaten means significantly worse than another method, or that every seed of FM-OT diverged. If FM-OT lost a "
-    "seed, the claim cannot hold." + PATH_ALONE,
+    "That NFE then has the largest weight. The claim holds if the mean difference over NFE is below 0 and FM-OT has the "
+    f"lowest mean at {EVERY:.0%} of the NFE. It fails if the mean difference is above 0, or if FM-OT is beaten at more than "
+    f"{1 - EVERY:.0%} of the NFE. FM-OT is beaten if it is significantly worse than another method, or if all its seeds "
+    "diverged. If FM-OT lost a seed, the claim cannot hold." + PATH_ALONE,
     needs=("few_step",),
     evaluate=best_at_every_nfe,
 )

@@ -36,7 +36,7 @@ def faster_and_further(sources: Sources) -> Lines:
         if metric is None:
             lines.append(no_distance(4, dataset))
             continue
-        # A training that stopped has earlier snapshots, but the last of them is not the end of the training.
+        # A training that stopped early has snapshots, but the last of them is not the end of a whole training.
         lost = lost_seeds(here, (OURS, *DIFFUSION), metric)
         compared = here[(here.metric == metric) & (here.status == "ok") & here.method.isin([OURS, *DIFFUSION])]
         signed = may_be_negative(metric, compared.value)
@@ -58,7 +58,7 @@ def _differences(here: pd.DataFrame, metric: str, lost: Mapping[str, Lost], sign
     """FM-OT's distance minus each other method's: the mean over iterations, and at the last common snapshot.
 
     Args:
-        signed: whether the distance may be near 0 or below, so that differences are over its scale at the first snapshot.
+        signed: whether the distance may be near 0 or below. Differences are then divided by its scale at the first snapshot.
     """
     own = curves(here, OURS, metric, lost)
     faster: Differences = {}

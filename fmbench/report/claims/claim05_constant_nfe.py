@@ -59,7 +59,7 @@ def _log_spreads(here: pd.DataFrame, method: str, lost: Mapping[str, Lost]) -> p
 def _line(judged: Judged, lost: Mapping[str, Lost], methods: tuple[str, ...], columns: Mapping[str, Any]) -> Finding:
     """The line on the logarithm of a ratio of NFE, from the seeds that were not lost.
 
-    Lost seeds of flow matching keep the line from holding. Lost seeds of score matching do not: its cost was not constant then.
+    If flow matching lost seeds, the line cannot hold. If score matching lost seeds, it can: its cost was not constant then.
 
     Args:
         methods: the method that the line is about, and the one it is compared with.
@@ -81,10 +81,10 @@ def _line(judged: Judged, lost: Mapping[str, Lost], methods: tuple[str, ...], co
 CLAIM = Claim(
     number=5,
     title="NFE stays constant during FM training, but not during score matching",
-    statement="During flow-matching training, the number of evaluations that sampling takes hardly changes. During score "
-    "matching it changes drastically.",
+    statement="The number of evaluations for sampling hardly changes during flow-matching training. It changes drastically "
+    "during score matching.",
     where="Fig. 10",
-    how="The test takes the largest over the smallest NFE of dopri5 among the snapshots of a training. A ratio of at most "
+    how="The test divides the largest NFE of dopri5 at the snapshots of a training by the smallest. A ratio of at most "
     f"{CONSTANT_NFE:g} counts as constant, and {DRASTIC_NFE:g} or more as drastic. The test also compares flow matching's "
     "ratio with score matching's, paired by seed.",
     needs=("learning_curve",),

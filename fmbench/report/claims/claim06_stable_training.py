@@ -1,4 +1,8 @@
-"""Claim 6: FM trains more stably than score matching on the same path (Fig. 4)."""
+"""Claim 6: FM trains more stably than score matching on the same path (Fig. 4).
+
+A difference (FM minus score matching) is compared with 0, and a ratio with 1. Every test has the level
+:data:`~fmbench.report.claims.verdicts.LEVEL`, 95 %.
+"""
 
 import math
 from collections.abc import Mapping
@@ -36,7 +40,7 @@ def stable_training(sources: Sources) -> Lines:
 
 
 def _lost_trainings(ends: pd.DataFrame, columns: Mapping[str, Any]) -> Lines:
-    """The line on trainings that diverged, where their numbers differ."""
+    """The line on trainings that diverged, if their numbers differ. A verdict needs p of at most 1 - LEVEL, 0.05."""
     lost = {m: int((ends[ends.method == m].status != "ok").sum()) for m in (FM, SCORE)}
     if lost[FM] == lost[SCORE]:
         return []
@@ -51,7 +55,7 @@ def _lost_trainings(ends: pd.DataFrame, columns: Mapping[str, Any]) -> Lines:
 
 
 def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[str, Any]) -> Finding:
-    """The line on how far the distance to the data climbs back between snapshots."""
+    """The line on how much the distance to the data rises again between snapshots."""
     columns = {**columns, "part": "steps back during training"}
     columns |= {"statistic": "difference in the sum of the distance's rises between snapshots", "unit": OF_FIRST}
     if snapshots is None:
@@ -61,10 +65,10 @@ def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[s
     ours, other = (curves(here, method, metric) if metric else {} for method in (FM, SCORE))
     found = on_common_steps(ours, other, 3)
     scale = scale_at_first(found)
-    # No distance is below 0: there an unbiased estimate is noise, which only the method that got there shows.
+    # A true distance is never below 0. An estimate below 0 is noise, which only a method with a distance near 0 has.
     rises = {seed: pair.clip(lower=0).diff().clip(lower=0).sum() / scale for seed, pair in found.items()}
     both = pd.DataFrame(rises, index=["ours", "other"], dtype=float).T
-    judged = judge((both.ours - both.other).tolist(), 0.0)
+    judged = judge((both.ours - both.other).tolist(), threshold=0.0)
     if judged.seeds and not both.to_numpy().any():
         judged = replace(judged, verdict=INCONCLUSIVE, leans="", why="the distance of neither method ever rises")
     why = sentence(judged.why) if judged.seeds else "No seed has three or more snapshots of both methods"
@@ -72,7 +76,7 @@ def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[s
 
 
 def _spread_over_seeds(here: pd.DataFrame, columns: Mapping[str, Any]) -> Finding:
-    """The line on the ratio of two standard deviations over seeds.
+    """The line on the ratio of two standard deviations over seeds. FM is more stable where the interval is below 1.
 
     It uses the F interval, because a bootstrap of a spread needs many more values.
     """
@@ -95,11 +99,11 @@ CLAIM = Claim(
     title="FM trains more stably than score matching on the same path",
     statement="With the same diffusion path, the flow-matching loss trains more stably than score matching.",
     where="Fig. 4",
-    how="The test uses three measures of stability. The first is the number of diverged trainings, if the two methods "
-    "differ in it. The second is how far the distance to the data climbs back between snapshots. It is the sum of all "
-    "rises, with estimates below 0 counted as 0, over one scale for both methods: their mean magnitude at the first "
-    "snapshot. The third is the spread of the distance over seeds, judged by normal theory. It needs many seeds for a "
-    "verdict.",
+    how="The test uses three measures of stability. The first is the number of diverged trainings. It counts only if it differs "
+    "between the two methods. The second is how much the distance to the data rises again between snapshots. It is the sum of "
+    "all rises, with estimates below 0 counted as 0. It is divided by one scale for both methods, their mean magnitude at the "
+    "first snapshot. The third is the spread of the distance over seeds, with an interval for normal values. This interval needs "
+    "many seeds for a verdict.",
     needs=("records",),
     evaluate=stable_training,
 )

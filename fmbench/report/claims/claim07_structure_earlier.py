@@ -1,9 +1,9 @@
 """Claim 7: the OT path shows structure earlier (Fig. 4 and 6).
 
-The way from noise to data is the energy distance between the states at t and the states at the end, over that at t = 0. Both
-are first brought to the same overall mean and spread: a path may shrink or swell its noise, which is no structure. The distance
-of each state to its own end would not do. A flow takes a point of noise to data near by, so in few dimensions the noise knows its
-end from the start.
+The remaining way from noise to data at t is the energy distance between the states at t and the final states, divided by its
+value at t = 0. Both sets of states are first brought to the same overall mean and spread, because a path may shrink or stretch
+its noise, and this is not structure. The distance of each state to its own final state is not a useful measure: a flow moves a
+noise point to nearby data, so in few dimensions the noise point already predicts its final state.
 """
 
 import math
@@ -16,30 +16,20 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from fmbench.report.claims.claim import PATH_ALONE, Claim, Finding, Lines, Sources
-from fmbench.report.claims.rows import (
-    TRAINED,
-    Contest,
-    contests,
-    in_prose,
-    listed,
-    lost_seeds,
-    no_contest,
-    say_lost,
-    select,
-)
+from fmbench.report.claims.rows import TRAINED, Contest, contests, in_prose, listed, lost_seeds, no_contest, say_lost, select
 from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, LEVEL, NOT_TESTED, combine, not_holding
 
 EARLIER = 0.05
-"""The smallest difference in t that is visible: half the spacing of a strip of ten frames. For states with a coarser spacing it
-is half of that spacing, about the error of the interpolation between them."""
+"""The smallest visible difference in t: half the spacing of ten frames in a row. For states with a coarser spacing the margin is
+half of that spacing, which is about the error of the interpolation between them."""
 GROUPS = 10
 """The number of groups of samples that are left out in turn for the interval; nine degrees of freedom widen it by a seventh."""
 WAY_SAMPLES = 2000
-"""The first this many samples are used; the number of distances between them is the square of it."""
+"""The number of samples used, from the first on. The number of distances between them is its square."""
 
 
 def structure_earlier(sources: Sources) -> Lines:
-    """Compares the times at which half of the way from noise to data is covered: FM-OT's with each diffusion method's.
+    """Compares the time at which FM-OT has covered half of the way from noise to data with that of each diffusion method.
 
     Methods start from the same noise, so the interval is over samples: a delete-group jackknife that leaves a group out of both
     methods at once.
@@ -48,7 +38,7 @@ def structure_earlier(sources: Sources) -> Lines:
     records = sources.get("records", states.iloc[:0].assign(status="", metric=""))
     for dataset in dict.fromkeys([*states.dataset, *records.dataset]):
         here, rows = select(states, dataset=dataset), select(records, dataset=dataset)
-        # A training that was lost has no states, but records.
+        # A lost training has records but no states.
         found = contests(pd.concat([here[["method"]], rows[["method"]]]))
         if TRAINED not in found:
             lines.append(no_contest(7, dataset))
@@ -72,7 +62,7 @@ def _half_way(contest: Contest, here: pd.DataFrame, columns: dict[str, Any]) -> 
     ways = {m: way_covered(select(here, method=m, seed=seed)) for m in (ours, *contest.others) if m in there or m == ours}
     found = {m: way for m, way in ways.items() if way is not None}
     if ours not in found or len(found) < 2:
-        why = f"The test needs states of both paths, with the same {2 * GROUPS} or more samples at three or more times"
+        why = f"The test needs states of both paths at three or more times, with the same {2 * GROUPS} or more samples at each"
         return Finding(verdict=NOT_TESTED, why=why, **columns)
     times = {m: half_time(t, covered) for m, (t, covered) in found.items()}
     spacing = max(float(np.diff(t).max()) for t, _ in found.values())
@@ -80,13 +70,11 @@ def _half_way(contest: Contest, here: pd.DataFrame, columns: dict[str, Any]) -> 
     differences = {m: times[ours] - times[m] for m in found if m != ours}
     bounds = {m: jackknife(d) for m, d in differences.items()}
     verdict = combine(HOLDS if high < -margin else FAILS if low > 0 else INCONCLUSIVE for low, high in bounds.values())
-    # Whatever its samples say, one seed decides nothing.
+    # One seed cannot decide, so the line can only lean.
     leans, verdict = (verdict, INCONCLUSIVE) if verdict in (HOLDS, FAILS) else ("", verdict)
     at = ", ".join(f"{in_prose(m)} at t = {float(v[0]):.2f}" for m, v in times.items())
-    why = (
-        f"Half of the way is covered by {at}. The required margin is {margin:.2g}. Only one seed has states, so the interval is "
-    )
-    why += "over samples and does not cover other seeds"
+    why = f"The samples cover half of the way at these times: {at}. The required margin is {margin:.2g}. "
+    why += "Only one seed has states, so the interval is over samples and does not cover other seeds"
     if absent := [m for m in contest.others if m not in found]:
         why += f". Not compared with {listed(absent)}"
         verdict, leans = not_holding(verdict, leans)
@@ -165,12 +153,13 @@ CLAIM = Claim(
     statement="On the way from noise to data, the OT path shows the structure of the data early. Diffusion paths stay noise "
     "until near the end.",
     where="Fig. 4 and 6",
-    how="The test takes the time t at which half of the way from noise to data is covered. The remaining way is the energy "
-    "distance of the states at t to those at the end, over that at t = 0, with both at the same overall mean and spread. "
-    f"States of images are taken as drawn, clamped. FM-OT must be more than {EARLIER:g} earlier than each diffusion method, "
-    "or more than half the spacing of the states if that is larger. The claim fails where FM-OT is later. Only the first "
-    "seed has states, so the verdict is never more than inconclusive, but it can lean. The result is about t as the paths "
-    "define it: another clock on the same path moves it." + PATH_ALONE,
+    how="The test finds the time t at which the samples have covered half of the way from noise to data. The remaining way "
+    "at t is the energy distance between the states at t and the final states, divided by its value at t = 0. Both sets of "
+    "states are first brought to the same overall mean and spread. States of images are clamped to the range of the data, "
+    f"as in the figures. A line leans to holds if FM-OT is earlier than each diffusion method by more than {EARLIER:g}, or by "
+    "more than half the spacing of the states if that is larger. It leans to fails if FM-OT is later. Only the first seed "
+    "has states, so every tested line is inconclusive. The result depends on how the paths define t: the same path with "
+    "another time parameter gives another result." + PATH_ALONE,
     needs=("trajectory",),
     evaluate=structure_earlier,
 )

@@ -31,7 +31,7 @@ def straight_paths(sources: Sources) -> Lines:
 
 
 def _contrast(others: Mapping[str, float]) -> str:
-    """The numbers of other fields, to compare with."""
+    """The same numbers of other fields, for comparison."""
     return f". For comparison: {', '.join(f'{v:.3g} ({name})' for name, v in others.items())}" if others else ""
 
 
@@ -65,9 +65,9 @@ CLAIM = Claim(
     title="The OT conditional field has a constant direction",
     statement="The direction of the OT conditional field does not change in time. Its particles move straight at constant speed.",
     where="Fig. 2 and 3",
-    how="The test follows from the definitions. It takes the largest turn of an arrow between times, and the largest "
-    "deviation of a particle from its chord and from its mean speed. The claim is about conditional fields. A trained "
-    "field is their average and is not straight for any path.",
+    how="The claim follows from the definitions, without training. The test measures the largest turn of an arrow between "
+    "times, and the largest deviation of a particle from its chord and from its mean speed. The claim is about conditional "
+    "fields. A trained field is their average, and its trajectories are not straight for any path.",
     needs=("fields", "trajectories"),
     evaluate=straight_paths,
 )

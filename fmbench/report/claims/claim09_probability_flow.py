@@ -19,9 +19,9 @@ CLAIM = Claim(
     title="The VP conditional field equals the probability-flow field",
     statement="The conditional field of the VP path equals the drift of the probability-flow equation of the VP diffusion.",
     where="Appendix D",
-    how="The test computes both from their own definitions at the same random points, for one data point and for a mixture. "
-    "One is the path's field by eq. 15. The other is -beta/2 (x + grad log p) in reversed time, with the gradient by "
-    "automatic differentiation.",
+    how="The test computes both fields at the same random points, for one data point and for a mixture, each field from its "
+    "own definition. One is the path's field by eq. 15. The other is -beta/2 (x + grad log p) in reversed time, with the "
+    "gradient by automatic differentiation.",
     needs=("identities",),
     evaluate=probability_flow,
 )

@@ -10,7 +10,8 @@ from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
 from fmbench.report.claims.comparison import numbers
 from fmbench.report.claims.rows import DIFFUSION, OURS, Lost, any_diverged, by_dataset, lost_seeds, say_lost, select
 from fmbench.report.claims.verdicts import HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_leaning, judge, not_holding
-from fmbench.report.layout import SECOND_ORDER_UP_TO, paper
+from fmbench.report.layout import paper
+from fmbench.report.table4 import SECOND_ORDER_UP_TO
 
 ESTIMATORS = {"nll_exact": "exact divergence", "nll_averaged": "averaged probes", "nll_paper": "the paper's estimator"}
 INDEX = ["method", "seed"]
@@ -40,7 +41,7 @@ def _steps_of_k(here: pd.DataFrame, metric: str, columns: dict[str, Any]) -> Fin
         why = say_lost(lost) if table.empty and lost else "The test needs two or more values of K"
         return Finding(verdict=INCONCLUSIVE if table.empty and any_diverged(lost) else NOT_TESTED, why=why, **columns)
     table, note = _corrected(table, metric, here)
-    # Only seeds that have numbers of all methods, so that each mean is over the same methods.
+    # Only seeds with numbers of all methods count, so that each mean is over the same methods.
     whole = table.groupby("seed").size() == table.index.get_level_values("method").nunique()
     if not whole.any():
         why = f"No seed has values of every method{f': {say_lost(lost)}' if lost else ''}"
@@ -59,7 +60,7 @@ def _judged_steps(table: pd.DataFrame, lost: Mapping[str, Lost], note: str, colu
     decisive = judged[smallest] if verdict == HOLDS else next(j for j in judged.values() if j.verdict == verdict)
     falls = sum(int((step.groupby("method").mean() < 0).sum()) for step in steps.values())
     cells = sum(step.index.get_level_values("method").nunique() for step in steps.values())
-    why = f"{sentence(decisive.why)}. NLL falls in {falls} of {cells} steps of single methods{note}"
+    why = f"{sentence(decisive.why)}. NLL of single methods falls in {falls} of {cells} steps{note}"
     if lost:
         why += f". Lost seeds are left out: {say_lost(lost)}"
         verdict, leans = not_holding(verdict, leans)
@@ -77,22 +78,22 @@ def _corrected(table: pd.DataFrame, metric: str, here: pd.DataFrame) -> tuple[pd
     large = variance > SECOND_ORDER_UP_TO  # False where the variance is unknown
     if metric == "nll_averaged" and len(bias):
         note = ". The remaining bias from the probes' noise is estimated and subtracted"
-        note += f", but the estimate is too small at a variance of {variance:.1f} nats^2" if large else ""
+        note += f". The estimate is too small, because the variance is {variance:.1f} nats^2" if large else ""
         return (table - bias.reindex_like(table).fillna(0.0)).dropna(), note
     if metric == "nll_paper":
-        note = ". The noise of the single probe also lowers this number, and more for larger K"
+        note = ". The noise of the single probe also lowers this number, and more so for larger K"
         if len(bias):
-            # With small noise, one probe has as many times the bias of a mean of several probes. It always has at least as much.
+            # For small noise, the bias of one probe is n times that of a mean of n probes. It is never smaller.
             times = 1.0 if large else float(rows.probes.iloc[0])
             k = max(bias.columns)
             by = f"{'at least' if large else 'about'} {-times * float(bias[k].mean()):.2g}"
-            note += f": by {by} at K = {k:g}, which is bias and not likelihood"
+            note += f". At K = {k:g} the noise lowers it by {by}, which is bias and not likelihood"
         return table, note
     return table, ""
 
 
 def printed_fall(dataset: str, a: float, b: float) -> float | None:
-    """The mean difference over methods between two K in the paper's Table 4; None where it prints none."""
+    """The mean difference over methods between two K in the paper's Table 4; None if the paper does not print it."""
     printed = paper("table4")
     table = printed[printed.dataset == dataset].pivot_table(index="method", columns="k", values="nll_bpd")
     return float((table[b] - table[a]).mean()) if {a, b} <= set(table.columns) else None
@@ -110,11 +111,11 @@ def _in_paper() -> str:
 CLAIM = Claim(
     number=10,
     title="NLL falls as K grows",
-    statement="NLL is lower the more dequantisation draws K are averaged.",
+    statement="NLL falls as the number K of averaged dequantisation draws grows.",
     where="Table 4",
     how="The test takes the difference between each K and the one before, averaged over the trained methods. Every such "
-    "step must be a fall. Each estimator has its own line. The paper's estimator has the noise of a probe in every draw, "
-    "which by itself lowers the number as K grows.",
+    "step must be a fall. Each estimator has its own line. The paper's estimator has the noise of a probe in every draw. "
+    "This noise alone lowers its NLL as K grows.",
     needs=("dequantisation",),
     evaluate=falls_with_k,
     in_paper=_in_paper,

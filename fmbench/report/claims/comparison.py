@@ -52,10 +52,10 @@ def lower_than_each(
 ) -> Finding:
     """The line on "ours is lower than each of the others".
 
-    It holds if ours is lower than each other method (an intersection-union test), and fails if any is lower than ours. Another
-    method without numbers keeps it from holding. So do lost seeds of ours, because the seeds left are the ones that went well.
-    Neither keeps it from failing. The numbers shown are those against the closest other method, which has the largest mean
-    difference.
+    It holds if ours is lower than each other method (an intersection-union test), and fails if any is lower than ours. It
+    cannot hold if another method has no numbers. It cannot hold either if ours lost seeds, because the remaining seeds are only
+    those that succeeded. In both cases it can still fail. The line shows the numbers against the closest other method, which
+    has the largest mean difference.
 
     Args:
         differences: ours minus each other method, for each seed.
@@ -64,16 +64,15 @@ def lower_than_each(
     columns = {"about": contest.about, **columns}
     judged = {m: j for m, v in differences.items() if (j := judge(v, 0.0)).verdict != NOT_TESTED}
     absent = [m for m in contest.others if m not in judged]
-    uncompared = _by_reason(
-        "Not compared with", {m: lost[m].reason if m in lost else "no rows of the same seeds" for m in absent}
-    )
+    reasons = {m: lost[m].reason if m in lost else "no rows of the same seeds" for m in absent}
+    uncompared = _by_reason("Not compared with {} ({})", reasons)
     if not judged:
         why = f"No seed has values of {in_prose(contest.ours)} and of another method: {say_lost(lost)}"
         verdict = INCONCLUSIVE if any_diverged(lost) else NOT_TESTED
         return Finding(verdict=verdict, why=why if contest.ours in lost else uncompared, **columns)
     verdict = combine(j.verdict for j in judged.values())
     leans = combine_leaning((j.verdict, j.leans) for j in judged.values())
-    why = _by_reason(OUTCOMES[verdict], {m: j.why for m, j in judged.items() if j.verdict == verdict})
+    why = _by_reason(OUTCOMES[verdict] + " {}: {}", {m: j.why for m, j in judged.items() if j.verdict == verdict})
     if partly := say_lost(lost, absent):
         why += f". Lost seeds are left out: {partly}"
     if absent:
@@ -84,12 +83,12 @@ def lower_than_each(
     return Finding(verdict=verdict, why=why, against=closest, **numbers(judged[closest]) | {"leans": leans}, **columns)
 
 
-def _by_reason(outcome: str, reasons: Mapping[str, str]) -> str:
-    """A sentence for each reason, with the outcome and the methods that have this reason."""
+def _by_reason(sentence: str, reasons: Mapping[str, str]) -> str:
+    """A sentence for each different reason; ``sentence`` has a place for the methods with this reason, and one for the reason."""
     methods: dict[str, list[str]] = {}
     for method, reason in reasons.items():
         methods.setdefault(reason, []).append(method)
-    return ". ".join(f"{outcome} {listed(found)}: {reason}" for reason, found in methods.items())
+    return ". ".join(sentence.format(listed(found), reason) for reason, found in methods.items())
 
 
 def may_be_negative(metric: str, values: pd.Series) -> bool:
@@ -101,7 +100,7 @@ def relative_difference(ours: NDArray, other: NDArray) -> NDArray:
     """(ours - other) over the mean of their magnitudes: 0 where equal, -2/3 for half as much, within ±2 always.
 
     It is for numbers well above 0. For numbers near 0 or below, such as an unbiased distance at its floor, it is mostly noise,
-    and ±2 where the signs differ: those need a scale from elsewhere.
+    and ±2 if the signs differ. Such numbers need another scale.
     """
     size = (np.abs(ours) + np.abs(other)) / 2
     return np.divide(ours - other, size, out=np.zeros_like(size), where=size > 0)

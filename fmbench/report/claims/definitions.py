@@ -1,4 +1,4 @@
-"""Lines on what follows from definitions alone: they hold to rounding, or they fail."""
+"""Lines on numbers that follow from definitions alone. They are 0 up to rounding, or the claim fails."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ ROUNDING = 1e-9
 
 
 def exact(claim: int, part: str, statistic: str, unit: str, found: Sequence[float], note: str = "") -> Finding:
-    """The line on numbers that are 0 but for rounding if the claim is true; the largest is shown.
+    """The line on numbers that are 0 up to rounding if the claim is true. It shows the largest.
 
     Args:
         note: added to the reason.
@@ -20,7 +20,9 @@ def exact(claim: int, part: str, statistic: str, unit: str, found: Sequence[floa
     columns: dict[str, Any] = {"claim": claim, "dataset": "", "about": "definition", "part": part}
     columns |= {"statistic": statistic, "unit": unit}
     if not found or not all(map(math.isfinite, found)):
-        return Finding(verdict=NOT_TESTED, why="The theory files have no finite value of it", **columns)
+        return Finding(verdict=NOT_TESTED, why="The theory files have no finite value of this statistic", **columns)
     value = max(found)
-    verdict, where = (HOLDS, "Below") if value < ROUNDING else (FAILS, "Not below")
-    return Finding(verdict=verdict, why=f"{where} rounding ({ROUNDING:g}){note}", value=value, **columns)
+    verdict, where = (HOLDS, "below") if value < ROUNDING else (FAILS, "not below")
+    return Finding(
+        verdict=verdict, why=f"The largest value is {where} the limit of rounding ({ROUNDING:g}){note}", value=value, **columns
+    )

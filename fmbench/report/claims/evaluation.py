@@ -5,15 +5,7 @@ from collections.abc import Sequence
 from fmbench.report.claims.claim import Claim, Finding, Lines, Sources
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.sources import missing_source
-from fmbench.report.claims.verdicts import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    NOT_TESTED,
-    combine,
-    combine_leaning,
-    not_holding,
-)
+from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_leaning, not_holding
 
 
 def evaluate_claims(sources: Sources) -> Lines:
@@ -31,7 +23,7 @@ def evaluate_claims(sources: Sources) -> Lines:
 
 
 def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
-    """The line on the claim as a whole, from all its lines but those on oracles."""
+    """The line on the claim as a whole, from all its lines except those on oracles."""
     counted = [line for line in lines if line.about != "oracle"]
     verdict = combine(line.verdict for line in counted)
     leans = combine_leaning((line.verdict, line.leans) for line in counted)
@@ -41,7 +33,7 @@ def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
     tally = [(v, sum(line.verdict == v for line in counted)) for v in (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)]
     counts = ", ".join(f"{n} {v}" for v, n in tally if n)
     number = f"{len(counted)} line{'s' if len(counted) > 1 else ''} of evidence"
-    texts = [f"{number}: {counts}" if counted else "There are no rows to test it on"]
+    texts = [f"{number}: {counts}" if counted else "There are no rows to test this claim"]
     texts += [f"Only part of the claim is tested on {', '.join(partly)}"] if partly else []
     return Finding(claim.number, "all", "overall", "", verdict, ". ".join([*texts, *map(missing_source, missing)]), leans=leans)
 

@@ -30,6 +30,6 @@ def on_common_steps(ours: Mapping[int, pd.Series], other: Mapping[int, pd.Series
 def scale_at_first(found: Mapping[int, pd.DataFrame]) -> float:
     """The mean magnitude at the first common snapshot, over both methods and all seeds; NaN without seeds.
 
-    This is one scale for a pair of methods. A distance near its floor is noise about 0, which a scale of its own would magnify.
+    Both methods share this scale. A distance near its floor is noise around 0, and a separate scale would magnify it.
     """
     return float(np.mean([pair.iloc[0].abs().mean() for pair in found.values()])) if found else math.nan

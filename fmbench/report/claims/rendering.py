@@ -11,7 +11,7 @@ from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.rows import in_prose
 from fmbench.report.claims.sources import read_sources
 from fmbench.report.claims.verdicts import ENOUGH_SEEDS, FAILS, HOLDS, LEVEL, combine, combine_leaning, coverage
-from fmbench.report.layout import latex_table, markdown_table, tex, to_csv, write_all
+from fmbench.report.layout import latex_table, markdown_table, tex, write_all
 
 COLUMNS = ["claim", "title", "dataset", "about", "part", "against", "statistic", "unit", "value", "low", "high", "interval"]
 COLUMNS += ["seeds", "coverage", "paper", "verdict", "leans", "why"]
@@ -21,7 +21,7 @@ _BOLD = {HOLDS: "**holds**", FAILS: "**fails**"}
 def write_claims(results: Path, out: Path) -> Lines:
     """Tests every claim on a results folder, writes ``out`` (CSV) and beside it ``.md`` and ``.tex``, and returns the lines."""
     lines = evaluate_claims(read_sources(results))
-    write_all(out, to_csv(frame(lines)), markdown(lines), latex(lines))
+    write_all(out, frame(lines), markdown(lines), latex(lines))
     return lines
 
 
@@ -86,7 +86,7 @@ def _notes(lines: Lines) -> list[str]:
     worth = coverage(few) or 0.0
     if few and worth < LEVEL:
         notes.append(
-            f"With {few} seeds, the bootstrap interval is {'' if few < 4 else 'close to '}their range. It contains "
+            f"With {few} seeds, the bootstrap interval is {'' if few < 4 else 'close to '}the range of their values. It contains "
             f"the true median with a probability of at most {worth:.0%}. With fewer than {ENOUGH_SEEDS} seeds, a verdict "
             "therefore also needs Student's interval."
         )
@@ -94,7 +94,7 @@ def _notes(lines: Lines) -> list[str]:
         notes.append(f"Every interval over seeds uses {few} or more seeds.")
     if any(line.leans for line in lines):
         notes.append(
-            "An inconclusive line leans to a verdict if its interval supports that verdict, but the seeds are too few for it."
+            "An inconclusive line leans to a verdict if its interval supports that verdict, but there are too few seeds for it."
         )
     notes.append("These verdicts are about this run, not the paper's. Other data sets, budgets or networks may give others.")
     return notes
@@ -109,7 +109,7 @@ def _section(claim: Claim, lines: Lines) -> list[str]:
         text += [f"In the paper: {claim.in_paper()}.", ""]
     rest = [line for line in lines if line.about != "overall"]
     if rest:
-        columns = ["Data set", "What", "Statistic", "Value", "Seeds", "Paper", "Verdict", "Why"]
+        columns = ["Data set", "Part of the claim", "Statistic", "Value", "Seeds", "Paper", "Verdict", "Reason"]
         text += markdown_table(columns, map(_row, rest))
     return text
 

@@ -1,4 +1,4 @@
-"""Rows that the claims share: selection, pairs by seed, the methods compared, and the seeds that were lost."""
+"""What the claims share on rows: selection, pairs by seed, the methods to compare, and lost seeds."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def no_contest(claim: int, dataset: str) -> Finding:
 
 def no_distance(claim: int, dataset: str, part: str = "") -> Finding:
     """The line for a data set without rows of a main distance."""
-    return Finding(claim, dataset, "trained", part, NOT_TESTED, "There are no rows of a distance to the data")
+    return Finding(claim, dataset, "trained", part, NOT_TESTED, "There are no rows with a distance to the data")
 
 
 # Seeds that were lost
@@ -138,5 +138,5 @@ def say_lost(lost: Mapping[str, Lost], without: Sequence[str] = ()) -> str:
 
 
 def any_diverged(lost: Mapping[str, Lost]) -> bool:
-    """Whether a method's loss was a divergence, which is a result, and not a missing measurement."""
+    """Whether a method lost seeds by divergence, which is a result, and not only by missing measurements."""
     return any("diverged" in found.reason for found in lost.values())

@@ -1,4 +1,4 @@
-"""The parquet files that claims are tested on."""
+"""The parquet files that the tests of claims read."""
 
 from pathlib import Path
 

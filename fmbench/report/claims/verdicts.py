@@ -1,14 +1,14 @@
 """Intervals over seeds, and the verdict that an interval gives.
 
 The unit of replication is the seed: it changes the initialisation, the order of the data and the noise that samples start
-from. Methods are compared in pairs within a seed, which removes what both share.
+from. Methods are compared in pairs with the same seed, which removes the variation that both share.
 
 Few seeds make weak intervals. A percentile bootstrap of n values never leaves their range. The range of n values contains the
 median of their distribution with probability 1 - 2^(1-n), whatever the distribution: 50 % for two seeds, 75 % for three, 97 %
 for six. Below :data:`ENOUGH_SEEDS` the bootstrap interval is therefore never a 95 % interval, and a verdict from two seeds
-alone would be right by luck half of the time. There Student's interval must agree. It assumes normal values and is wide for few
-of them (12.7 standard errors to each side for two), so it clears a threshold only where the difference is large against the
-spread. One seed has no interval, and its verdict is at most inconclusive.
+alone would be right by luck half of the time. With so few seeds, Student's interval must agree. It assumes normal values and is
+wide for few of them (12.7 standard errors to each side for two). It therefore excludes a threshold only if the difference is
+large compared with the spread. One seed has no interval, and its verdict is at most inconclusive.
 """
 
 import itertools
@@ -24,13 +24,13 @@ HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED = "holds", "fails", "inconclusive", "not 
 VERDICTS = (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)
 
 LEVEL = 0.95
-"""The level of every interval. A verdict looks at one end only, so each is wrong with probability (1 - LEVEL) / 2 at most."""
+"""The level of every interval. A verdict uses only one end of it, so it is wrong with probability (1 - LEVEL) / 2 at most."""
 ENOUGH_SEEDS = 6
-"""From here on the range of the seeds contains the median with more than 95 %, and the bootstrap interval is used alone."""
+"""With this many seeds or more, their range contains the median with more than 95 %, and the bootstrap interval alone decides."""
 EXACT_UP_TO = 6
 """Up to this many values the bootstrap takes all n^n resamples (46,656 for six), so nothing is left to chance."""
 RESAMPLES = 10_000
-"""Above, it takes this many seeded resamples: the bounds then vary by less than the width of a line in a figure."""
+"""With more values, it takes this many seeded resamples. The bounds then vary by less than the width of a line in a figure."""
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float]:
@@ -43,7 +43,7 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     if n < 2:
         return math.nan, math.nan
     if n <= EXACT_UP_TO:
-        # Resamples that differ only in order are equal: one for each multiset, with its multinomial count.
+        # Resamples that differ only in order are equal. Each multiset is taken once, weighted by its multinomial count.
         picks = list(itertools.combinations_with_replacement(range(n), n))
         counts = np.array([np.bincount(pick, minlength=n) for pick in picks])
         weights = np.array([math.factorial(n) / math.prod(math.factorial(int(k)) for k in row) for row in counts])
@@ -75,7 +75,7 @@ def student(values: Sequence[float]) -> tuple[float, float]:
 def coverage(n: int) -> float | None:
     """The largest probability with which an interval over n seeds contains the median; None for one seed.
 
-    It is LEVEL, or less where the seeds are few.
+    It is LEVEL, or less for few seeds.
     """
     return None if n < 2 else min(LEVEL, 1 - 2.0 ** (1 - n))
 
@@ -162,5 +162,5 @@ def combine_leaning(lines: Iterable[tuple[str, str]]) -> str:
 
 
 def not_holding(verdict: str, leans: str) -> tuple[str, str]:
-    """The verdict and leaning where something keeps a line from holding, but not from failing."""
+    """The verdict and leaning of a line that may fail but cannot hold, for example because seeds were lost."""
     return (INCONCLUSIVE if verdict == HOLDS else verdict), ("" if leans == HOLDS else leans)

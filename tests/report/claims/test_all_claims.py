@@ -69,8 +69,8 @@ def test_the_table_the_page_and_the_latex_are_complete():
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({len(line.replace(r"\|", "").split("|")) for line in rows}) <= 1
     assert (
-        "With 2 seeds, the bootstrap interval is their range. It contains the true median with a probability of at most 50%"
-        in text
+        "With 2 seeds, the bootstrap interval is the range of their values. It contains the true median with a probability of at "
+        "most 50%" in text
     )
     body = [line for line in latex(lines).splitlines() if line.endswith(r"\\")]
     assert len(body) == 11 and len({line.count("&") for line in body}) == 1

@@ -32,7 +32,7 @@ def test_one_seed_is_inconclusive_and_two_seeds_far_from_zero_are_enough():
 def test_a_missing_or_diverged_method_leaves_the_claim_inconclusive():
     lines = of_claim(lowest, records=as_frame(table1_rows(lost="scoreflow")))
     assert {line.verdict for line in lines} == {INCONCLUSIVE}
-    assert all("Not compared with ScoreFlow: diverged: the loss became nan" in line.why for line in lines)
+    assert all("Not compared with ScoreFlow (diverged: the loss became nan)" in line.why for line in lines)
     some = as_frame([r for r in table1_rows() if r.method in ("ddpm", "fm_ot")])
     assert {line.verdict for line in of_claim(lowest, records=some)} == {INCONCLUSIVE}
     # One that is lower settles it, whoever is missing.

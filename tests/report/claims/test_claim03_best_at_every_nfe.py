@@ -16,13 +16,17 @@ from fmbench.store.records import Row
 def test_best_at_every_nfe():
     everywhere = dict.fromkeys(map(float, range(4, 44, 4)), 0.5)
     (line,) = of_claim(best_at_every_nfe, few_step=as_frame(few_step_rows(everywhere)))
-    assert line.verdict == HOLDS and line.value == pytest.approx(-2 / 3, abs=0.05) and "Lowest mean at 10 of 10" in line.why
+    assert (
+        line.verdict == HOLDS
+        and line.value == pytest.approx(-2 / 3, abs=0.05)
+        and "FM (OT path) has the lowest mean at 10 of 10" in line.why
+    )
     # Significantly worse at two of ten: the claim fails, however good the rest.
     (line,) = of_claim(best_at_every_nfe, few_step=as_frame(few_step_rows(everywhere | {4.0: 2.0, 8.0: 2.0})))
     assert line.verdict == FAILS and "Significantly worse than another method at NFE 4, 8" in line.why and line.value < 0
     # As good as the others at two of ten: neither won nor lost.
     (line,) = of_claim(best_at_every_nfe, few_step=as_frame(few_step_rows(everywhere | {4.0: 1.0, 8.0: 1.0})))
-    assert line.verdict in (INCONCLUSIVE, FAILS) and "Lowest mean at 8 of 10" in line.why
+    assert line.verdict in (INCONCLUSIVE, FAILS) and "FM (OT path) has the lowest mean at 8 of 10" in line.why
     (line,) = of_claim(best_at_every_nfe, few_step=as_frame(few_step_rows(everywhere, others=("ddpm",))))
     assert line.verdict == INCONCLUSIVE and "Not compared with Score matching" in line.why
 
@@ -38,7 +42,7 @@ def test_ours_loses_an_nfe_where_its_samples_diverge_and_a_diverged_rival_does_n
     (line,) = of_claim(best_at_every_nfe, few_step=without("fm_ot"))
     assert line.verdict == FAILS and "No seed of FM (OT path) has a value at NFE 4" in line.why
     (line,) = of_claim(best_at_every_nfe, few_step=without("ddpm"))
-    assert line.verdict == HOLDS and "Lowest mean at 2 of 2" in line.why
+    assert line.verdict == HOLDS and "FM (OT path) has the lowest mean at 2 of 2" in line.why
 
 
 def test_a_better_rival_without_one_seed_still_counts():
@@ -53,7 +57,9 @@ def test_lost_seeds_of_ours_keep_every_nfe_from_holding():
     rows = few_step_rows(dict.fromkeys((4.0, 8.0), 0.5))
     (line,) = of_claim(best_at_every_nfe, few_step=as_frame(diverged(rows, "fm_ot", [2])))
     assert (line.verdict, line.leans, line.seeds) == (INCONCLUSIVE, "", 5)
-    assert "Lowest mean at 2 of 2" in line.why and "FM (OT path) 1 of 6 at NFE 4, 1 of 6 at NFE 8" in line.why
+    assert (
+        "FM (OT path) has the lowest mean at 2 of 2" in line.why and "FM (OT path) 1 of 6 at NFE 4, 1 of 6 at NFE 8" in line.why
+    )
     (line,) = of_claim(best_at_every_nfe, few_step=as_frame(diverged(rows, "fm_ot", SEEDS)))
     assert line.verdict == INCONCLUSIVE and "No seed of FM (OT path) has a value" in line.why
     # After a diverged training the few-step samples are skipped, which decides nothing either.
