@@ -79,3 +79,26 @@ def test_the_picture_has_exactly_the_arrows_that_the_imports_need():
     for left, right in re.findall(r"^    (\w+) --> (.*)$", SECTIONS["The rooms"], re.MULTILINE):
         drawn |= {(left, target) for target in right.split(" & ")}
     assert drawn == {(a, b) for a, b in needed if a != "__main__"}
+
+
+def outputs_of_rules() -> dict[str, set[str]]:
+    """The files that each rule declares as outputs, below the results folder, with ``<placeholders>``; logs do not count."""
+    found = {}
+    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for name, body in re.findall(
+            r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            declared = re.search(r"^    output:\n(.*?)^    \w+:", body, re.MULTILINE | re.DOTALL)
+            paths = re.findall(r"results\(f?\"([^\"]+)\"\)", declared[1]) if declared else []
+            found[name] = {re.sub(r"\{(\w+)\}", lambda match: f"<{match[1].lower()}>", path) for path in paths}
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def test_the_results_folder_has_the_outputs_of_every_rule():
+    listed = {}
+    for name, cell in re.findall(r"^\| `(\w+)` \| (.*?) \|$", SECTIONS["The results folder"], re.MULTILINE):
+        beside, _, apart = cell.partition("; also ")
+        folder, files = re.fullmatch(r"(?:`([^`]+/)`: )?(.*)", beside).groups()
+        names = re.findall(r"`([^`/]+\.\w+)`", files)
+        listed[name] = {f"{folder or ''}{file}" for file in names} | set(re.findall(r"`([^`/]+\.\w+)`", apart))
+    assert listed == outputs_of_rules()
