@@ -12,9 +12,6 @@ from fmbench.store.files import write_text
 
 NONE = "-"
 """Printed where a number is missing."""
-SECOND_ORDER_UP_TO = 1.0
-"""Variance of log p, in nats^2, above which the second-order estimate of the probe bias is too small
-(:func:`fmbench.flow.likelihood.probe_bias`)."""
 
 
 def paper(table: str) -> pd.DataFrame:
@@ -121,8 +118,8 @@ def latex_table(
     return [*lines, *(rf"\par{{\footnotesize {text}\par}}" for text in footnotes), ""]
 
 
-def write_all(out: Path, csv: str, markdown: str, latex: str) -> None:
-    """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; the CSV last, because other jobs wait for it."""
+def write_all(out: Path, table: pd.DataFrame, markdown: str, latex: str) -> None:
+    """Write a table as CSV to ``out``, and beside it ``.md`` and ``.tex``; the CSV last, because other jobs wait for it."""
     write_text(out.with_suffix(".md"), markdown)
     write_text(out.with_suffix(".tex"), latex)
-    write_text(out, csv)
+    write_text(out, to_csv(table))

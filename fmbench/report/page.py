@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from fmbench.config.names import FIGURES
 from fmbench.errors import DataError
 from fmbench.store.files import write_text
-from fmbench.store.stale import stale_files
+from fmbench.store.stale import STALE, stale_files
 
 LEAD = ("claims", "table1")
 TABLES = ("table2", "table3", "table4")
@@ -95,7 +95,7 @@ def lead(results: Path) -> str:
         if name in found:
             parts.append(_table(results, name))
         else:
-            why = "of another config; run snakemake" if f"{name}.md" in stale else "not among these results"
+            why = STALE if f"{name}.md" in stale else "not among these results"
             parts.append(_section(name, f'<p class="note">{name} is {why}.</p>\n'))
     return "".join(parts)
 

@@ -18,7 +18,7 @@ from fmbench.report.table3 import write_table3
 from fmbench.report.table4 import write_table4
 from fmbench.store.benchmark import config_of
 from fmbench.store.result_set import table4_files
-from fmbench.store.stale import stale_files
+from fmbench.store.stale import STALE, stale_files
 
 
 class Rendered(NamedTuple):
@@ -26,22 +26,6 @@ class Rendered(NamedTuple):
 
     file: str
     reason: str
-
-
-def _table1(results: Path, config: Config, out: Path) -> None:
-    write_table1(results / "records.parquet", specs.table1(config), out)
-
-
-def _table2(results: Path, config: Config, out: Path) -> None:
-    write_table2(results / "records.parquet", out)
-
-
-def _table3(results: Path, config: Config, out: Path) -> None:
-    write_table3(results / "settings.parquet", out)
-
-
-def _claims(results: Path, config: Config, out: Path) -> None:
-    write_claims(results, out)
 
 
 def _table4(results: Path, config: Config, out: Path) -> None:
@@ -59,13 +43,13 @@ def _equivalence(results: Path, config: Config, out: Path) -> None:
         shutil.copyfile(results / "equivalence.csv", out)
 
 
-TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], None]]] = {
-    "table1": (("records.parquet",), _table1),
-    "table2": (("records.parquet",), _table2),
-    "table3": (("settings.parquet",), _table3),
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], object]]] = {
+    "table1": (("records.parquet",), lambda r, config, out: write_table1(r / "records.parquet", specs.table1(config), out)),
+    "table2": (("records.parquet",), lambda r, config, out: write_table2(r / "records.parquet", out)),
+    "table3": (("settings.parquet",), lambda r, config, out: write_table3(r / "settings.parquet", out)),
     "table4": ((), _table4),
     "equivalence": ((), _equivalence),
-    "claims": (("records.parquet",), _claims),
+    "claims": (("records.parquet",), lambda r, config, out: write_claims(r, out)),
 }
 """By table: the files of the results folder that it needs, and the function (results, config, CSV to write) that writes it."""
 
@@ -86,7 +70,7 @@ def render(
     Raises:
         DataError: nothing could be made.
     """
-    done = write_tables(results, out, list(TABLES), config)
+    done = _tables(results, out, config)
     for name, needed in FIGURES.items():
         reason = _missing(results, needed)
         if not reason:
@@ -102,11 +86,10 @@ def render(
     return done
 
 
-def write_tables(results: Path, out: Path, names: Sequence[str], config: Config | None = None) -> list[Rendered]:
-    """Write the named :data:`TABLES` into ``out`` and return them as :func:`render` does."""
+def _tables(results: Path, out: Path, config: Config | None = None) -> list[Rendered]:
+    """Write all :data:`TABLES` into ``out`` and return them as :func:`render` does."""
     done = []
-    for name in dict.fromkeys(names):
-        needed, write = TABLES[name]
+    for name, (needed, write) in TABLES.items():
         reason = _missing(results, needed)
         if not reason:
             try:
@@ -123,19 +106,14 @@ def remade_tables(results: Path) -> dict[str, bytes | None]:
     The tables in the folder itself may be older than its rows.
     """
     with tempfile.TemporaryDirectory() as folder:
-        write_tables(results, Path(folder), list(TABLES))
+        _tables(results, Path(folder))
         made = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     return {f"{name}.{kind}": made.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
 
 
 def _missing(results: Path, needed: Sequence[str]) -> str:
     """Why needed files cannot be used, or an empty text."""
-    others = stale_files(results)
-    reasons = []
-    for names, what in (
-        ([name for name in needed if not (results / name).exists()], "missing"),
-        ([name for name in needed if name in others], "of another config; run snakemake where the results were made"),
-    ):
-        if names:
-            reasons.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}")
+    stale = stale_files(results)
+    reasons = [f"{name} is missing" for name in needed if not (results / name).exists()]
+    reasons += [f"{name} is {STALE}" for name in needed if name in stale]
     return "; ".join(reasons)

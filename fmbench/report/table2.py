@@ -5,19 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from fmbench.report.frames import records_frame
-from fmbench.report.layout import (
-    LATEX,
-    MARKDOWN,
-    Style,
-    latex_table,
-    markdown_table,
-    notes,
-    paper,
-    spread,
-    tex,
-    to_csv,
-    write_all,
-)
+from fmbench.report.layout import LATEX, MARKDOWN, Style, latex_table, markdown_table, notes, paper, spread, tex, write_all
 from fmbench.report.style import is_inception, label
 
 PAPER = "paper: ImageNet 64 to 256"
@@ -139,5 +127,5 @@ def latex(table: pd.DataFrame) -> str:
 def write_table2(records: Path, out: Path) -> pd.DataFrame:
     """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; return the table."""
     table = table2(records_frame(records))
-    write_all(out, to_csv(table), markdown(table), latex(table))
+    write_all(out, table, markdown(table), latex(table))
     return table

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.report.layout import NONE, latex_table, markdown_table, notes, paper, tex, to_csv, write_all
+from fmbench.report.layout import NONE, latex_table, markdown_table, notes, paper, tex, write_all
 from fmbench.report.style import label
 from fmbench.store.parquet import read_table
 
@@ -168,5 +168,5 @@ def latex(table: pd.DataFrame) -> str:
 def write_table3(settings: Path, out: Path) -> pd.DataFrame:
     """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; return the table."""
     table = table3(read_table(settings).to_pandas())
-    write_all(out, to_csv(table), markdown(table), latex(table))
+    write_all(out, table, markdown(table), latex(table))
     return table

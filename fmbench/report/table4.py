@@ -6,21 +6,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.report.frames import of_metric
-from fmbench.report.layout import (
-    LATEX,
-    MARKDOWN,
-    NONE,
-    SECOND_ORDER_UP_TO,
-    Style,
-    beside,
-    latex_table,
-    markdown_table,
-    paper,
-    spread,
-    tex,
-    to_csv,
-    write_all,
-)
+from fmbench.report.layout import LATEX, MARKDOWN, NONE, Style, beside, latex_table, markdown_table, paper, spread, tex, write_all
 from fmbench.report.layout import notes as note_lines
 from fmbench.report.style import label
 from fmbench.store.parquet import write_table
@@ -49,6 +35,9 @@ COLUMNS = [
 ]
 VARIANCE = "probe_variance"
 """A last column, present where the rows have this metric."""
+SECOND_ORDER_UP_TO = 1.0
+"""Variance of log p, in nats^2, above which the second-order estimate of the probe bias is too small
+(:func:`fmbench.flow.likelihood.probe_bias`)."""
 
 
 def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
@@ -57,7 +46,7 @@ def table4(rows: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
     ``nll_std`` is over seeds, ``nll_stderr`` over test images (mean over seeds). ``probe_bias`` estimates how far the probes'
     noise lowered the NLL (a negative number); ``probe_std`` is the standard deviation that the probes leave in the NLL of one
     draw, where several probes show it. ``probe_variance`` is the variance of log p of one draw in nats^2: above
-    :data:`~fmbench.report.layout.SECOND_ORDER_UP_TO` the true bias is larger than the estimate.
+    :data:`SECOND_ORDER_UP_TO` the true bias is larger than the estimate.
     """
     printed = paper("table4").set_index(["dataset", "method", "k"]).nll_bpd
     found = []
@@ -196,5 +185,5 @@ def write_table4(rows: list[Path], spec: dict[str, Any], out: Path, gathered: Pa
     if gathered is not None:
         write_table(gathered, records, spec["of"])
     table = table4(records.to_pandas(), spec)
-    write_all(out, to_csv(table), markdown(table, spec), latex(table, spec))
+    write_all(out, table, markdown(table, spec), latex(table, spec))
     return table

@@ -14,6 +14,8 @@ from fmbench.store.parquet import read_source_hash
 
 TABLE4_ROWS = "dequantisation.parquet"
 """The rows of Table 4."""
+STALE = "stale: another config made it; run snakemake where the results were made"
+"""The reason why a stale file is left out, to follow "<file> is"."""
 
 
 def stale_files(results: Path) -> tuple[str, ...]:

@@ -139,9 +139,9 @@ def test_the_status_names_mixed_extractors(digits_rows, tmp_path):
     mixed = [replace(r, features=other) if r.features and (r.method, r.seed) == ("fm_ot", 1) else r for r in digits_rows]
     rows = frame(mixed, tmp_path)
     table = table1(rows, SPEC)
-    assert table.status.tolist() == ["ok", "its distances are of 2 extractors, which are not of one measure"]
+    assert table.status.tolist() == ["ok", "its mean distance mixes 2 extractors, whose distances cannot be compared"]
     assert table.fid_features[1] == " and ".join(sorted([FEATURES, other])) and table.fid_features[0] == FEATURES
-    assert "| its distances are of 2 extractors, which are not of one measure |" in markdown(table, rows, SPEC)
+    assert "| its mean distance mixes 2 extractors, whose distances cannot be compared |" in markdown(table, rows, SPEC)
 
 
 def test_a_solver_that_fails_at_sampling_is_in_the_status(digits_rows, tmp_path):

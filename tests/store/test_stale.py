@@ -19,7 +19,7 @@ from fmbench.stages.gather import run as gather
 from fmbench.stages.mlflow_summary import artifacts
 from fmbench.store.records import Row, write_rows
 from fmbench.store.result_set import members, table4_files
-from fmbench.store.stale import stale_files
+from fmbench.store.stale import STALE, stale_files
 from fmbench.store.unpack import unpack
 
 TABLE4 = {"dequantisation.parquet", "table4.csv", "table4.md", "table4.tex"}
@@ -75,10 +75,10 @@ def test_rows_of_other_settings_are_in_no_report_and_no_archive(tmp_path):
     assert gone <= set(stale_files(folder)) and not {"records.parquet", "fig07.png"} & set(stale_files(folder))
     assert "learning_curve" not in read_sources(folder) and not gone & set(members(folder))
     assert 'id="fig07"' in (text := page(folder, None)) and 'id="fig05"' not in text
-    assert "claims is of another config; run snakemake" in text and "What Lipman et al. (2023) claim" not in text
+    assert f"claims is {STALE}" in text and "What Lipman et al. (2023) claim" not in text
     reasons = {item.file: item.reason for item in render(folder, tmp_path / "out", formats=["svg"])}
-    assert (
-        reasons["figures/fig05.svg"] == "learning_curve.parquet is of another config; run snakemake where the results were made"
+    assert reasons["figures/fig05.svg"] == (
+        "learning_curve.parquet is stale: another config made it; run snakemake where the results were made"
     )
     said = command("export", "--results", folder, "--out", tmp_path / "all.zip", "--progress", "lines")
     assert said.code == 0

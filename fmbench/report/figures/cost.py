@@ -7,18 +7,7 @@ from matplotlib.figure import Figure
 
 from fmbench.report.figures.axes import log_or_signed, log_x
 from fmbench.report.figures.fig05_10_learning_curves import fig05_data
-from fmbench.report.figures.panels import (
-    band,
-    curve,
-    distance_names,
-    empty,
-    failures,
-    looks,
-    method_legend,
-    note,
-    nothing,
-    panels,
-)
+from fmbench.report.figures.panels import band, curve, distance_names, empty, looks, method_legend, note_failures, nothing, panels
 from fmbench.report.frames import MODEL, records_frame
 
 
@@ -67,6 +56,6 @@ def cost(data: pd.DataFrame) -> Figure:
             axis.set(title=dataset, xlabel=name)
             axis.grid(True)
         row[0].set_ylabel(distance_names(here))
-        note(row[0], failures(here, methods))
+        note_failures(row[0], here, methods)
     method_legend(figure, methods)
     return figure

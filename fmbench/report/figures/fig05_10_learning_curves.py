@@ -1,24 +1,14 @@
 """Fig. 5 and Fig. 10: distance to the data and NFE of the adaptive solver during training."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.axes import log_or_signed
-from fmbench.report.figures.panels import (
-    band,
-    curve,
-    distance_names,
-    each_panel,
-    failures,
-    looks,
-    method_legend,
-    note,
-    nothing,
-    panels,
-    wrapped,
-)
+from fmbench.report.figures.panels import band, curve, distance_names, nothing, panel_per_dataset
 from fmbench.report.frames import MODEL, records_frame
 from fmbench.report.style import DISTANCES
 
@@ -50,21 +40,14 @@ def _learning_curve(results: Path, metrics: tuple[str, ...]) -> pd.DataFrame:
 
 def _over_iterations(data: pd.DataFrame, name: str | None) -> Figure:
     """``name``: that of the y axis; None for a distance, on an axis that :func:`log_or_signed` chooses."""
-    if data.empty:
-        return nothing("no learning curves")
-    datasets, methods = list(data.dataset.unique()), list(data.method.unique())
-    look = looks(methods)
-    figure, axes = panels(*wrapped(len(datasets), 3), 2.1)
-    for axis, dataset in each_panel(axes, datasets):
-        here = data[data.dataset == dataset]
+
+    def draw(axis: Axes, here: pd.DataFrame, look: dict[str, dict[str, Any]]) -> None:
         good = here[here.status == "ok"]
-        for method in methods:
+        for method in look:
             mine = good[good.method == method]
             curve(axis, band(mine.step, mine.value), **look[method])
         if name is None:
             log_or_signed(axis, good.value)
-        axis.set(title=dataset, xlabel="iterations", ylabel=name or distance_names(here))
-        axis.grid(True)
-        note(axis, failures(here, methods))
-    method_legend(figure, methods)
-    return figure
+        axis.set(xlabel="iterations", ylabel=name or distance_names(here))
+
+    return panel_per_dataset(data, draw) if len(data) else nothing("no learning curves")

@@ -12,9 +12,8 @@ from fmbench.report.figures.panels import (
     curve,
     distance_names,
     each_panel,
-    failures,
     legend_below,
-    note,
+    note_failures,
     nothing,
     panels,
     solver_looks,
@@ -49,7 +48,7 @@ def fig07_quality(data: pd.DataFrame) -> Figure:
             _distances(axis, good[good.method == method], styles)
             _scale(axis, good)
             axis.set_title(label(method), fontsize=7)
-            note(axis, [line.partition(": ")[2] for line in failures(here, [method])])
+            note_failures(axis, here, [method], named=False)
         for row in block:
             row[0].set_ylabel(f"{dataset}\n{distance_names(here)}", fontsize=7)
     for axis in axes[-1]:

@@ -1,20 +1,13 @@
 """How the adaptive solver's NFE spreads over samples (not in the paper)."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fmbench.report.figures.panels import (
-    each_panel,
-    failures,
-    looks,
-    method_legend,
-    note,
-    nothing,
-    panels,
-    wrapped,
-)
+from fmbench.report.figures.panels import nothing, panel_per_dataset
 from fmbench.report.frames import MODEL, records_frame
 from fmbench.store.parquet import read_table
 
@@ -38,28 +31,21 @@ def nfe_distribution_data(results: Path) -> pd.DataFrame:
 
 def nfe_distribution(data: pd.DataFrame) -> Figure:
     """Draw a panel per data set: the share of samples that took at most so many evaluations, mean and range over seeds."""
-    if data.empty:
-        return nothing("no NFE of samples")
-    datasets, methods = list(data.dataset.unique()), list(data.method.unique())
-    look = looks(methods)
-    figure, axes = panels(*wrapped(len(datasets), 3), 2.1)
-    for axis, dataset in each_panel(axes, datasets):
-        here = data[data.dataset == dataset]
-        for method in methods:
-            table = shares(here[(here.method == method) & (here.status == "ok")])
-            if table.empty:
-                continue
-            line = {"color": look[method]["color"], "linewidth": 1.1}
-            axis.step(table.index, table["mean"], where="post", **line)
-            axis.fill_between(table.index, table.low, table.high, step="post", alpha=0.18, linewidth=0, color=line["color"])
-            # One marker, at the median.
-            middle = table[table["mean"] >= 0.5].iloc[:1]
-            axis.plot(middle.index, middle["mean"], **look[method], markersize=4)
-        axis.set(title=dataset, xlabel="NFE of a sample, dopri5", ylabel="share of samples", ylim=(-0.02, 1.02))
-        axis.grid(True)
-        note(axis, failures(here, methods))
-    method_legend(figure, methods)
-    return figure
+    return panel_per_dataset(data, _cumulated) if len(data) else nothing("no NFE of samples")
+
+
+def _cumulated(axis: Axes, here: pd.DataFrame, look: dict[str, dict[str, Any]]) -> None:
+    """One data set: a step for each NFE, and a marker at the median."""
+    for method in look:
+        table = shares(here[(here.method == method) & (here.status == "ok")])
+        if table.empty:
+            continue
+        line = {"color": look[method]["color"], "linewidth": 1.1}
+        axis.step(table.index, table["mean"], where="post", **line)
+        axis.fill_between(table.index, table.low, table.high, step="post", alpha=0.18, linewidth=0, color=line["color"])
+        middle = table[table["mean"] >= 0.5].iloc[:1]
+        axis.plot(middle.index, middle["mean"], **look[method], markersize=4)
+    axis.set(xlabel="NFE of a sample, dopri5", ylabel="share of samples", ylim=(-0.02, 1.02))
 
 
 def shares(counts: pd.DataFrame) -> pd.DataFrame:

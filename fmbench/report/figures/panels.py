@@ -72,9 +72,13 @@ def empty(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=SMALL, transform=axis.transAxes)
 
 
-def note(axis: Axes, lines: Sequence[str]) -> None:
-    """Write small text in a panel, where it covers least."""
-    if lines:
+def note_failures(axis: Axes, data: pd.DataFrame, methods: Sequence[str], named: bool = True) -> None:
+    """Write the :func:`failures` of methods in small text in a panel, where they cover least.
+
+    Args:
+        named: begin each line with the method's name. A panel of one method has it in its title.
+    """
+    if lines := [line if named else line.partition(": ")[2] for line in failures(data, methods)]:
         box = axis.legend([], [], title="\n".join(lines), title_fontsize=SMALL, loc="best", frameon=False, borderpad=0)
         box.get_title().set_color("0.35")
 
@@ -146,5 +150,22 @@ def solver_looks(solvers: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def method_legend(figure: Figure, methods: Sequence[str]) -> None:
     """Draw the legend of the methods below all panels."""
-    look = looks(methods)
-    legend_below(figure, [(label(m), look[m]) for m in methods])
+    legend_below(figure, [(label(method), look) for method, look in looks(methods).items()])
+
+
+def panel_per_dataset(data: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame, dict[str, dict[str, Any]]], None]) -> Figure:
+    """Return a figure with a panel for each data set, a note on its failures, and a legend of the methods.
+
+    Args:
+        draw: draws one panel, from its axis, the rows of its data set, and the look of each method.
+    """
+    datasets, methods = list(data.dataset.unique()), list(data.method.unique())
+    figure, axes = panels(*wrapped(len(datasets), 3), 2.1)
+    for axis, dataset in each_panel(axes, datasets):
+        here = data[data.dataset == dataset]
+        draw(axis, here, looks(methods))
+        axis.set_title(dataset)
+        axis.grid(True)
+        note_failures(axis, here, methods)
+    method_legend(figure, methods)
+    return figure

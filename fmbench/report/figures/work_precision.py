@@ -8,17 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.axes import limits, log_x, ticks_at
-from fmbench.report.figures.panels import (
-    band,
-    curve,
-    empty,
-    failures,
-    legend_below,
-    note,
-    nothing,
-    panels,
-    solver_looks,
-)
+from fmbench.report.figures.panels import band, curve, empty, legend_below, note_failures, nothing, panels, solver_looks
 from fmbench.report.frames import MODEL, records_frame
 from fmbench.report.style import WIDTH, label, solver_label, wrap
 
@@ -55,7 +45,7 @@ def work_precision(data: pd.DataFrame) -> Figure:
                     axis.set_title(dataset)
                 if i == len(methods) - 1:
                     axis.set_xlabel("NFE" if cost == "nfe" else "seconds per sample")
-            note(axes[i, 2 * j], [line.partition(": ")[2] for line in failures(here, [method])])
+            note_failures(axes[i, 2 * j], here, [method], named=False)
     for i, method in enumerate(methods):
         axes[i, 0].set_ylabel(f"{wrap(label(method))}\nMSE", fontsize=7)
     legend_below(figure, [(solver_label(s), style) for s, style in styles.items()], columns=6)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.report.frames import records_frame
-from fmbench.report.layout import to_csv, write_all
+from fmbench.report.layout import write_all
 from fmbench.report.table1.latex import latex
 from fmbench.report.table1.markdown import markdown
 from fmbench.report.table1.numbers import table1
@@ -23,5 +23,5 @@ def write_table1(records_path: Path, spec: dict[str, Any], out: Path) -> pd.Data
     """
     records = records_frame(records_path)
     table = table1(records, spec)
-    write_all(out, to_csv(table), markdown(table, records, spec), latex(table, spec))
+    write_all(out, table, markdown(table, records, spec), latex(table, spec))
     return table

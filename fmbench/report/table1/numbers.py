@@ -108,7 +108,7 @@ def _status(records: pd.DataFrame, distances: pd.DataFrame) -> str:
     # A solver of the sweep that blows up at few evaluations says nothing about the numbers of this table.
     bad = records[(records.status != "ok") & (records.stage != "sweep")]
     extractors = distances.features.nunique()
-    mixed = f"its distances are of {extractors} extractors, which are not of one measure" if extractors > 1 else ""
+    mixed = f"its mean distance mixes {extractors} extractors, whose distances cannot be compared" if extractors > 1 else ""
     if bad.empty:
         return mixed or "ok"
     # A divergence is the cause; the rows skipped because of it only repeat it.
