@@ -63,7 +63,7 @@ class Recipe:
 
     @property
     def bytes(self) -> int:
-        """Size of one result."""
+        """The bytes of one image of the result."""
         return self.channels * self.height * self.width
 
 
@@ -92,7 +92,7 @@ def image_size(item: Item) -> tuple[int, int]:
 
 
 def _bits(image: Any) -> int:
-    """Bits a channel of an opened PIL image, for the formats that may have more than 8; else 0.
+    """Bits per channel of an opened PIL image, for the formats that may have more than 8; else 0.
 
     PIL reads 16-bit colours as modes RGB and RGBA too, and silently drops the lower 8 bits.
     """
@@ -158,7 +158,7 @@ def decoded(items: Iterable[Item], recipe: Recipe, workers: int, rows: int) -> I
         while chunk := list(islice(source, rows)):
             yield decode_all(chunk, recipe)
         return
-    # Spawn, not fork, since the parent has torch's threads. Two pieces a worker keep all busy and memory small.
+    # Spawn, not fork, since the parent has torch's threads. Two pieces per worker keep all busy and memory small.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _begin)
     waiting: deque[Future[Piece]] = deque()

@@ -35,7 +35,6 @@ def psnr(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
 
 
 # Many parameters: published values of SSIM differ in each of these options.
-# Long: the docstring explains every option; the code is the formula.
 def ssim(
     x: Tensor,
     y: Tensor,

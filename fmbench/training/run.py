@@ -61,27 +61,16 @@ SILENT = Listener()
 
 @dataclass
 class Outcome:
-    """How a training ended.
+    """How a training ended."""
 
-    Attributes:
-        step: iterations done. After a divergence, those of the last good checkpoint, whose weights the network then has.
-        reason: why it stopped early; empty if it did not.
-        seconds: time in the loop up to the last checkpoint, of all attempts that led there, without compilation.
-        compile_seconds: time that this attempt took to compile; None without compilation.
-        notes: what a user should know about how it ran.
-        skipped: steps that fp16 skipped because of an overflow.
-        snapshots: the iterations up to ``step`` whose averaged weights were kept.
-        averages: the state dict of every further average, by its decay.
-    """
-
-    step: int = 0
+    step: int = 0  # iterations done. After a divergence, those of the last good checkpoint, whose weights the network then has
     curve: list[Entry] = field(default_factory=list)
-    reason: str = ""
-    seconds: float = 0.0
+    reason: str = ""  # why it stopped early; empty if it did not
+    seconds: float = 0.0  # time in the loop up to the last checkpoint, of all attempts that led there, without compilation
     resumed_from: int = 0
     complaints: list[str] = field(default_factory=list)
-    compile_seconds: float | None = None
-    notes: list[str] = field(default_factory=list)
-    skipped: int = 0
-    snapshots: list[int] = field(default_factory=list)
-    averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+    compile_seconds: float | None = None  # time that this attempt took to compile; None without compilation
+    notes: list[str] = field(default_factory=list)  # what a user should know about how it ran
+    skipped: int = 0  # steps that fp16 skipped because of an overflow
+    snapshots: list[int] = field(default_factory=list)  # the iterations up to ``step`` whose averaged weights were kept
+    averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)  # the state dicts of the further averages, by decay

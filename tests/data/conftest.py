@@ -1,4 +1,4 @@
-"""Nothing of the machine is seen, pieces are small, and sources that several files read."""
+"""Fixtures that isolate the tests from the machine, make pieces small, and prepare sources for several files of tests."""
 
 import gzip
 import hashlib
@@ -19,7 +19,7 @@ def nothing_from_elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    """So small that every array is in many pieces, and no number of rows fits."""
+    """Pieces so small that every array has many, and that do not hold a whole number of rows."""
     monkeypatch.setattr(npy, "PIECE_BYTES", 7000)
 
 
@@ -45,7 +45,7 @@ def fashion(tmp_path, monkeypatch):
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Local, and without the waits between tries."""
+    """Downloads from this machine only, without the waits between tries."""
     pytest.importorskip("pooch")
     import pooch.core
 

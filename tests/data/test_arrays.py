@@ -57,16 +57,16 @@ def test_arrays_of_points(tmp_path, dtype):
         ({"train": np.zeros((5, 2)), "test": np.full((5, 2), np.nan)}, "test: some points are not finite"),
         ({"train": np.array([{}], dtype=object)}, "Python objects"),
         ({"train": np.zeros((5, 0)), "test": np.zeros((5, 0))}, r"train: samples of shape \(0,\) are empty"),
-        ({"train": np.zeros((5, 3, 4, 0), np.uint8)} | {"test": np.zeros((5, 3, 4, 0), np.uint8)}, r"\(3, 4, 0\) have no"),
+        ({"train": np.zeros((5, 3, 4, 0), np.uint8)} | {"test": np.zeros((5, 3, 4, 0), np.uint8)}, r"\(3, 4, 0\) are empty"),
     ],
 )
-def test_arrays_that_are_no_data_set(tmp_path, values, said):
+def test_arrays_that_are_not_a_data_set(tmp_path, values, said):
     np.savez(tmp_path / "a.npz", **values)
     with pytest.raises(DataError, match=said):
         prepared("array", tmp_path / "out", path=str(tmp_path / "a.npz"))
 
 
-def test_files_of_arrays_that_are_missing_or_damaged(tmp_path):
+def test_missing_or_damaged_files_of_arrays(tmp_path):
     with pytest.raises(DataError, match=r"a\.npz is missing"):
         array(str(tmp_path / "a.npz"))
     (tmp_path / "a").mkdir()

@@ -81,7 +81,7 @@ def cifar_folder(tmp_path, monkeypatch):
 
 
 def pack(folder: Path) -> Path:
-    """The archive, batches in the order of the original: not sorted."""
+    """The archive with its batches in the order of the original, which is not sorted."""
     path = folder.parent / cifar.ARCHIVE.name
     with tarfile.open(path, "w:gz") as archive:
         archive.add(folder, folder.name, recursive=False)
@@ -124,7 +124,7 @@ def test_batches_pickled_by_python_3(monkeypatch, protocol):
     """Protocol 2 spells bytes through _codecs.encode; newer numpy says numpy._core."""
     monkeypatch.setattr(cifar, "ROWS", ROWS)
     data, images, labels = batch("a", 0, lambda v: pickle.dumps(v, protocol))
-    if protocol == 5:  # in-band arrays of protocol 5 go by _frombuffer, which no original does
+    if protocol == 5:  # protocol 5 makes arrays by _frombuffer, which no original does
         with pytest.raises(DataError, match="_frombuffer, which could run code"):
             cifar.read_batch(data, "a")
         return
@@ -148,7 +148,7 @@ def test_a_pickle_with_code_is_not_loaded(data):
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80", b"garbage", b"\x80\x02}q\x01(U\x04da"])
-def test_a_pickle_that_is_damaged(data):
+def test_a_damaged_pickle(data):
     with pytest.raises(DataError, match=r"some.pkl cannot be unpickled: .*cs\.toronto\.edu"):
         cifar.unpickle(data, "some.pkl")
 
@@ -170,7 +170,7 @@ def test_a_batch_of_the_wrong_kind(monkeypatch, changes, said):
         cifar.read_batch(batch("a", 0, **changes)[0], "a")
 
 
-def test_cifar10_with_a_batch_missing_or_changed(cifar_folder):
+def test_cifar10_with_a_missing_or_changed_batch(cifar_folder):
     folder, _, _ = cifar_folder
     (folder / "data_batch_2").write_bytes(b"other")
     with pytest.raises(DataError, match=r"data_batch_2 \(5 bytes\) has the md5 .*, expected .*cifar-10-python.tar.gz"):
@@ -188,6 +188,6 @@ def test_a_truncated_archive(cifar_folder, kept):
         make("cifar10", {"path": str(path)})
 
 
-def test_cifar10_that_is_nowhere(tmp_path):
+def test_missing_cifar10_names_its_source(tmp_path):
     with pytest.raises(DataError, match=r"CIFAR-10 is not in .*cache/cifar10.*https://www.cs.toronto.edu"):
         make("cifar10", {"download": False})

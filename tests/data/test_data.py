@@ -1,3 +1,5 @@
+"""The built-in sources, what a preparation writes and refuses, and the way to model space and back."""
+
 import dataclasses
 import math
 
@@ -154,12 +156,12 @@ def test_every_name_has_a_source_of_its_shape():
         assert make(name, {"test": 5}).train.shape[1:] == datasets.sample_shape(name, {"test": 5})
 
 
-def test_a_source_of_ones_own():
+def test_a_plug_in_source():
     raw = make("user_code:tall_images", {"train": 6, "test": 4, "height": 5})
     assert raw.train.shape == (6, 3, 5, 4)
 
 
-def test_a_source_that_is_not_there():
+def test_an_unknown_source():
     with pytest.raises(ValueError, match=r"unknown data set 'mnist'; known: checkerboard, .*, digits, .*hf_parquet"):
         make("mnist", {})
     with pytest.raises(ValueError, match="data set 'user_code:nothing' cannot be imported"):
@@ -180,7 +182,7 @@ def test_a_source_that_returns_something_else():
 
 
 @pytest.mark.parametrize("raw", [POINTS, images(), tall_images()], ids=["points", "images", "tall"])
-def test_what_is_written_is_read(tmp_path, raw):
+def test_a_written_data_set_is_read_back(tmp_path, raw):
     found = prepared(raw, tmp_path)
     assert np.array_equal(found.train, raw.train) and np.array_equal(found.test, raw.test)
     assert found.train.dtype == raw.train.dtype
@@ -197,7 +199,7 @@ def test_splits_are_memory_mapped(tmp_path):
     assert isinstance(prepared(POINTS, tmp_path).train, np.memmap)
 
 
-def test_the_manifest_says_what_is_there(tmp_path):
+def test_the_manifest_describes_the_arrays(tmp_path):
     raw = tall_images(train=30, test=10)
     returned = write(raw, tmp_path, SPEC)
     manifest = read_json(tmp_path / "manifest.json")
@@ -231,7 +233,7 @@ def test_a_truncated_array(tmp_path, file, kept):
         found.labels("test") if file == "test_labels" else found.train
 
 
-def test_an_array_that_is_missing(tmp_path):
+def test_a_missing_array(tmp_path):
     found = prepared(POINTS, tmp_path)
     (tmp_path / "test.npy").unlink()
     with pytest.raises(DataError, match=r"test\.npy cannot be read"):
@@ -239,7 +241,7 @@ def test_an_array_that_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 2, 5, 3), np.uint8), np.zeros((5, 2, 3, 5), np.uint8)])
-def test_an_array_of_another_shape_than_its_manifests(tmp_path, array):
+def test_an_array_of_another_shape_than_in_the_manifest(tmp_path, array):
     found = prepared(images(), tmp_path)
     np.save(tmp_path / "test.npy", array)
     with pytest.raises(DataError, match=r"test\.npy has shape .*, its manifest says 4 samples of \(2, 3, 5\)"):
@@ -258,12 +260,12 @@ def test_a_missing_manifest(tmp_path):
         read(tmp_path)
 
 
-def test_no_labels_no_classifier(tmp_path):
+def test_data_without_labels_have_no_labels_to_read(tmp_path):
     with pytest.raises(DataError, match="some has no labels, so no classifier can be trained on it"):
         prepared(images(labels=False), tmp_path).labels("train")
 
 
-# Bad data of one's own
+# Bad data of a plug-in
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,7 @@ def test_no_labels_no_classifier(tmp_path):
         (dataclasses.replace(images(), levels=None), ["train: expected points"]),
     ],
 )
-def test_data_that_is_not_as_promised(tmp_path, raw, fragments):
+def test_data_that_break_their_promises_are_refused(tmp_path, raw, fragments):
     with pytest.raises(DataError) as caught:
         write(raw, tmp_path, SPEC)
     for fragment in fragments:
@@ -303,9 +305,9 @@ def test_data_that_is_not_as_promised(tmp_path, raw, fragments):
         dataclasses.replace(images(), levels=300),
         dataclasses.replace(POINTS, scale=0.0),
     ],
-    ids=["labels of another number", "labels on one side", "labels that are no integers", "levels", "scale"],
+    ids=["labels of another number", "labels on one side", "labels that are not integers", "levels", "scale"],
 )
-def test_promises_that_would_break_a_later_stage_are_checked_when_written(tmp_path, raw):
+def test_data_that_would_break_a_later_stage_are_refused(tmp_path, raw):
     with pytest.raises(DataError):
         write(raw, tmp_path, SPEC)
 

@@ -1,4 +1,4 @@
-"""Downloads: tried again, held to their hash, kept."""
+"""Downloads: retries, hashes, and the cache."""
 
 import gzip
 import hashlib
@@ -11,7 +11,7 @@ from fmbench.data.sources import make
 from fmbench.errors import DataError
 
 
-def test_a_download_is_tried_again_checked_and_kept(patient, tmp_path):
+def test_a_download_is_retried_checked_and_kept(patient, tmp_path):
     with server([(500, b""), (200, b"trunc"), (200, b"content")]) as (url, asked):
         remote = download.Remote("a.bin", f"{url}/a.bin", f"sha256:{hashlib.sha256(b'content').hexdigest()}")
         place = download.fetch("some", [remote])
@@ -34,11 +34,11 @@ def test_a_download_with_a_wrong_hash_leaves_nothing(patient, tmp_path):
 
 def test_a_download_without_a_server(patient):
     remote = download.Remote("a.bin", "http://127.0.0.1:9/a.bin", "md5:" + 32 * "0")
-    with pytest.raises(DataError, match=r"a.bin could not be downloaded: .*Without a connection: .*parameter path"):
+    with pytest.raises(DataError, match=r"a.bin could not be downloaded: .*Without a connection, get the .*parameter path"):
         download.fetch("some", [remote])
 
 
-def test_fashion_mnist_is_downloaded_where_nothing_is_found_or_when_asked(fashion, patient, monkeypatch, tmp_path):
+def test_fashion_mnist_is_downloaded_if_nothing_is_found_or_if_asked(fashion, patient, monkeypatch, tmp_path):
     folder, _ = fashion
     bodies = {f"{name}.gz": gzip.compress((gzip.decompress if p.suffix == ".gz" else bytes)(p.read_bytes()))
               for name in idx.FILES for p in folder.glob(f"{name}*")}  # fmt: skip
@@ -50,12 +50,12 @@ def test_fashion_mnist_is_downloaded_where_nothing_is_found_or_when_asked(fashio
         assert len(make("fashion_mnist", {"download": True}).train) == 41 and len(asked) == 4
         (tmp_path / "debian").rename(tmp_path / "elsewhere")
         assert len(make("fashion_mnist", {}).train) == 41 and len(asked) == 4  # from the cache
-        # A download that was interrupted goes on, and what is asked for is fetched whatever damaged file lies beside it.
+        # An interrupted download is completed. download: true downloads a file even if a damaged one lies beside it.
         cached, name = tmp_path / "cache" / "fashion_mnist", idx.REMOTES[-1].name
         (cached / name).unlink()
         with pytest.raises(DataError, match="the four files of Fashion-MNIST are neither in"):
             make("fashion_mnist", {"download": False})
-        by_hand = cached / idx.REMOTES[0].name  # and compressed differently: it is as good, and not fetched
+        by_hand = cached / idx.REMOTES[0].name  # compressed differently, with the same content, so it is not downloaded
         fetched = by_hand.read_bytes()
         by_hand.write_bytes(gzip.compress(gzip.decompress(fetched), 1, mtime=1))
         assert len(make("fashion_mnist", {}).train) == 41 and asked[4:] == [f"/{name}"]
@@ -66,7 +66,7 @@ def test_fashion_mnist_is_downloaded_where_nothing_is_found_or_when_asked(fashio
         assert len(make("fashion_mnist", {"download": True}).train) == 41 and len(asked) == 5
 
 
-def test_the_hashes_and_addresses_of_what_is_downloaded():
+def test_the_hashes_and_addresses_of_downloads():
     for remote in (*idx.REMOTES, cifar.ARCHIVE):
         kind, value = remote.hash.split(":")
         assert len(value) == {"md5": 32, "sha256": 64}[kind] and remote.url.endswith(remote.name)

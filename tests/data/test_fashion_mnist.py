@@ -22,7 +22,7 @@ def test_fashion_mnist_from_files(fashion, tmp_path):
 
 
 @pytest.mark.parametrize(("pad", "before"), [(32, 2), (33, 2), (28, 0)])
-def test_padding_is_of_zeros_around_the_image(fashion, pad, before):
+def test_padding_puts_zeros_around_the_image(fashion, pad, before):
     folder, original = fashion
     images = make("fashion_mnist", {"path": str(folder), "pad": pad}).train
     assert images.shape == (41, 1, pad, pad)
@@ -32,14 +32,14 @@ def test_padding_is_of_zeros_around_the_image(fashion, pad, before):
 
 
 @pytest.mark.parametrize("place", ["cache/fashion_mnist", "debian"])
-def test_fashion_mnist_where_it_is_by_custom(fashion, tmp_path, place):
+def test_fashion_mnist_in_its_customary_places(fashion, tmp_path, place):
     folder, _ = fashion
     (tmp_path / place).parent.mkdir(exist_ok=True)
     folder.rename(tmp_path / place)
     assert len(make("fashion_mnist", {"download": False}).train) == 41
 
 
-def test_fashion_mnist_that_is_nowhere(tmp_path):
+def test_missing_fashion_mnist_names_its_source(tmp_path):
     with pytest.raises(DataError, match=r"neither in .*cache.* nor in .*debian.*dataset-fashion-mnist"):
         make("fashion_mnist", {"download": False})
     with pytest.raises(DataError, match=r"nowhere: expected the four IDX files .*it does not exist.*github.com"):
@@ -48,10 +48,10 @@ def test_fashion_mnist_that_is_nowhere(tmp_path):
         make("fashion_mnist", {"path": str(tmp_path)})
 
 
-def test_fashion_mnist_with_a_file_missing(fashion):
+def test_fashion_mnist_with_a_missing_file(fashion):
     folder, _ = fashion
     (folder / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte is missing, with \.gz or without.*github"):
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte is missing, with and without \.gz.*github"):
         make("fashion_mnist", {"path": str(folder)})
 
 
@@ -65,7 +65,7 @@ def test_fashion_mnist_with_a_file_missing(fashion):
         (lambda d: d[:-1] + bytes([d[-1] ^ 1]), "has the sha256 .*, expected .*dataset-fashion-mnist"),
     ],
 )
-def test_an_idx_file_that_is_damaged(fashion, change, said):
+def test_a_damaged_idx_file(fashion, change, said):
     folder, _ = fashion
     path = folder / "t10k-images-idx3-ubyte"
     path.write_bytes(change(path.read_bytes()))
@@ -74,7 +74,7 @@ def test_an_idx_file_that_is_damaged(fashion, change, said):
 
 
 @pytest.mark.parametrize("kept", [0, 20, -8])
-def test_a_compressed_idx_file_that_is_truncated(fashion, kept):
+def test_a_truncated_compressed_idx_file(fashion, kept):
     folder, _ = fashion
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:kept])
@@ -89,7 +89,7 @@ REAL = Path(os.environ.get("FMBENCH_FASHION_MNIST") or idx.DEBIAN)
     not (REAL / "train-images-idx3-ubyte.gz").exists() and not (REAL / "train-images-idx3-ubyte").exists(),
     reason=f"Fashion-MNIST is not in {REAL}; set FMBENCH_FASHION_MNIST to the folder with its files",
 )
-def test_fashion_mnist_whole(tmp_path, monkeypatch):
+def test_the_whole_of_fashion_mnist(tmp_path, monkeypatch):
     """Its published mean and standard deviation are 0.2860 and 0.3530."""
     monkeypatch.setattr(npy, "PIECE_BYTES", 4_000_000)
     found = prepared("fashion_mnist", tmp_path, path=str(REAL))

@@ -28,7 +28,7 @@ def test_a_folder_with_classes_and_splits(tmp_path):
     assert "centred square, box (area)" in found.manifest["preprocessing"]
 
 
-def test_a_folder_split_by_a_hash_of_names(tmp_path):
+def test_a_folder_is_split_by_a_hash_of_names(tmp_path):
     root = tree(tmp_path / "all", {"": 40})
     first = make("folder", {"path": str(root), "size": 8, "test_share": 0.25})
     assert first.train.n + first.test.n == 40 and 4 <= first.test.n <= 16
@@ -46,11 +46,11 @@ def test_images_of_one_size_keep_it(tmp_path):
         saved(picture(5, 7, seed=i), tmp_path / "same" / f"{i}.png")
     assert prepared("folder", tmp_path / "out", path=str(tmp_path / "same"), test_share=0.5, channels=1).shape == (1, 5, 7)
     saved(picture(6, 7), tmp_path / "same" / "other.png")
-    with pytest.raises(DataError, match=r"\d x 7 pixels, others \d x 7; give the parameter size"):
+    with pytest.raises(DataError, match=r"\d x 7 pixels, others \d x 7; set the parameter size"):
         prepared("folder", tmp_path / "out", path=str(tmp_path / "same"), test_share=0.5)
 
 
-def test_folders_that_do_not_hold_a_data_set(tmp_path):
+def test_folders_without_a_data_set(tmp_path):
     with pytest.raises(DataError, match="expected a folder of images, found nothing"):
         make("folder", {"path": str(tmp_path / "no"), "test_share": 0.5})
     with pytest.raises(DataError, match=r"expected the folders train and test \(or val\); to split one folder, give test_share"):
@@ -70,8 +70,8 @@ def test_folders_that_do_not_hold_a_data_set(tmp_path):
             make("folder", {"path": str(root)})
 
 
-def test_images_that_were_replaced_are_decoded_again(tmp_path):
-    """Without compression all have one size; a preparation that was interrupted must not go on with the old ones."""
+def test_replaced_images_are_decoded_again(tmp_path):
+    """Uncompressed files all have the same size. An interrupted preparation must not resume with the old images."""
 
     def fill(level: int) -> None:
         for split in ("train", "test"):

@@ -56,7 +56,7 @@ def test_parquet_without_labels_under_another_pattern(tmp_path):
     assert found.manifest["classes"] is None and len(found.test) == 5
 
 
-def test_parquet_that_is_not_whole(tmp_path):
+def test_incomplete_parquet(tmp_path):
     root = tmp_path / "d"
     with pytest.raises(DataError, match=r"d: expected files train\*.parquet, found no parquet file"):
         make("hf_parquet", {"path": str(root)})
@@ -91,7 +91,7 @@ def test_parquet_that_is_not_whole(tmp_path):
         ({"other": [1, 2]}, "expected a column img or image, found other"),
     ],
 )
-def test_parquet_of_something_else(tmp_path, table, said):
+def test_parquet_of_other_data(tmp_path, table, said):
     for split in ("train", "test"):
         pq.write_table(pa.table(table), tmp_path / f"{split}.parquet")
     with pytest.raises(DataError, match=said):

@@ -96,7 +96,7 @@ def deep_tiff() -> bytes:
     [deep_png(2, 3), deep_png(4, 2), deep_png(6, 4), deep_tiff(), b"P6 4 4 65535\n" + bytes(96), b"P6 4 4 300\n" + bytes(96)],
     ids=["RGB", "LA", "RGBA", "TIFF", "PPM", "9 bits"],
 )
-def test_deep_colours_are_refused_rather_than_cut(data):
+def test_images_with_more_than_8_bits_are_refused(data):
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode in ("RGB", "RGBA")  # as those of 8 bits
     with pytest.raises(DataError, match=r"a: expected 8 bits a channel, found (16|9); convert it first"):
@@ -104,7 +104,7 @@ def test_deep_colours_are_refused_rather_than_cut(data):
     assert decode(Item("a", None, b"P6 4 4 15\n" + bytes(48)), Recipe(4, 4)).shape == (3, 4, 4)
 
 
-def test_processes_give_the_same_in_the_same_order(tmp_path):
+def test_processes_return_the_same_images_in_the_same_order(tmp_path):
     items = [Item(str(saved(picture(seed=i), tmp_path / f"{i}.png")), i) for i in range(23)]
     alone = list(decoded(items, Recipe(8, 8), 1, 3))
     together = list(decoded(items, Recipe(8, 8), 2, 3))

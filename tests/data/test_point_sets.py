@@ -11,8 +11,8 @@ G = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("name", datasets.POINT_SETS[1:])
-def test_the_entropy_is_that_of_the_points_drawn(name):
-    """The mean of -log p over the set's own points is the entropy: density, draws and integral agree."""
+def test_the_entropy_agrees_with_the_points(name):
+    """The mean of -log p over the points is the entropy, so density, draws and integral agree."""
     raw = make(name, {"train": 10_000, "test": 100})
     density = points.Pinwheel() if name == "pinwheel" else points.noisy_curve(name, _noise(name))
     surprise = -density.log_density(raw.train)

@@ -12,7 +12,7 @@ from fmbench.system.progress import Console
 G = np.random.default_rng(0)
 
 
-def test_the_stage_decodes_in_processes_and_goes_on(ilsvrc, tmp_path):
+def test_the_stage_decodes_in_processes_and_resumes(ilsvrc, tmp_path):
     parameters = {"path": str(ilsvrc), "size": 16}
     spec = SPEC | {"source": "imagenet", "parameters": parameters}
     console = Console("prepare", "none", tmp_path / "log")
@@ -30,7 +30,7 @@ def test_the_stage_decodes_in_processes_and_goes_on(ilsvrc, tmp_path):
 
 
 @pytest.mark.parametrize(("labels", "found"), [([0, 0, 1, 1, 3], True), ([0, 1, 1, 0, 3], False), ([2, 2, 2, 2, 2], False)])
-def test_a_split_that_is_sorted_by_class_is_said(tmp_path, labels, found):
+def test_a_split_sorted_by_class_is_reported(tmp_path, labels, found):
     images = G.integers(0, 256, (5, 3, 40, 40), np.uint8)  # a piece each
     np.savez(tmp_path / "a.npz", train=images, test=images, y=[3, 0, 1, 0, 2], z=labels)
     parameters = {"path": str(tmp_path / "a.npz"), "train_labels": "y", "test_labels": "z"}

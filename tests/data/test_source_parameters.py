@@ -67,11 +67,11 @@ def test_shapes_known_before_anything_is_prepared(source, parameters, shape):
 
 
 def test_importing_the_sources_imports_no_decoder():
-    """Those of one source are not the cost of all."""
+    """Only the source that needs a decoder imports it."""
     code = "import sys, fmbench.data.sources; print([m for m in ('PIL', 'sklearn', 'pooch', 'pyarrow') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
 
 
-def test_pooch_is_there():
+def test_pooch_is_installed():
     assert importlib.util.find_spec("pooch") is not None, "pip install pooch: it is a dependency"

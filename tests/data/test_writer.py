@@ -40,7 +40,7 @@ def slow_images(n: int = 300, stop: int | None = None, started: list[int] | None
     return RawData(Stream(pieces, n, prefix), Stream(pieces, n, prefix), "numbers", levels=256)
 
 
-def test_a_stream_is_what_the_array_would_be(tmp_path):
+def test_a_stream_writes_the_bytes_of_the_array(tmp_path):
     write(slow_images(), tmp_path / "a", SPEC)
     k = np.arange(300)
     images = np.broadcast_to((k % 256).astype(np.uint8)[:, None, None, None], (300, 3, 4, 5))
@@ -51,7 +51,7 @@ def test_a_stream_is_what_the_array_would_be(tmp_path):
     assert (tmp_path / "a" / "train.npy").read_bytes() == (tmp_path / "train.npy").read_bytes()
 
 
-def test_an_interrupted_stream_goes_on_with_the_same_bytes(tmp_path):
+def test_an_interrupted_stream_resumes_with_the_same_bytes(tmp_path):
     write(slow_images(), tmp_path / "whole", SPEC)
     for stop in (100, 200):
         with pytest.raises(KeyboardInterrupt):
@@ -67,8 +67,8 @@ def test_an_interrupted_stream_goes_on_with_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("stop", [21, 22], ids=["values", "labels"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full")], ids=["ctrl-c", "full"])
-def test_what_was_written_survives_an_end_inside_a_write(tmp_path, monkeypatch, stop, error):
-    """Of the eleventh piece's values or labels: the ten before it are gone on from."""
+def test_samples_survive_a_kill_inside_a_write(tmp_path, monkeypatch, stop, error):
+    """The kill is in the write of the eleventh piece's values or labels. The next preparation keeps the ten pieces before it."""
     append, calls = npy.ArrayFile.append, []
 
     def stopped(self, rows):
@@ -90,7 +90,7 @@ def test_what_was_written_survives_an_end_inside_a_write(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("change", ["version", "spec", "code", "cut", "labels"])
-def test_what_was_interrupted_with_other_settings_is_not_gone_on_with(tmp_path, change):
+def test_other_settings_do_not_resume_an_interrupted_preparation(tmp_path, change):
     with pytest.raises(KeyboardInterrupt):
         write(slow_images(stop=100), tmp_path, SPEC)
     if change == "cut":
@@ -106,7 +106,7 @@ def test_what_was_interrupted_with_other_settings_is_not_gone_on_with(tmp_path, 
     assert np.array_equal(read(tmp_path).labels("train"), np.arange(300) % 9)
 
 
-def test_a_failed_preparation_leaves_what_was_there_before(tmp_path):
+def test_a_failed_preparation_keeps_the_data_set_before(tmp_path):
     before = prepared("digits", tmp_path).manifest
     bad = RawData(np.zeros((900, 2), np.float32), np.full((900, 2), np.nan, np.float32), "bad")
     with pytest.raises(DataError, match="not finite"):
@@ -116,7 +116,7 @@ def test_a_failed_preparation_leaves_what_was_there_before(tmp_path):
     assert not (tmp_path / ".partial").exists()
 
 
-def test_labels_of_an_earlier_preparation_do_not_stay(tmp_path):
+def test_labels_of_an_earlier_preparation_are_removed(tmp_path):
     prepared("digits", tmp_path)
     write(RawData(np.ones((5, 2), np.float32), np.ones((5, 2), np.float32), "points"), tmp_path, SPEC)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "test.npy", "train.npy"]
@@ -145,10 +145,10 @@ def test_only_one_process_prepares_a_folder(tmp_path):
             "for all samples or for none",
         ),
         (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), -np.ones(3, int))]), "expected 3 integers from 0, .* from -1"),
-        (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), None)], 10**15), "need 8000000.0 GB, the disk has"),
+        (Stream(lambda s, w: [(np.zeros((3, 2), np.float32), None)], 10**15), "need 8000000.0 GB, and the disk has only"),
     ],
 )
-def test_streams_that_are_not_as_promised(tmp_path, stream, said):
+def test_streams_that_break_their_promises_are_refused(tmp_path, stream, said):
     with pytest.raises(DataError, match=said):
         write(RawData(stream, np.zeros((3, 2), np.float32), "points"), tmp_path, SPEC)
     assert not list(tmp_path.iterdir())
@@ -197,7 +197,7 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_data(tmp_path):
-    """600 MB of images of unknown number in less than 100 MB over what the imports take."""
+    """600 MB of images, in a stream that does not say how many, take less than 100 MB besides the imports."""
     arguments = [sys.executable, str(script(tmp_path)), "50000", "0", str(tmp_path / "big")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     extra, n = map(int, done.stdout.split())
@@ -205,7 +205,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
     assert extra < 100
 
 
-def test_a_killed_preparation_leaves_nothing_that_looks_whole_and_is_gone_on_with(tmp_path):
+def test_a_killed_preparation_leaves_no_manifest_and_is_resumed(tmp_path):
     out = tmp_path / "cut"
     process = subprocess.Popen([sys.executable, str(script(tmp_path)), "9000", "0.1", str(out)])
     note = out / ".partial" / "train.json"

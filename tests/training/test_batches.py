@@ -64,7 +64,7 @@ def test_streaming_gives_the_same_batches_to_the_bit(kind, flips, request):
     assert same(walk(dataset, first=7, flips=flips, resident_mib=0), expected[7:])
 
 
-def test_a_mirrored_copy_gives_the_same_batches_as_mirroring_each(tall, mirroring):
+def test_a_mirrored_copy_gives_the_same_batches_as_mirroring_each_batch(tall, mirroring):
     expected = walk(tall, flips=True)
     batches = Batches(tall, settings(flips=True), 5, CPU)
     assert isinstance(batches.source, Resident)
@@ -74,7 +74,7 @@ def test_a_mirrored_copy_gives_the_same_batches_as_mirroring_each(tall, mirrorin
     assert mirroring == [True, True, False, False]
 
 
-def test_a_split_that_fits_once_and_not_twice_has_no_mirrored_copy(tmp_path, mirroring):
+def test_a_split_that_fits_only_once_has_no_mirrored_copy(tmp_path, mirroring):
     write(tall_images(train=2400, test=6, height=16, width=16), tmp_path, {"dataset": "large"})
     large = read(tmp_path)
     assert 1 < large.train.nbytes / 2**20 < 2

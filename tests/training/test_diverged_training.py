@@ -14,7 +14,7 @@ from fmbench.training.schedule import learning_rate
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("at", "last_good"), [(0, 0), (5, 0), (9, 0), (10, 10), (17, 10), (29, 20)])
-def test_a_loss_gone_bad_ends_with_the_last_good_checkpoint(board, tmp_path, at, last_good, value):
+def test_a_loss_that_is_not_finite_ends_with_the_last_good_checkpoint(board, tmp_path, at, last_good, value):
     outcome, net = run(board, tmp_path / "bad", objective=fm_ot(at, value=value))
     assert f"the loss became {value} at iteration {at} " in outcome.reason
     assert outcome.step == last_good
@@ -26,7 +26,7 @@ def test_a_loss_gone_bad_ends_with_the_last_good_checkpoint(board, tmp_path, at,
     assert all(torch.equal(p, a) for p, a in zip(net.parameters(), state["ema"]["averages"], strict=True))
 
 
-def test_the_reason_names_the_learning_rate_of_the_iteration_that_went_bad(board, tmp_path):
+def test_the_reason_names_the_learning_rate_of_the_bad_iteration(board, tmp_path):
     """Losses are read only every log_every iterations. By then the learning rate has changed."""
     outcome, _ = run(board, tmp_path, objective=fm_ot(0, value=float("nan")))
     assert f"(learning rate {learning_rate(0, 30, 1e-3, 4, 'polynomial'):.3g})" in outcome.reason
@@ -40,8 +40,8 @@ def test_a_learning_rate_that_is_far_too_large(board, tmp_path):
     assert weights(net) == weights(network(board))  # the initial weights
 
 
-def test_weights_gone_bad_are_in_no_checkpoint(board, tmp_path):
-    """The loss before was finite, and the next one is not computed yet."""
+def test_weights_that_are_not_finite_are_in_no_checkpoint(board, tmp_path):
+    """The last loss was finite, and the next one is not computed yet."""
 
     class Steep(Spoiled):
         def loss(self, *args: Any) -> Tensor:

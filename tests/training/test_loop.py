@@ -132,7 +132,7 @@ def test_clipping_bounds_the_step(board, tmp_path):
     assert weights(free) == weights(loose)
 
 
-def test_further_averages_are_those_of_trainings_of_their_own(board, tmp_path):
+def test_further_averages_equal_those_of_separate_trainings(board, tmp_path):
     outcome, _ = run(board, tmp_path / "a", SETTINGS.model_copy(update={"more_ema_decays": [0.5, 0.0]}))
     assert list(outcome.averages) == [0.5, 0.0]
     for decay, tensors in outcome.averages.items():
@@ -141,7 +141,7 @@ def test_further_averages_are_those_of_trainings_of_their_own(board, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["board", "tall"])
-def test_micro_batches_train_as_the_batch_does(kind, request, tmp_path):
+def test_micro_batches_train_like_the_whole_batch(kind, request, tmp_path):
     dataset = request.getfixturevalue(kind)
     settings = SETTINGS.model_copy(update={"iterations": 12, "learning_rate": 1e-4})
     (whole, one), (cut, other) = (
@@ -162,7 +162,7 @@ class Loud(Spoiled):
 
 
 @pytest.mark.parametrize("at", [3, 17])
-def test_an_fp16_training_goes_on_to_the_bit_with_its_loss_scale(board, tmp_path, at):
+def test_an_fp16_training_resumes_to_the_bit_with_its_loss_scale(board, tmp_path, at):
     settings = SETTINGS.model_copy(update={"precision": "fp16", "checkpoint_every": 2})
     objective = build(METHODS["fm_ot"])
     whole, expected = run(board, tmp_path / "whole", settings, Loud(objective, -1))
@@ -174,19 +174,19 @@ def test_an_fp16_training_goes_on_to_the_bit_with_its_loss_scale(board, tmp_path
     assert (weights(net), outcome.curve, outcome.skipped) == (weights(expected), whole.curve, whole.skipped)
 
 
-def test_an_fp16_loss_gone_bad_is_a_divergence_all_the_same(board, tmp_path):
+def test_an_fp16_loss_that_is_not_finite_is_a_divergence(board, tmp_path):
     settings = SETTINGS.model_copy(update={"precision": "fp16"})
     outcome, _ = run(board, tmp_path, settings, fm_ot(17, value=float("nan")))
     assert "the loss became nan at iteration 17 " in outcome.reason and outcome.step == 10
 
 
-def test_a_bf16_training_learns_the_same_to_its_rounding(board, tmp_path):
+def test_a_bf16_training_learns_the_same_up_to_rounding(board, tmp_path):
     (full, _), (low, _) = (run(board, tmp_path / p, SETTINGS.model_copy(update={"precision": p})) for p in ("fp32", "bf16"))
     losses = [np.array([loss for _, loss, _ in outcome.curve]) for outcome in (full, low)]
     assert 0 < np.abs(losses[1] / losses[0] - 1).max() < 0.02
 
 
-def test_a_compiled_training_says_how_long_that_took(board, tmp_path, monkeypatch):
+def test_a_compiled_training_reports_the_seconds_of_compilation(board, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     plain, expected = run(board, tmp_path / "a")
     compiled, net = run(board, tmp_path / "b", SETTINGS.model_copy(update={"compile": True}))
@@ -195,7 +195,7 @@ def test_a_compiled_training_says_how_long_that_took(board, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("room", [0, 1])
-def test_a_streamed_training_is_the_resident_one_and_resumes(tall, tmp_path, room):
+def test_a_streamed_training_equals_the_resident_one_and_resumes(tall, tmp_path, room):
     settings = TrainingSettings(iterations=8, batch_size=5, checkpoint_every=3, log_every=2, flips=True)
     _, expected = run(tall, tmp_path / "whole", settings)
     settings = settings.model_copy(update={"resident_mib": room})
@@ -205,7 +205,7 @@ def test_a_streamed_training_is_the_resident_one_and_resumes(tall, tmp_path, roo
     assert (weights(net), outcome.resumed_from) == (weights(expected), 3)
 
 
-def test_what_reads_ahead_ends_with_its_training(board, tmp_path):
+def test_the_reading_thread_ends_with_its_training(board, tmp_path):
     with pytest.raises(Interrupted):
         run(board, tmp_path, SETTINGS.model_copy(update={"resident_mib": 0}), fm_ot(5))
     assert "fmbench-batches" not in {thread.name for thread in threading.enumerate()}

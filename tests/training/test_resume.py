@@ -18,7 +18,7 @@ from fmbench.training.run import Listener
 
 
 @pytest.mark.parametrize("at", [0, 3, 9, 10, 11, 17, 20, 29])
-def test_a_killed_training_goes_on_to_the_bit(board, tmp_path, at):
+def test_a_killed_training_resumes_to_the_bit(board, tmp_path, at):
     """Checkpoints are at 10 and 20, log points at 4, 8, ...: kills fall before, between, on and after both."""
     whole, expected = run(board, tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -56,7 +56,7 @@ def test_a_kill_in_a_callback(board, tmp_path, callback, nth):
     assert outcome.curve == whole.curve
 
 
-def test_killed_again_and_again(board, tmp_path):
+def test_a_training_killed_again_and_again(board, tmp_path):
     whole, expected = run(board, tmp_path / "whole")
     for at in (5, 12, 13, 25, 28):
         with pytest.raises(Interrupted):
@@ -86,7 +86,7 @@ def test_a_finished_training_run_again_does_nothing(board, tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
-def test_what_must_not_be_lost_is_flushed_before_each_checkpoint(board, tmp_path):
+def test_the_log_is_flushed_before_each_checkpoint(board, tmp_path):
     found: list[int | None] = []
 
     def flush() -> None:
@@ -97,7 +97,7 @@ def test_what_must_not_be_lost_is_flushed_before_each_checkpoint(board, tmp_path
     assert found == [None, 0, 10, 20]
 
 
-def test_seconds_are_of_all_attempts_and_without_compiling(board, tmp_path, monkeypatch):
+def test_seconds_add_up_over_attempts_without_compilation(board, tmp_path, monkeypatch):
     """The clock advances by a second with each loss, that of compilation included."""
     seconds = 0
 
@@ -117,7 +117,7 @@ def test_seconds_are_of_all_attempts_and_without_compiling(board, tmp_path, monk
     assert (outcome.resumed_from, outcome.seconds, outcome.compile_seconds) == (10, 30, 1)
 
 
-def test_processes_that_read_different_checkpoints_are_told(board, tmp_path):
+def test_processes_that_read_different_checkpoints_are_an_error(board, tmp_path):
     class Astray(Group):
         """A group whose other process found a checkpoint of iteration 20."""
 

@@ -42,7 +42,7 @@ def test_snapshots_survive_a_kill(board, tmp_path, at):
     assert outcome.snapshots == [6, 12, 18, 24, 30] and len(expected) == 5
 
 
-def test_what_a_kill_left_half_written_is_removed(board, tmp_path):
+def test_half_written_snapshots_are_removed(board, tmp_path):
     leftover = tmp_path / ".snapshot-00000006.safetensors.x.safetensors"
     leftover.write_bytes(b"half")
     with pytest.raises(Interrupted):
@@ -54,9 +54,9 @@ def test_what_a_kill_left_half_written_is_removed(board, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "of another training", "one bit"])
-def test_a_snapshot_that_is_lost_costs_no_training(board, tmp_path, damage):
-    """It is left out with a complaint, and the weights are those of an undisturbed training. The snapshot of the checkpoint's own
-    iteration is checked, too."""
+def test_a_lost_snapshot_costs_no_training(board, tmp_path, damage):
+    """It is left out with a complaint, and the weights equal those of an undisturbed training. The snapshot of the
+    checkpoint's own iteration is checked, too."""
     settings = SETTINGS.model_copy(update={"snapshots": 6})
     _, expected = run(board, tmp_path / "whole", settings)
     with pytest.raises(Interrupted):
@@ -80,7 +80,7 @@ def test_a_snapshot_that_is_lost_costs_no_training(board, tmp_path, damage):
     assert weights(net) == weights(expected)
 
 
-def test_a_checkpoint_is_never_there_before_the_snapshot_of_its_iteration(board, tmp_path, monkeypatch):
+def test_a_snapshot_is_written_before_the_checkpoint_of_its_iteration(board, tmp_path, monkeypatch):
     settings, save = SETTINGS.model_copy(update={"snapshots": 3}), Snapshots.save
 
     def killed(self: Snapshots, step: int, tensors: Any) -> None:
@@ -96,14 +96,14 @@ def test_a_checkpoint_is_never_there_before_the_snapshot_of_its_iteration(board,
     assert (outcome.resumed_from, outcome.snapshots, outcome.complaints) == (10, [10, 20, 30], [])
 
 
-def test_a_diverged_training_has_the_snapshots_up_to_where_it_got(board, tmp_path):
+def test_a_diverged_training_has_its_snapshots_up_to_the_last_good_checkpoint(board, tmp_path):
     outcome, _ = run(board, tmp_path, objective=fm_ot(21, value=float("nan")))
     assert (outcome.step, outcome.snapshots) == (20, [6, 12, 18])
     assert all(torch.isfinite(t).all() for _, s in Snapshots(tmp_path, "key").load(outcome.snapshots) for t in s.values())
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
-def test_a_snapshot_that_cannot_be_written_says_so(board, tmp_path, monkeypatch, error):
+def test_a_snapshot_that_cannot_be_written_is_an_error(board, tmp_path, monkeypatch, error):
     def full(*_: Any, **__: Any) -> None:
         raise error
 

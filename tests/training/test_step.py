@@ -111,7 +111,7 @@ def test_the_network_alone_runs_in_16_bits(name, bits):
     assert 0 < error < 8 * 2.0**-bits
 
 
-def test_fp32_takes_no_detour():
+def test_fp32_has_no_loss_scale():
     step = made()
     assert not step.scaler.is_enabled() and step.scaler.state_dict() == {}
 
@@ -132,7 +132,7 @@ def test_a_step_that_overflows_is_skipped_and_the_scale_halved():
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16"])
-def test_clipping_is_of_the_gradient_and_not_of_its_scaled_one(name):
+def test_clipping_bounds_the_gradient_and_not_the_scaled_one(name):
     free, clipped, loose = (
         made(1e-3, **c) for c in ({}, {"precision": name, "clip_norm": 1e-5}, {"precision": name, "clip_norm": 1})
     )
@@ -144,13 +144,13 @@ def test_clipping_is_of_the_gradient_and_not_of_its_scaled_one(name):
     assert (gradient(loose) - gradient(free)).norm() < 0.01 * gradient(free).norm()
 
 
-def test_tf32_is_not_a_cpus():
+def test_tf32_needs_a_gpu():
     with pytest.raises(ConfigError, match="precision tf32 needs an NVIDIA GPU, and the device is 'cpu'; choose fp32"):
         made(precision="tf32")
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_a_precision_that_torch_cannot_do_is_found_before_the_first_step(name, monkeypatch):
+def test_an_unsupported_precision_is_found_before_the_first_step(name, monkeypatch):
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("not implemented for this device")
 
@@ -166,7 +166,7 @@ def switches() -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "inside"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
-def test_a_gpus_products_are_rounded_as_asked_and_only_meanwhile(name, inside):
+def test_the_rounding_of_products_on_a_gpu_is_restored_afterwards(name, inside):
     before = switches()
     with precision.matrix_precision(name, torch.device("cuda")):
         assert switches() == [inside] * 3 + [inside == "tf32"] * 2
@@ -235,7 +235,7 @@ VARIANTS: list[dict[str, Any]] = [{}, {"clip_norm": 0.1}, {"accumulation": 3}, {
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-def test_a_recorded_step_is_the_plain_one_to_the_bit(changes, recorded):
+def test_a_recorded_step_equals_the_plain_one_to_the_bit(changes, recorded):
     """The rate is a float32 there."""
     plain, captured = made(**changes), made(**changes, compile=True)
     captured.compile(*batch())
@@ -284,13 +284,13 @@ def queues(monkeypatch):
 
 
 @pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.random, np.random.rand, None])
-def test_a_rehearsal_finds_what_is_drawn_on_the_cpu(draw, queues):
+def test_a_rehearsal_finds_random_numbers_of_the_cpu(draw, queues):
     found = capture.rehearse(lambda x: x if draw is None else x * float(draw()), [torch.zeros(1)], CPU)
     assert found == ("" if draw is None else "it draws random numbers on the CPU")
     assert queues == ["default", "error", "default"]
 
 
-def test_a_rehearsal_finds_a_wait_for_the_gpu_and_nothing_else(queues):
+def test_a_rehearsal_finds_a_wait_for_the_gpu_and_hides_no_other_error(queues):
     def work(x: Tensor) -> None:
         if queues[-1] == "error":
             raise RuntimeError("called a synchronizing CUDA operation\nsomewhere")
@@ -315,7 +315,7 @@ def test_running_out_of_memory_while_recording_is_not_an_error_of_compilation(re
         made(compile=True).compile(*batch())
 
 
-def test_compiling_moves_no_running_statistics(recorded):
+def test_compiling_changes_no_running_statistics(recorded):
     class Normed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -357,7 +357,7 @@ def test_a_warm_up_changes_no_buffer_that_a_network_replaces():
     assert network.seen == 1
 
 
-def test_a_recorded_step_goes_on_from_a_checkpoint(recorded, tmp_path):
+def test_a_recorded_step_resumes_from_a_checkpoint(recorded, tmp_path):
     step = made(compile=True)
     step.compile(*batch())
     for i in range(5):
@@ -378,7 +378,7 @@ def test_a_recorded_step_goes_on_from_a_checkpoint(recorded, tmp_path):
     assert torch.equal(weights(step), weights(other)) and other._recording is not None
 
 
-def test_what_waits_for_the_gpu_is_not_recorded(recorded):
+def test_a_step_that_waits_for_the_gpu_is_not_recorded(recorded):
     recorded.setattr(capture, "rehearse", lambda *_: "called a synchronizing CUDA operation")
     step = made(compile=True)
     step.compile(*batch())
@@ -387,7 +387,7 @@ def test_what_waits_for_the_gpu_is_not_recorded(recorded):
     assert float(step(*batch())) == float(plain(*batch()))
 
 
-def test_a_recording_that_fails_after_the_rehearsal_says_so(recorded):
+def test_a_recording_that_fails_after_the_rehearsal_is_an_error(recorded):
     def fail(*_: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -397,7 +397,7 @@ def test_a_recording_that_fails_after_the_rehearsal_says_so(recorded):
 
 
 @pytest.mark.parametrize("changes", [{"compile": False}, {"compile": True, "precision": "fp16"}])
-def test_what_is_not_captured(changes, recorded):
+def test_steps_that_are_not_captured(changes, recorded):
     step = made(**changes)
     if changes["compile"]:
         step.compile(*batch())
@@ -408,7 +408,7 @@ def test_what_is_not_captured(changes, recorded):
 # Averages
 
 
-def test_several_averages_are_those_of_one_each():
+def test_several_averages_equal_those_of_one_each():
     together = made(ema_decay=0.9, more_ema_decays=[0.0, 0.15])
     apart = [made(ema_decay=decay) for decay in (0.9, 0.0, 0.15)]
     for number in range(5):
@@ -427,7 +427,7 @@ def test_several_averages_are_those_of_one_each():
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16"])
-def test_a_step_goes_on_from_its_state(name):
+def test_a_step_resumes_from_its_state(name):
     changes = {"precision": name, "more_ema_decays": [0.2], "clip_norm": 0.5}
     whole, first, second = (made(factor=100.0, **changes) for _ in range(3))
     for number in range(9):

@@ -44,7 +44,7 @@ def test_a_trainer_in_another_process_is_locked_out_and_a_killed_one_is_not(tmp_
 
 
 @pytest.mark.parametrize("kept", [0, 20, 1000, -1])
-def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(board, tmp_path, kept):
+def test_training_resumes_from_the_checkpoint_before_a_truncated_one(board, tmp_path, kept):
     whole, expected = run(board, tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(board, tmp_path / "killed", objective=fm_ot(25))
@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_never_replaces_the_good_one_before_it(board, tmp_p
     assert (tmp_path / "checkpoint.previous.pt").read_bytes() == good
 
 
-def test_complaints_are_told_at_once(board, tmp_path):
+def test_complaints_are_reported_at_once(board, tmp_path):
     """No message is lost with a process that is killed later."""
     with pytest.raises(Interrupted):
         run(board, tmp_path, objective=fm_ot(25))
@@ -88,7 +88,7 @@ def test_complaints_are_told_at_once(board, tmp_path):
 
 
 def test_a_damaged_checkpoint_at_a_training_that_diverges(board, tmp_path):
-    """It ends and does not train on."""
+    """The training ends; it does not continue from an earlier iteration."""
 
     class Damaging(Spoiled):
         def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_at_a_training_that_diverges(board, tmp_path):
     assert outcome.reason and outcome.step == 10 and line.endswith("; the weights are those of iteration 10")
 
 
-def test_another_number_of_threads_is_told(board, tmp_path, monkeypatch):
+def test_another_number_of_threads_is_reported(board, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         run(board, tmp_path, objective=fm_ot(25))
     before, told = torch.get_num_threads(), []
@@ -116,7 +116,7 @@ def test_another_number_of_threads_is_told(board, tmp_path, monkeypatch):
     ]
 
 
-def test_a_resumed_training_does_not_keep_what_it_read(board, tmp_path, monkeypatch):
+def test_a_resumed_training_frees_the_checkpoint_it_read(board, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         run(board, tmp_path, objective=fm_ot(25))
     load, read = CheckpointFolder.load, []
@@ -133,7 +133,7 @@ def test_a_resumed_training_does_not_keep_what_it_read(board, tmp_path, monkeypa
     assert read and alive and not any(alive)
 
 
-def test_no_good_checkpoint_means_from_the_start(board, tmp_path):
+def test_a_training_without_a_good_checkpoint_starts_again(board, tmp_path):
     whole, expected = run(board, tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(board, tmp_path / "killed", objective=fm_ot(25))
@@ -172,7 +172,7 @@ def test_a_checkpoint_holds_no_classes(board, tmp_path):
     assert state["ema"]["updates"] == state["step"] == 30
 
 
-def test_a_checkpoint_that_cannot_be_written_says_so_at_once(board, tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_is_an_error_at_once(board, tmp_path, monkeypatch):
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 

@@ -52,7 +52,7 @@ def test_tied_weights_are_trained_and_kept(board, tmp_path):
     assert weights(other) == weights(net) and other.first.weight is other.second.weight
 
 
-def test_weights_that_are_missing_or_truncated(board, tmp_path):
+def test_missing_or_truncated_weights(board, tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(CheckpointError, match=r"w\.safetensors are missing; rerun the training"):
         load_weights(path, network(board))
@@ -96,7 +96,7 @@ def test_the_initial_network_is_a_function_of_the_seed_alone(kind, request):
     assert weights(new_network(specs[0] | {"seed": 4}, dataset)) != nets[0]
 
 
-def test_making_a_network_leaves_the_global_generator_alone(board):
+def test_making_a_network_does_not_change_the_global_generator(board):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     new_network({"network": {"kind": "mlp", "width": 8, "depth": 2}, "seed": 3}, board)
