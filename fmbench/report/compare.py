@@ -1,5 +1,6 @@
 """Two result sets compared: every metric of every data set and method, and whether it differs by more than seeds do."""
 
+import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from fmbench.config.names import STEP_COSTS
-from fmbench.report.compare_settings import differences
+from fmbench.report.frames import records_frame
 from fmbench.report.layout import NONE, markdown_table
-from fmbench.store.benchmark import FILE, config_of
+from fmbench.store.agreement import setting_differences
+from fmbench.store.benchmark import FILE, config_of, read_benchmark
 from fmbench.store.records import read_rows
 from fmbench.store.result_set import table4_files
 from fmbench.store.stale import TABLE4_ROWS, stale_files
@@ -141,3 +143,43 @@ def _everything(results: Path) -> pd.DataFrame:
     files = [results / f"{name}.parquet" for name in ("learning_curve", "few_step") if f"{name}.parquet" not in others]
     files += table4_files(results, config_of(results)) if (results / FILE).exists() else [results / TABLE4_ROWS]
     return read_rows([results / "records.parquet", *(file for file in files if file.exists())]).to_pandas()
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """Return one line for each difference between the descriptions (``benchmark.json``) of two results folders."""
+    absent = [name for name, folder in (("A", a), ("B", b)) if not (folder / FILE).exists()]
+    if absent:
+        return [f"settings are not compared: no {FILE} in {' and '.join(absent)}"]
+    one, other = read_benchmark(a), read_benchmark(b)
+    lines = []
+    for key in ("datasets", "seeds"):
+        if one["config"][key] != other["config"][key]:
+            lines.append(f"{key}: {one['config'][key]} in A, {other['config'][key]} in B")
+    names = [[m["name"] for m in d["config"]["methods"]] for d in (one, other)]
+    if names[0] != names[1]:
+        lines.append(f"methods: {names[0]} in A, {names[1]} in B")
+    for name, (left, right) in setting_differences(one["config"], other["config"]).items():
+        lines.append(f"{name}: {left} in A, {right} in B")
+    for key in ("data", "code"):
+        for name in sorted(set(one[key]) & set(other[key])):
+            if one[key][name] != other[key][name]:
+                lines.append(f"{key} of {name}: {_json(one[key][name])} in A, {_json(other[key][name])} in B")
+    extractors = [_extractors(folder) for folder in (a, b)]
+    for dataset in sorted(set(extractors[0]) & set(extractors[1])):
+        left, right = (", ".join(found[dataset]) for found in extractors)
+        if left != right:
+            lines.append(f"features on {dataset}: {left} in A, {right} in B")
+    for key in ("commits", "versions", "devices", "threads"):
+        if one[key] != other[key]:
+            lines.append(f"{key}: {_json(one[key])} in A, {_json(other[key])} in B")
+    return lines
+
+
+def _extractors(folder: Path) -> dict[str, list[str]]:
+    """The feature extractors of each data set."""
+    records = records_frame(folder / "records.parquet")
+    return {str(d): sorted(part.features.unique()) for d, part in records[records.features != ""].groupby("dataset")}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

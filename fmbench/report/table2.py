@@ -16,16 +16,8 @@ METRICS = {
     "ssim": ("ssim", "SSIM", 3, True),
 }
 """By column: the metric in the records, its name in print, its digits, and whether higher is better."""
-COLUMNS = [
-    "source",
-    "dataset",
-    "model",
-    "seeds",
-    *(f"{column}_{what}" for column in METRICS for what in ("mean", "std")),
-    "features",
-    "n",
-    "status",
-]
+COLUMNS = ["source", "dataset", "model", "seeds", *(f"{column}_{what}" for column in METRICS for what in ("mean", "std"))]
+COLUMNS += ["features", "n", "status"]
 _MODELS = {"reference": "Reference", "regression": "Regression", "sr3": "SR3"}
 
 

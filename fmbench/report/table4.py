@@ -17,22 +17,8 @@ ESTIMATORS = {
     "nll_averaged": "probes averaged first",
     "nll_paper": "the paper's estimator",
 }
-COLUMNS = [
-    "dataset",
-    "method",
-    "estimator",
-    "k",
-    "probes",
-    "n",
-    "seeds",
-    "nll_mean",
-    "nll_std",
-    "nll_stderr",
-    "probe_bias",
-    "probe_std",
-    "paper_nll",
-    "status",
-]
+COLUMNS = ["dataset", "method", "estimator", "k", "probes", "n", "seeds", "nll_mean", "nll_std", "nll_stderr"]
+COLUMNS += ["probe_bias", "probe_std", "paper_nll", "status"]
 VARIANCE = "probe_variance"
 """A last column, present where the rows have this metric."""
 SECOND_ORDER_UP_TO = 1.0

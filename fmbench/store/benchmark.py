@@ -20,21 +20,8 @@ from fmbench.store.files import read_json
 
 FILE = "benchmark.json"
 FORMAT = 1
-KEYS = {
-    "format",
-    "config",
-    "hash",
-    "code",
-    "commits",
-    "versions",
-    "devices",
-    "threads",
-    "rows",
-    "data",
-    "gathered",
-    "merged",
-    "notes",
-}
+KEYS = {"format", "config", "hash", "code", "commits", "versions", "devices", "threads", "rows", "data"}
+KEYS |= {"gathered", "merged", "notes"}
 
 
 def describe(

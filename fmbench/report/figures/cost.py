@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.axes import log_or_signed, log_x
-from fmbench.report.figures.fig05_10_learning_curves import fig05_data
+from fmbench.report.figures.fig05_10_learning_curves import learning_curve
 from fmbench.report.figures.panels import band, curve, distance_names, empty, looks, method_legend, note_failures, nothing, panels
 from fmbench.report.frames import MODEL, records_frame
 
@@ -16,7 +16,7 @@ def cost_data(results: Path) -> pd.DataFrame:
 
     ``images`` and ``seconds`` are those of the whole training times the share of its iterations up to the snapshot.
     """
-    rows = fig05_data(results)
+    rows = learning_curve(results)
     records = records_frame(results / "records.parquet")
     whole = records[records.stage == "train"].drop_duplicates([*MODEL, "metric"])
     cost = whole.pivot(index=MODEL, columns="metric", values="value").reindex(columns=["images_seen", "train_seconds"])

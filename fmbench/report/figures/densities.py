@@ -1,22 +1,15 @@
 """Densities of a 1-D mixture on every probability path (not in the paper)."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.panels import panels
-from fmbench.report.figures.theory import PATHS, theory_frame
-
-
-def densities_data(results: Path) -> pd.DataFrame:
-    """Return densities on a grid of x and t (``particle`` < 0) and trajectories of the flow, on every path."""
-    return theory_frame(results, "densities")
+from fmbench.report.figures.theory import PATHS
 
 
 def densities(data: pd.DataFrame) -> Figure:
-    """Draw a panel per path: density over t, and the flow's trajectories."""
+    """Draw a panel per path: density on a grid of x and t (rows with ``particle`` < 0), and the flow's trajectories."""
     names = list(data.path.unique())
     figure, axes = panels(1, len(names), 2.0, sharey=True)
     for axis, name in zip(axes[0], names, strict=True):

@@ -1,6 +1,5 @@
 """DDIM and Euler: which of their forms agree, and at which order the others part (not in the paper)."""
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,20 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.panels import panels
-from fmbench.report.figures.theory import PATHS, theory_frame
+from fmbench.report.figures.theory import PATHS
 from fmbench.report.style import SMALL
 
 MARKERS = {"rounding": "o", "different": "s"}
 """The marker of a difference by what theory expects."""
 
 
-def equivalence_data(results: Path) -> pd.DataFrame:
-    """Return the largest difference of every pair of forms, and the error of each form over steps (check ``error``)."""
-    return theory_frame(results, "equivalence")
-
-
 def equivalence(data: pd.DataFrame) -> Figure:
-    """Draw the largest differences by check (left), and the error of each form over steps at orders 1 and 2 (right)."""
+    """Draw the largest difference of every pair of forms by check (left), and the error of each form over steps (right).
+
+    The rows of an error have the check ``error``; there is a line for order 1 and one for order 2.
+    """
     figure, axes = panels(1, 3, 4.0, width_ratios=[1.7, 1, 1])
     axes = axes[0]
     _differences(axes[0], data[data.check != "error"])

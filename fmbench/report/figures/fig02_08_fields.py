@@ -1,6 +1,5 @@
 """Fig. 2 and Fig. 8: conditional fields and the conditional score, for one data point."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,10 @@ from fmbench.report.figures.theory import theory_frame
 from fmbench.report.style import SMALL
 
 
-def fields_data(figure: str) -> Callable[[Path], pd.DataFrame]:
-    """Return the function that selects the arrows of ``figure`` (``fig02``, ``fig08``)."""
-
-    def select(results: Path) -> pd.DataFrame:
-        frame = theory_frame(results, "fields")
-        return frame[frame.figure == figure]
-
-    return select
+def fields_data(results: Path, figure: str) -> pd.DataFrame:
+    """Return the arrows of ``figure`` (``fig02``, ``fig08``)."""
+    frame = theory_frame(results, "fields")
+    return frame[frame.figure == figure]
 
 
 def fields(data: pd.DataFrame) -> Figure:

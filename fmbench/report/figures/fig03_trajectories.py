@@ -1,22 +1,15 @@
 """Fig. 3: trajectories of the conditional fields."""
 
-from pathlib import Path
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.panels import panels
-from fmbench.report.figures.theory import PATHS, theory_frame
-
-
-def trajectories_data(results: Path) -> pd.DataFrame:
-    """Return the positions of particles over time, on every path."""
-    return theory_frame(results, "trajectories")
+from fmbench.report.figures.theory import PATHS
 
 
 def trajectories(data: pd.DataFrame) -> Figure:
-    """Draw a panel per path: lines from noise (dots) to data (crosses), with marks at ten equal steps of time."""
+    """Draw a panel per path: lines of particles from noise (dots) to data (crosses), with marks at ten equal steps of time."""
     names = list(data.path.unique())
     figure, axes = panels(1, len(names), 2.95, sharex=True, sharey=True)
     palette = sns.color_palette("colorblind", 3)

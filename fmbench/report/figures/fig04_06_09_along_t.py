@@ -1,6 +1,5 @@
 """Fig. 4 (left), Fig. 6 and Fig. 9: states along t, from noise (t = 0) to data (t = 1)."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,14 +9,10 @@ from fmbench.report.figures.pictures import pictures_over, plane, sheet
 from fmbench.report.figures.preview_rows import Kind, preview_rows, with_failed_methods, with_real_data
 
 
-def states_data(kind: Kind) -> Callable[[Path], pd.DataFrame]:
-    """Return the function that selects states of ``kind`` at each ``t``, from the same noise, and the data (no ``t``)."""
-
-    def select(results: Path) -> pd.DataFrame:
-        states = preview_rows(results, "trajectory.parquet", kind)
-        return with_failed_methods(results, with_real_data(results, states, kind)) if len(states) else states
-
-    return select
+def states_data(results: Path, kind: Kind) -> pd.DataFrame:
+    """Return states of ``kind`` at each ``t``, from the same noise, and the data (no ``t``)."""
+    states = preview_rows(results, "trajectory.parquet", kind)
+    return with_failed_methods(results, with_real_data(results, states, kind)) if len(states) else states
 
 
 def along_t(data: pd.DataFrame) -> Figure:

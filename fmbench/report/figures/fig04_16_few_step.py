@@ -1,6 +1,5 @@
 """Fig. 4 (right) and Fig. 16 to 17: samples with few evaluations."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -11,22 +10,18 @@ from fmbench.report.figures.preview_rows import Kind, preview_rows, with_failed_
 from fmbench.report.style import solver_label
 
 
-def few_step_data(kind: Kind) -> Callable[[Path], pd.DataFrame]:
-    """Return the function that selects samples of ``kind`` from the same noise, by one fixed-step solver at every ``nfe``.
+def few_step_data(results: Path, kind: Kind) -> pd.DataFrame:
+    """Return samples of ``kind`` from the same noise, by one fixed-step solver at every ``nfe``.
 
     The solver is midpoint, or the first one where midpoint is missing. Samples of the adaptive solver have ``nfe`` 0.
     """
-
-    def select(results: Path) -> pd.DataFrame:
-        data = preview_rows(results, "few_step_previews.parquet", kind)
-        fixed = list(data[data.nfe > 0].solver.unique())
-        if not fixed:
-            return data.iloc[:0]
-        solver = "midpoint" if "midpoint" in fixed else fixed[0]
-        data = data[(data.solver == solver) | (data.nfe == 0)]
-        return with_failed_methods(results, with_real_data(results, data, kind))
-
-    return select
+    data = preview_rows(results, "few_step_previews.parquet", kind)
+    fixed = list(data[data.nfe > 0].solver.unique())
+    if not fixed:
+        return data.iloc[:0]
+    solver = "midpoint" if "midpoint" in fixed else fixed[0]
+    data = data[(data.solver == solver) | (data.nfe == 0)]
+    return with_failed_methods(results, with_real_data(results, data, kind))
 
 
 def fig04_few_step(data: pd.DataFrame) -> Figure:

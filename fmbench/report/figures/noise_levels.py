@@ -1,19 +1,11 @@
 """Which noise levels each loss weighs (not in the paper)."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.panels import nothing, panels
-from fmbench.report.figures.theory import theory_frame
 from fmbench.report.style import SMALL, colours, label
-
-
-def noise_levels_data(results: Path) -> pd.DataFrame:
-    """Return log SNR, density of training times and emphasis over t, for each method with a loss."""
-    return theory_frame(results, "noise_levels", may_be_empty=True)
 
 
 def noise_levels(data: pd.DataFrame) -> Figure:

@@ -1,6 +1,5 @@
 """Deterministic and stochastic samplers on the exact field of a 2-D mixture (not in the paper)."""
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,15 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.panels import panels
-from fmbench.report.figures.theory import PATHS, theory_frame
+from fmbench.report.figures.theory import PATHS
 from fmbench.report.style import SMALL
 
 TICKS = [6, 12, 24, 48, 96, 384]
-
-
-def samplers_data(results: Path) -> pd.DataFrame:
-    """Return the energy distance of every sampler at every NFE, on every path."""
-    return theory_frame(results, "samplers")
 
 
 def samplers(data: pd.DataFrame) -> Figure:
