@@ -35,19 +35,12 @@ LARGE = 20_000_000
 
 @dataclass
 class DataSetCheck:
-    """What the check of one data set found.
+    """What the check of one data set found."""
 
-    Attributes:
-        problems: what cannot work; each starts with its place in the data set's settings.
-        notes: what a user should know, likewise.
-        parameters: of the network; None if it was not built.
-        complete: whether nothing was left for when the data are prepared.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    parameters: int | None = None
-    complete: bool = True
+    problems: list[str] = field(default_factory=list)  # what cannot work; each starts with its place in the data set's settings
+    notes: list[str] = field(default_factory=list)  # what a user should know, likewise
+    parameters: int | None = None  # of the network; None if it was not built
+    complete: bool = True  # whether nothing was left for when the data are prepared
 
 
 def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console, key: str = "") -> None:

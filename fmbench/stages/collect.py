@@ -12,9 +12,9 @@ import pyarrow as pa
 from fmbench.config.hashing import canonical
 from fmbench.config.specs import model_folder
 from fmbench.data.prepared import read
-from fmbench.stages.shared.settings import used_settings
 from fmbench.store.benchmark import FILE, describe
 from fmbench.store.files import read_json, write_json
+from fmbench.store.flatten import flatten
 from fmbench.store.parquet import read_table, table, write_table
 from fmbench.store.previews import PREVIEW, PREVIEW_IMAGES, PREVIEW_POINTS, previews
 from fmbench.store.records import read_rows
@@ -26,6 +26,8 @@ OWNER = [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64())
 CURVES = pa.schema([*OWNER, ("step", pa.int64()), ("loss", pa.float64()), ("learning_rate", pa.float64())])
 MODELS = pa.schema([*OWNER, ("config", pa.string())])
 """``config`` is a model's ``config.json`` as canonical JSON."""
+SETTINGS = pa.schema([*OWNER, ("key", pa.string()), ("value", pa.string())])
+"""One setting of one model: ``key`` such as ``training.learning_rate``, ``value`` as JSON."""
 
 
 def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str, Any] | None = None) -> None:
@@ -60,6 +62,25 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
         manifests = {d: read_json(results / "data" / d / "manifest.json") for d in spec["datasets"]}
         write_json(results / FILE, describe(config, records.to_pylist(), manifests, gathered=spec["gathered"]))
     console.say(f"{records.num_rows} rows from {len(files)} files -> {results / 'records.parquet'}")
+
+
+def used_settings(results: Path, models: list[tuple[str, str, int]]) -> pa.Table:
+    """The settings in the ``config.json`` of each model (data set, method, seed), with the number of samples in each data split.
+
+    Raises:
+        DataError: a model's ``config.json`` or a data manifest is missing.
+    """
+    splits = {}
+    for dataset in {d for d, _, _ in models}:
+        manifest = read_json(results / "data" / dataset / "manifest.json")
+        splits[dataset] = {f"data.{name}": entry["n"] for name, entry in manifest["splits"].items()}
+    rows: list[dict[str, Any]] = []
+    for dataset, method, seed in models:
+        config = read_json(results / model_folder("models", dataset, method, seed) / "config.json")
+        flat = flatten(config.pop("spec")) | flatten(config) | splits[dataset]
+        entries = [(dataset, method, seed, key, canonical(flat[key])) for key in sorted(flat)]
+        rows += [dict(zip(SETTINGS.names, entry, strict=True)) for entry in entries]
+    return table(rows, SETTINGS)
 
 
 def write_models(results: Path, models: list[tuple[str, str, int]]) -> None:

@@ -61,11 +61,10 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     n = min(settings.n, len(dataset.test))
     columns = {"n": n, "batch": min(settings.batch, n), "rtol": settings.rtol, "atol": settings.atol, "solver": SOLVER}
     if model.reason:
-        reason = f"training diverged: {model.reason}"
         for metric, probes in metrics.items():
             for k in settings.draws:
-                job.skip(metric, UNIT, reason, draws=k, probes=probes, **columns)
-        message = f"skipped, {reason}"
+                job.skip(metric, UNIT, model.reason, draws=k, probes=probes, **columns)
+        message = f"skipped, {model.reason}"
     else:
         # nll_paper has a solve of its own only beside the exact divergence; otherwise it takes a probe of nll_averaged.
         solves = metrics if exact else {"nll_averaged": settings.probes}
@@ -83,17 +82,11 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
 
 @dataclass(frozen=True)
 class _Draws:
-    """The solves of all draws with one number of probes.
+    """The solves of all draws with one number of probes."""
 
-    Attributes:
-        log_p: of each draw, (probes or 1, n).
-        nfe: of each draw, the mean over images.
-        failed: the number of failed solves of each draw.
-    """
-
-    log_p: list[Tensor] = field(default_factory=list)
-    nfe: list[float] = field(default_factory=list)
-    failed: list[int] = field(default_factory=list)
+    log_p: list[Tensor] = field(default_factory=list)  # of each draw, (probes or 1, n)
+    nfe: list[float] = field(default_factory=list)  # of each draw, the mean over images
+    failed: list[int] = field(default_factory=list)  # the number of failed solves of each draw
 
 
 def _solve_draws(

@@ -29,17 +29,11 @@ LACKING: Final = "LACKING"
 
 @dataclass(frozen=True)
 class Finding:
-    """The state of one requirement.
+    """The state of one requirement."""
 
-    Attributes:
-        level: ``ok``; ``note`` for what is worth knowing; ``LACKING`` for what the config cannot run without.
-        what: the requirement.
-        detail: what was found, with the remedy if it is lacking.
-    """
-
-    level: Literal["ok", "note", "LACKING"]
-    what: str
-    detail: str
+    level: Literal["ok", "note", "LACKING"]  # "LACKING": the config cannot run without it
+    what: str  # the requirement
+    detail: str  # what was found, with the remedy if it is lacking
 
 
 def machine() -> list[Finding]:
@@ -168,7 +162,7 @@ def _hash(path: Path) -> str | None:
 
 def disk(config: Config, results: Path) -> Finding:
     """Free space against what the config's checkpoints, weights and samples take."""
-    from fmbench.stages.plan.disk import disk_bytes
+    from fmbench.stages.plan.memory import disk_bytes
     from fmbench.stages.plan.workload import network_cost
 
     place = next(folder for folder in (results, *results.parents) if folder.exists())

@@ -20,7 +20,7 @@ from fmbench.config.feature_settings import ExtractorSettings, FeatureSettings
 from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.errors import DataError
 from fmbench.metrics.mmd import median_distance
-from fmbench.stages.evaluators.base import Evaluator
+from fmbench.stages.evaluators.base import Evaluator, add_measurements
 from fmbench.stages.evaluators.extraction import Extraction, open_extractor
 from fmbench.stages.evaluators.image_metrics import Comparison
 from fmbench.stages.evaluators.images import ImageEvaluator
@@ -33,7 +33,6 @@ from fmbench.stages.evaluators.references import (
     reference_name,
     write_reference,
 )
-from fmbench.stages.evaluators.rows import add_measurements
 from fmbench.stages.shared.classifier import to_images
 from fmbench.stages.shared.classifier_training import add_accuracy, write_classifier
 from fmbench.stages.shared.job import Job
@@ -112,7 +111,7 @@ def _comparison(
 
 
 def _existing_reference(job: Job, path: Path, name: str) -> Reference | None:
-    """The reference in the file, or None, on every process alike: the first one decides if the file is usable."""
+    """The reference in the file, or None. The first process decides for all whether the file is usable."""
     found = None
     if job.group.main:
         with contextlib.suppress(DataError):  # missing or damaged: to be made again

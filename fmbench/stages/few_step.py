@@ -17,9 +17,9 @@ from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.fixed_solve import fixed
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, load_model
-from fmbench.stages.shared.sample_files import load_samples
+from fmbench.stages.shared.sample_files import load_samples, preview
 from fmbench.store.parquet import read_table, write_table
-from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, PREVIEW_POINTS, previews
+from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, PREVIEW_POINTS
 from fmbench.store.records import read_rows, write_rows
 
 
@@ -39,9 +39,8 @@ def run(
     evaluator = load_evaluator(features_folder, dataset, job.device, job.console)
     wanted = cells(settings.solvers, settings.nfe)
     if model.reason:
-        reason = f"training diverged: {model.reason}"
-        _skip(job, evaluator, settings, wanted, reason)
-        pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {reason}"
+        _skip(job, evaluator, settings, wanted, model.reason)
+        pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {model.reason}"
     else:
         few_step = _FewStep(job, model, dataset, settings, evaluator)
         key = cache_key(model, job) | evaluator_key(features_folder) | {"n": settings.n, "batch": settings.batch}
@@ -128,10 +127,7 @@ class _FewStep:
         return value if np.isfinite(value) else None
 
     def _preview(self, samples: NDArray, solver: str, nfe: int) -> pa.Table:
-        """The finite ones of the samples that are shown, in data space."""
-        samples = samples[: self.shown]
-        kept = np.flatnonzero(np.isfinite(samples).all(tuple(range(1, samples.ndim))))
-        spec, values = self.job.spec, self.dataset.to_data(samples[kept])
-        rows = previews(self.dataset.manifest["dataset"], spec["method"], spec["seed"], values, kept)
-        rows = rows.append_column("solver", pa.array([solver] * len(kept), pa.string()))
-        return rows.append_column("nfe", pa.array([nfe] * len(kept), pa.int64()))
+        """Previews of the samples that are shown."""
+        rows = preview(self.job, self.dataset, samples[: self.shown])
+        rows = rows.append_column("solver", pa.array([solver] * len(rows), pa.string()))
+        return rows.append_column("nfe", pa.array([nfe] * len(rows), pa.int64()))

@@ -1,6 +1,6 @@
 """Stage ``learning_curve``: NFE and sample quality during training, at each snapshot of the averaged weights (Fig. 5 and 10)."""
 
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from fmbench.config.evaluation_settings import LearningCurveSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.stages.evaluators.base import Evaluator
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
-from fmbench.stages.shared.adaptive_solve import Tolerance, adaptive
+from fmbench.stages.shared.adaptive_solve import states_at
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, load_model, load_snapshots
@@ -29,33 +29,27 @@ def run(job: Job, data: Path, model_folder: Path, features_folder: Path, out: Pa
     settings = LearningCurveSettings.model_validate(job.spec["settings"])
     final = load_model(model_folder, dataset, job.device, job.spec["model"])
     evaluator = load_evaluator(features_folder, dataset, job.device, job.console)
-    tolerance = Tolerance(settings.rtol, settings.atol, settings.max_nfe)
-    results = CachedResults(cache_folder, evaluator_key(features_folder) | asdict(tolerance))
+    numbers = settings.model_dump(include={"n", "batch", "rtol", "atol", "max_nfe"})
+    results = CachedResults(cache_folder, evaluator_key(features_folder) | numbers)
     done = 0
     for step, model in load_snapshots(model_folder, dataset, job.device):
-        key = cache_key(model, job) | {"n": settings.n, "batch": settings.batch}
-
-        def measure(model: Model = model) -> dict[str, Any]:
-            return _measure(job, model, dataset, settings, tolerance, evaluator)
-
-        _add_rows(job, settings, evaluator, step, results.value(key, measure))
+        found = results.value(cache_key(model, job), partial(_measure, job, model, dataset, settings, evaluator))
+        _add_rows(job, settings, evaluator, step, found)
         done += 1
     if final.reason:
         step = read_json(model_folder / "config.json")["step"]
-        _skip(job, settings, evaluator, step, f"training diverged: {final.reason}")
+        _skip(job, settings, evaluator, step, final.reason)
     write_rows(out / "rows.parquet", job.rows)
     kept = f"{done} snapshots, {done - results.computed} from the cache" if done else "0 snapshots"
     job.console.say(f"{kept}{', training diverged' if final.reason else ''} -> {out / 'rows.parquet'}")
 
 
-def _measure(
-    job: Job, model: Model, dataset: DataSet, settings: LearningCurveSettings, tolerance: Tolerance, evaluator: Evaluator
-) -> dict[str, Any]:
+def _measure(job: Job, model: Model, dataset: DataSet, settings: LearningCurveSettings, evaluator: Evaluator) -> dict[str, Any]:
     """The numbers of one snapshot. ``distance``, and ``of``, its number of samples, are missing unless all samples are finite."""
-    solved = adaptive(model, dataset, job, settings.n, settings.batch, tolerance)
-    found = {"nfe": float(solved.nfe.mean()), "spread": float(solved.nfe.std(ddof=1)), "lost": int(solved.failed.sum())}
-    if np.isfinite(solved.samples).all():
-        measured = evaluator.measure_primary(solved.samples)
+    (samples,), nfe, failed = states_at([1.0], model, dataset, job, settings.n, settings)
+    found = {"nfe": float(nfe.mean()), "spread": float(nfe.std(ddof=1)), "lost": int(failed.sum())}
+    if np.isfinite(samples).all():
+        measured = evaluator.measure_primary(samples)
         found |= {"distance": measured.value, "of": measured.n}
     return found
 
@@ -66,7 +60,6 @@ def _columns(settings: LearningCurveSettings, step: int) -> dict[str, Any]:
 
 
 def _add_rows(job: Job, settings: LearningCurveSettings, evaluator: Evaluator, step: int, found: dict[str, Any]) -> None:
-    """Add the rows of one snapshot."""
     metric, unit, features, reference = evaluator.primary_metric()
     columns, lost, nfe = _columns(settings, step), found["lost"], found["nfe"]
     reason = ""

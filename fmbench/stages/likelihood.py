@@ -35,7 +35,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     likelihood = _Likelihood(job, model, dataset, settings)
     if model.reason:
-        message = likelihood.skip(f"training diverged: {model.reason}")
+        message = likelihood.skip(model.reason)
     elif model.oracle is not None:
         likelihood.add_closed_form(model.oracle)
         message = f"{likelihood.add_own_samples(model.oracle)} -> {out / 'rows.parquet'}"

@@ -75,7 +75,7 @@ def attach(results: Path, store: Mirror) -> int:
     tags = {
         "fmbench.summary": described["hash"],
         "fmbench.datasets": ", ".join(config["datasets"]),
-        "fmbench.config.methods": ", ".join(m["name"] for m in config["methods"]),
+        "fmbench.methods": ", ".join(m["name"] for m in config["methods"]),
         "fmbench.commit": ", ".join(described["commits"]),
     }
     run, start = store.run(store.experiment(EXPERIMENT), f"summary/{described['hash']}", name, tags)

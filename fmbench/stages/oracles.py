@@ -64,7 +64,7 @@ def least_loss(oracle: FiniteOracle, objective: Objective, seed: int, n: int = 1
 
 
 def run(job: Job, data: Path, out: Path) -> None:
-    """Write an oracle in the form of a trained model: weights are its bandwidth, its loss is the least possible, no curve."""
+    """Write an oracle in the form of a trained model: the weights are its bandwidth, the loss is the least possible."""
     dataset = read(data)
     check_data(job.spec, dataset)
     objective = build(method_from_values(job.spec["method"]))

@@ -29,20 +29,13 @@ OLD = 3600.0
 
 @dataclass(frozen=True)
 class Found:
-    """A folder of checkpoints or of an unfinished preparation.
-
-    Attributes:
-        size: bytes.
-        stale: whether a newer training replaced it.
-        in_use: whether a process works in it.
-        reason: what it belongs to, and why it can be removed or not.
-    """
+    """A folder of checkpoints or of an unfinished preparation."""
 
     folder: Path
-    size: int
-    stale: bool
-    in_use: bool
-    reason: str
+    size: int  # bytes
+    stale: bool  # whether a newer training replaced it
+    in_use: bool  # whether a process works in it
+    reason: str  # what it belongs to, and why it can be removed or not
 
 
 def find(results: Path) -> list[Found]:

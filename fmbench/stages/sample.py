@@ -16,10 +16,11 @@ from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.stages.shared.batching import base_noise, batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, load_model
+from fmbench.stages.shared.sample_files import preview
 from fmbench.stages.shared.timing import Stopwatch
 from fmbench.store.files import atomic_array
 from fmbench.store.parquet import write_table
-from fmbench.store.previews import NFE, PREVIEW_IMAGES, PREVIEW_POINTS, previews
+from fmbench.store.previews import NFE, PREVIEW_IMAGES, PREVIEW_POINTS
 from fmbench.store.records import write_rows
 
 BLOCK = 2**22
@@ -44,7 +45,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     with atomic_array(out / "samples.npy", (settings.n, *dataset.shape)) as samples:
         if model.reason:
             samples[:] = np.nan
-            _skip(job, settings, f"training diverged: {model.reason}")
+            _skip(job, settings, model.reason)
             write_table(out / "nfe.parquet", NFE.empty_table())
         else:
             cost = solve(job, dataset, settings, model, samples)
@@ -56,24 +57,19 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
                 f"{settings.n} samples, {nfe:.1f} NFE per sample, {shared:.0f} for a batch of {settings.shared_batch}, "
                 f"{int(cost.failed.sum())} failed -> {out}"
             )
-    write_table(out / "preview.parquet", preview(dataset, samples, job.spec["method"], job.spec["seed"]))
+    shown = samples[: PREVIEW_IMAGES if dataset.is_images else PREVIEW_POINTS]
+    write_table(out / "preview.parquet", preview(job, dataset, shown))
     write_rows(out / "rows.parquet", job.rows)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of all samples.
+    """The cost of all samples."""
 
-    Attributes:
-        nfe, failed: of each sample, as the solver reports them, both (n,).
-        evaluations: of all samples together, as the counting field saw them.
-        seconds: wall time of the solves.
-    """
-
-    nfe: torch.Tensor
-    failed: torch.Tensor
-    evaluations: int
-    seconds: float
+    nfe: torch.Tensor  # of each sample, as the solver reports it, (n,)
+    failed: torch.Tensor  # whether its solve failed, (n,)
+    evaluations: int  # of all samples together, as the counting field saw them
+    seconds: float  # wall time of the solves
 
 
 @torch.no_grad()
@@ -180,10 +176,3 @@ def nfe_table(job: Job, nfe: torch.Tensor, failed: torch.Tensor) -> pa.Table:
     columns = [[job.spec["dataset"]] * n, [job.spec["method"]] * n, [job.spec["seed"]] * n, range(n)]
     spent = pa.array(nfe.numpy(), pa.int64(), mask=failed.numpy())
     return pa.table([*(pa.array(c, NFE.field(i).type) for i, c in enumerate(columns)), spent], NFE)
-
-
-def preview(dataset: DataSet, samples: NDArray, method: str, seed: int | None) -> pa.Table:
-    """The finite ones of the first samples (model space), in data space, for figures."""
-    shown = samples[: PREVIEW_IMAGES if dataset.is_images else PREVIEW_POINTS]
-    kept = np.flatnonzero(np.isfinite(shown).reshape(len(shown), -1).all(1))
-    return previews(dataset.manifest["dataset"], method, seed, dataset.to_data(shown[kept]), kept)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmbench.data.prepared import read
+from fmbench.stages.evaluators.base import add_measurements
 from fmbench.stages.evaluators.loading import load_evaluator
-from fmbench.stages.evaluators.rows import add_measurements
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.sample_files import load_samples

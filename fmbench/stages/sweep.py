@@ -36,9 +36,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     model = load_model(model_folder, dataset, job.device, job.spec["model"])
     wanted = cells(settings.solvers, settings.nfe)
     if model.reason:
-        reason = f"training diverged: {model.reason}"
-        _skip(job, settings, wanted, reason)
-        message = f"skipped, {reason}"
+        _skip(job, settings, wanted, model.reason)
+        message = f"skipped, {model.reason}"
     else:
         sweep = _Sweep(job, model, dataset, settings, cache_folder)
         computed = sweep.add_cells(wanted)

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from fmbench.config.evaluation_settings import TrajectorySettings
 from fmbench.data.prepared import read
-from fmbench.stages.shared.adaptive_solve import Tolerance, states_at
+from fmbench.stages.shared.adaptive_solve import states_at
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import load_model
+from fmbench.stages.shared.sample_files import preview
 from fmbench.store.parquet import write_table
-from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY, TRAJECTORY_IMAGES, previews
+from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY, TRAJECTORY_IMAGES
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
@@ -27,15 +27,12 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     n = settings.n or (TRAJECTORY_IMAGES if dataset.is_images else PREVIEW_POINTS)
     pieces = []
     if model.reason:
-        job.console.say(f"skipped, training diverged: {model.reason}")
+        job.console.say(f"skipped, {model.reason}")
     else:
-        tolerance = Tolerance(settings.rtol, settings.atol, settings.max_nfe)
-        found, nfe, failed = states_at(settings.times, model, dataset, job, n, settings.batch, tolerance)
+        found, nfe, failed = states_at(settings.times, model, dataset, job, n, settings)
         for t, states in zip(settings.times, found, strict=True):
-            kept = np.flatnonzero(np.isfinite(states).reshape(n, -1).all(1))
-            values = dataset.to_data(states[kept])
-            rows = previews(dataset.manifest["dataset"], job.spec["method"], job.spec["seed"], values, kept)
-            pieces.append(rows.append_column("t", pa.array([t] * len(kept), pa.float64())))
+            rows = preview(job, dataset, states)
+            pieces.append(rows.append_column("t", pa.array([t] * len(rows), pa.float64())))
         job.console.say(
             f"{n} samples at {len(settings.times)} times, {nfe.mean():.1f} NFE per sample, {int(failed.sum())} failed -> {out}"
         )

@@ -12,7 +12,7 @@ from user_code import command
 from fmbench.errors import DataError
 from fmbench.report.layout import NONE, paper
 from fmbench.report.table3 import PAPERS, show, table3, write_table3
-from fmbench.stages.shared.settings import SETTINGS, used_settings
+from fmbench.stages.collect import SETTINGS, used_settings
 from fmbench.store.files import write_json
 from fmbench.store.parquet import read_table, write_table
 

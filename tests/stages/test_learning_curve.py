@@ -18,7 +18,7 @@ from fmbench.data.prepared import DataSet
 from fmbench.flow.fields import CountingField, velocity_field
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.stages.evaluators.loading import load_evaluator
-from fmbench.stages.shared.adaptive_solve import Adaptive
+from fmbench.stages.shared.adaptive_solve import States
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.models import Model
 from fmbench.store.files import read_json
@@ -52,10 +52,10 @@ def test_the_spread_of_nfe_is_the_sample_standard_deviation(bench, tmp_path, mon
     """With n - 1 in the denominator, as in the stage ``sample``."""
     spent = np.array([8, 14, 14, 20, 38, 8, 14, 26])
 
-    def solved(model: Model, dataset: DataSet, *_: Any, **__: Any) -> Adaptive:
-        return Adaptive(np.zeros((8, *dataset.shape), np.float32), spent, np.zeros(8, bool))
+    def solved(times: list[float], model: Model, dataset: DataSet, *_: Any, **__: Any) -> States:
+        return States(np.zeros((1, 8, *dataset.shape), np.float32), spent, np.zeros(8, bool))
 
-    monkeypatch.setattr("fmbench.stages.learning_curve.adaptive", solved)
+    monkeypatch.setattr("fmbench.stages.learning_curve.states_at", solved)
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]
     folders += ["--features", bench.results / "features" / "tall", "--cache", tmp_path / "cache"]
     said = command(

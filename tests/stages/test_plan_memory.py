@@ -8,9 +8,8 @@ from plans import ROOT, digits_config, plan_of, plan_of_preset, points_config, p
 
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.networks.counting import count
-from fmbench.stages.plan.disk import disk_bytes
 from fmbench.stages.plan.estimate import run
-from fmbench.stages.plan.memory import STAGES_HELD, likelihood_bytes, resident_bytes
+from fmbench.stages.plan.memory import STAGES_HELD, disk_bytes, likelihood_bytes, resident_bytes
 from fmbench.stages.shared.initial_network import initial_network
 
 # Disk

@@ -331,7 +331,7 @@ def test_a_new_import_is_followed(copy):
         ),
         (
             "collect",
-            {"store.records", "stages.shared.settings"},
+            {"store.records", "store.flatten"},
             {"report.table1", "flow.objectives", "stages.shared.mlflow_trainings"},
         ),
         (
@@ -347,7 +347,7 @@ def test_a_new_import_is_followed(copy):
         (
             "table3",
             {"store.parquet", "report.style", "report.layout"},
-            {"report.table1", "stages.shared.settings", "flow.objectives"},
+            {"report.table1", "stages.collect", "flow.objectives"},
         ),
         ("table4", {"store.records", "report.style", "report.layout"}, {"report.figures", "report.table1", "flow.objectives"}),
         (

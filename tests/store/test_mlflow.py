@@ -92,6 +92,8 @@ def test_the_summary_is_one_run_that_sends_only_changed_files(results, tmp_path,
     key = f"summary/{read_benchmark(results)['hash']}"
     (one,) = summaries(mirror)
     assert one.data.tags["fmbench.key"] == key and one.info.status == "FINISHED"
+    methods = ", ".join(m["name"] for m in read_benchmark(results)["config"]["methods"])
+    assert one.data.tags["fmbench.methods"] == methods and one.data.tags["fmbench.datasets"] == "board, digits"
     assert one.data.params["datasets"] == "['board', 'digits']" and one.data.params["seeds"] == "[0]"
     assert one.data.metrics["digits/fm_ot/frechet"] == 3 * number_for("digits", "fm_ot", 0)
     assert attached(mirror, one.info.run_id) == {FILE, LISTED, "tables/table1.csv", "tables/table1.md", "tables/claims.csv"}

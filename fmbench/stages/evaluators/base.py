@@ -1,11 +1,13 @@
-"""What every evaluator of samples can do, and what it returns."""
+"""What every evaluator of samples can do, what it returns, and how that becomes rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fmbench.stages.shared.job import Job
 
 UNITS = {
     "frechet": "squared features",
@@ -131,3 +133,25 @@ def check_samples(n: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> No
     """
     if shape != wanted or n < 2:
         raise ValueError(f"need two or more samples of {wanted}, not {n} of {shape}")
+
+
+def add_measurements(
+    job: Job, measurements: Sequence[Measurement], wanted: Iterable[Metric], n: int, called: Callable[[str], str] = str
+) -> None:
+    """Add a row for each measurement, and a skipped row for each wanted metric that ``n`` samples were too few for.
+
+    A missing ``frechet_at_floor_n`` has no row: it is a choice to draw fewer samples than there are test images, not a failure.
+
+    Args:
+        called: from the name of a metric to the name in its row.
+    """
+    for metric, value, unit, of, features, reference in measurements:
+        job.add(called(metric), value, unit, n=of, features=features, reference=reference)
+    measured = {m.metric for m in measurements}
+    missing = [m for m in wanted if m.metric not in measured]
+    for metric, unit, features, reference in missing:
+        if not metric.startswith("frechet_at_floor_n"):
+            reason = f"{n} samples, or the samples of the reference, are too few"
+            job.skip(called(metric), unit, reason, n=n, features=features, reference=reference)
+    if missing:
+        job.console.say(f"{n} samples are too few for {', '.join(called(m.metric) for m in missing)}")

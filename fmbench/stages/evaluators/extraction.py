@@ -39,16 +39,11 @@ def open_extractor(part: dict[str, Any], folder: Path, dataset: DataSet, device:
 
 @dataclass(frozen=True)
 class Extraction:
-    """How features are extracted.
-
-    Attributes:
-        console: where the progress is shown.
-        group: the processes that share the work.
-    """
+    """How features are extracted."""
 
     device: torch.device
-    console: Console | None = None
-    group: Group = ALONE
+    console: Console | None = None  # where the progress is shown
+    group: Group = ALONE  # the processes that share the work
 
     def batches(
         self, extractor: Extractor, dataset: DataSet, levels: View | NDArray[np.uint8], batch: int

@@ -44,22 +44,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Case:
-    """The features of samples, with all that a metric needs beside them.
+    """The features of samples, with all that a metric needs beside them."""
 
-    Attributes:
-        features: of the samples, (n, F).
-        order: of the samples, (n,). A metric of some samples takes the first of this order.
-        floor_n: the number of test images, which the floors are measured on.
-        device: where products of many features are computed.
-    """
-
-    features: NDArray[np.float32]
-    order: NDArray[np.int64]
+    features: NDArray[np.float32]  # of the samples, (n, F)
+    order: NDArray[np.int64]  # of the samples, (n,). A metric of some samples takes the first of this order
     comparison: Comparison
     settings: FeatureSettings
-    floor_n: int
+    floor_n: int  # the number of test images, which the floors are measured on
     seed: int
-    device: torch.device
+    device: torch.device  # where products of many features are computed
 
     @property
     def reference(self) -> Reference:

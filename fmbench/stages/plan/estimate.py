@@ -8,7 +8,6 @@ import torch
 
 from fmbench.config.config import Config
 from fmbench.errors import ConfigError
-from fmbench.stages.plan.disk import disk_bytes
 from fmbench.stages.plan.hardware import (
     GPUS,
     LEAST_STEP,
@@ -20,7 +19,7 @@ from fmbench.stages.plan.hardware import (
     traffic_per_byte,
     training_hours,
 )
-from fmbench.stages.plan.memory import activation_bytes, likelihood_bytes, solve_bytes, state_bytes
+from fmbench.stages.plan.memory import activation_bytes, disk_bytes, likelihood_bytes, solve_bytes, state_bytes
 from fmbench.stages.plan.operations import ADAPTIVE_NFE, EvaluationWork, evaluation_work
 from fmbench.stages.plan.probe import probe
 from fmbench.stages.plan.workload import Workload, read_workload, trained_methods
@@ -28,80 +27,49 @@ from fmbench.stages.plan.workload import Workload, read_workload, trained_method
 
 @dataclass
 class TrainingPlan:
-    """The cost of the trainings of methods with equal training settings.
-
-    Attributes:
-        methods: their names.
-        models: trainings, one for each of these methods and each seed.
-        precision: of the products.
-        processes: of one training, each with a GPU.
-        accumulation: micro-batches of a step.
-        iterations, batch_size, samples_seen: of one training.
-        state_gib: what one process holds between steps (:func:`~fmbench.stages.plan.memory.state_bytes`).
-        activation_mib: kept for the backward pass, per sample.
-        batch_gib: the state, and the activations of what one process holds of a batch at once.
-        pflop: operations of all these trainings, forward and backward.
-        gpu_hours: of all these trainings one after another, each on its processes' GPUs; by the GPU's name.
-    """
+    """The cost of the trainings of methods with equal training settings."""
 
     methods: list[str]
-    models: int
+    models: int  # trainings: one for each of these methods and each seed
     precision: str
-    processes: int
-    accumulation: int
+    processes: int  # of one training, each with a GPU
+    accumulation: int  # micro-batches of a step
     iterations: int
     batch_size: int
-    samples_seen: int
-    state_gib: float
-    activation_mib: float
-    batch_gib: float
-    pflop: float
-    gpu_hours: dict[str, float]
+    samples_seen: int  # of one training
+    state_gib: float  # held by one process between steps
+    activation_mib: float  # kept for the backward pass, per sample
+    batch_gib: float  # the state, and the activations of the samples that one process holds at once
+    pflop: float  # of all these trainings, forward and backward
+    gpu_hours: dict[str, float]  # of all these trainings one after another, by the name of the GPU
 
 
 @dataclass
 class DataSetPlan:
-    """The cost of one data set.
+    """The cost of one data set. Multiply-adds count as two operations.
 
-    Attributes:
-        shape: of a sample.
-        parameters: of the network.
-        forward_gflop: one evaluation of one sample; multiply-adds count as two operations.
-        train_gflop: one sample's share of a training step, forward and backward.
-        trainings: in the order of the config's methods.
-        models: trainings in all.
-        batch_gib: the peak of the largest training.
-        sample_gib: the peak of the largest solve of any stage, weights included.
-        likelihood_gib: the peak of the largest batch of a likelihood, weights included.
-        train_pflop: all trainings.
-        evaluate_pflop: all evaluations of the networks, at the NFE assumed.
-        features_pflop: feature extractors.
-        disk_gib: prepared data, checkpoints, weights and samples.
-        cpu_samples_per_second: in training, by this machine's probe on the threads given; None without a probe.
-        cpu_hours: of everything on this machine; None without a probe.
-        gpu_hours: of everything, one job after another: training, sampling and the features of samples on as many GPUs as a
-            training has processes, everything else on one.
-        notes: what the estimate leaves out, and what does not fit.
+    Hours on a GPU are those of one job after another. Training, sampling and the features of samples run on as many GPUs as a
+    training has processes, everything else on one.
     """
 
     dataset: str
     shape: list[int]
     parameters: int
-    forward_gflop: float
-    train_gflop: float
-    trainings: list[TrainingPlan]
-    models: int
-    batch_gib: float
-    sample_gib: float
-    likelihood_gib: float
+    forward_gflop: float  # one evaluation of one sample
+    train_gflop: float  # one sample's share of a training step, forward and backward
+    trainings: list[TrainingPlan]  # in the order of the config's methods
+    models: int  # trainings in all
+    batch_gib: float  # the peak of the largest training
+    sample_gib: float  # the peak of the largest solve of any stage, weights included
+    likelihood_gib: float  # the peak of the largest batch of a likelihood, weights included
     train_pflop: float
-    evaluate_pflop: float
-    features_pflop: float
-    disk_gib: float
-    cpu_samples_per_second: float | None
-    cpu_hours: float | None
+    evaluate_pflop: float  # all evaluations of the networks, at the NFE assumed
+    features_pflop: float  # feature extractors
+    disk_gib: float  # prepared data, checkpoints, weights and samples
+    cpu_samples_per_second: float | None  # in training, by this machine's probe; None without a probe
+    cpu_hours: float | None  # of everything on this machine; None without a probe
     gpu_hours: dict[str, float]
-    notes: list[str]
+    notes: list[str]  # what the estimate leaves out, and what does not fit
 
 
 def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, threads: int) -> dict[str, Any]:

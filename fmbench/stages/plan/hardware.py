@@ -19,19 +19,13 @@ LEAST_STEP = 0.01
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU's data sheet.
+    """A GPU's data sheet, with dense peak rates in TFLOP/s."""
 
-    Attributes:
-        memory: GiB.
-        bandwidth: of the memory, TB/s.
-        bfloat16, tf32, float32: dense peak rates in TFLOP/s; float32 is without tensor cores.
-    """
-
-    memory: float
-    bandwidth: float
+    memory: float  # GiB
+    bandwidth: float  # of the memory, TB/s
     bfloat16: float
     tf32: float
-    float32: float
+    float32: float  # without tensor cores
 
     def peak(self, precision: str) -> float:
         """The rate of a training's products in TFLOP/s."""
@@ -51,7 +45,6 @@ def training_hours(gpu: Gpu, precision: str, processes: int, *, flop: float, tra
     """Hours of trainings one after another: bound by the products, by the memory, or by the launch of kernels.
 
     Args:
-        precision: of the products.
         processes: GPUs that share the work.
         flop: operations, forward and backward.
         traffic: bytes moved through the memory; 0 where that does not bound the training.

@@ -1,11 +1,11 @@
-"""Peaks of memory: of a training's batch, of the largest solve, and of the largest likelihood."""
+"""Bytes that a run takes: peaks of memory in training, solves and likelihoods, and what stays on disk."""
 
+from fmbench.config.config import Config
 from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.networks.counting import Cost
-from fmbench.stages.plan.disk import split_bytes
 from fmbench.stages.plan.operations import trajectory_samples
-from fmbench.stages.plan.workload import Sizes, Workload, dimensions
+from fmbench.stages.plan.workload import Sizes, Workload, dimensions, trained_methods
 
 STAGES_HELD = 10
 """States that dopri5 holds at once: seven stages, the state, its proposal and the error."""
@@ -61,7 +61,7 @@ def likelihood_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[in
 
 
 def _divergence_peak(stage: LikelihoodSettings | DequantisationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
-    """The peak of one evaluation of the field and its divergence, a sample."""
+    """The peak of one evaluation of the field and its divergence, per sample."""
     if dimensions(shape) <= stage.exact_up_to:
         return cost.peak_vjps
     if stage.mode == "forward":
@@ -71,3 +71,23 @@ def _divergence_peak(stage: LikelihoodSettings | DequantisationSettings, cost: C
 
 def _solver_bytes(shape: tuple[int, ...]) -> int:
     return 4 * STAGES_HELD * dimensions(shape)
+
+
+def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int, sizes: Sizes | None = None) -> int:
+    """Bytes of checkpoints, snapshots, averages, weights, samples, and of the prepared data if ``sizes`` are given.
+
+    Each training has two checkpoints: weights, two moments and the averages. Snapshots are kept in two places.
+    """
+    copies = 0  # of the weights
+    for method in trained_methods(config):
+        training = config.training(name, method)
+        averages = len(training.more_ema_decays)
+        copies += 2 * (4 + averages) + 1 + averages + 2 * len(training.snapshot_steps())
+    samples = 4 * config.dataset(name).evaluation.sample.n * dimensions(shape)
+    data = 0 if sizes is None else split_bytes(sum(sizes), shape)
+    return data + len(config.seeds) * (4 * parameters * copies + len(config.methods) * samples)
+
+
+def split_bytes(n: int, shape: tuple[int, ...]) -> int:
+    """Bytes of n prepared samples: images are kept as bytes, points as float32."""
+    return n * dimensions(shape) * (1 if len(shape) == 3 else 4)

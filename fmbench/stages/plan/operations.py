@@ -22,21 +22,13 @@ ADAPTIVE_NFE = 250
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """Operations of all evaluations of a data set, as FLOP.
+    """Operations of all evaluations of a data set, as FLOP."""
 
-    Attributes:
-        sampling: the samples that metrics are computed from; processes share them.
-        other_passes: all other evaluations of the networks.
-        shared_features: extractors on those samples and on the data's own images; processes share them.
-        other_features: extractors on learning curves and few-step samples.
-        notes: what is not counted.
-    """
-
-    sampling: int
-    other_passes: int
-    shared_features: int
-    other_features: int
-    notes: list[str]
+    sampling: int  # the samples that metrics are computed from; processes share them
+    other_passes: int  # all other evaluations of the networks
+    shared_features: int  # extractors on those samples and on the data's own images; processes share them
+    other_features: int  # extractors on learning curves and few-step samples
+    notes: list[str]  # what is not counted
 
     @property
     def passes(self) -> int:

@@ -20,7 +20,7 @@ def _dataset_lines(p: dict[str, Any], assumed: dict[str, Any]) -> list[str]:
     for training in p["trainings"]:
         lines += _training_lines(training, alone=len(p["trainings"]) == 1)
     lines += [
-        f"  evaluation   {p['evaluate_pflop']:.4g} PFLOP in all, at {assumed['nfe']} NFE a solve; "
+        f"  evaluation   {p['evaluate_pflop']:.4g} PFLOP in all, at {assumed['nfe']} NFE per solve; "
         f"{p['features_pflop']:.4g} PFLOP of feature extractors",
         f"  its memory   {p['sample_gib']:.3g} GiB to sample a batch, {p['likelihood_gib']:.3g} GiB in the likelihood",
         f"  disk         {p['disk_gib']:.3g} GiB of data, checkpoints, weights and samples",
@@ -44,7 +44,7 @@ def _training_lines(t: dict[str, Any], alone: bool) -> list[str]:
     return [
         f"  training     {_counted(t['models'], 'model')}{methods}, each {t['iterations']:,} iterations x {t['batch_size']} = "
         f"{t['samples_seen']:,} samples; {t['pflop']:.4g} PFLOP in all",
-        f"  its memory   {t['state_gib']:.3g} GiB of state, {t['activation_mib']:.3g} MiB of activations a sample, "
+        f"  its memory   {t['state_gib']:.3g} GiB of state, {t['activation_mib']:.3g} MiB of activations per sample, "
         f"{t['batch_gib']:.3g} GiB for {batch} in {t['precision']}",
     ]
 

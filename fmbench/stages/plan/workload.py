@@ -22,28 +22,20 @@ Sizes = tuple[int, int]
 
 @dataclass(frozen=True)
 class Workload:
-    """A data set of a config, with the network that is trained on it.
-
-    Attributes:
-        shape: of one sample.
-        sizes: training and test samples; None if they are known only once the data are prepared.
-        cost: of the network, for one sample.
-    """
+    """A data set of a config, with the network that is trained on it."""
 
     config: Config
     name: str
-    shape: tuple[int, ...]
-    sizes: Sizes | None
-    cost: Cost
+    shape: tuple[int, ...]  # of one sample
+    sizes: Sizes | None  # training and test samples; None if they are known only once the data are prepared
+    cost: Cost  # of the network, for one sample
 
     @cached_property
     def evaluation(self) -> EvaluationSettings:
-        """The evaluation settings of the data set."""
         return self.config.dataset(self.name).evaluation
 
     @cached_property
     def trained(self) -> list[str]:
-        """The methods that are trained."""
         return trained_methods(self.config)
 
     @property
@@ -53,7 +45,6 @@ class Workload:
 
     @property
     def dimensions(self) -> int:
-        """The numbers that one sample has."""
         return dimensions(self.shape)
 
     @property

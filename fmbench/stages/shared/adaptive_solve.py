@@ -1,6 +1,5 @@
 """Adaptive solves of many samples, each from its own noise."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbench.config.evaluation_settings import LearningCurveSettings, TrajectorySettings
 from fmbench.data.prepared import DataSet
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5
@@ -16,46 +16,28 @@ from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """How precisely dopri5 solves, and after how many evaluations it gives up a sample."""
+class States(NamedTuple):
+    """States (times, n, *) in model space, NaN from where a solve failed; NFE of each sample and whether it failed, both (n,)."""
 
-    rtol: float
-    atol: float
-    max_nfe: int
-
-
-class Adaptive(NamedTuple):
-    """Samples (n, *) in model space, NaN where the solve failed; NFE of each sample and whether it failed, both (n,)."""
-
-    samples: NDArray
+    states: NDArray
     nfe: NDArray
     failed: NDArray
 
 
-def adaptive(model: Model, dataset: DataSet, job: Job, n: int, batch: int, tolerance: Tolerance) -> Adaptive:
-    """The first n samples by dopri5 with a step size per sample."""
-    (samples,), nfe, failed = states_at([1.0], model, dataset, job, n, batch, tolerance)
-    return Adaptive(samples, nfe, failed)
-
-
 def states_at(
-    times: list[float], model: Model, dataset: DataSet, job: Job, n: int, batch: int, tolerance: Tolerance
-) -> tuple[NDArray, NDArray, NDArray]:
+    times: list[float], model: Model, dataset: DataSet, job: Job, n: int, settings: LearningCurveSettings | TrajectorySettings
+) -> States:
     """The states of the first n samples at increasing ``times``. dopri5 solves from one time to the next, with a step per sample.
 
     A time outside of the path's interval means the nearer end of the interval. The state at the last time equals that of a solve
     without stops up to the tolerance. With a single time at the end it equals it to the bit.
-
-    Returns:
-        States (times, n, *) in model space, NaN from where a solve failed; NFE of each sample and whether it failed, both (n,).
     """
     objective, field = model.objective, model.field()
-    rtol, atol, max_nfe = tolerance.rtol, tolerance.atol, tolerance.max_nfe
+    rtol, atol, max_nfe = settings.rtol, settings.atol, settings.max_nfe
     states = np.empty((len(times), n, *dataset.shape), dtype=np.float32)
     nfe, failed = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
     with torch.no_grad():
-        for indices in batches(n, batch):
+        for indices in batches(n, settings.batch):
             here = slice(indices.start, indices.stop)
             x: Tensor = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
             now = objective.t_min
@@ -71,4 +53,4 @@ def states_at(
     # The counting field is right by definition, and the solver's count must agree with it.
     if int(nfe.sum()) != field.evaluations:
         raise AssertionError(f"the solver reports {int(nfe.sum())} evaluations, the field saw {field.evaluations}")
-    return states, nfe, failed
+    return States(states, nfe, failed)

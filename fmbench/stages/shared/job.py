@@ -1,4 +1,4 @@
-"""A stage at work: its spec, its device, its processes, the rows it has measured, and the data set it must be given."""
+"""A running stage: its spec, device and processes, the rows it has measured, and the check that its data are the right ones."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,20 +16,14 @@ from fmbench.system.progress import Console
 
 @dataclass
 class Job:
-    """A stage at work.
-
-    Attributes:
-        console: where it prints messages and progress.
-        rows: what it has measured so far.
-        group: the processes that share the work. Only the first writes files.
-    """
+    """A running stage."""
 
     spec: dict[str, Any]
-    console: Console
+    console: Console  # where it prints messages and progress
     device: torch.device
     code_hash: str
-    rows: list[Row] = field(default_factory=list)
-    group: Group = ALONE
+    rows: list[Row] = field(default_factory=list)  # what it has measured so far
+    group: Group = ALONE  # the processes that share the work. Only the first writes files
 
     def __post_init__(self) -> None:
         self.config_hash = settings_hash(self.spec)

@@ -28,7 +28,7 @@ class FinishedModel:
         curve: (iteration, mean loss since the last entry, learning rate).
         reason: why the training failed; empty if it did not.
         snapshots: (iteration, averaged weights) during training.
-        averages: the weights of every further average at the end, by its decay.
+        averages: further averages of the weights at the end, by decay.
     """
 
     network: nn.Module

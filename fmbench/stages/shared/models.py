@@ -28,21 +28,14 @@ from fmbench.store.weights import load_weights
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, or an oracle.
-
-    Attributes:
-        sha256: hash of the weights.
-        code: hash of the plug-in modules that the model needs; empty if it needs none.
-        data: hash of all splits.
-        reason: why its training failed; empty if it did not.
-    """
+    """A trained model, or an oracle."""
 
     velocity: Field
     objective: Objective
-    sha256: str
-    code: str
-    data: str
-    reason: str = ""
+    sha256: str  # hash of the weights
+    code: str  # hash of the plug-in modules that the model needs; empty if it needs none
+    data: str  # hash of all splits
+    reason: str = ""  # "training diverged: " and the cause; empty if the training ended well
     oracle: FiniteOracle | None = None
 
     def field(self) -> CountingField[torch.Tensor]:
@@ -74,7 +67,8 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
         return _oracle(spec, weights, dataset, device)
     network = new_network(spec, dataset)
     load_weights(weights, network)
-    return _trained(spec, network.to(device), sha256(weights), dataset, config["reason"])
+    reason = f"training diverged: {config['reason']}" if config["reason"] else ""
+    return _trained(spec, network.to(device), sha256(weights), dataset, reason)
 
 
 def _oracle(spec: dict[str, Any], weights: Path, dataset: DataSet, device: torch.device) -> Model:

@@ -1,12 +1,15 @@
-"""The samples that the stage ``sample`` wrote, as other stages read them."""
+"""Samples in files: those that the stage ``sample`` wrote, and previews of samples for figures."""
 
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fmbench.data.prepared import DataSet
 from fmbench.errors import DataError
+from fmbench.stages.shared.job import Job
+from fmbench.store.previews import previews
 
 
 def load_samples(folder: Path, dataset: DataSet) -> NDArray:
@@ -25,3 +28,10 @@ def load_samples(folder: Path, dataset: DataSet) -> NDArray:
             f"{path} holds samples of shape {samples.shape[1:]}, but the data set has {dataset.shape}; rerun the stage sample"
         )
     return samples
+
+
+def preview(job: Job, dataset: DataSet, samples: NDArray) -> pa.Table:
+    """The finite ones of samples (n, *) in model space, as a table of previews in data space."""
+    kept = np.flatnonzero(np.isfinite(samples).all(tuple(range(1, samples.ndim))))
+    spec, values = job.spec, dataset.to_data(samples[kept])
+    return previews(dataset.manifest["dataset"], spec["method"], spec["seed"], values, kept)

@@ -8,23 +8,11 @@ import torch
 
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import SCORE, VELOCITY, Prediction, X, convert
-from fmbench.stages.theory.problems import PATHS
+from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE
 from fmbench.system.rng import generator
 
-FIELDS = pa.schema(
-    [
-        ("figure", pa.string()),
-        ("panel", pa.string()),
-        ("t", pa.float64()),
-        ("x", pa.float64()),
-        ("y", pa.float64()),
-        ("u", pa.float64()),
-        ("v", pa.float64()),
-    ]
-)
-TRAJECTORIES = pa.schema(
-    [("path", pa.string()), ("particle", pa.int64()), ("t", pa.float64()), ("x", pa.float64()), ("y", pa.float64())]
-)
+FIELDS = pa.schema([("figure", TEXT), ("panel", TEXT), ("t", NUMBER), ("x", NUMBER), ("y", NUMBER), ("u", NUMBER), ("v", NUMBER)])
+TRAJECTORIES = pa.schema([("path", TEXT), ("particle", WHOLE), ("t", NUMBER), ("x", NUMBER), ("y", NUMBER)])
 
 
 def field_rows() -> Iterator[dict[str, Any]]:

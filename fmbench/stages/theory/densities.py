@@ -11,11 +11,9 @@ from torch import Tensor
 from fmbench.flow.oracle import MixtureOracle
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.theory.problems import PATHS, mixture_1d
+from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE, mixture_1d
 
-DENSITIES = pa.schema(
-    [("path", pa.string()), ("particle", pa.int64()), ("t", pa.float64()), ("x", pa.float64()), ("density", pa.float64())]
-)
+DENSITIES = pa.schema([("path", TEXT), ("particle", WHOLE), ("t", NUMBER), ("x", NUMBER), ("density", NUMBER)])
 
 
 def density_rows() -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ largest difference relative to the largest component of the samples.
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,21 +24,15 @@ from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import EULER, HEUN
 from fmbench.networks.mlp import MLP
-from fmbench.stages.theory.problems import PATHS, mixture_2d
+from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE, mixture_2d
 from fmbench.system.rng import generator
 
 EQUIVALENCE = pa.schema(
     [
-        ("check", pa.string()),
-        ("schedule", pa.string()),
-        ("prediction", pa.string()),
-        ("form", pa.string()),
-        ("order", pa.int64()),
-        ("steps", pa.int64()),
-        ("max_difference", pa.float64()),
-        ("scale", pa.float64()),
-        ("expected", pa.string()),
-        ("found", pa.string()),
+        *((name, TEXT) for name in ("check", "schedule", "prediction", "form")),
+        *((name, WHOLE) for name in ("order", "steps")),
+        *((name, NUMBER) for name in ("max_difference", "scale")),
+        *((name, TEXT) for name in ("expected", "found")),
     ]
 )
 ROUNDING = 1e-9
@@ -62,7 +57,6 @@ class Case:
 
 
 def equivalence_rows() -> Iterator[dict[str, Any]]:
-    """All comparisons."""
     yield from ddim_against_euler()
     yield from forms_of_ddim()
     yield from rescaling()
@@ -131,10 +125,7 @@ def second_order() -> Iterator[dict[str, Any]]:
     oracle = mixture_2d()
     for schedule in ("straight", "vp", "cosine_vp"):
         path = SCHEDULES[schedule]
-
-        def field(t: Tensor, x: Tensor, path: AffinePath = path) -> Tensor:
-            return oracle.velocity(path, t, x)
-
+        field = partial(oracle.velocity, path)
         x, grid = _start_and_grid(path)
         start, end = float(grid[0]), float(grid[-1])
         exact = dopri5(field, x, start, end, rtol=1e-11, atol=1e-11).x
@@ -144,7 +135,7 @@ def second_order() -> Iterator[dict[str, Any]]:
                 ends = {form: ddim(field, x, times, path, VELOCITY, form, order) for form in FORMS[1:]}
                 ends["velocity"] = integrate(field, x, times, EULER if order == 1 else HEUN)
                 for form, samples in ends.items():
-                    # An error is a number without a verdict.
+                    # An error is only reported; nothing is expected of it.
                     yield _row(Case("error", schedule, "exact", form, order, steps), samples, exact, "") | {"found": ""}
                     if form != "u" and order == 2 and steps == STEPS:
                         expected = "rounding" if form == "velocity" and schedule == "straight" else "different"

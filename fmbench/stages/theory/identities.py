@@ -18,18 +18,11 @@ from torch import Tensor
 from fmbench.flow.oracle import MixtureOracle
 from fmbench.flow.paths import VariancePreserving
 from fmbench.flow.prediction import VELOCITY, X, convert
-from fmbench.stages.theory.problems import mixture_2d
+from fmbench.stages.theory.problems import NUMBER, TEXT, WHOLE, mixture_2d
 from fmbench.system.rng import generator
 
 IDENTITIES = pa.schema(
-    [
-        ("identity", pa.string()),
-        ("path", pa.string()),
-        ("t", pa.float64()),
-        ("max_difference", pa.float64()),
-        ("scale", pa.float64()),
-        ("n", pa.int64()),
-    ]
+    [("identity", TEXT), ("path", TEXT), ("t", NUMBER), ("max_difference", NUMBER), ("scale", NUMBER), ("n", WHOLE)]
 )
 TIMES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 N = 256

@@ -8,16 +8,10 @@ import pyarrow as pa
 from fmbench.config.method_settings import method_from_values
 from fmbench.flow.noise_levels import noise_levels
 from fmbench.flow.objectives import build
+from fmbench.stages.theory.problems import NUMBER, TEXT
 
 NOISE_LEVELS = pa.schema(
-    [
-        ("method", pa.string()),
-        ("t", pa.float64()),
-        ("log_snr", pa.float64()),
-        ("weight", pa.float64()),
-        ("density", pa.float64()),
-        ("emphasis", pa.float64()),
-    ]
+    [("method", TEXT), ("t", NUMBER), ("log_snr", NUMBER), ("weight", NUMBER), ("density", NUMBER), ("emphasis", NUMBER)]
 )
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from fmbench.flow.fields import CountingField, Field
-from fmbench.flow.oracle import MixtureOracle
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import VELOCITY
 from fmbench.flow.solvers.adaptive import dopri5
@@ -22,18 +21,14 @@ from fmbench.flow.solvers.stochastic import DIFFUSIONS, Churn, euler_maruyama, h
 from fmbench.flow.solvers.tableaux import EULER, HEUN
 from fmbench.flow.solvers.torchdiffeq import ADAPTIVE_METHODS, torchdiffeq_adaptive
 from fmbench.metrics.points import energy_distance
-from fmbench.stages.theory.problems import PATHS, mixture_2d
+from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE, mixture_2d
 from fmbench.system.rng import generator
 
 SAMPLERS = pa.schema(
     [
-        ("path", pa.string()),
-        ("sampler", pa.string()),
-        ("kind", pa.string()),
-        ("nfe", pa.float64()),
-        ("energy_distance", pa.float64()),
-        ("floor", pa.float64()),
-        ("n", pa.int64()),
+        *((name, TEXT) for name in ("path", "sampler", "kind")),
+        *((name, NUMBER) for name in ("nfe", "energy_distance", "floor")),
+        ("n", WHOLE),
     ]
 )
 SAMPLES = 2000
@@ -70,29 +65,17 @@ def sampler_rows() -> Iterator[dict[str, Any]]:
     floor = math.sqrt(sum(energy_distance(draw, exact) ** 2 for draw in redrawn) / len(redrawn))
     for name, start in STARTS.items():
         for sampler in samplers(PATHS[name], start):
-            field = _counting(oracle, PATHS[name], start)
+            field = CountingField(partial(oracle.velocity, PATHS[name]), start, PATHS[name].t_max)
             distance = energy_distance(sampler.solve(field).numpy(), exact)
-            yield {
-                "path": name,
-                "sampler": sampler.name,
-                "kind": sampler.kind,
-                "nfe": field.evaluations / SAMPLES,
-                "energy_distance": distance,
-                "floor": floor,
-                "n": SAMPLES,
-            }
-
-
-def _counting(oracle: MixtureOracle, path: AffinePath, start: float) -> CountingField[Tensor]:
-    return CountingField(lambda t, x: oracle.velocity(path, t, x), start, path.t_max)
+            columns = {"path": name, "sampler": sampler.name, "kind": sampler.kind, "nfe": field.evaluations / SAMPLES}
+            yield columns | {"energy_distance": distance, "floor": floor, "n": SAMPLES}
 
 
 def samplers(path: AffinePath, start: float) -> Iterator[Sampler]:
     """Every sampler on one path: those on a fixed grid at every budget, then the adaptive ones."""
     x0 = torch.randn(SAMPLES, 2, generator=generator(0, "theory/samplers/start"), dtype=torch.float64)
     for nfe in BUDGETS:
-        one_each = karras_grid(path, start, path.t_max, nfe)
-        two_each = karras_grid(path, start, path.t_max, nfe // 2)
+        one_each, two_each = (karras_grid(path, start, path.t_max, steps) for steps in (nfe, nfe // 2))
         yield from _on_grids(path, x0, one_each, two_each)
     for method in ADAPTIVE_METHODS:
         solve = partial(torchdiffeq_adaptive, x=x0, t0=start, t1=path.t_max, method=method, rtol=1e-5, atol=1e-5)
