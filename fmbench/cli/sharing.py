@@ -58,7 +58,7 @@ def merge(
 ) -> None:
     """Merge results of several machines: other seeds, methods or data sets of one benchmark.
 
-    Sets that do not agree are refused.
+    fmbench refuses sets that do not agree.
     """
     from fmbench.store.merge import merge
     from fmbench.store.result_set import read_set

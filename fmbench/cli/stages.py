@@ -174,7 +174,7 @@ def collect(
     log: Log = None,
     mode: Progress = "auto",
 ) -> None:
-    """Join all rows into records.parquet and mirror them to MLflow."""
+    """Write all rows into records.parquet and mirror them to MLflow."""
     from fmbench.stages.collect import run
     from fmbench.stages.shared.mlflow_trainings import mirror
 

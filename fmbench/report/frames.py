@@ -26,6 +26,6 @@ def of_metric(records: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def first_known(values: pd.Series) -> Any:
-    """Return the first value that is not missing, None where all are."""
+    """Return the first value that is not missing; None if all are missing."""
     found = values.dropna().unique()
     return found[0] if len(found) else None

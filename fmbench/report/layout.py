@@ -41,11 +41,11 @@ def spread(mean: float | None, std: float | None, digits: int, style: Style = MA
 
 
 def beside(ours: str, printed: float | None, digits: int | None = None, measure: str = "") -> str:
-    """Return our number, with the paper's in brackets where it has one.
+    """Return our number, followed by the paper's in brackets if the paper has one.
 
     Args:
         digits: decimals of the paper's number; None for as many as it needs.
-        measure: what the paper measures, where ours is another measure.
+        measure: the name of the paper's measure, if ours is a different one.
     """
     if printed is None or pd.isna(printed):
         return ours

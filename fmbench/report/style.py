@@ -112,7 +112,7 @@ def colours(methods: list[str]) -> dict[str, tuple[float, float, float]]:
 
 
 def markers(methods: list[str]) -> dict[str, str]:
-    """Return a marker for each method, the same in every figure, so that no method is told by colour alone."""
+    """Return a marker for each method, the same in every figure. Methods therefore never differ by colour alone."""
     known = list(_COLOURS)
     plugins = _places([m for m in methods if m not in _COLOURS], len(_FREE_MARKERS))
     return {m: _MARKERS[known.index(m)] if m in _COLOURS else _FREE_MARKERS[plugins[m] % len(_FREE_MARKERS)] for m in methods}

@@ -1,7 +1,8 @@
 """``benchmark.json``: the description of a results folder, from which another person can render, compare and merge it.
 
 It holds the whole config with its defaults (without the places of the results and of MLflow), the config's hash, the code,
-commits, versions and devices of the rows, and the hashes of the prepared data. Its content depends on no time and no place.
+commits, versions and devices of the rows, and the hashes of the prepared data. Its content does not depend on when or where it
+was written.
 """
 
 import json
@@ -124,9 +125,9 @@ def config_of(results: Path) -> Config:
 def parse_config(values: dict[str, Any], where: Path) -> Config:
     """The config in a description. fmbench never imports what a description names.
 
-    A description has every method written out, so no method has to be looked up in a module. fmbench refuses one that would
-    have to be: the module would be chosen by the person who sent the results. All other dotted names are compared and never
-    resolved.
+    A description has every method written out, so no method has to be looked up in a module. fmbench refuses a
+    method that it would have to look up, because the sender of the results would choose the module. All other dotted names are
+    compared and never resolved.
 
     Args:
         where: the file of the description, for messages.

@@ -23,7 +23,7 @@ KEYS = {
     MODELS: ["dataset", "method", "seed"],
     SETTINGS: ["dataset", "method", "seed", "key"],
 }
-"""Columns that identify a row of these files. In other files, every column does that is neither a float nor a list."""
+"""Columns that identify a row of these files. Other files use every column that is neither a float nor a list."""
 TIME_UNITS = ("s", "ms", "h", "images/s", "samples/s")
 """Units of measured times. No run repeats them, so their values are not compared."""
 COMPARED_ELSEWHERE = ("code_hash", "spec_hash", "data", "device")
@@ -173,8 +173,8 @@ def _short(value: Any) -> str:
 def in_order(name: str, table: pa.Table, config: dict[str, Any]) -> pa.Table:
     """The rows of a merged table in the order of a single run of ``config``: by stage, data set, method and seed.
 
-    Rows of the data itself come last. A table without methods keeps its order. Of a file that has one seed only of each data
-    set and method, the rows of the lowest seed stay.
+    Rows of the data itself come last. A table without methods keeps its order. Some files hold one seed of each data set and
+    method; in them the rows of the lowest seed stay.
     """
     columns = set(table.schema.names)
     if "method" not in columns:

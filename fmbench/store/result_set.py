@@ -30,7 +30,7 @@ MEMBER = re.compile(
 def members(results: Path) -> dict[str, Path | pa.Table]:
     """The files of a result set by their names in an archive.
 
-    The rows of Table 4 are a table if they lie in a file for each model.
+    If each model has a file of its own with rows of Table 4, their entry is one table with the rows of all models.
 
     Raises:
         DataError: the folder has no records or no readable ``benchmark.json``.

@@ -194,6 +194,6 @@ def test_claim_10_says_where_the_probes_do_more_than_is_taken_off(tmp_path, vari
     write_rows(tmp_path / "rows.parquet", nll_against_k({"ddpm": variance, "fm_ot": variance}))
     frame = read_table(tmp_path / "rows.parquet").to_pandas()
     averaged, one = falls_with_k({"dequantisation": frame})
-    assert ("the estimate is too small at a variance of 9.2 nats^2" in averaged.why) == taken
+    assert ("The estimate is too small, because the variance is 9.2 nats^2" in averaged.why) == taken
     assert "is estimated and subtracted" in averaged.why
-    assert f"lowers this number, and more for larger K: by {papers} at K = 5, which is bias and not likelihood" in one.why
+    assert f"At K = 5 the noise lowers it by {papers}, which is bias and not likelihood" in one.why

@@ -61,7 +61,7 @@ def write_figure(
 def chosen(name: str, data: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFrame:
     """Return the rows of ``methods``, by default those of the figure's own methods and of every plug-in.
 
-    If the results have none of the figure's own methods, all rows stay, so that the figure is not empty.
+    If the results have none of the figure's own methods, all rows stay, since the figure would otherwise be empty.
 
     Raises:
         DataError: a method is not in the results, or the figure does not show methods one by one.

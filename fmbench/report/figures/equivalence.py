@@ -1,4 +1,4 @@
-"""DDIM and Euler: which of their forms agree, and at which order the others part (not in the paper)."""
+"""DDIM and Euler: which of their forms agree, and at which order the others differ (not in the paper)."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def _colours() -> dict[str, Any]:
 
 
 def _differences(axis: Axes, rows: pd.DataFrame) -> None:
-    """Relative differences, one line per check and schedule; rounding belongs into the shaded range."""
+    """Relative differences, one line per check and schedule; rounding errors should lie in the shaded range."""
     ticks, names = [], []
     colours = _colours()
     y = 0.0

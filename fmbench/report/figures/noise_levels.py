@@ -1,4 +1,4 @@
-"""Which noise levels each loss weighs (not in the paper)."""
+"""The weight that each loss gives to each noise level (not in the paper)."""
 
 import numpy as np
 import pandas as pd

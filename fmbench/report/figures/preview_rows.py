@@ -10,7 +10,7 @@ from fmbench.report.frames import records_frame
 from fmbench.store.parquet import read_table
 
 Kind = Callable[[Any], bool]
-"""Whether samples of a shape belong into a figure."""
+"""Whether samples of a shape belong in a figure."""
 
 
 def is_point(shape: Any) -> bool:

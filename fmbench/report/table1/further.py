@@ -12,7 +12,7 @@ from fmbench.report.style import is_inception, label
 
 @dataclass(frozen=True)
 class Measure:
-    """One column: the mean over seeds of each method, and the value that real data have (None: it has none).
+    """One column: the mean over seeds of each method, and the value of real data (None if it is not measured).
 
     Attributes:
         form: the format of a number, such as ``.2f``.
@@ -54,7 +54,7 @@ def further_measures(mine: pd.DataFrame) -> list[Measure]:
 
 
 def further_rows(measures: Sequence[Measure], methods: Sequence[str]) -> list[list[str]]:
-    """Return one row of text per method that has a measure, and a last one for real data where they have one."""
+    """Return one row of text per method that has a measure, and a last one for real data if they have one."""
     rows = [
         [label(m), *(measure.text(measure.means.get(m)) for measure in measures)]
         for m in methods

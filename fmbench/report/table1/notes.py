@@ -1,4 +1,4 @@
-"""The notes below Table 1: what each column of one data set rests on, one fact a note."""
+"""The notes below Table 1: what the numbers of one data set are based on, one fact a note."""
 
 from typing import Any
 
@@ -115,7 +115,7 @@ def _oracles(mine: pd.DataFrame) -> list[str]:
 
 
 def _oracle_points(mine: pd.DataFrame) -> str:
-    """The points that a data set's oracles know: each is seen once, and the bandwidth is the only weight."""
+    """The points that a data set's oracles know. ``images_seen`` counts them, since an oracle sees each point once."""
     widths = of_metric(mine, "bandwidth")
     counts = of_metric(mine[mine.method.isin(widths.method)], "images_seen").value.dropna().unique()
     if not len(counts):
