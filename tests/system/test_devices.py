@@ -104,6 +104,7 @@ def test_deterministic_algorithms_are_switched_on_and_off(ours, kept, monkeypatc
         return [*of_torch, not torch.backends.cuda.cudnn_sdp_enabled()]
 
     before = torch.are_deterministic_algorithms_enabled()  # a command run in this process may have changed it
+    torch.use_deterministic_algorithms(before, warn_only=True)  # its first call imports modules that set a variable
     monkeypatch.setattr(os, "environ", environment := dict(ours))
     try:
         devices.reproducible(False)
