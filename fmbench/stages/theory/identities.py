@@ -15,7 +15,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from fmbench.flow.oracle import MixtureOracle
 from fmbench.flow.paths import VariancePreserving
 from fmbench.flow.prediction import VELOCITY, X, convert
 from fmbench.stages.theory.problems import NUMBER, TEXT, WHOLE, mixture_2d
@@ -44,6 +43,8 @@ def identity_rows() -> Iterator[dict[str, Any]]:
     g = generator(0, "theory/identities")
     oracle = mixture_2d()
     point = torch.tensor([0.75, 0.75], dtype=torch.float64)
+    covariances = oracle.vectors @ torch.diag_embed(oracle.eigenvalues) @ oracle.vectors.mT
+    mixture = Gaussians(oracle.means, covariances, oracle.log_weights.exp())
     one_point = Gaussians(point[None], torch.zeros(1, 2, 2, dtype=torch.float64), torch.ones(1).double())
 
     for t in TIMES:
@@ -53,7 +54,7 @@ def identity_rows() -> Iterator[dict[str, Any]]:
     for t in TIMES:
         x = _noisy(path, t, oracle.sample(N, g), g)
         ours = oracle.velocity(path, _time(t), x)
-        yield _row("marginal field of a mixture", t, ours, -probability_flow(path, 1 - t, x, _components(oracle)))
+        yield _row("marginal field of a mixture", t, ours, -probability_flow(path, 1 - t, x, mixture))
 
 
 def probability_flow(schedule: VariancePreserving, r: float, x: Tensor, data: Gaussians) -> Tensor:
@@ -85,11 +86,6 @@ def score(schedule: VariancePreserving, r: float, x: Tensor, data: Gaussians) ->
     log_density = torch.logsumexp(data.weights.log() + parts.log_prob(point[:, None]), 1)
     (gradient,) = torch.autograd.grad(log_density.sum(), point)
     return gradient
-
-
-def _components(oracle: MixtureOracle) -> Gaussians:
-    covariances = oracle.vectors @ torch.diag_embed(oracle.eigenvalues) @ oracle.vectors.mT
-    return Gaussians(oracle.means, covariances, oracle.log_weights.exp())
 
 
 def _time(t: float) -> Tensor:
