@@ -6,7 +6,7 @@ from torch import nn
 
 from fmbench.flow.divergence import hutchinson_divergence
 from fmbench.networks.counting import LiveBytes, count
-from fmbench.stages.initial_network import initial_network
+from fmbench.stages.shared.initial_network import initial_network
 
 
 def test_the_peak_of_a_forward_pass_by_hand():
