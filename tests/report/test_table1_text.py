@@ -133,7 +133,7 @@ def test_points_have_energy_distance_and_support_in_the_place_of_frechet(tmp_pat
     assert "| DDPM | 2.700 | -3.00 | 0.500 | 164.0 | 2.000 | ok |" in text  # the lowest energy distance is not in bold
     assert "| FM, OT path | **2.400** | 20.00 | **0.250** | **50.0** | 2.000 | ok |" in text
     assert "over 1 seed. Bold is the lowest mean of the trained methods." in text and "* No energy distance is bold:" in text
-    assert "* As many real training points have an energy distance of 12.30 to the test points" in text
+    assert "* The energy distance of as many real training points to the test points is 12.30" in text
     assert "The NLL of the true density is 2.079 nats." in text
     assert "FID" not in text and "Frechet" not in text and "dequantisation" not in text
     tabular = latex(table, spec)

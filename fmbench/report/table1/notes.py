@@ -96,7 +96,7 @@ def _point_distance(mine: pd.DataFrame) -> list[str]:
     floor, entropy = of_metric(mine, "energy_distance_floor"), of_metric(mine, "nll_floor")
     if len(floor):
         value = floor.value.iloc[0] * ENERGY_SCALE
-        found.append(f"As many real training points have an energy distance of {value:.2f} to the test points, in the same unit.")
+        found.append(f"The energy distance of as many real training points to the test points is {value:.2f}, in the same unit.")
     if len(floor) and len(entropy):
         found.append(f"The NLL of the true density is {entropy.value.iloc[0]:.3f} {entropy.unit.iloc[0]}.")
     return found
