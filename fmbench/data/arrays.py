@@ -73,6 +73,7 @@ def whole(path: Path, key: str | None, where: str = "") -> NDArray:
     return np.concatenate([np.empty((0, *shape[1:]), dtype), *rows(path, key, where)])
 
 
+# Many parameters: the config gives them by name.
 def array(
     path: str,
     train: str = "train",
@@ -98,44 +99,46 @@ def array(
     place = Path(path).expanduser()
     if layout not in ("CHW", "HWC", "HW"):
         raise ValueError(f"layout must be CHW, HWC or HW, not {layout!r}")
-
-    def find(name: str) -> tuple[Path, str | None]:
-        return (place / f"{name.removesuffix('.npy')}.npy", None) if place.is_dir() else (place, name)
-
-    shape, dtype = header(*find(train))
+    file, key = _find(place, train)
+    shape, dtype = header(file, key)
     images = dtype == np.uint8
     wanted = {"CHW": 4, "HWC": 4, "HW": 3}[layout] if images else 2
     if len(shape) != wanted or not (images or dtype.kind == "f"):
         raise DataError(
-            f"{find(train)[0]}: {train} has shape {shape} of {dtype}; expected images of uint8 with axes N{layout} (parameter "
-            "layout), or points (N, D) of floats. Images of floats: round them to uint8 first"
+            f"{file}: {train} has shape {shape} of {dtype}; expected images of uint8 with axes N{layout} (parameter layout), or "
+            "points (N, D) of floats. Images of floats: round them to uint8 first"
         )
-
-    def split(values: str, labels: str | None) -> Stream:
-        def pieces(start: int, workers: int) -> Iterable[Piece]:
-            of_labels = None if labels is None else whole(*find(labels))
-            done = 0
-            for piece in rows(*find(values)):
-                yield (
-                    _arranged(piece, layout if images else None),
-                    None if of_labels is None else of_labels[done : done + len(piece)],
-                )
-                done += len(piece)
-            if of_labels is not None and len(of_labels) != done:
-                raise DataError(f"{place}: {labels} has {len(of_labels)} labels for {done} samples of {values}")
-
-        of_values, _ = header(*find(values))
-        if not of_values:
-            raise DataError(f"{place}: {values} is a single number")
-        return Stream(pieces, n=of_values[0])
-
+    arranged = layout if images else None
     return RawData(
-        train=split(train, train_labels),
-        test=split(test, test_labels),
+        train=_stream(place, train, train_labels, arranged),
+        test=_stream(place, test, test_labels, arranged),
         description=f"arrays {train} and {test} of {place.name}",
         levels=levels if images else None,
         scale=1.0 if images else scale,
     )
+
+
+def _find(place: Path, name: str) -> tuple[Path, str | None]:
+    """The file of an array, and its key if the file is an .npz."""
+    return (place / f"{name.removesuffix('.npy')}.npy", None) if place.is_dir() else (place, name)
+
+
+def _stream(place: Path, values: str, labels: str | None, layout: Layout | None) -> Stream:
+    """The samples of one split with their labels, in pieces."""
+    shape, _ = header(*_find(place, values))
+    if not shape:
+        raise DataError(f"{place}: {values} is a single number")
+
+    def pieces(start: int, workers: int) -> Iterable[Piece]:
+        all_labels = None if labels is None else whole(*_find(place, labels))
+        done = 0
+        for piece in rows(*_find(place, values)):
+            yield _arranged(piece, layout), None if all_labels is None else all_labels[done : done + len(piece)]
+            done += len(piece)
+        if all_labels is not None and len(all_labels) != done:
+            raise DataError(f"{place}: {labels} has {len(all_labels)} labels for {done} samples of {values}")
+
+    return Stream(pieces, n=shape[0])
 
 
 def _arranged(values: NDArray, layout: Layout | None) -> NDArray:

@@ -14,6 +14,7 @@ from fmbench.errors import DataError
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels")
 
 
+# Many parameters: the config gives them by name.
 def hf_parquet(
     path: str,
     train: str = "train*.parquet",
