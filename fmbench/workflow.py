@@ -91,7 +91,7 @@ def preflight(config: Config) -> None:
         if read_json(passed)["key"] == key:
             return
     except (DataError, KeyError, TypeError, OSError):
-        pass  # not checked yet, or by another version
+        pass  # not checked yet, or checked by another version
     from fmbench.stages.check import run
 
     console = Console("check", "lines")

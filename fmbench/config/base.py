@@ -55,5 +55,5 @@ Parameters = dict[str, Annotated[Any, BeforeValidator(_plain)]]
 
 
 def by_name(value: Any) -> Any:
-    """``{name: vp}`` for the short form ``vp``; any other value as it is."""
+    """``{name: vp}`` for the short form ``vp``; any other value unchanged."""
     return {"name": value} if isinstance(value, str) else value

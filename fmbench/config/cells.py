@@ -1,7 +1,7 @@
 """The cells that a sweep or the few-step stage measures: every solver on its grid at every NFE.
 
-A module of its own because it counts in the code hash of these jobs: their specs hold the settings, and the jobs find their cells
-by this code. The other modules of settings do not count.
+This is a separate module because the code hash of these jobs covers it: their specs hold the settings, and the jobs find their
+cells by this code. The hash leaves out the other modules of settings.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,5 +33,5 @@ class SolverEntry(Protocol):
 
 
 def cells(solvers: Iterable[SolverEntry], nfe: Sequence[int]) -> list[Cell]:
-    """Every solver on its grid at every NFE of its own list, or else of the common list ``nfe``."""
+    """Every solver on its grid at every NFE of its own list, or of the common list ``nfe`` if it has none."""
     return list(dict.fromkeys(Cell(entry.name, entry.grid, n) for entry in solvers for n in entry.nfe or nfe))

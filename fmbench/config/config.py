@@ -110,7 +110,7 @@ class Config(Settings):
         source = self.settings[dataset].data
         if differs := not_the_papers(dataset, source.source, source.parameters):
             raise ValueError(
-                f"{dataset} is a data set of the paper, whose numbers tables show beside that name; it is {differs}. "
+                f"{dataset} is a data set of the paper ({differs}), and tables show the paper's numbers beside that name. "
                 "Give this data set another name"
             )
 

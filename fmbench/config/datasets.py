@@ -1,4 +1,4 @@
-"""The data sources a config may use, and what is known of their samples before anything is prepared."""
+"""The data sources a config may use, and the shapes and numbers of samples that are known before data are prepared."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,11 +29,14 @@ PAPERS = {
     "imagenet64": ("imagenet", 64),
     "imagenet128": ("imagenet", 128),
 }
-"""The paper's data sets, by their names in the tables: how the names of their sources begin, and height and width."""
+"""The paper's data sets by their names in the tables, each with the first letters of its source's name and its side in pixels."""
 
 
 def not_the_papers(dataset: str, source: str, parameters: Mapping[str, Any]) -> str:
-    """How a data set differs from the paper's of the same name; empty if it is not known to differ, or has another name."""
+    """How a data set differs from the data set of the paper with its name, as in "not digits".
+
+    Empty if no difference is known, or if the paper has no data set of this name.
+    """
     if dataset not in PAPERS:
         return ""
     start, side = PAPERS[dataset]

@@ -26,11 +26,11 @@ class SampleSettings(Settings):
 class LikelihoodSettings(Settings):
     """NLL of the test split."""
 
-    n: Several | None = Field(None, description="the first so many test samples; null for all")
+    n: Several | None = Field(None, description="the first n test samples; null for all")
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
-    exact_up_to: Natural = Field(16, description="exact divergence up to so many dimensions, above it Hutchinson's estimate")
+    exact_up_to: Natural = Field(16, description="exact divergence up to this many dimensions, Hutchinson's estimate above")
     probes: Count = 1
     probe: Literal["rademacher", "gaussian"] = "rademacher"
     mode: Literal["reverse", "forward"] = Field(
@@ -56,7 +56,7 @@ Solvers = Annotated[
 
 
 def _check_divisible(solver: str, nfe: int, remedy: str) -> None:
-    """Raise a ValueError unless whole steps of the solver cost exactly ``nfe`` evaluations."""
+    """Raise a ValueError unless a whole number of steps costs exactly ``nfe`` evaluations."""
     cost = names.STEP_COSTS[solver]
     if nfe % cost:
         raise ValueError(f"{solver} costs {cost} evaluations a step and cannot spend exactly {nfe}; {remedy}")
@@ -90,7 +90,7 @@ class SweepSettings(FixedStepSettings):
         description="midpoint never evaluates the end of a diffusion path, where noise prediction makes a field stiff; rk4 does",
     )
     reference_nfe: Count = 1000
-    reference_check_n: Count = Field(16, description="on so many samples the reference itself is checked by dopri5 at 1e-7")
+    reference_check_n: Count = Field(16, description="number of samples on which dopri5 at 1e-7 checks the reference itself")
 
     @model_validator(mode="after")
     def _reference_in_whole_steps(self) -> Self:
@@ -117,7 +117,7 @@ class FewStepSettings(FixedStepSettings):
     nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 100]
     solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
     shown: Natural | None = Field(
-        None, description="keep the first so many samples of a cell for figures; null for 16 images, or all n points"
+        None, description="number of samples of each cell kept for figures, the first ones; null for 16 images, or all n points"
     )
 
 
@@ -128,7 +128,7 @@ class TrajectorySettings(Settings):
     batch: Count = 4000
     times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(number)]], Field(min_length=1)] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0],
-        description="0 is noise, 1 is data; times after the end of a path become that end",
+        description="0 is noise, 1 is data; a time after the end of a path is moved to that end",
     )
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -144,14 +144,14 @@ class TrajectorySettings(Settings):
 class DequantisationSettings(Settings):
     """NLL of images against the number K of dequantisation draws, by both estimators: Table 4."""
 
-    n: Several = Field(64, description="the first so many test images")
+    n: Several = Field(64, description="the first n test images")
     draws: Annotated[list[Count], Field(min_length=1)] = [1, 5, 20]
     probes: Several = Field(
         4, description="Hutchinson probes averaged for each draw, in one solve; the paper's estimator takes the first of them"
     )
     probe: Literal["rademacher", "gaussian"] = "rademacher"
     mode: Literal["reverse", "forward"] = Field("reverse", description="how probes are applied, as in likelihood")
-    exact_up_to: Natural = Field(0, description="exact divergence up to so many dimensions, instead of averaged probes")
+    exact_up_to: Natural = Field(0, description="exact divergence up to this many dimensions, instead of averaged probes")
     batch: Count = 1000
     rtol: Positive = 1e-5
     atol: Positive = 1e-5

@@ -37,7 +37,7 @@ class KidSettings(Settings):
     """The subsets of the kernel distance."""
 
     subsets: Several = 100
-    size: Several = Field(1000, description="features in one subset; half of all features if there are fewer than twice as many")
+    size: Several = Field(1000, description="features in one subset; if there are fewer than 2 x size in all, half of them")
 
 
 class FeatureSettings(Settings):
@@ -45,8 +45,8 @@ class FeatureSettings(Settings):
 
     extractor: Extractor = Field(
         "classifier",
-        description="the extractor of the tables' distance: classifier (trained on its labels), inception (that of the "
-        "FID), efficientnet_lite0, or a plug-in 'package.module:FACTORY'",
+        description="the extractor of the tables' distance: classifier (trained on the labels of the data set), inception "
+        "(that of the FID), efficientnet_lite0, or a plug-in 'package.module:FACTORY'",
     )
     options: Parameters = Field({}, description=_OPTIONS)
     more_extractors: list[
@@ -57,24 +57,26 @@ class FeatureSettings(Settings):
             ),
         ]
     ] = Field(
-        [], description="further extractors; the metric in their rows has their name behind it, as in frechet/efficientnet_lite0"
+        [], description="further extractors; in their rows the metric is followed by their name, as in frechet/efficientnet_lite0"
     )
-    epochs: Count = Field(20, description="of the classifier's training; batch_size, learning_rate and width are also of it")
+    epochs: Count = Field(20, description="epochs, batch_size, learning_rate and width belong to the classifier")
     batch_size: Count = 64
     learning_rate: Positive = 2e-3
     width: Count = 16
     batch: Count = Field(50, description="images at a time through an extractor other than the classifier")
-    reference_n: Several | None = Field(None, description="compare with so many training images, drawn at random; null for all")
+    reference_n: Several | None = Field(
+        None, description="number of training images to compare with, drawn at random; null for all"
+    )
     max_samples: Several = Field(
         10000,
-        description="at most so many features or points on each side, for metrics with quadratic time (not Frechet)",
+        description="the most features or points on each side, for metrics that take quadratic time (not Frechet)",
     )
     kid: KidSettings = KidSettings()
     neighbours: Count = Field(3, description="k of precision and recall: a ball reaches to the k-th nearest feature")
     splits: Count = Field(10, description="of the Inception Score")
     infinity_sizes: Annotated[int, Field(ge=3), BeforeValidator(whole_number)] | None = Field(
         None,
-        description="at so many sample sizes the distance is taken and extrapolated to infinitely many; null for no such row",
+        description="number of sample sizes from which the distance is extrapolated to infinitely many; null for no such row",
     )
     projections: Count = Field(128, description="directions of the sliced Wasserstein distance of points")
 

@@ -47,13 +47,13 @@ class OracleSettings(Settings):
     """A method without a network: the closed-form field of the training set."""
 
     points: Count = Field(
-        2000, description="so many points of the training set, drawn at random; time grows with them, memory does not"
+        2000, description="number of points, drawn at random from the training set; time grows with it, memory does not"
     )
     bandwidth: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(number)] | None = Field(
         None,
         description="standard deviation of the Gaussian around each point, in model units; 0 for the points themselves. null "
-        "takes, for images, that of a uniform variable within one level and, for points, that with the largest leave-one-out "
-        "likelihood",
+        "takes, for images, that of a uniform variable within one level, and for points, the value with the largest "
+        "leave-one-out likelihood",
     )
 
 
@@ -103,7 +103,7 @@ class MethodSettings(Settings):
         if self.name in METHODS and changed:
             raise ValueError(
                 f"{self.name} is a known method, which tables and figures show by that name, so its {', '.join(changed)} cannot "
-                f"be changed. Give the variant a name of its own: {{name: my_{self.name}, use: {self.name}, ...}}"
+                f"be changed. Give the variant another name: {{name: my_{self.name}, use: {self.name}, ...}}"
             )
 
     def _check_oracle_has_no_training(self) -> None:

@@ -14,7 +14,7 @@ NETWORKS = ("mlp", "unet")
 FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 """Runge-Kutta solvers, and how many evaluations of the field one step of each costs."""
 STEP_COSTS = {**FIXED_SOLVERS, "ddim": 1}
-"""The same for every solver that a sweep can run."""
+"""Evaluations of one step, for every solver that a sweep can run."""
 EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
 """Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {

@@ -17,7 +17,7 @@ def resolve(registry: Mapping[str, Any], what: str, name: str) -> Any:
     """The object called ``name``.
 
     Raises:
-        ValueError: the name is neither in the registry nor that of something importable.
+        ValueError: the name is not in the registry and cannot be imported.
     """
     if name in registry:
         return registry[name]

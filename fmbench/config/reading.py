@@ -1,4 +1,4 @@
-"""Reading a config: files are merged, checked as a whole, and every error is reported in a line of its own."""
+"""Reads a config: merges the files, checks the whole, and reports every error in a separate line."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ def load(*files: str) -> Config:
     """The config of YAML files. Mappings of later files are merged into earlier ones; every other value replaces the earlier one.
 
     Raises:
-        ConfigError: as of :func:`parse`, or a file cannot be read.
+        ConfigError: a file cannot be read, or :func:`parse` finds an error.
     """
     merged: dict[str, Any] = {}
     for file in files:

@@ -1,7 +1,7 @@
 """The iterations at which a training keeps its averaged weights.
 
-A module of its own because it counts in the code hash of a training: its spec holds the settings, and the training finds these
-iterations by this code. The other modules of settings do not count.
+This is a separate module because the code hash of a training covers it: the spec holds the settings, and the training finds
+these iterations by this code. The hash leaves out the other modules of settings.
 """
 
 

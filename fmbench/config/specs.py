@@ -27,7 +27,7 @@ USES_EXTRACTOR = ("sample_quality", "learning_curve", "few_step")
 
 
 def check(config: Config) -> Spec:
-    """Everything that can be found impossible before any training."""
+    """Everything that the stage ``check`` tries before any training: methods, networks, extractors and time grids."""
     return {
         "stage": "check",
         "methods": [method_values(m.resolve()) for m in config.methods],
@@ -157,7 +157,7 @@ def _rows_hash(stage: str, config: Config, models: Sequence[tuple[str, str, int]
 
 
 def collect(config: Config) -> Spec:
-    """Which results belong together, with the hashes of the gathered files among them."""
+    """The results that make up the run, with the hashes of its gathered files."""
     return {
         "stage": "collect",
         "datasets": config.datasets,
@@ -273,5 +273,5 @@ def processes(spec: Spec) -> int:
 
 
 def launcher(count: int) -> str:
-    """The command that starts a module with so many processes. The ``--`` keeps torchrun from taking the module's options."""
+    """The command that starts a module with ``count`` processes. The ``--`` keeps torchrun from taking the module's options."""
     return "python -m" if count == 1 else f"torchrun --standalone --nproc-per-node {count} -m --"

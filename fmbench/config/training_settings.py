@@ -34,8 +34,8 @@ class TrainingSettings(Settings):
     precision: Precision = Field(
         "fp32",
         description="of matrix products and convolutions in training: fp32; tf32 (NVIDIA GPUs); bf16 or fp16 by autocast, with "
-        "float32 weights, loss and optimiser, and with a loss scaler for fp16. On a CPU 16 bits are for trials: they round alike "
-        "but are not faster",
+        "float32 weights, loss and optimiser, and with a loss scaler for fp16. On a CPU, 16 bits are for trials: they round "
+        "as on a GPU but are not faster",
     )
     compile: bool = Field(
         False,
@@ -49,9 +49,12 @@ class TrainingSettings(Settings):
     )
     flips: bool = Field(False, description="mirror each training image left to right with probability 1/2; images only")
     resident_mib: Natural = Field(
-        4096, description="hold a training split of at most so many MiB on the device, stream a larger one; batches are the same"
+        4096,
+        description="the largest training split, in MiB, to hold on the device; a larger one is streamed in the same batches",
     )
-    snapshots: Natural = Field(5, description="keep the averaged weights at so many evenly spaced iterations, the last included")
+    snapshots: Natural = Field(
+        5, description="number of snapshots of the averaged weights, at evenly spaced iterations up to the last"
+    )
     checkpoint_every: Count = 500
     log_every: Count = 50
 

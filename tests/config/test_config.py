@@ -154,9 +154,9 @@ def test_the_names_of_methods_and_figures_are_those_of_the_registries():
 @pytest.mark.parametrize(
     ("name", "data", "differs"),
     [
-        ("cifar10", "digits", "it is not digits"),
-        ("imagenet32", {"source": "imagenet_downsampled", "parameters": {"size": 64}}, "it is 3 x 32 x 32, not 3 x 64 x 64"),
-        ("cifar10", {"source": "imagenet_downsampled", "parameters": {"size": 32}}, "it is not imagenet_downsampled"),
+        ("cifar10", "digits", "not digits"),
+        ("imagenet32", {"source": "imagenet_downsampled", "parameters": {"size": 64}}, "3 x 32 x 32, not 3 x 64 x 64"),
+        ("cifar10", {"source": "imagenet_downsampled", "parameters": {"size": 32}}, "not imagenet_downsampled"),
         ("imagenet64", {"source": "folder", "parameters": {"path": "x", "size": 64}}, ""),
         ("cifar10", {"source": "my.data:CIFAR"}, ""),
         ("my_cifar10", "digits", ""),

@@ -180,6 +180,17 @@ def test_few_step_settings_are_checked_like_those_of_a_sweep():
     assert [tuple(grid) for grid in specs.check(config)["grids"]] == [("karras", 3)]
 
 
-@pytest.mark.parametrize("times", [[0.5, 0.5], [1.0, 0.0], [0.5, 1.5], [-0.1], []])
-def test_impossible_times_of_a_trajectory_are_refused(times):
-    assert "board.evaluation.trajectory" in config_error(changed(("settings.board.evaluation.trajectory.times", times)))
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0.5, 0.5], "times must increase, not [0.5, 0.5]"),
+        ([1.0, 0.0], "times must increase, not [1.0, 0.0]"),
+        ([0.5, 1.5], "less than or equal to 1"),
+        ([-0.1], "greater than or equal to 0"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_impossible_times_of_a_trajectory_are_refused(times, message):
+    error = config_error(changed(("settings.board.evaluation.trajectory.times", times)))
+    assert "board.evaluation.trajectory" in error
+    assert message in error

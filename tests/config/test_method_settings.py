@@ -24,7 +24,7 @@ from fmbench.errors import ConfigError
 )
 def test_a_known_method_cannot_be_changed(key, value):
     message = config_error(changed(("methods", [{"name": "ddpm", key: value}])))
-    for fragment in ("methods.0: ", "ddpm is a known method", key, "Give the variant a name of its own", "use: ddpm"):
+    for fragment in ("methods.0: ", "ddpm is a known method", key, "Give the variant another name", "use: ddpm"):
         assert fragment in message
 
 
