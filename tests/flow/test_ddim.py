@@ -218,7 +218,7 @@ def test_orders_that_there_are_not(form, order):
 @pytest.mark.parametrize(("form", "at"), [("epsilon", 0), ("x", 1)])
 @pytest.mark.parametrize("path", [OptimalTransport(0.0), CosineVP()], ids=repr)
 def test_a_form_is_refused_where_it_divides_by_zero(form, at, path):
-    with pytest.raises(ValueError, match=f"'{form}' divides by zero at t = {at}; end the grid before"):
+    with pytest.raises(ValueError, match=f"'{form}' divides by zero at t = {at}; leave that time out of the grid"):
         ddim(network, draw(0, 1, 2), uniform_grid(0, 1, 4), path, VELOCITY, form)
     inside = uniform_grid(0.25, 1, 3) if at == 0 else uniform_grid(0, 0.75, 3)
     assert math.isfinite(float(ddim(network, draw(0, 1, 2), inside, path, VELOCITY, form).sum()))

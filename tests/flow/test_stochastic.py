@@ -188,14 +188,16 @@ def test_diffusions_in_closed_form():
 
 
 def test_an_infinite_diffusion_is_refused_with_a_remedy():
-    with pytest.raises(ValueError, match=r"infinite at t = 0; start later, or take another diffusion \(two_sigma\)"):
+    with pytest.raises(
+        ValueError, match=r"infinite at t = 0; leave that time out of the grid, or take another diffusion \(two_sigma\)"
+    ):
         euler_maruyama(never, draw(0, 1, 2), uniform_grid(0, 1, 5), OptimalTransport(), never)
 
 
 def test_an_infinite_score_is_refused():
     """On a path that has no noise in the middle."""
     path = GeneralAffine(lambda t: 0.1 + t, lambda t: (t - 0.5) ** 2)
-    with pytest.raises(ValueError, match=r"infinite at t = 0.5"):
+    with pytest.raises(ValueError, match=r"the score is infinite at t = 0\.5; leave that time out of the grid"):
         euler_maruyama(never, draw(0, 1, 2), uniform_grid(0, 1, 4), path, never, lambda path, t: torch.ones_like(t))
 
 

@@ -79,7 +79,9 @@ def ddim(
     divisor = _DIVISORS[form](c)
     if (divisor == 0).any():
         at = grid[(divisor == 0).cpu()][0].item()
-        raise ValueError(f"DDIM in the form {form!r} divides by zero at t = {at:g}; end the grid before, or take 'plain'")
+        raise ValueError(
+            f"DDIM in the form {form!r} divides by zero at t = {at:g}; leave that time out of the grid, or take 'plain'"
+        )
     clock = _CLOCKS[form](c)
     steps, scale = (clock[1:] - clock[:-1]).to(x.dtype), divisor.to(x.dtype)
 

@@ -61,7 +61,8 @@ def euler_maruyama(
     if not (torch.isfinite(squared) & ~at_end).all():
         at = grid[:-1][~(torch.isfinite(squared) & ~at_end)][0].item()
         raise ValueError(
-            f"the noise of the sampler is infinite at t = {at:g}; start later, or take another diffusion (two_sigma)"
+            f"the sampler's noise or the score is infinite at t = {at:g}; leave that time out of the grid, or take another "
+            "diffusion (two_sigma)"
         )
     for k, (h, g2) in enumerate(zip(sizes, squared.tolist(), strict=True)):
         velocity = field(times[k], x)
@@ -96,10 +97,10 @@ class Churn:
         if self.amount < 0:
             raise ValueError(f"the amount of churn must not be negative, not {self.amount}")
         if not self.level_min < self.level_max:
-            raise ValueError(f"level_min must be below level_max, not {self.level_min} and {self.level_max}, for any churn")
+            raise ValueError(f"level_min must be below level_max, not {self.level_min} and {self.level_max}")
 
     def raised(self, sigma: float, steps: int) -> float:
-        """The level that noise raises ``sigma`` to, by a factor of at most sqrt(2), before one of ``steps`` steps."""
+        """The level after fresh noise at level ``sigma``, at most sqrt(2) ``sigma``; ``steps`` is the number of steps."""
         gamma = min(self.amount / steps, math.sqrt(2) - 1) if self.level_min <= sigma <= self.level_max else 0.0
         return sigma * (1 + gamma)
 
