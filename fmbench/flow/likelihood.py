@@ -9,7 +9,7 @@ counted separately.
 dequantisation draws (eq. 47) averages exp(log p) over them, and the exponential of a noisy exponent is too large on average. A
 small variance v of the probe raises the result by about (1 - 1/K) v / 2 nats (:func:`probe_bias`), which looks like a better NLL.
 fmbench therefore takes the exact divergence where the dimension allows it. Otherwise it averages several probes for each draw
-before the exponential and reports the variance that remains. It reports the paper's own estimate under a name of its own.
+before the exponential and reports the variance that remains. It reports the paper's own estimate under a separate name.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Weighted regression losses: every method of the benchmark is one :class:`Objective`.
 
-The loss of a sample is w(t) / p(t) |net(t, x_t) - target|^2 averaged over dimensions. The target c1(t) x1 + c0(t) x0 belongs to
-the prediction and w to the weighting; the density p(t) of the training times divides only if the method asks for that correction.
-Conditional flow matching is eq. 9 of Lipman et al. 2023; the other losses are eq. 43 and 45.
+The loss of a sample is w(t) / p(t) |net(t, x_t) - target|^2 averaged over dimensions. The prediction sets the
+target c1(t) x1 + c0(t) x0, and the weighting sets w. The loss is divided by the density p(t) of the training times only if the
+method asks for that correction. Conditional flow matching is eq. 9 of Lipman et al. 2023; the other losses are eq. 43 and 45.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from fmbench.flow.weighting import WEIGHTINGS, Weighting
 _END_TOLERANCE = 0.05
 """How far, relatively, a path may be from noise where sampling starts, and from data where it ends."""
 _CHECKED_TIMES = 101
-"""At so many times, both ends among them, an objective is checked for what must hold on its whole interval."""
+"""The number of times, both ends included, at which an objective checks what must hold on its whole interval."""
 _ROUNDING = 1e-12
 """Numbers up to this size count as zero."""
 

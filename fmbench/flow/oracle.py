@@ -98,15 +98,15 @@ class Oracle(ABC):
 
 
 ROWS = 256
-"""So many points x a :class:`FiniteOracle` evaluates at once."""
+"""The number of points x that a :class:`FiniteOracle` evaluates at once."""
 
 
 class FiniteOracle(Oracle):
     """Finitely many points of equal weight, each smoothed by a Gaussian of standard deviation ``bandwidth``.
 
     q of eq. 6 is then a sum, and u_t of eq. 8 minimises the flow-matching loss on these points. At bandwidth 0 the field is NaN
-    where s = 0. The smaller the bandwidth, the harder is the field to integrate near the end. A running softmax goes through the
-    points in pieces, so memory does not depend on their number.
+    where s = 0. The smaller the bandwidth, the harder the field is to integrate near the end. A running softmax goes through the
+    points in pieces, so an evaluation takes the same memory for any number of points.
 
     Args:
         points: shape (N, *).
@@ -248,7 +248,7 @@ def leave_one_out_bandwidth(points: Tensor, candidates: int = 25, queries: int =
         points: shape (N, *), at least two and not all the same.
         candidates: how many bandwidths to try, equally spaced in their logarithm, from the root mean squared distance between
             points down to 1/1000 of it.
-        queries: the likelihood is that of so many points, the first ones.
+        queries: the likelihood is that of the first ``queries`` points.
 
     Raises:
         ValueError: all points are the same, or there is only one.

@@ -93,8 +93,8 @@ def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Predict
 def loss_weight(t: Tensor, path: AffinePath, measured: Prediction, network: Prediction) -> Tensor:
     """The weight (d_measured / d_network)^2 that turns a squared error of the network's prediction into one of ``measured``.
 
-    It is float64 of the shape of t and follows from the first of the two facts at the top of this module. Example: s^2 turns an
-    error of the score into one of epsilon, on any path.
+    It is float64 of the shape of t and follows from the first of the two facts at the top of this module. Example: on any path,
+    s^2 turns a squared error of the score into one of epsilon.
     """
     return (measured.determinant(path, t) / network.determinant(path, t)) ** 2
 

@@ -57,6 +57,9 @@ class LogitNormalTime(TimeDistribution):
     """logit of (t - t_min) / (t_max - t_min) normal with ``mean`` and ``std`` (Esser et al. 2024, eq. 19).
 
     Their time runs from data to noise, so their m is minus this mean: a positive mean here favours times near the data.
+
+    Raises:
+        ValueError: ``std`` is not positive, or ``corrected`` is not true or false.
     """
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, corrected: bool = False) -> None:

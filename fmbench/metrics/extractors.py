@@ -166,6 +166,9 @@ def extract_batches(
     """Features of one batch of images after another, each with the index of its first image. Nothing is kept in memory.
 
     The processes of ``group`` share the work, and every process receives all features.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")

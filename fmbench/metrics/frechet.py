@@ -56,7 +56,7 @@ class FeatureAccumulator:
         """Add features of shape (b, D), b >= 0, of any real type.
 
         Raises:
-            ValueError: the shape or D is another than before, or a feature is not finite. Nothing is added then.
+            ValueError: the shape is not (b, D), D differs from before, or a feature is not finite. Nothing is added then.
         """
         array = features.detach().cpu().numpy() if isinstance(features, Tensor) else np.asarray(features)
         if array.ndim != 2 or self._dimensions not in (None, array.shape[1]):

@@ -2,8 +2,8 @@
 
     IS = exp( mean over x of KL( p(y | x) || p(y) ) ),   p(y) = mean over x of p(y | x)
 
-The score is between 1 and the number of classes. It does not depend on the data, and is meaningful only for images of ImageNet's
-classes.
+The score is between 1 and the number of classes. It uses the samples alone and no real data. It is
+meaningful only for images of ImageNet's classes.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class InceptionScore(NamedTuple):
-    """Mean and standard deviation over the splits, the latter with n in the denominator, as it is published."""
+    """Mean and standard deviation over the splits. The deviation has n in the denominator, as in published scores."""
 
     mean: float
     std: float

@@ -1,6 +1,6 @@
 """The kernel inception distance (Binkowski et al. 2018): MMD^2 of features with a polynomial kernel, unbiased at every n.
 
-It may be called KID only on the features of InceptionV3, as the FID. Published values are often in units of 1e-3.
+Like the name FID, the name KID is reserved for the features of InceptionV3. Published values are often in units of 1e-3.
 """
 
 from typing import NamedTuple

@@ -2,8 +2,8 @@
 
     MMD^2 = mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i, y_j)
 
-The estimator is unbiased, so for equal distributions it is negative as often as positive. A negative value is not an error, and
-is not clipped.
+The estimator is unbiased, so for equal distributions its mean is 0 and single values may be negative. A negative value is not an
+error, and is not clipped.
 """
 
 from collections.abc import Callable

@@ -38,13 +38,15 @@ def sliced_wasserstein(x: NDArray, y: NDArray, projections: NDArray, order: int 
 
         SW_p = ( mean over directions of W_p^p of the projected sets )^(1/p)
 
-    The distance along each direction is exact: in one dimension the optimal coupling pairs the sorted points. For n != m it pairs
-    quantiles, with weights between neighbouring multiples of 1 / n and 1 / m. Unlike the energy distance it has a positive bias.
+    The distance along each direction is exact: in one dimension the optimal coupling pairs the sorted points. For n != m the
+    quantiles of both sets are constant between neighbouring multiples of 1 / n and 1 / m, and the length of each such interval
+    is its weight. Unlike the energy distance, the result has a positive bias.
 
     Args:
         x: shape (n, D), n >= 1.
         y: shape (m, D), m >= 1.
-        projections: directions (P, D), not 0; this function scales them to length 1. Draw them from a normal distribution.
+        projections: directions (P, D), not 0; this function scales them to length 1. Draw them from a
+            normal distribution, with a named seed.
         order: p, 1 or larger.
         elements: the number of projected values in memory at a time.
 
@@ -84,7 +86,7 @@ def gaussian_mmd(x: NDArray, y: NDArray, bandwidths: list[float] | None = None, 
 
     Args:
         bandwidths: of the kernels, which are averaged. By default, one: the median distance between two points of the union. It
-            depends on the sets, so give the bandwidths if values of several models are to be compared.
+            depends on the sets, so give fixed bandwidths to compare several models.
     """
     if bandwidths is None:
         bandwidths = [median_distance(x, y)]

@@ -18,6 +18,8 @@ ELEMENTS = 2**24
 
 
 class PrecisionRecall(NamedTuple):
+    """Two fractions in [0, 1]."""
+
     precision: float
     recall: float
 

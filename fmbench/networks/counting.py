@@ -57,7 +57,7 @@ def count(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Cost:
             return _count(build(), shape, "meta")
     except Exception:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the network may warn about the numbers it reads; they are zeros here
+            warnings.simplefilter("ignore")  # the network may warn about numbers that it reads; they mean nothing here
             return _count(build(), shape, "cpu")
 
 
@@ -124,7 +124,7 @@ def _peak_vjp(network: nn.Module, shape: tuple[int, ...], device: str, products:
 def _peak_jvp(network: nn.Module, shape: tuple[int, ...], device: str) -> int | None:
     t, x = _inputs(shape, device)
     try:
-        # The likelihood uses the same kernel: the fused ones have no derivative of this kind.
+        # The likelihood uses this kernel too, since the fused ones have no forward-mode derivative.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about how it computes these derivatives
             with forward_ad.dual_level(), _live(network) as live:

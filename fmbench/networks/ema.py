@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class EMA:
     """average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) at the n-th update (n from 0).
 
-    The average starts as a copy of the weights. The warm-up of d lets it forget them. n is part of the state, so a resumed run
-    continues with the right d.
+    The average starts as a copy of the weights. d is small at first, so that the average forgets this start. n is part of the
+    state, so a resumed run continues with the right d.
 
     Attributes:
         parameters: the weights that are averaged.
@@ -48,7 +48,7 @@ class EMA:
         """Restore a state of :meth:`state_dict`.
 
         Raises:
-            ValueError: the averages have other shapes or another number.
+            ValueError: the shapes or the number of the averages differ.
         """
         for mine, theirs in zip(self.averages, state["averages"], strict=True):
             if mine.shape != theirs.shape:  # copy_ would broadcast silently

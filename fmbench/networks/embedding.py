@@ -12,7 +12,7 @@ class SinusoidalEmbedding(nn.Module):
     The i-th of h frequencies is max_frequency / 10000^(i/h), as in ADM, so the last one is 10000^(1/h) times the limit.
 
     Args:
-        dimension: of the features; even.
+        dimension: number of features, even.
         max_frequency: in radians per unit of t. ADM's embedding of 1000 t has the value 1000. On small networks such a high
             frequency makes the field rough in t, which costs several times the NFE at the same likelihood.
 

@@ -57,9 +57,10 @@ def _is_held(path: Path) -> bool:
 def reproducible(on: bool = True) -> None:
     """Make a GPU give the same numbers each time, where its libraries can. A CPU always does.
 
-    This also switches off attention by cuDNN, which asks for a deterministic algorithm only if all other operations would raise
-    an error without one. The backward passes of the other two fused attentions do not ask either: with more than one block of
-    keys, the last bits of a gradient may still differ. This follows from torch's source and has not been observed on a device.
+    This also switches off attention by cuDNN, which uses a deterministic algorithm only where torch is set to raise an error
+    without one; here torch only warns. The backward passes of the other two fused attentions do not use one either: with more
+    than one block of keys, the last bits of a gradient may still differ. This follows from torch's source and has not been
+    observed on a device.
     """
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

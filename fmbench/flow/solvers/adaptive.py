@@ -2,9 +2,9 @@
 
 Step control follows Hairer, Norsett & Wanner, *Solving ODEs I*, II.4. The error norm is the RMS of
 err / (atol + rtol max(|x_n|, |x_n+1|)), the next step is h 0.9 / norm^(1/5) with the factor kept within [0.2, 10], and the first
-step is their automatic one. As in torchdiffeq, the step never shrinks after it was accepted. The end point is hit exactly. NFE is
-2 + 6 (accepted + rejected): one for the first slope, one for the first-step probe and six for each step, since the last stage of
-a step is the first of the next.
+step is their automatic one. As in torchdiffeq, the step size never shrinks after an accepted step. The end point is hit exactly.
+NFE is 2 + 6 (accepted + rejected): one for the first slope, one for the first-step probe and six for each step, since the last
+stage of a step is the first of the next.
 
 With one step size for the batch, NFE depends on the batch, as the hardest sample decides. With a step size for each sample it
 does not, and finished samples leave the batch.
@@ -62,7 +62,7 @@ def dopri5(
         x: initial states, shape (B, *).
         per_sample: a step size for each sample, for which the field gets times of shape (B',) for the B' samples not finished
             yet; or one for all, for which it gets times of shape ().
-        max_nfe: a sample fails that would need more evaluations.
+        max_nfe: a sample that would need more evaluations fails.
 
     Returns:
         States, NFE and failures by sample. Numbers that are no longer finite are a result (``failed``), not an exception.
@@ -78,7 +78,7 @@ def dopri5(
 
 @dataclass(frozen=True)
 class _Problem:
-    """dx/dt = field(t, x) from t0 to t1, and how well it is to be solved."""
+    """dx/dt = field(t, x) from t0 to t1, with the tolerances and the largest NFE."""
 
     field: Field
     t0: float
@@ -114,7 +114,7 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
     nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
     step = _Step(y, k1)
 
-    # Results by sample. ``lane`` is the place in them of each row that is not finished yet.
+    # Results by sample. ``lane`` maps each row that is not finished yet to its place there.
     final, spent = y.clone(), torch.zeros(batch, dtype=torch.int64, device=dev)
     failed = torch.zeros(batch, dtype=torch.bool, device=dev)
     lane = torch.arange(batch, device=dev)
@@ -208,7 +208,7 @@ class _Step:
         self.put(0, k1)
 
     def put(self, i: int, slope: Tensor) -> None:
-        """Set slope ``i``. A slope with a gradient is kept as it is, so that one can differentiate through the solver."""
+        """Set slope ``i``. A slope with a gradient is not copied, so that the solver can be differentiated."""
         self.in_place = self.in_place and not slope.requires_grad
         if self.in_place:
             self.slopes[i].copy_(slope)

@@ -15,7 +15,7 @@ class Tableau:
         b_low: weights of the embedded lower-order step, for adaptive solvers.
 
     Raises:
-        ValueError: rows or weights do not fit together, or do not add up as they must.
+        ValueError: rows or weights have wrong lengths, a row of ``a`` does not sum to its node, or weights do not sum to 1.
     """
 
     name: str

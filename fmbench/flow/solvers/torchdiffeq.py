@@ -14,8 +14,8 @@ def torchdiffeq_adaptive(
 ) -> Tensor:
     """Integrate as :func:`~fmbench.flow.solvers.adaptive.dopri5` does, but by torchdiffeq, with one step size for the batch.
 
-    torchdiffeq steps past t1 and interpolates back unless t1 is a step point, so it is made one. Its first-step probe may still
-    land outside the interval, so the field gets times clamped to it.
+    torchdiffeq steps past t1 and interpolates back unless t1 is a step point, so t1 is made a step point. Its first-step probe
+    may still land outside the interval, so the field gets times clamped to it.
 
     Args:
         x: initial states, shape (B, *).
