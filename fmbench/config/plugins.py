@@ -9,7 +9,7 @@ _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def is_dotted(name: str) -> bool:
-    """Whether ``name`` has the form of a dotted name, rather than of a name of a registry."""
+    """Whether ``name`` is a dotted name, not a name in a registry."""
     return _DOTTED.fullmatch(name) is not None
 
 

@@ -34,10 +34,10 @@ class GeneralAffine(AffinePath):
     """Any affine path of eq. 10-11, from two functions of float64 times and their derivatives.
 
     The functions work elementwise; a constant one may return a number. They and their derivatives must be finite on the whole of
-    [t_min, t_max]. Derivatives that are not given are computed by automatic differentiation. Those that are given are compared
-    with it here, except at the ends, since a wrong one would train and sample without an error. To train on the path, a / s must
-    increase, a must be 1 at the end, and the interval must be within [0, 1]; :class:`fmbench.flow.objectives.Objective` checks
-    this.
+    [t_min, t_max]. Derivatives that are not given are computed by automatic differentiation. Derivatives that are given
+    are compared with automatic ones here, except at the ends: a wrong one would train and sample without an error. To train on
+    the path, a / s must increase, a must be 1 at the end, and the interval must be within [0, 1];
+    :class:`fmbench.flow.objectives.Objective` checks this.
 
     Args:
         a, s: the coefficients of data and noise; ``da``, ``ds``: their derivatives by t.

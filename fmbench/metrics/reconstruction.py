@@ -2,8 +2,8 @@
 
 All functions take batches (B, C, H, W), uint8 or floating point, and return one float64 value per image, (B,). The caller takes
 the mean over a test set. (The mean of PSNRs is not the PSNR of the mean MSE; papers report the former.) ``data_range`` is the
-distance from black to white: 255 for uint8. For floats it must be given, because their type does not say if they are in [0, 1]
-or [-1, 1].
+distance from black to white: 255 for uint8. For floats it must be given, because their type does not say whether they are in
+[0, 1] or [-1, 1].
 """
 
 import math

@@ -11,7 +11,7 @@ class AttentionBlock(nn.Module):
     """Multi-head self-attention over pixels with a residual connection.
 
     Raises:
-        ValueError: the channels do not divide into heads of ``head_channels``. Fewer channels than that are one head.
+        ValueError: the channels do not divide into heads of ``head_channels``. A block with fewer channels has one head.
     """
 
     def __init__(self, channels: int, head_channels: int) -> None:
@@ -40,7 +40,7 @@ class AttentionBlock(nn.Module):
         return out
 
     def of_tokens(self, x: Tensor) -> Tensor:
-        """:meth:`of_images` by products with pixels as rows (B, H W, C), which is how memory holds channels that lie last."""
+        """:meth:`of_images` by products with pixels as rows (B, H W, C), the order in memory if channels lie last."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         qkv = F.linear(tokens, self.qkv.weight.flatten(1), self.qkv.bias)
         q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
