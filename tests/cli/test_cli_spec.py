@@ -4,6 +4,7 @@ import json
 
 import pytest
 from command_line import PREPARE, check_failed
+from config_values import EVALUATIONS
 from user_code import command
 
 from fmbench.config import specs
@@ -77,16 +78,7 @@ def test_a_spec_is_read_from_a_file(tmp_path):
         ("train", ["digits", "fm_ot"], lambda c: specs.train(c, "digits", "fm_ot", 0)),
         *(
             (stage, ["board", "fm_ot", 5], lambda c, stage=stage: specs.evaluate(stage, c, "board", "fm_ot", 5))
-            for stage in (
-                "sample",
-                "likelihood",
-                "dequantisation",
-                "sweep",
-                "sample_quality",
-                "learning_curve",
-                "few_step",
-                "trajectory",
-            )
+            for stage in EVALUATIONS
         ),
     ],
 )

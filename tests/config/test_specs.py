@@ -3,14 +3,12 @@
 from typing import Any
 
 import pytest
-from config_values import BASE, changed
+from config_values import BASE, EVALUATIONS, changed
 
 from fmbench.config import names, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import canonical, settings_hash
 from fmbench.config.reading import parse
-
-EVALUATIONS = ("sample", "likelihood", "dequantisation", "sweep", "sample_quality", "learning_curve", "few_step", "trajectory")
 
 
 def all_specs(config: Config) -> dict[tuple, str]:
@@ -244,16 +242,7 @@ def test_the_code_of_a_plug_in_extractor_belongs_to_the_stages_that_use_it():
     own = {"features": {"extractor": "user_code:colours"}}
     settings = {"digits": {"data": "digits", "network": {"kind": "unet"}, "evaluation": own}}
     config = parse({"datasets": ["digits"], "methods": ["fm_ot"], "settings": settings})
-    for stage in (
-        "sample",
-        "likelihood",
-        "dequantisation",
-        "sweep",
-        "sample_quality",
-        "learning_curve",
-        "few_step",
-        "trajectory",
-    ):
+    for stage in EVALUATIONS:
         given = "features" in specs.evaluate(stage, config, "digits", "fm_ot", 0)
         found = specs.plugins(specs.code_specs(stage, config, "digits", "fm_ot", 0))
         assert found == (("user_code:colours",) if given else ()), stage

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from draws import draw
+from example_paths import EVERY_PATH, every_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -13,10 +14,9 @@ from torch import Tensor
 from fmbench.data.sources import digits
 from fmbench.flow.divergence import exact_divergence
 from fmbench.flow.fields import CountingField
-from fmbench.flow.general_paths import GeneralAffine, Rescaled
 from fmbench.flow.objectives import Objective
 from fmbench.flow.oracle import FiniteOracle, MixtureOracle, leave_one_out_bandwidth
-from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
+from fmbench.flow.paths import OptimalTransport, VariancePreserving
 from fmbench.flow.prediction import VELOCITY
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
@@ -27,16 +27,6 @@ from fmbench.flow.weighting import WEIGHTINGS
 from fmbench.stages.oracles import least_loss
 from fmbench.system.rng import indexed_normal
 
-EVERY_PATH = [
-    OptimalTransport(0.1),
-    OptimalTransport(0.0),
-    VariancePreserving(),
-    VarianceExploding(0.2, 5.0),
-    CosineVP(),
-    GeneralAffine(lambda t: t**2, lambda t: 1 - t**3),
-    Rescaled(VariancePreserving(), lambda t: 1 + t),
-]
-every_path = pytest.mark.parametrize("path", EVERY_PATH, ids=lambda p: f"{type(p).__name__}{EVERY_PATH.index(p)}")
 TIMES = torch.tensor([0.05, 0.3, 0.5, 0.8, 0.97], dtype=torch.float64)
 MEANS = torch.tensor([[1.5, 0.5, 0.0], [-1.0, 1.0, 0.3]], dtype=torch.float64)
 FACTORS = torch.tensor(

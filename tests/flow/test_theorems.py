@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from draws import draw
+from example_paths import every_path
 from torch import Tensor
 
-from fmbench.flow.general_paths import GeneralAffine, Rescaled
 from fmbench.flow.objectives import Objective
 from fmbench.flow.oracle import FiniteOracle, MixtureOracle
 from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
@@ -20,17 +20,6 @@ from fmbench.flow.solvers.tableaux import RK4
 from fmbench.flow.training_times import UniformTime
 from fmbench.flow.weighting import WEIGHTINGS
 from fmbench.networks.mlp import MLP
-
-EVERY_PATH = [
-    OptimalTransport(0.1),
-    OptimalTransport(0.0),
-    VariancePreserving(),
-    VarianceExploding(0.2, 5.0),
-    CosineVP(),
-    GeneralAffine(lambda t: t**2, lambda t: 1 - t**3),
-    Rescaled(VariancePreserving(), lambda t: 1 + t),
-]
-every_path = pytest.mark.parametrize("path", EVERY_PATH, ids=lambda p: f"{type(p).__name__}{EVERY_PATH.index(p)}")
 
 
 def number(t: float) -> Tensor:

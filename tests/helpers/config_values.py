@@ -8,6 +8,9 @@ import pytest
 from fmbench.config.reading import parse
 from fmbench.errors import ConfigError
 
+EVALUATIONS = ("sample", "likelihood", "dequantisation", "sweep", "sample_quality", "learning_curve", "few_step", "trajectory")
+"""The stages that evaluate one model."""
+
 BASE: dict[str, Any] = {
     "results_dir": "results",
     "seeds": [0, 1],
