@@ -124,7 +124,7 @@ def log_mean_p(log_p: Tensor) -> Tensor:
 
 
 def probe_bias(log_p: Tensor, variance: Tensor) -> Tensor:
-    """By how many nats noise in log p raises :func:`log_mean_p`, to second order: sum_k w_k (1 - w_k) v_k / 2.
+    """The nats by which noise in log p raises :func:`log_mean_p`, to second order: sum_k w_k (1 - w_k) v_k / 2.
 
     This is the second-order term of a log-sum-exp (eq. 47) in its exponents, whose Hessian is diag(w) - w w^T. It holds up to
     variances of about 1 nat^2. Above, it is too small, and more so the more alike the draws are: at 9 nats^2 it can be as low as

@@ -88,7 +88,7 @@ class _Likelihood:
         mean, stderr = nll.mean().item(), nll.std().item() / math.sqrt(n)
         found = {"nll": (mean, self.unit), "nll_stderr": (stderr, self.unit), "nfe_likelihood": (calls / n, "evaluations")}
         if settings.probes > 1 and not self.exact:
-            # Of the number of one sample, by the probes alone: a part of nll_stderr that does not come from the model.
+            # The spread that the probes alone leave in one sample's NLL: the part of nll_stderr that is not the model's.
             scale = 1.0 if self.dataset.levels is None else self.dataset.dimensions * math.log(2)
             found["nll_probe_std"] = torch.cat(variances).mean().sqrt().item() / scale, self.unit
         reason = f"dopri5 failed on {failed} of {n} test samples ({GAVE_UP})" if failed else ""

@@ -95,7 +95,7 @@ class _Sweep:
         n = min(settings.reference_check_n, settings.n)
         key = {"check": n, "reference": self.reference_name, "tolerance": CHECK_TOLERANCE}
         found = CachedResults(self._folder, self._key).value(key, lambda: self._reference_error(n))
-        # As in the row of a cell: the solver and the NFE are the reference's, and dopri5 is what it is compared with.
+        # Solver and NFE are the reference's, as in the row of a cell. dopri5 is the solution that it is compared with.
         columns = {"n": n, "batch": min(settings.batch, settings.n), "solver": self.reference_name, "nfe": found["nfe"]}
         held_to = f"dopri5 at {CHECK_TOLERANCE:g}, {found['dopri5_nfe']:.1f} NFE"
         reason = "" if found["mse"] is not None else f"the error of {self.reference_name} is not finite"

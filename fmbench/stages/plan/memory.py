@@ -15,17 +15,17 @@ that torch.compile fuses. Measured with the CIFAR-10 network on an H100 (benchma
 
 
 def state_bytes(work: Workload, training: TrainingSettings) -> int:
-    """What one process of a training holds between steps, in float32.
+    """Bytes that one process of a training holds between steps, in float32.
 
-    Weights, gradients, Adam's two moments, the averages, with several processes the buffers they exchange gradients in, and the
-    training split where it is held on the device.
+    These are weights, gradients, Adam's two moments, the averages, the buffers in which several processes exchange gradients,
+    and the training split if it is on the device.
     """
     copies = 5 + len(training.more_ema_decays) + (work.config.processes > 1)
     return 4 * copies * work.cost.parameters + resident_bytes(training, work.shape, work.sizes)
 
 
 def resident_bytes(training: TrainingSettings, shape: tuple[int, ...], sizes: Sizes | None) -> int:
-    """The training split where it is held on the device, with its mirrored copy where that fits too."""
+    """Bytes of the training split on the device, with its mirrored copy if that fits too; 0 if the split is streamed."""
     if sizes is None:
         return 0
     size, room = split_bytes(sizes[0], shape), training.resident_mib * 2**20
@@ -35,7 +35,7 @@ def resident_bytes(training: TrainingSettings, shape: tuple[int, ...], sizes: Si
 
 
 def activation_bytes(cost: Cost, training: TrainingSettings) -> float:
-    """What a training keeps of one sample for the backward pass."""
+    """Bytes that a training keeps of one sample for the backward pass."""
     if training.precision in ("bf16", "fp16"):
         return float(cost.kept) * (KEPT_COMPILED if training.compile else KEPT_AUTOCAST)
     return float(cost.kept)

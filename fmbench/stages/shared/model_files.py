@@ -20,7 +20,7 @@ CURVE = pa.schema([("step", pa.int64()), ("loss", pa.float64()), ("learning_rate
 
 @dataclass(frozen=True)
 class FinishedModel:
-    """What a training or an oracle leaves.
+    """The result of a training or an oracle.
 
     Attributes:
         network: with its averaged weights.

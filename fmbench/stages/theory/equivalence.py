@@ -46,7 +46,7 @@ SCHEDULES: dict[str, AffinePath] = {"straight": OptimalTransport(0.0), **PATHS}
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared: the first columns of a row."""
+    """One comparison: the first columns of a row."""
 
     check: str
     schedule: str
