@@ -1,10 +1,14 @@
-"""The error types of the package, of two kinds.
+"""The error types of the package, and the form in which any text reaches a reader.
+
+The errors are of two kinds:
 
 * The run cannot be done as asked (:class:`ConfigError`, :class:`DataError`, :class:`CheckpointError`, :class:`LockedError`). The
   command stops with a message that says the remedy, and writes nothing.
 * The run was done and the numbers went bad (:class:`DivergedError`). That is a result: it becomes a row with a status and a
   reason.
 """
+
+import unicodedata
 
 
 class FmbenchError(Exception):
@@ -29,3 +33,21 @@ class LockedError(FmbenchError):
 
 class DivergedError(FmbenchError):
     """A loss, a state or a step size is no longer a finite, useful number."""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with a backslash escape for every character that a terminal, a log or a page should not get as it is.
+
+    These are control characters, such as the escape codes of a terminal, invisible characters, such as those that turn the
+    direction of writing, and the bytes of a file name that is not UTF-8, which Python keeps as surrogates: ``\\xe9`` for the byte
+    0xE9. Newlines, tabs and all spaces stay. Every encoding of Unicode can hold the result.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    byte = 0xDC80 <= code <= 0xDCFF  # how Python writes a byte that it could not decode
+    return f"\\x{code - 0xDC00:02x}" if byte else ascii(character)[1:-1]

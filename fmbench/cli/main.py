@@ -10,8 +10,9 @@ from pathlib import Path
 import typer
 
 from fmbench.cli import inspection, sharing, stages, tables
+from fmbench.cli.output import open_streams
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
-from fmbench.system.progress import write_note
+from fmbench.system.progress import tell, write_note
 
 HELP = """A benchmark of flow matching and diffusion. Each command runs one stage, or looks at configs and results.
 
@@ -37,6 +38,7 @@ def main() -> None:
 
     An error's message goes to standard error and to the end of the command's log, which Snakemake shows for a failed job.
     """
+    open_streams()
     with contextlib.suppress(OSError):  # the current folder may have been deleted
         sys.path.append(os.getcwd())  # where `python -m fmbench`, and so Snakemake's jobs, also find a user's plug-ins
     try:
@@ -46,7 +48,7 @@ def main() -> None:
         _append_to_log(message or traceback.format_exc().rstrip())
         if not message:
             raise
-        print(message, file=sys.stderr)
+        tell(message)
         sys.exit(code)
 
 

@@ -1,9 +1,16 @@
-"""Progress of long work: a bar in a terminal, plain lines elsewhere, and always plain lines in the log file."""
+"""Progress of long work: a bar in a terminal, plain lines elsewhere, and always plain lines in the log file.
 
+A terminal or a log takes any text (:func:`fmbench.errors.printable`). A terminal that takes none, because its window is closed or
+its disk is full, ends no work: the log has every line too.
+"""
+
+import contextlib
 import sys
 import time
 from pathlib import Path
 from typing import IO, Literal, get_args
+
+from fmbench.errors import printable
 
 Mode = Literal["auto", "bar", "lines", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -11,8 +18,22 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 def write_note(log: IO[str], text: str) -> None:
     """Write ``text`` to a log file, after the date and time."""
-    log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {printable(text)}\n")
     log.flush()
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error, if it takes one."""
+    if sys.stderr is None:  # closed; print would take standard output instead
+        return
+    with contextlib.suppress(OSError, ValueError):  # a full disk, a closed window; a closed stream
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def _mode_here() -> Mode:
+    if sys.stderr is None:
+        return "none"
+    return "bar" if sys.stderr.isatty() else "lines"
 
 
 class Console:
@@ -28,7 +49,7 @@ class Console:
 
     def __init__(self, label: str, mode: Mode = "auto", log: Path | None = None, interval: float = 10.0) -> None:
         self.label, self.interval = label, interval
-        self.mode = ("bar" if sys.stderr.isatty() else "lines") if mode == "auto" else mode
+        self.mode = _mode_here() if mode == "auto" or sys.stderr is None else mode
         self.log: IO[str] | None = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +61,10 @@ class Console:
         if self.mode == "bar":
             from tqdm import tqdm
 
-            tqdm.write(line, file=sys.stderr)
+            with contextlib.suppress(OSError, ValueError):
+                tqdm.write(printable(line), file=sys.stderr)
         elif self.mode == "lines":
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
         self.note(line)
 
     def note(self, line: str) -> None:
@@ -65,14 +87,16 @@ class Progress:
         if console.mode == "bar":
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, initial=start, unit=unit, desc=console.label, file=sys.stderr, dynamic_ncols=True)
+            with contextlib.suppress(OSError, ValueError):
+                self.bar = tqdm(total=total, initial=start, unit=unit, desc=console.label, file=sys.stderr, dynamic_ncols=True)
 
     def update(self, done: int, **values: float) -> None:
         """Show that ``done`` units are done in total, with ``values`` next to it."""
         shown = {k: f"{v:.4g}" for k, v in values.items()}
         if self.bar is not None:
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.update(done - self.done)
+            with contextlib.suppress(OSError, ValueError):
+                self.bar.set_postfix(shown, refresh=False)
+                self.bar.update(done - self.done)
         self.done = done
         now = time.monotonic()
         if now - self.shown >= self.console.interval:
@@ -82,10 +106,11 @@ class Progress:
             extra = "".join(f", {k} {v}" for k, v in shown.items())
             line = f"{self.console.label}: {done}/{self.total} {self.unit}{extra}, {rate:.3g} {self.unit}/s, {left:.0f} s left"
             if self.console.mode == "lines":
-                print(line, file=sys.stderr, flush=True)
+                tell(line)
             self.console.note(line)
 
     def close(self) -> None:
         """Finish the bar, if there is one."""
         if self.bar is not None:
-            self.bar.close()
+            with contextlib.suppress(OSError, ValueError):
+                self.bar.close()

@@ -15,6 +15,7 @@ from user_code import Said, command
 
 import fmbench
 from fmbench.cli.main import app
+from fmbench.errors import DataError
 from fmbench.stages import prepare
 
 ROOT = Path(fmbench.__file__).parent.parent
@@ -155,6 +156,12 @@ def test_a_full_disk_is_reported_with_the_remedy(monkeypatch, tmp_path):
     check_failed(
         said, 3, "No space left on device", "Finished work is kept; remove the cause (a full disk", "run the command again"
     )
+
+
+def test_a_file_name_in_any_bytes_reaches_the_log_and_keeps_the_exit_code(monkeypatch, tmp_path):
+    name = os.fsdecode(b"caf\xe9\x1b[2J.png")
+    said = raising(monkeypatch, tmp_path, DataError(f"{name} is not an image"))
+    check_failed(said, 3, r"caf\xe9\x1b[2J.png is not an image")
 
 
 def test_a_real_process_ends_with_the_exit_code(tmp_path):

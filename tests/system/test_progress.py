@@ -79,3 +79,40 @@ def test_mode_none_writes_only_to_the_log(clock, capsys, tmp_path):
 def test_auto_draws_a_bar_on_a_terminal_only(monkeypatch, terminal, mode):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert Console("x", "auto").mode == mode
+
+
+def test_any_text_reaches_the_terminal_and_the_log(capsys, tmp_path):
+    Console("prepare caf\udce9", "lines", tmp_path / "log").say("\x1b[2J 北京\nmore")
+    assert capsys.readouterr().err == "prepare caf\\xe9: \\x1b[2J 北京\nmore\n"
+    assert (tmp_path / "log").read_text(encoding="utf-8")[20:] == "prepare caf\\xe9: \\x1b[2J 北京\nmore\n"
+
+
+class Full:
+    """A stream that takes nothing, as a terminal whose window is closed or a file on a full disk."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        self.write("")
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("mode", ["lines", "bar"])
+@pytest.mark.parametrize("stream", [Full(), None], ids=["full", "closed"])
+def test_a_terminal_that_takes_nothing_ends_no_work(clock, monkeypatch, tmp_path, mode, stream):
+    monkeypatch.setattr(sys, "stderr", stream)
+    console = Console("train", mode, tmp_path / "log", interval=10)
+    console.say("begins")
+    shown = console.progress(20, "it")
+    clock.now += 20
+    shown.update(10)
+    shown.close()
+    assert [line[20:] for line in (tmp_path / "log").read_text().splitlines()] == [
+        "train: begins",
+        "train: 10/20 it, 0.5 it/s, 20 s left",
+    ]
