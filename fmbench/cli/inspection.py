@@ -1,6 +1,7 @@
 """Commands that look at a config, this machine or a results folder. They run no stage of the workflow."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -165,13 +166,14 @@ def prune(
     if found:
         typer.echo(text(found, chosen))
     for path in halves:
-        typer.echo(f"remove {path.stat().st_size / 2**20:9.1f} MiB  {path}  half written")
+        size_of = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        typer.echo(f"remove {size_of / 2**20:9.1f} MiB  {path}  half written")
     size = f"{sum(one.size for one in chosen) / 2**20:.1f} MiB"
     if not yes:
         typer.echo(f"{len(chosen)} of {len(found)} folders, {size}, can go; nothing was removed, --yes removes them")
         return
     for path in halves:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
     typer.echo(f"{remove(chosen) / 2**20:.1f} MiB of {size} removed")
 
 

@@ -2,12 +2,10 @@
 
 A training whose settings, code, data or versions changed keeps its checkpoints in a new folder, and the old folder stays. It is
 stale once the results hold a model of the same data set, method and seed that was trained from another folder. A process that
-was killed while it wrote leaves the temporary file of :func:`fmbench.store.files.atomic`, which may be as large as the file.
+was killed while it wrote leaves a temporary folder (:mod:`fmbench.store.temporary`), which may be as large as the file.
 """
 
-import re
 import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +18,7 @@ from fmbench.data.writer import PARTIAL
 from fmbench.errors import DataError
 from fmbench.store.checkpoint import described, differences
 from fmbench.store.files import read_json
-
-TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
-"""The names of temporary files of :func:`fmbench.store.files.atomic`."""
-OLD = 3600.0
-"""Seconds since the last write to a temporary file after which no process is writing it."""
+from fmbench.store.temporary import abandoned
 
 
 @dataclass(frozen=True)
@@ -82,14 +76,9 @@ def _judge(folder: Path, results: Path) -> tuple[bool, str]:
     return True, f"{name}: trained again since, {differences(before, now)}"
 
 
-def half_written(results: Path, now: float | None = None) -> list[Path]:
-    """Temporary files that killed processes left in a results folder. Files of the last hour may still be written."""
-    now = time.time() if now is None else now
-    return [
-        path
-        for path in sorted(results.rglob(".*"))
-        if TEMPORARY.fullmatch(path.name) and path.is_file() and now - path.stat().st_mtime > OLD
-    ]
+def half_written(results: Path) -> list[Path]:
+    """The temporary folders that killed processes left in a results folder."""
+    return [path for path in sorted(results.rglob(".*")) if abandoned(path)]
 
 
 def remove(found: Iterable[Found]) -> int:

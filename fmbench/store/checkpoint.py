@@ -18,6 +18,7 @@ from fmbench.errors import CheckpointError, DataError, LockedError
 from fmbench.store.files import atomic, read_json, write_json
 from fmbench.store.flatten import flatten
 from fmbench.store.seal import check_seal, seal
+from fmbench.store.temporary import remove_abandoned
 
 ABOUT = "about.json"
 """The file beside the checkpoints that says what their training depends on."""
@@ -53,9 +54,7 @@ class CheckpointFolder:
                 f"another process is training into {self.folder} right now. If a killed snakemake left it behind, "
                 "wait for it to end or end it, then rerun"
             ) from None
-        for name in (self.latest.name, ABOUT):
-            for unfinished in self.folder.glob(f".{name}.*"):  # from a trainer that was killed while it wrote
-                unfinished.unlink(missing_ok=True)
+        remove_abandoned(self.folder)  # from a trainer that was killed while it wrote
         if self.about is not None:
             try:
                 write_json(self.folder / ABOUT, self.about)

@@ -4,13 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmbench.errors import DataError
+from fmbench.store.temporary import abandoned, temporary_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,22 +17,25 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``. It replaces ``path`` if the block ends without an exception, and is removed otherwise.
+    """A path with the name of ``path`` in a temporary folder beside it.
 
-    Whatever kills the writer, a reader sees the old file or the new one, never half a file.
+    The file that the block writes there replaces ``path`` if the block ends without an exception, and is removed otherwise.
+    Whatever kills the writer, a reader sees the old file or the new one, never half a file. The umask decides who may read it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with temporary_folder(path.parent, path.name) as folder:
+        temporary = folder / path.name
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
+        _obey_umask(temporary, folder)
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _obey_umask(file: Path, folder: Path) -> None:
+    """Give a file the permissions of a new one; some libraries make files that only their owner may read."""
+    wanted, found = (path.stat().st_mode & 0o666 for path in (folder, file))
+    if found != wanted:
+        file.chmod(wanted)
 
 
 @contextlib.contextmanager
@@ -65,28 +67,24 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     the entries move one after the other.
     """
     exists = out.is_dir()
-    parent = out if exists else out.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
-    try:
-        yield temporary
+    with temporary_folder(out if exists else out.parent, out.name) as workplace:
+        content = workplace / "content"
+        content.mkdir()
+        yield content
         if exists:
-            for entry in sorted(temporary.iterdir()):
+            for entry in sorted(content.iterdir()):
                 os.replace(entry, out / entry.name)
         else:
-            temporary.chmod(0o755)
-            os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            os.replace(content, out)
 
 
 def check_new_or_empty(folder: Path) -> None:
-    """Check that ``folder`` does not exist or is an empty folder.
+    """Check that ``folder`` does not exist or is an empty folder. What a killed writer left in it does not count.
 
     Raises:
         DataError: it is something else.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not abandoned(entry) for entry in folder.iterdir())):
         raise DataError(f"{folder} is not an empty folder; give an empty one, or one that does not exist yet")
 
 

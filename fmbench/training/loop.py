@@ -108,8 +108,6 @@ class _Training:
                 f"the processes read different checkpoints in {self.checkpoints.folder}; use a folder that all of them can see"
             )
         self._began = time.monotonic() - self.outcome.seconds
-        if run.group.main:
-            self.snapshots.tidy()
         if state is None:
             self.save(0)  # a folder that cannot be written shows itself now, and a divergence always has weights to go back to
 

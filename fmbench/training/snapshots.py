@@ -65,8 +65,3 @@ class Snapshots:
         """(iteration, averaged weights) for each of these iterations. Only one at a time is in memory."""
         for step in steps:
             yield step, load_file(self._path(step))
-
-    def tidy(self) -> None:
-        """Remove files that a killed training left half written."""
-        for leftover in self.folder.glob(".snapshot-*.safetensors.*"):
-            leftover.unlink(missing_ok=True)

@@ -1,13 +1,12 @@
 """``fmbench prune`` removes stale checkpoints and no others."""
 
-import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
+from killed import killed_writer
 from user_code import Said, command
 
 from fmbench.config import specs
@@ -15,7 +14,7 @@ from fmbench.config.config import Config
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
 from fmbench.data.writer import PARTIAL
-from fmbench.stages.prune import OLD, half_written
+from fmbench.stages.prune import half_written
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.store.files import atomic
 
@@ -136,20 +135,15 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path):
     assert said.code == 3 and "has no folder checkpoints; give the results folder" in said.err
 
 
-def test_an_old_half_written_file_is_removed(results):
-    """The temporary file of an atomic write whose process was killed. Files with other names and recent files stay."""
-
-    out = results / "sample" / "samples.npy"
-    written = atomic(out)
-    temporary = written.__enter__()  # never closed, as in a killed process
-    temporary.write_bytes(bytes(2**20))
-    (results / ".hidden").write_text("a user's file")
+def test_what_a_killed_writer_left_is_removed(results):
+    """A user's hidden files stay, and so does the temporary folder of a process that still writes."""
     (results / "checkpoints").mkdir()
-    assert half_written(results) == []
-    assert half_written(results, now=time.time() + OLD + 1) == [temporary]
-
-    os.utime(temporary, (0, 0))
-    said = command("prune", "--results", str(results))
-    assert f"1.0 MiB  {temporary}  half written" in said.out and temporary.exists()
-    assert command("prune", "--results", str(results), "--yes").code == 0
-    assert not temporary.exists() and (results / ".hidden").exists()
+    left = killed_writer(results / "sample" / "samples.npy", bytes(2**20))
+    (results / ".htaccess.disabled").write_text("a user's file")
+    with atomic(results / "nfe.parquet") as temporary:
+        assert half_written(results) == [left]
+        said = command("prune", "--results", str(results))
+        assert f"1.0 MiB  {left}  half written" in said.out and left.exists()
+        assert command("prune", "--results", str(results), "--yes").code == 0
+        temporary.write_bytes(b"whole")
+    assert not left.exists() and (results / ".htaccess.disabled").exists() and (results / "nfe.parquet").exists()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from killed import killed_writer
 from safetensors import SafetensorError
 from trainings import SETTINGS, Interrupted, fm_ot, network, run, weights
 
@@ -43,14 +44,13 @@ def test_snapshots_survive_a_kill(board, tmp_path, at):
 
 
 def test_half_written_snapshots_are_removed(board, tmp_path):
-    leftover = tmp_path / ".snapshot-00000006.safetensors.x.safetensors"
-    leftover.write_bytes(b"half")
+    left = killed_writer(tmp_path / "snapshot-00000006.safetensors")
     with pytest.raises(Interrupted):
         run(board, tmp_path, objective=fm_ot(25))
-    assert not leftover.exists()
-    leftover.write_bytes(b"half")
+    assert not left.exists()
+    left = killed_writer(tmp_path / "snapshot-00000007.safetensors")
     outcome, _ = run(board, tmp_path)
-    assert outcome.resumed_from == 20 and not leftover.exists()
+    assert outcome.resumed_from == 20 and not left.exists()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "of another training", "one bit"])
