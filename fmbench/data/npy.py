@@ -1,5 +1,6 @@
 """Arrays in .npy files that are read and written in pieces of rows, so that memory stays constant."""
 
+import hashlib
 import math
 import os
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ class ArrayFile:
         self._file: IO[bytes] | None = None
         self._shape: tuple[int, ...] = ()
         self._dtype = np.dtype(np.uint8)
+        self._digest = hashlib.sha256()
 
     def append(self, rows: NDArray) -> None:
         """Add rows (n, ...), all of the shape and type of the first."""
@@ -36,21 +38,37 @@ class ArrayFile:
             self._shape, self._dtype = rows.shape[1:], rows.dtype
             self._file = open(self.path, "w+b")  # noqa: SIM115 - closed by close
             self._header()
-        self._file.write(rows.tobytes())
+        content = rows.tobytes()
+        self._file.write(content)
+        self._digest.update(content)
         self.n += len(rows)
 
-    def reopen(self, n: int) -> None:
+    @property
+    def digest(self) -> str:
+        """The sha256 of the rows that were written, in hex: of the bytes as they should be on the disk."""
+        return self._digest.hexdigest()
+
+    def reopen(self, n: int, digest: str) -> None:
         """Continue after the first n rows of an existing file, and drop the rows after them.
 
+        Args:
+            digest: :attr:`digest` of these rows.
+
         Raises:
-            ValueError: the file has fewer than n rows.
+            ValueError: the file has fewer than n rows, or other ones.
         """
         self._file = open(self.path, "r+b")  # noqa: SIM115 - closed by close
         shape, self._dtype = read_header(self._file)
         self._shape, self.n = shape[1:], n
-        end = self._file.tell() + n * math.prod(self._shape) * self._dtype.itemsize
+        start = self._file.tell()
+        end = start + n * math.prod(self._shape) * self._dtype.itemsize
         if self._file.seek(0, os.SEEK_END) < end:
             raise ValueError(f"{self.path} is shorter than {n} rows")
+        self._file.seek(start)
+        for left in range(end - start, 0, -PIECE_BYTES):
+            self._digest.update(read_exactly(self._file, min(left, PIECE_BYTES)))
+        if self.digest != digest:
+            raise ValueError(f"{self.path}: the bytes on the disk are not those that were written")
         self._file.truncate(end)
         self._file.seek(end)
 

@@ -17,7 +17,11 @@ from fmbench.system.rng import generator
 
 @dataclass(frozen=True)
 class DataSet:
-    """A prepared data set. *Model space* is what networks see: [-1, 1] for images, scaled coordinates for points."""
+    """A prepared data set. *Model space* is what networks see: [-1, 1] for images, scaled coordinates for points.
+
+    *Data space* of points is that of the arrays: the source's coordinates less the manifest's ``shift``. A shift changes neither
+    densities nor distances.
+    """
 
     folder: Path
     manifest: dict[str, Any]
@@ -76,7 +80,8 @@ class DataSet:
             u: uniforms on [0, 1) of the shape of ``values``; not used for points.
         """
         if self.levels is None:
-            return values.float() * self.manifest["scale"]
+            scale = self.manifest["scale"]
+            return values.float() * (torch.tensor(scale, device=values.device) if isinstance(scale, list) else scale)
         return (values.float() + u) * (2 / self.levels) - 1
 
     def to_data(self, samples: NDArray) -> NDArray:
@@ -85,13 +90,15 @@ class DataSet:
         The inverse of dequantising: level k owns the interval [k, k + 1), whose middle is k + 1/2.
         """
         if self.levels is None:
-            return samples / self.manifest["scale"]
+            scale = self.manifest["scale"]
+            return samples / (np.asarray(scale, samples.dtype) if isinstance(scale, list) else scale)
         level = np.rint((samples + 1) * (self.levels / 2) - 0.5)
         return level.clip(0, self.levels - 1).astype(np.uint8)
 
     def log_density_change(self) -> float:
         """The term that turns a log density in model space into one in data space, in nats (points only)."""
-        return float(self.dimensions * np.log(self.manifest["scale"]))
+        scale = self.manifest["scale"]
+        return float(np.log(scale).sum() if isinstance(scale, list) else self.dimensions * np.log(scale))
 
 
 def read(folder: Path) -> DataSet:

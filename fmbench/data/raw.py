@@ -1,14 +1,19 @@
 """What a data source returns: arrays, or streams of pieces."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fmbench.errors import DataError
+
 Samples = Annotated[int, Field(ge=2)]
 """Type of a source's parameter for the number of samples of a split."""
+PerColumn = float | Sequence[float]
+"""A number for all columns of points, or one for each column."""
 Piece = tuple[NDArray, NDArray | None]
 """Some samples of a split, in order, with their labels or None."""
 
@@ -35,9 +40,12 @@ class RawData:
     """A data set before it is written.
 
     Attributes:
-        train, test: points, float32 (N, D), or images, uint8 (N, C, H, W) with values 0 .. levels - 1; or a stream of these.
+        train, test: points, floats (N, D), or images, uint8 (N, C, H, W) with values 0 .. levels - 1; or a stream of these. Points
+            become float32, after the shift is subtracted. A conversion that loses what they vary in is an error.
         levels: the number of values that a pixel can take; None for points.
         scale: points are multiplied by this before the network sees them (1 for images, which go to [-1, 1]).
+        shift: this is subtracted from points in float64 before they become float32 (0 for images, and for points with a support).
+            All that fmbench stores and reports of the points is in these shifted coordinates.
         train_labels, test_labels: integers (N,), or None; the labels of a stream are in its pieces.
         support: a name of :data:`fmbench.metrics.points.SUPPORTS`, or None if the support is not known.
         entropy: the entropy of the true density in nats, or None. No model's NLL can be lower in expectation.
@@ -51,7 +59,7 @@ class RawData:
     test: NDArray | Stream
     description: str
     levels: int | None = None
-    scale: float = 1.0
+    scale: PerColumn = 1.0
     train_labels: NDArray | None = None
     test_labels: NDArray | None = None
     support: str | None = None
@@ -59,3 +67,39 @@ class RawData:
     variant: str | None = None
     preprocessing: str = "none"
     class_names: tuple[str, ...] | None = None
+    shift: PerColumn = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers that a source gives.
+
+        Raises:
+            DataError: levels, scale or shift cannot be used.
+        """
+        levels = self.levels
+        if levels is not None and (isinstance(levels, bool) or not isinstance(levels, int | np.integer) or not 2 <= levels <= 256):
+            raise DataError(f"levels must be a whole number between 2 and 256, not {levels!r}")
+        scale, shift = per_column("scale", self.scale), per_column("shift", self.shift)
+        if not (scale > 0).all():
+            raise DataError(f"scale must be positive, not {self.scale}")
+        if levels is not None and ((scale != 1).any() or shift.any()):
+            raise DataError(
+                f"scale and shift are for points, not for images, which always go to [-1, 1]; found scale {self.scale} and shift "
+                f"{self.shift}"
+            )
+        if self.support is not None and shift.any():
+            raise DataError(f"points with the known support {self.support!r} take no shift, because the support would not move")
+
+
+def per_column(name: str, value: PerColumn) -> NDArray[np.float64]:
+    """A number or a list of numbers as float64 of shape () or (D,).
+
+    Raises:
+        DataError: it is neither, or not finite.
+    """
+    try:
+        found = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if found.ndim > 1 or not found.size or not np.isfinite(found).all():
+        raise DataError(f"{name} must be a finite number, or a list with one for each column, not {value!r}")
+    return found
