@@ -81,8 +81,9 @@ def array(
     train_labels: str | None = None,
     test_labels: str | None = None,
     layout: Layout = "CHW",
-    levels: int = 256,
-    scale: float = 1.0,
+    levels: int | None = None,
+    scale: float | list[float] = 1.0,
+    shift: float | list[float] = 0.0,
 ) -> RawData:
     """Arrays from files. uint8 (N, C, H, W), (N, H, W, C) or (N, H, W) are images; floats (N, D) are points.
 
@@ -90,8 +91,9 @@ def array(
         path: an .npz file, or a folder of .npy files.
         train, test, train_labels, test_labels: names of arrays in the .npz, or of files in the folder (without .npy).
         layout: the order of an image's axes.
-        levels: the number of values that a pixel can take; not used for points.
-        scale: points are multiplied by this before the network sees them.
+        levels: the number of values that a pixel can take, 256 by default; not for points.
+        scale: points are multiplied by this before the network sees them. A number, or a list with one for each column.
+        shift: this is subtracted from points in float64, before they become float32 and before ``scale``. As ``scale``.
 
     Raises:
         DataError: a file or an array is missing, damaged or of the wrong shape or type.
@@ -106,15 +108,20 @@ def array(
     if len(shape) != wanted or not (images or dtype.kind == "f"):
         raise DataError(
             f"{file}: {train} has shape {shape} of {dtype}; expected images of uint8 with axes N{layout} (parameter layout), or "
-            "points (N, D) of floats. Images of floats: round them to uint8 first"
+            "points (N, D) of floats. Images of floats: round them to uint8 first. Points of integers: save them as float64"
+        )
+    if not images and levels is not None:
+        raise DataError(
+            f"{file}: {train} holds floats (N, D), which are points; levels are for images, so leave out levels: {levels}"
         )
     arranged = layout if images else None
     return RawData(
         train=_stream(place, train, train_labels, arranged),
         test=_stream(place, test, test_labels, arranged),
         description=f"arrays {train} and {test} of {place.name}",
-        levels=levels if images else None,
-        scale=1.0 if images else scale,
+        levels=256 if images and levels is None else levels,
+        scale=scale,
+        shift=shift,
     )
 
 
@@ -142,8 +149,6 @@ def _stream(place: Path, values: str, labels: str | None, layout: Layout | None)
 
 
 def _arranged(values: NDArray, layout: Layout | None) -> NDArray:
-    if layout is None:
-        return values.astype(np.float32) if values.dtype.kind == "f" else values
     if layout == "HWC" and values.ndim == 4:
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
     return values[:, None] if layout == "HW" else values

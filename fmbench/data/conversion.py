@@ -10,8 +10,10 @@ from fmbench.errors import DataError
 
 LARGEST_ROUNDING = 1e-3
 """The largest rounding to float32 that is allowed, as a share of the column's standard deviation."""
-LEAST_KEPT = 0.5
-"""The smallest share of a column's different values that must still differ in float32."""
+LEAST_KEPT = 0.9
+"""The smallest share of a column's different values, among :data:`SAMPLE` of each piece, that must still differ in float32."""
+SAMPLE = 500
+"""Points of each piece whose values are compared with each other. Among very many values, some always become equal."""
 NOISE = 16
 """Values differ if they are further apart than this number of steps of their own type: less is noise of their computation."""
 
@@ -32,7 +34,7 @@ class Conversion:
         self.step = 0.0  # the relative distance of neighbouring values in the coarsest type that was met
         self.columns = Columns()
         self.rounding: Any = 0.0  # (D,), the largest so far
-        self.different: Any = 0  # (2, D), how many different values the pieces have, before and after
+        self.different: Any = 0  # (2, D), how many different values the compared points have, before and after
         self.middle: NDArray[np.float64] | None = None  # (D,), the median of the first piece
 
     def __call__(self, values: NDArray) -> NDArray[np.float32]:
@@ -61,13 +63,13 @@ class Conversion:
         return narrow
 
     def _check(self, values: NDArray) -> None:
-        kind = getattr(getattr(values, "dtype", None), "kind", "")
-        if kind != "f" or values.ndim != 2 or self.shift.shape not in ((), values.shape[1:]):
-            shifted = f" less a shift of shape {self.shift.shape}" if self.shift.ndim else ""
-            remedy = "; convert them to float64 first" if kind in "iub" and kind else ""
+        if values.dtype.kind != "f" or values.ndim != 2:
+            remedy = "; convert them to float64 first" if values.dtype.kind in "iub" else ""
             raise DataError(
-                f"{self.name}: expected points (N, D) of floats{shifted}, found shape {tuple(values.shape)} of {values.dtype}{remedy}"
+                f"{self.name}: expected points (N, D) of floats, found shape {values.shape} of {values.dtype}{remedy}"
             )
+        if self.shift.shape not in ((), values.shape[1:]):
+            raise DataError(f"shift has {self.shift.size} numbers, but the points have {values.shape[1]} columns")
         if not (finite := np.isfinite(values)).all():
             row, column = np.argwhere(~finite)[0]
             raise DataError(
@@ -80,7 +82,7 @@ class Conversion:
         self.rounding = np.maximum(self.rounding, np.abs(wide - narrow).max(0).astype(np.float64))
         if self.middle is None:
             self.middle = np.median(wide, axis=0).astype(np.float64)
-        ordered = np.sort(wide, axis=0)
+        ordered = np.sort(wide[:: -(-len(wide) // SAMPLE)], axis=0)
         apart = np.diff(ordered, axis=0) > NOISE * np.finfo(wide.dtype).eps * np.abs(ordered[1:])
         still = np.diff(ordered.astype(np.float32), axis=0) > 0
         self.different = self.different + np.stack([apart.sum(0) + 1, still.sum(0) + 1])

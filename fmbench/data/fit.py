@@ -1,4 +1,4 @@
-"""Warnings about a data set that plainly does not fit: what networks see should have a mean of about 0 and a spread of about 1."""
+"""Warnings about data that plainly do not fit: what networks see should have a mean of about 0 and a spread of about 1."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,15 +9,14 @@ from fmbench.data.conversion import listed, rounded
 from fmbench.data.statistics import Columns, Histogram, Moments, of_counts
 
 FAR_MEAN, SMALL_STD, LARGE_STD = 3.0, 0.1, 10.0
-"""Points: the largest mean and the range of standard deviations of a column, in the network's units, without a warning."""
+"""Points: the largest mean (in the network's units, or in standard deviations if these are larger), and the range of standard
+deviations of a column, without a warning."""
 EDGE_MEAN, FLAT_STD = 0.9, 0.1
 """Images: the largest mean and the smallest standard deviation in [-1, 1] without a warning."""
 DIGITS = 0.02
 """The largest distance between two neighbouring numbers of the file's type, as a share of the standard deviation."""
 MANY = 20
 """From this number of samples on, the test split is compared with the training split."""
-Found = dict[str, list[str]]
-"""Warnings, each with the splits that it is about."""
 
 
 def warnings(
@@ -36,20 +35,15 @@ def warnings(
         levels: of images; None for points.
         shift, scale: of points, of shape () or (D,).
     """
-    found: Found = {}
-    for name, (statistics, step) in splits.items():
-        if isinstance(statistics, Histogram):
-            texts = _of_images(statistics, levels or 256)
-        else:
-            texts = _of_points(statistics.columns, step, shift, scale)
-        for text in texts:
-            found.setdefault(text, []).append(name)
-    train, test = (splits[name][0] for name in ("train", "test"))
+    (train, step), (test, _) = splits["train"], splits["test"]
     if isinstance(train, Moments) and isinstance(test, Moments):
-        found |= {text: ["test"] for text in _between(train.columns, test.columns)}
-    elif text := _layout(shape):
-        found[text] = list(splits)
-    return [f"{' and '.join(names)}: {text}" for text, names in found.items()]
+        found = [f"train: {text}" for text in _of_points(train.columns, step, shift, scale)]
+        return found + [f"test: {text}" for text in _between(train.columns, test.columns)]
+    assert isinstance(train, Histogram) and isinstance(test, Histogram) and levels is not None
+    of_train, of_test = dict(_of_images(train, levels)), dict(_of_images(test, levels))
+    of_train |= {"layout": text} if (text := _layout(shape)) else {}
+    only = {kind: text for kind, text in of_test.items() if kind not in of_train}
+    return [*(f"train: {text}" for text in of_train.values()), *(f"test: {text}" for text in only.values())]
 
 
 def _of_points(columns: Columns, step: float, shift: NDArray[np.float64], scale: NDArray[np.float64]) -> Iterator[str]:
@@ -58,13 +52,14 @@ def _of_points(columns: Columns, step: float, shift: NDArray[np.float64], scale:
     if constant.any():
         column = int(np.flatnonzero(constant)[0])
         yield (
-            f"column {column} is {columns.mean[column] + _of(shift, column):.6g} in every point{_others(constant)}. Its density is "
-            "infinite, and the NLL falls without end; leave it out"
+            f"column {column} is {columns.mean[column] + _of(shift, column):.6g} in every point{_others(constant)}. "
+            "Its density is infinite, and the NLL falls without end; leave it out"
         )
-    far, wide = ~constant & (np.abs(mean) > FAR_MEAN), ~constant & ((std < SMALL_STD) | (std > LARGE_STD))
+    far = ~constant & (np.abs(mean) > FAR_MEAN * np.maximum(std, 1))
+    wide = ~constant & ((std < SMALL_STD) | (std > LARGE_STD))
     if (far | wide).any():
-        distance = np.where(far | wide, np.maximum(np.abs(mean), np.abs(np.log(np.where(std > 0, std, 1)))), -1)
-        column = int(distance.argmax())
+        column = int(np.where(far | wide, np.abs(mean) + np.maximum(std, 1 / np.maximum(std, 1e-300)), -1).argmax())
+        far = far | (wide & (np.abs(mean) > FAR_MEAN * std))
         remedies = []
         if far.any():
             remedies.append(f"shift: {listed(rounded(columns.mean + shift, columns.std))}")
@@ -79,8 +74,8 @@ def _of_points(columns: Columns, step: float, shift: NDArray[np.float64], scale:
         column = int(np.flatnonzero(coarse)[0])
         centre = float(columns.mean[column] + _of(shift, column))
         yield (
-            f"column {column} has lost digits in the file: near {centre:.6g} its type has steps of {step * abs(centre):.2g}, and the "
-            f"standard deviation is {columns.std[column]:.3g}{_others(coarse)}. Save it as float64, and give a shift"
+            f"column {column} has lost digits in the file: near {centre:.6g} its type has steps of {step * abs(centre):.2g}, "
+            f"and the standard deviation is {columns.std[column]:.3g}{_others(coarse)}. Save it as float64, and give a shift"
         )
 
 
@@ -118,7 +113,8 @@ def _between(train: Columns, test: Columns) -> Iterator[str]:
         )
 
 
-def _of_images(histogram: Histogram, levels: int) -> Iterator[str]:
+def _of_images(histogram: Histogram, levels: int) -> Iterator[tuple[str, str]]:
+    """Warnings, each with its kind."""
     assert histogram.counts is not None
     of_channels, counts = histogram.counts[:, :levels], histogram.counts.sum(0)[:levels]
     present = np.flatnonzero(counts)
@@ -127,23 +123,28 @@ def _of_images(histogram: Histogram, levels: int) -> Iterator[str]:
     m, s = (mean + 0.5) * 2 / levels - 1, std * 2 / levels
     if len(present) > 1 and 2 * largest < levels - 1:
         yield (
+            "levels",
             f"the largest pixel is {largest}, of levels 0 to {levels - 1}. If the pixels have {largest + 1} levels, give levels: "
-            f"{largest + 1} (the sources array and plug-ins take it), else the NLL is not that of the data"
+            f"{largest + 1} (the sources array and plug-ins take it), else the NLL is not that of the data",
         )
     elif len(present) > 1 and 8 * len(present) < levels and pixels >= 32 * levels:
-        shown = ", ".join(map(str, present[:5]))
+        shown = ", ".join(map(str, present[:5])) + (" and so on" if len(present) > 5 else "")
         yield (
-            f"only {len(present)} of {levels} levels occur ({shown}{' and so on' if len(present) > 5 else ''}). If there are no others, "
-            f"number them from 0 and give levels: {len(present)} (the sources array and plug-ins take it)"
+            "levels",
+            f"only {len(present)} of {levels} levels occur ({shown}). If there are no others, number them from 0 and give "
+            f"levels: {len(present)} (the sources array and plug-ins take it)",
         )
     elif abs(m) > EDGE_MEAN or s < FLAT_STD:
-        yield f"in [-1, 1], which networks see, the pixels have mean {m:.3g} and standard deviation {s:.3g}: nearly all are alike"
+        yield (
+            "spread",
+            f"in [-1, 1], which networks see, the pixels have mean {m:.3g} and standard deviation {s:.3g}: nearly all are alike",
+        )
     constant = [c for c, mine in enumerate(of_channels) if np.count_nonzero(mine) == 1]
     if constant:
         level = int(of_channels[constant[0]].argmax())
-        yield f"channel {constant[0]} is {level} in every pixel of every image (channels count from 0); leave it out"
+        yield "constant", f"channel {constant[0]} is {level} in every pixel of every image (channels count from 0); leave it out"
     if len(of_channels) > 1 and histogram.equal:
-        yield f"all {len(of_channels)} channels of every image are equal, so the images are grey; take one (channels: 1)"
+        yield "grey", f"all {len(of_channels)} channels of every image are equal, so the images are grey; take one (channels: 1)"
 
 
 def _layout(shape: tuple[int, ...]) -> str:

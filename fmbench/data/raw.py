@@ -40,8 +40,8 @@ class RawData:
     """A data set before it is written.
 
     Attributes:
-        train, test: points, floats (N, D), or images, uint8 (N, C, H, W) with values 0 .. levels - 1; or a stream of these. Points
-            become float32, after the shift is subtracted. A conversion that loses what they vary in is an error.
+        train, test: points, floats (N, D), or images, uint8 (N, C, H, W) with values 0 .. levels - 1; or a stream of these.
+            Points become float32, after the shift is subtracted. A conversion that loses what they vary in is an error.
         levels: the number of values that a pixel can take; None for points.
         scale: points are multiplied by this before the network sees them (1 for images, which go to [-1, 1]).
         shift: this is subtracted from points in float64 before they become float32 (0 for images, and for points with a support).
@@ -69,14 +69,16 @@ class RawData:
     class_names: tuple[str, ...] | None = None
     shift: PerColumn = 0.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the numbers that a source gives.
 
         Raises:
             DataError: levels, scale or shift cannot be used.
         """
         levels = self.levels
-        if levels is not None and (isinstance(levels, bool) or not isinstance(levels, int | np.integer) or not 2 <= levels <= 256):
+        if levels is not None and (
+            isinstance(levels, bool) or not isinstance(levels, int | np.integer) or not 2 <= levels <= 256
+        ):
             raise DataError(f"levels must be a whole number between 2 and 256, not {levels!r}")
         scale, shift = per_column("scale", self.scale), per_column("shift", self.shift)
         if not (scale > 0).all():

@@ -1,6 +1,7 @@
 """One split while it is written: its files, what is known of its samples so far, and the note to resume from."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbench.config.hashing import canonical
+from fmbench.data.conversion import Conversion
 from fmbench.data.npy import ArrayFile, read_header, read_rows
 from fmbench.data.raw import Piece, Stream
 from fmbench.data.statistics import Histogram, Moments
@@ -16,16 +19,26 @@ from fmbench.store.files import read_json, sha256, write_json
 
 
 class Split:
-    """One split while it is written: its files, and what is known of its samples so far."""
+    """One split while it is written: its files, and what is known of its samples so far.
 
-    def __init__(self, name: str, folder: Path, levels: int | None, train: "Split | None") -> None:
+    Args:
+        levels: of images; None for points.
+        shift: of points, of shape () or (D,).
+        train: the training split, if this is the other one.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, levels: int | None, shift: NDArray[np.float64], train: "Split | None" = None
+    ) -> None:
         self.name, self.folder, self.levels, self.train = name, folder, levels, train
+        self.conversion = Conversion(name, shift)
         self.n, self.classes = 0, 0
         self.shape: tuple[int, ...] = ()
         self.labelled = False
         self.statistics: Histogram | Moments = Moments() if levels is None else Histogram()
         self.values = ArrayFile(folder / f"{name}.npy")
         self.labels = ArrayFile(folder / f"{name}_labels.npy")
+        self.digests = (self.values.digest, self.labels.digest)  # of the first n samples
         self.note = folder / f"{name}.json"
 
     def append(self, values: NDArray, labels: NDArray | None) -> None:
@@ -34,11 +47,16 @@ class Split:
         Raises:
             DataError: the piece is not what the source promised.
         """
+        if not isinstance(values, np.ndarray):
+            raise DataError(f"{self.name}: expected a numpy array, found a {type(values).__name__}; convert it, as by np.asarray")
+        if self.levels is None:
+            values = self.conversion(values)
         self._look(values, labels)
         self.values.append(values)
         if labels is not None:
             self.labels.append(labels.astype(np.int64))
-        self.n += len(values)  # last: after a kill in a write, the note must not count more samples than the file has
+        # Last: after a kill in a write, the note must not count more samples than both files have.
+        self.n, self.digests = self.n + len(values), (self.values.digest, self.labels.digest)
 
     def _look(self, values: NDArray, labels: NDArray | None) -> None:
         images = self.levels is not None
@@ -59,8 +77,6 @@ class Split:
             return
         if self.levels is not None and values.max() >= self.levels:
             raise DataError(f"{self.name}: a pixel has the value {values.max()}, but there are only {self.levels} levels")
-        if not images and not np.isfinite(values).all():
-            raise DataError(f"{self.name}: some points are not finite")
         if labels is not None:
             if labels.shape != values.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
                 found = f"found shape {labels.shape} of {labels.dtype}"
@@ -70,31 +86,42 @@ class Split:
             self.classes = max(self.classes, int(labels.max()) + 1)
         self.statistics.add(values)
 
-    def resumed(self, stream: Stream, key: dict[str, Any]) -> "Split | None":
-        """The split that an earlier preparation left, or None if there is none or it has other samples."""
+    def resumed(self, stream: Stream, key: dict[str, Any]) -> tuple["Split | None", str]:
+        """The split that an earlier preparation left, or None and the reason; the reason is empty if there is nothing."""
         if stream.prefix is None or not self.note.exists():
-            return None
-        found = Split(self.name, self.folder, self.levels, self.train)
+            return None, ""
+        found = Split(self.name, self.folder, self.levels, self.conversion.shift, self.train)
         try:
             note = read_json(self.note)
+            if note["digest"] != _digest(note):
+                return None, f"{self.note} is damaged"
             if note["key"] != key or note["prefix"] != stream.prefix(note["n"]):
-                return None
+                return None, "they are of other files, parameters or code"
             # Read the samples again rather than trust the file; the statistics need them anyway.
             for values, labels in _reread(self.values.path, self.labels.path if note["labelled"] else None, note["n"]):
                 found._look(values, labels)
                 found.n += len(values)
-            found.values.reopen(found.n)
+            found.conversion.step = note["step"]
+            of_values, of_labels = found.digests = tuple(note["digests"])
+            found.values.reopen(found.n, of_values)
             if found.labelled:
-                found.labels.reopen(found.n)
-        except (DataError, OSError, ValueError, KeyError, TypeError):
-            return None
-        return found
+                found.labels.reopen(found.n, of_labels)
+        except (DataError, OSError, ValueError, KeyError, TypeError) as error:
+            return None, f"they are damaged ({error})"
+        return found, ""
 
     def save(self, prefix: str, key: dict[str, Any]) -> None:
-        """Write the note of this split's progress, after its samples are on the disk."""
+        """Write the note of this split's progress, after its samples are on the disk.
+
+        Points that were converted have no note, because what the conversion lost cannot be measured again.
+        """
+        if not self.conversion.exact:
+            return
         self.values.sync()
         self.labels.sync()
-        write_json(self.note, {"key": key, "prefix": prefix, "n": self.n, "labelled": self.labelled})
+        note = {"key": key, "prefix": prefix, "n": self.n, "labelled": self.labelled}
+        note |= {"digests": self.digests, "step": self.conversion.step}
+        write_json(self.note, note | {"digest": _digest(note)})
 
     def close(self) -> None:
         self.values.close()
@@ -108,6 +135,11 @@ class Split:
             entry["labels_sha256"] = sha256(self.labels.path)
             entry["sorted_by_class"] = bool((labels[1:] >= labels[:-1]).all() and labels[-1] > labels[0])
         return entry
+
+
+def _digest(note: dict[str, Any]) -> str:
+    """The sha256 of a note without its own digest."""
+    return hashlib.sha256(canonical({k: v for k, v in note.items() if k != "digest"}).encode()).hexdigest()
 
 
 def _reread(values: Path, labels: Path | None, n: int) -> Iterable[Piece]:

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
+from fmbench.data.fit import warnings
 from fmbench.data.npy import rows_per_piece
-from fmbench.data.raw import Piece, RawData, Stream
+from fmbench.data.raw import Piece, RawData, Stream, per_column
 from fmbench.data.split import Split
+from fmbench.data.statistics import Moments
 from fmbench.errors import DataError, LockedError
 from fmbench.store.files import write_json
+from fmbench.store.locks import FolderLock
 from fmbench.system.progress import Console
 
 PARTIAL = ".partial"
@@ -44,19 +47,22 @@ def write(
             previous content of ``folder`` stays.
         LockedError: another process is preparing the same folder.
     """
-    if raw.levels is not None and not 2 <= raw.levels <= 256:
-        raise DataError(f"levels must be between 2 and 256, not {raw.levels}")
-    if not (raw.scale > 0 and np.isfinite(raw.scale)):
-        raise DataError(f"scale must be positive, not {raw.scale}")
+    raw.check()
+    levels = None if raw.levels is None else int(raw.levels)
+    scale, shift = per_column("scale", raw.scale), per_column("shift", raw.shift)
     streams = {"train": _stream("train", raw.train, raw.train_labels), "test": _stream("test", raw.test, raw.test_labels)}
     partial = folder / PARTIAL
     splits: dict[str, Split] = {}
-    with _locked(partial), _cleared(partial, keep=all(s.prefix is not None for s in streams.values())):
+    with _locked(partial) as lock, _cleared(lock, keep=all(s.prefix is not None for s in streams.values())):
         for name, stream in streams.items():
             key = {"spec": spec, "code": code}
-            fresh = Split(name, partial, raw.levels, splits.get("train"))
-            splits[name] = fresh.resumed(stream, key) or fresh
+            fresh = Split(name, partial, levels, shift, splits.get("train"))
+            resumed, reason = fresh.resumed(stream, key)
+            if reason and console is not None:
+                console.say(f"{name}: the samples on the disk cannot be used, because {reason}; they are made again")
+            splits[name] = resumed or fresh
             _fill(splits[name], stream, key, workers, console)
+            _check_scale(splits[name], scale)
         if splits["train"].labelled != splits["test"].labelled:
             raise DataError("labels must be given for both splits or for none")
         manifest = {
@@ -67,14 +73,16 @@ def write(
             "preprocessing": raw.preprocessing,
             "spec": spec,
             "shape": list(splits["train"].shape),
-            "levels": raw.levels,
-            "scale": raw.scale,
+            "levels": levels,
+            "scale": scale.tolist(),
+            "shift": shift.tolist(),
             "support": raw.support,
             "entropy": raw.entropy,
             "classes": splits["train"].classes if splits["train"].labelled else None,
             "class_names": None if raw.class_names is None else list(raw.class_names),
             "splits": {name: split.entry() for name, split in splits.items()},
         }
+        manifest["warnings"] = _warnings(manifest, splits, shift, scale)
         # From here on the folder is neither the old set nor the new one, so it has no manifest.
         (folder / "manifest.json").unlink(missing_ok=True)
         for name in ("train", "train_labels", "test", "test_labels"):
@@ -83,33 +91,61 @@ def write(
             if written.exists():
                 os.replace(written, final)
         write_json(folder / "manifest.json", manifest)
-    shutil.rmtree(partial, ignore_errors=True)
+        lock.remove()  # while it is held, so that no other process can have begun to work in the folder
     return manifest
 
 
 @contextlib.contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    partial.mkdir(parents=True, exist_ok=True)
+def _locked(partial: Path) -> Iterator[FolderLock]:
+    lock = FolderLock(partial)
     try:
-        lock = FileLock(partial / "lock")
-        lock.acquire(timeout=0)
+        lock.acquire()
     except Timeout:
         raise LockedError(f"another process is preparing {partial.parent}; wait until it ends, then rerun") from None
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def _cleared(partial: Path, keep: bool) -> Iterator[None]:
+def _cleared(lock: FolderLock, keep: bool) -> Iterator[None]:
     """Remove what a failed preparation left, unless the next one can continue from it."""
     try:
         yield
     except BaseException:
         if not keep:
-            shutil.rmtree(partial, ignore_errors=True)
+            lock.remove()
         raise
+
+
+def _check_scale(split: Split, scale: NDArray[np.float64]) -> None:
+    """Check that a scale has a number for each column, and that scaled points are within float32's range."""
+    if not isinstance(split.statistics, Moments):
+        return
+    columns = split.statistics.columns
+    if scale.shape not in ((), columns.mean.shape):
+        raise DataError(f"scale has {scale.size} numbers, but the points have {columns.mean.size} columns")
+    largest = np.maximum(np.abs(columns.low), np.abs(columns.high)) * scale
+    if (largest > np.finfo(np.float32).max).any():
+        raise DataError(
+            f"{split.name}: scaled points are as large as {largest.max():.2g}, beyond the range of float32, in which fmbench "
+            "computes; give a smaller scale"
+        )
+
+
+def _warnings(
+    manifest: dict[str, Any], splits: dict[str, Split], shift: NDArray[np.float64], scale: NDArray[np.float64]
+) -> list[str]:
+    """What a user should know of the data, in sentences."""
+    known = {name: (split.statistics, split.conversion.step) for name, split in splits.items()}
+    found = warnings(known, splits["train"].shape, manifest["levels"], shift, scale)
+    if manifest["splits"]["test"].get("sorted_by_class"):
+        found.append(
+            "the test samples are sorted by class. likelihood.n, dequantisation.n and the pictures take the first "
+            "samples, which are of few classes; shuffle the samples of the source"
+        )
+    return found
 
 
 def _stream(name: str, values: NDArray | Stream, labels: NDArray | None) -> Stream:
@@ -117,6 +153,9 @@ def _stream(name: str, values: NDArray | Stream, labels: NDArray | None) -> Stre
         if labels is not None:
             raise DataError(f"{name}_labels: the labels of a stream must be in its pieces")
         return values
+    for what, found in ((name, values), (f"{name}_labels", labels)):
+        if found is not None and not isinstance(found, np.ndarray):
+            raise DataError(f"{what}: expected a numpy array, found a {type(found).__name__}; convert it, as by np.asarray")
     if labels is not None and labels.shape != values.shape[:1]:
         raise DataError(f"{name}_labels: expected {len(values)} integers from 0, found shape {labels.shape} of {labels.dtype}")
     return Stream(lambda start, workers: pieces(values, labels), n=len(values) if values.ndim else None)
@@ -142,7 +181,7 @@ def _fill(split: Split, stream: Stream, key: dict[str, Any], workers: int, conso
     try:
         for values, labels in stream.pieces(start, workers):
             if split.n == 0 and values.ndim and stream.n is not None:
-                _check_disk(split.folder, stream.n * math.prod(values.shape[1:]) * values.itemsize)
+                _check_disk(split.folder, stream.n * math.prod(values.shape[1:]) * (4 if split.levels is None else 1))
             split.append(values, labels)
             if stream.prefix is not None and time.monotonic() - saved >= SAVE_EVERY:
                 split.save(stream.prefix(split.n), key)
@@ -161,6 +200,7 @@ def _fill(split: Split, stream: Stream, key: dict[str, Any], workers: int, conso
         raise DataError(f"{split.name}: the source promised {stream.n} samples and gave {split.n}")
     if split.n < 2:
         raise DataError(f"{split.name}: shape {(split.n, *split.shape)}, but at least two samples are needed")
+    split.conversion.check()
     split.close()
     if stream.prefix is not None:
         split.save(stream.prefix(split.n), key)

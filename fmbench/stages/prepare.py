@@ -24,8 +24,5 @@ def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> 
     manifest = write(raw, out, spec, stage_hash("prepare", plugins(spec)), workers, console)
     counts = ", ".join(f"{v['n']} {k}" for k, v in manifest["splits"].items())
     console.say(f"{counts} samples of shape {manifest['shape']} -> {out}")
-    if manifest["splits"]["test"].get("sorted_by_class"):
-        console.say(
-            "warning: the test samples are sorted by class. likelihood.n, dequantisation.n and the pictures take the first "
-            "samples, which are of few classes; shuffle the samples of the source"
-        )
+    for text in manifest["warnings"]:
+        console.say(f"warning: {text}")

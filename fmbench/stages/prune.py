@@ -5,7 +5,6 @@ stale once the results hold a model of the same data set, method and seed that w
 was killed while it wrote leaves a temporary folder (:mod:`fmbench.store.temporary`), which may be as large as the file.
 """
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from fmbench.data.writer import PARTIAL
 from fmbench.errors import DataError
 from fmbench.store.checkpoint import described, differences
 from fmbench.store.files import read_json
+from fmbench.store.locks import locked
 from fmbench.store.temporary import abandoned
 
 
@@ -86,8 +86,8 @@ def remove(found: Iterable[Found]) -> int:
     freed = 0
     for one in found:
         try:
-            with FileLock(one.folder / "lock").acquire(timeout=0):
-                shutil.rmtree(one.folder)
+            with locked(one.folder) as lock:
+                lock.remove()
         except Timeout:
             continue
         freed += one.size

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from fmbench.config.hashing import canonical
 from fmbench.errors import CheckpointError, DataError, LockedError
 from fmbench.store.files import atomic, read_json, write_json
 from fmbench.store.flatten import flatten
+from fmbench.store.locks import FolderLock
 from fmbench.store.seal import check_seal, seal
 from fmbench.store.temporary import remove_abandoned
 
@@ -43,12 +44,12 @@ class CheckpointFolder:
         self.about = about
         self.latest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "lock")
+        self._lock = FolderLock(folder)
         self._latest_is_good = True
 
     def __enter__(self) -> "CheckpointFolder":
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire()
         except Timeout:
             raise LockedError(
                 f"another process is training into {self.folder} right now. If a killed snakemake left it behind, "

@@ -30,12 +30,14 @@ class FolderLock:
             filelock.Timeout: another process, or another lock of this one, holds it.
         """
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
             try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self.folder / LOCK)
                 lock.acquire(timeout=0)
-            except FileNotFoundError:
-                continue  # the folder was removed since
+            except (FileNotFoundError, FileExistsError):
+                if self.folder.exists() and not self.folder.is_dir():
+                    raise
+                continue  # the folder was removed in between
             except Timeout:
                 if self._removed():
                     continue

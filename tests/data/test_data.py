@@ -272,8 +272,8 @@ def test_data_without_labels_have_no_labels_to_read(tmp_path):
     ("raw", "fragments"),
     [
         (
-            dataclasses.replace(POINTS, train=POINTS.train.astype(np.float64)),
-            ["train: expected points (N, D) of float32", "float64"],
+            dataclasses.replace(POINTS, train=POINTS.train.astype(np.int64)),
+            ["train: expected points (N, D) of floats", "int64; convert them to float64 first"],
         ),
         (dataclasses.replace(POINTS, test=POINTS.test.reshape(-1)), ["test: expected points (N, D)", "found shape (4,)"]),
         (dataclasses.replace(POINTS, test=POINTS.test[:1]), ["test: shape (1, 2)"]),
@@ -303,9 +303,19 @@ def test_data_that_break_their_promises_are_refused(tmp_path, raw, fragments):
         dataclasses.replace(images(), test_labels=None),
         dataclasses.replace(images(), train_labels=np.linspace(0, 1, 4)),
         dataclasses.replace(images(), levels=300),
+        dataclasses.replace(images(), levels=16.0),
+        dataclasses.replace(images(), scale=2.0),
+        dataclasses.replace(images(), shift=1.0),
         dataclasses.replace(POINTS, scale=0.0),
+        dataclasses.replace(POINTS, scale=[1.0, 2.0, 3.0]),
+        dataclasses.replace(POINTS, scale=3e38),
+        dataclasses.replace(POINTS, shift=float("nan")),
+        dataclasses.replace(POINTS, shift=[1.0, 2.0, 3.0]),
+        dataclasses.replace(POINTS, shift="1"),
+        dataclasses.replace(POINTS, support="checkerboard", shift=1.0),
+        dataclasses.replace(POINTS, train=torch.zeros(4, 2)),
+        dataclasses.replace(images(), train_labels=[0, 1, 2, 0]),
     ],
-    ids=["labels of another number", "labels on one side", "labels that are not integers", "levels", "scale"],
 )
 def test_data_that_would_break_a_later_stage_are_refused(tmp_path, raw):
     with pytest.raises(DataError):
@@ -382,6 +392,15 @@ def test_points_are_scaled_and_back():
     x = data.to_model(torch.from_numpy(POINTS.train), torch.zeros(()))
     assert torch.equal(x, torch.from_numpy(POINTS.train * 2))
     assert np.array_equal(data.to_data(x.numpy()), POINTS.train)
+
+
+def test_columns_have_scales_of_their_own():
+    data = dataset(None, (2,), scale=[2.0, 0.25])  # type: ignore[arg-type]
+    x = data.to_model(torch.from_numpy(POINTS.train), torch.zeros(()))
+    assert x.dtype == torch.float32 and np.array_equal(x.numpy(), POINTS.train * np.float32([2, 0.25]))
+    back = data.to_data(x.numpy())
+    assert back.dtype == np.float32 and np.array_equal(back, POINTS.train)
+    assert data.log_density_change() == pytest.approx(math.log(0.5))
 
 
 @pytest.mark.parametrize(("scale", "dimensions"), [(2.0, 2), (0.5, 3), (1.0, 5)])
