@@ -3,7 +3,6 @@
 This module imports little, because each process imports it again.
 """
 
-import io
 import multiprocessing
 import os
 import signal
@@ -14,17 +13,18 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbench.data.opening import shown
 from fmbench.data.raw import Piece
 from fmbench.errors import DataError
 
 Resize = Literal["area", "antialias"]
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""PIL's modes with 8 bits a channel. Their conversion loses nothing but transparency."""
+AS_SHOWN = "as viewers show it (EXIF orientation applied, transparency on white, first frame, no colour profile)"
+"""What is done to every image before anything else, for the manifest."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ class Recipe:
 
         colour = "RGB" if self.channels == 3 else "luma"
         if self.resize is None:
-            return f"{colour}, not resized"
+            return f"{AS_SHOWN}, {colour}, not resized (Pillow {PIL.__version__})"
         how = {"area": "box (area) filter", "antialias": "antialiased bicubic filter"}[self.resize]
-        return f"largest centred square, {how} to {self.height} x {self.width}, {colour} (Pillow {PIL.__version__})"
+        size = f"{self.height} x {self.width}"
+        return f"{AS_SHOWN}, largest centred square, {how} to {size}, {colour} (Pillow {PIL.__version__})"
 
     @property
     def bytes(self) -> int:
@@ -77,54 +78,25 @@ class Item:
 
 
 def image_size(item: Item) -> tuple[int, int]:
-    """Height and width, from the image's header.
+    """Height and width of an image as :func:`decode` sees it.
 
     Raises:
-        DataError: the image cannot be read.
+        DataError: the image cannot be used.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(item.name if item.content is None else io.BytesIO(item.content)) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{item.name} cannot be read as an image: {error}") from None
-
-
-def _bits(image: Any) -> int:
-    """Bits per channel of an opened PIL image, for the formats that may have more than 8; else 0.
-
-    PIL reads 16-bit colours as modes RGB and RGBA too, and silently drops the lower 8 bits.
-    """
-    if image.format == "PNG":
-        image.fp.seek(24)  # in the header, which is the first chunk
-        return int(image.fp.read(1)[0])
-    if image.format == "TIFF":
-        return int(max(image.tag_v2.get(258, (0,))))  # BitsPerSample
-    if image.format == "PPM" and isinstance(image.tile[0][3], tuple):
-        return int(image.tile[0][3][-1]).bit_length()  # of the largest value
-    return 0
+    picture = shown(item.name, item.content, "L")
+    return picture.height, picture.width
 
 
 def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
-    """An image as uint8 (C, H, W). Greyscale, palettes and CMYK become RGB; a rotation in the metadata is not applied.
+    """An image as uint8 (C, H, W), as viewers show it (:func:`fmbench.data.opening.shown`), then cropped and resized.
 
     Raises:
         DataError: the image is truncated or not an image, has more than 8 bits a channel, or has another size than promised.
     """
     from PIL import Image
 
-    try:
-        with Image.open(item.name if item.content is None else io.BytesIO(item.content)) as image:
-            if image.mode not in MODES:
-                raise DataError(f"{item.name}: expected 8 bits a channel, found PIL's mode {image.mode}; convert it first")
-            bits = _bits(image)
-            if bits > 8:
-                raise DataError(f"{item.name}: expected 8 bits a channel, found {bits}; convert it first")
-            # Convert before resizing: a palette or two levels cannot be averaged.
-            picture = image.convert("RGB" if recipe.channels == 3 else "L")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{item.name} cannot be read as an image: {error}; replace or remove it") from None
+    # Converted before resizing: a palette or two levels cannot be averaged.
+    picture = shown(item.name, item.content, "RGB" if recipe.channels == 3 else "L")
     if recipe.resize is not None:
         side = min(picture.size)
         left, top = (picture.width - side) / 2, (picture.height - side) / 2

@@ -99,7 +99,8 @@ def per_column(name: str, value: PerColumn) -> NDArray[np.float64]:
         DataError: it is neither, or not finite.
     """
     try:
-        found = np.asarray(value, np.float64)
+        found = np.asarray(value)
+        found = found.astype(np.float64) if found.dtype.kind in "iuf" else np.array(np.nan)
     except (TypeError, ValueError):
         found = np.array(np.nan)
     if found.ndim > 1 or not found.size or not np.isfinite(found).all():

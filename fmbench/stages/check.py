@@ -128,6 +128,7 @@ def check_data_set(settings: dict[str, Any], folder: Path, objectives: list[tupl
         else:
             shape = shape or dataset.shape
             found.problems += label_problems(settings, dataset)
+            found.notes += [f"data: {text}" for text in dataset.manifest.get("warnings", [])]
     if shape is None:
         found.problems += import_problems(settings)
         found.notes.append("network is tried once its data are prepared, because their shape is not known before")
@@ -221,9 +222,9 @@ def extractor_problem(name: str, options: dict[str, Any], shape: tuple[int, ...]
     """Why an extractor does not work on images of ``shape``, with the remedy; empty if it does. A plug-in is tried."""
     if name == "classifier":
         return ""
-    if shape[0] not in (1, 3):
-        return f"{name} takes images of 1 or 3 channels, not of {shape[0]}; choose extractor: classifier"
     if not is_dotted(name):
+        if shape[0] not in (1, 3):
+            return f"{name} takes images of 1 or 3 channels, not of {shape[0]}; choose extractor: classifier"
         return problem(name, options)
     try:
         make_extractor(name, "cpu", **options)(torch.zeros(2, *shape, dtype=torch.uint8))

@@ -55,6 +55,42 @@ def test_a_sheet_is_in_the_order_of_the_noise_row_by_row():
     assert pictures.tiled(images[:, :1], 2, 2, 4.0)[0, 0, 0] == 1  # one channel is ink on paper
 
 
+@pytest.mark.parametrize(("channels", "rows", "columns"), [(2, 1, 2), (4, 2, 2), (5, 2, 3), (13, 4, 4)])
+def test_other_numbers_of_channels_are_blocks_of_grey_tiles(channels, rows, columns):
+    images = np.arange(3 * channels * 2 * 5).reshape(3, channels, 2, 5)
+    blocks = pictures.channel_blocks(images)
+    assert blocks.shape == (3, 1, 2 * rows, 5 * columns)
+    for c in range(channels):
+        r, k = divmod(c, columns)
+        np.testing.assert_array_equal(blocks[:, 0, 2 * r : 2 * r + 2, 5 * k : 5 * k + 5], images[:, c])
+    assert blocks.sum() == images.sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (1, 7, 1), (3, 1, 1), (3, 5, 1), (2, 1, 4), (4, 3, 3), (6, 8, 2)])
+@pytest.mark.parametrize("count", [(1, 1), (2, 1), (6, 6)])
+def test_images_of_any_shape_and_number_of_channels_are_drawn_without_opacity(monkeypatch, shape, count):
+    drawn = []
+    monkeypatch.setattr(Axes, "imshow", lambda self, values, **_: drawn.append(values))
+    values = np.random.default_rng(0).integers(1, 256, (40, *shape))
+    rows = pd.DataFrame({"values": [v.ravel() for v in values], "shape": [list(shape)] * 40, "index": range(40)})
+    figure, axis = plt.subplots()
+    pictures.sheet(axis, rows, rows, *count)
+    (paper,) = drawn
+    assert paper.ndim == 2 if shape[0] != 3 else paper.shape[2:] == (3,)
+    assert paper.min() >= 0 and paper.max() <= 1
+    said = "" if shape[0] in (1, 3) else f"{shape[0]} channels, tile by tile"
+    assert axis.get_xlabel() == said
+    plt.close(figure)
+
+
+def test_a_sheet_of_black_images_is_drawn():
+    rows = pd.DataFrame({"values": [np.zeros(4)], "shape": [[1, 2, 2]], "index": [0]})
+    figure, axis = plt.subplots()
+    pictures.sheet(axis, rows, rows, 1, 1)
+    np.testing.assert_array_equal(axis.images[0].get_array(), np.ones((2, 2)))  # paper without ink
+    plt.close(figure)
+
+
 def test_a_negative_distance_is_drawn():
     figure, (left, right) = plt.subplots(1, 2)
     axes.log_or_signed(left, pd.Series([0.001, 0.1]))

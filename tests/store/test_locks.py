@@ -85,7 +85,7 @@ RACE = """
 
 
 def test_processes_that_remove_the_folder_are_never_in_it_together(tmp_path):
-    """Three processes, 150 turns each. With a lock that is not looked for again, this fails at once."""
+    """Three processes, 150 turns each, through every race of making, locking and removing the folder."""
     (tmp_path / "race.py").write_text(textwrap.dedent(RACE))
     command = [sys.executable, str(tmp_path / "race.py"), str(tmp_path / "folder"), str(tmp_path / "here")]
     running = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in "abc"]

@@ -1,5 +1,6 @@
 """Grids of pictures, and the two kinds of picture: points on the plane and sheets of images."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,8 +131,27 @@ def density(points: NDArray, reach: float, bins: int = 60) -> NDArray:
 def sheet(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame, down: int, across: int) -> None:
     """Draw the first images, by their index, on a sheet of ``down`` times ``across``."""
     images = _stacked(mine.sort_values("index", kind="stable"))
-    brightest = float(_stacked(real).max()) if len(real) else float(images.max()) or 1.0
-    axis.imshow(tiled(images, down, across, brightest).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    brightest = float((_stacked(real) if len(real) else images).max()) or 1.0
+    channels = images.shape[1]
+    if channels not in (1, 3):
+        images = channel_blocks(images)
+        axis.set_xlabel(f"{channels} channels, tile by tile", fontsize=SMALL)
+    paper = tiled(images, down, across, brightest)
+    axis.imshow(paper[..., 0] if paper.shape[2] == 1 else paper, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def channel_blocks(images: NDArray) -> NDArray:
+    """Return images (n, C, H, W) as images of one channel (n, 1, rows H, columns W): a tile for each channel, row by row.
+
+    Tiles that are left over are 0.
+    """
+    n, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(channels))
+    rows = -(-channels // columns)
+    tiles = np.zeros((n, rows * columns, height, width), images.dtype)
+    tiles[:, :channels] = images
+    blocks = tiles.reshape(n, rows, columns, height, width).swapaxes(2, 3)
+    return blocks.reshape(n, 1, rows * height, columns * width)
 
 
 def tiled(images: NDArray, down: int, across: int, brightest: float) -> NDArray:
