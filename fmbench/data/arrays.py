@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +123,19 @@ def array(
         scale=scale,
         shift=shift,
     )
+
+
+def sample_shape(path: str, train: str = "train", layout: Layout = "CHW", **_: Any) -> tuple[int, ...] | None:
+    """The shape of one sample of :func:`array`, from the header of its file; None if it cannot be read."""
+    try:
+        shape, dtype = header(*_find(Path(path).expanduser(), train))
+    except DataError:
+        return None
+    if dtype != np.uint8:
+        return shape[1:] if len(shape) == 2 else None
+    if layout == "HW":
+        return (1, *shape[1:]) if len(shape) == 3 else None
+    return (shape[1:] if layout == "CHW" else (shape[3], shape[1], shape[2])) if len(shape) == 4 else None
 
 
 def _find(place: Path, name: str) -> tuple[Path, str | None]:

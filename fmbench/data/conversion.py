@@ -117,11 +117,11 @@ class Conversion:
 
 
 def rounded(values: NDArray[np.float64], std: NDArray[np.float64]) -> list[float]:
-    """Values (D,), each to the power of ten at or below its column's standard deviation: a number to write into a config."""
+    """Values (D,), each to the power of ten nearest to its column's standard deviation: a number to write into a config."""
     out = []
     for value, spread in zip(*np.broadcast_arrays(values, std), strict=True):
         size = spread if spread > 0 else max(abs(value), 1e-300)
-        digits = -int(np.floor(np.log10(size)))
+        digits = -round(float(np.log10(size)))
         out.append(round(float(value), digits) + 0.0)
     return out
 

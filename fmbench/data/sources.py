@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, validate_call
 
 from fmbench.config.plugins import resolve
-from fmbench.data.arrays import array
+from fmbench.data.arrays import array, sample_shape
 from fmbench.data.cifar import cifar10
 from fmbench.data.folders import folder
 from fmbench.data.idx import fashion_mnist
@@ -86,6 +86,11 @@ def bound(source: str, parameters: dict[str, Any]) -> Callable[[], RawData]:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
         raise ValueError(f"data source {source!r}: {wrong}") from None
+
+
+def shape_in_file(source: str, parameters: dict[str, Any]) -> tuple[int, ...] | None:
+    """The shape of one sample where a glance at the source's file shows it; None if it does not, or if the file is missing."""
+    return sample_shape(**parameters) if source == "array" else None
 
 
 def make(source: str, parameters: dict[str, Any]) -> RawData:

@@ -18,7 +18,7 @@ from fmbench.config.method_settings import method_from_values
 from fmbench.config.names import NETWORKS
 from fmbench.config.plugins import is_dotted, resolve
 from fmbench.data.prepared import DataSet, read
-from fmbench.data.sources import bound
+from fmbench.data.sources import bound, shape_in_file
 from fmbench.errors import ConfigError, DataError
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.solvers.grids import GRIDS
@@ -120,6 +120,8 @@ def check_data_set(settings: dict[str, Any], folder: Path, objectives: list[tupl
     except Exception as error:  # a plug-in may raise anything
         found.problems.append(f"data: {error}")
     shape = sample_shape(source, parameters)
+    if shape is None and not found.problems:
+        shape = shape_in_file(source, parameters)
     if shape is None or source in MAYBE_UNLABELLED:
         try:
             dataset = read(folder)

@@ -128,6 +128,11 @@ seen: list[int] = []
 """The number of images in each call of :func:`colours`."""
 
 
+def any_channels(device: torch.device) -> Extractor:
+    """An extractor that takes images with the data set's own channels: the mean of the first and of the last."""
+    return Extractor("ends", 2, lambda images: images.to(device).double().mean((2, 3))[:, [0, -1]], native=True)
+
+
 def colours(device: torch.device, scale: float = 1.0) -> Extractor:
     """An extractor without weights: mean and standard deviation of each colour, from 0 to 255."""
 

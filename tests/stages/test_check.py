@@ -179,6 +179,34 @@ def test_labels_that_cannot_train_a_classifier_are_an_error(tmp_path, labels):
     )
 
 
+@pytest.mark.parametrize(("layout", "axes"), [("CHW", (60, 2, 6, 4)), ("HWC", (60, 6, 4, 2)), ("HW", (60, 6, 4))])
+@pytest.mark.parametrize("extractor", ["inception", "user_code:colours", "user_code:any_channels", "classifier"])
+def test_channels_that_an_extractor_does_not_take_are_an_error_before_the_data_are_prepared(tmp_path, layout, axes, extractor):
+    np.savez(tmp_path / "a.npz", train=np.zeros(axes, np.uint8), test=np.zeros(axes, np.uint8))
+    data = {"source": "array", "parameters": {"path": str(tmp_path / "a.npz"), "layout": layout}}
+    features = {"extractor": "classifier", "more_extractors": [] if extractor == "classifier" else [{"extractor": extractor}]}
+    settings = settings_with("tall", data=data, evaluation=VALUES["settings"]["tall"]["evaluation"] | {"features": features})
+    config = parse(VALUES | {"settings": settings, "datasets": ["tall"]})
+    found = check.check_data_set(specs.check(config)["datasets"]["tall"], tmp_path / "nowhere", [])
+    assert found.parameters and not found.complete  # the network is tried, and the labels are looked at later
+    said = [text for text in found.problems if extractor in text]
+    if layout == "HW" or extractor in ("user_code:any_channels", "classifier"):
+        assert said == [] or (extractor == "inception" and "of 1 or 3 channels" not in said[0])  # its weights may be missing
+    elif extractor == "inception":
+        assert "inception takes images of 1 or 3 channels, not of 2; choose extractor: classifier" in said[0]
+    else:
+        assert "user_code:colours cannot be used: images must be uint8 of shape (B, 1 or 3, H, W)" in said[0]
+
+
+def test_warnings_of_the_preparation_are_notes_of_the_check(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", train=1e5 + np.arange(60.0).reshape(30, 2), test=1e5 + np.arange(60.0).reshape(30, 2))
+    data = {"source": "array", "parameters": {"path": str(tmp_path / "a.npz")}}
+    config = parse(VALUES | {"settings": settings_with("board", data=data), "datasets": ["board"]})
+    command("prepare", "--spec", canonical(specs.prepare(config, "board")), "--out", tmp_path / "board")
+    check.run(specs.check(config), {"board": tmp_path / "board"}, tmp_path / "checked.json", Console("check", "lines"))
+    assert "note: settings.board.data: train: in the network's units, column" in capsys.readouterr().err
+
+
 def test_a_plug_in_network_passes_the_check(bench, tmp_path):
     network = {"kind": "user_code:Lines", "parameters": {"bias": False}}
     checked(bench, tmp_path, settings=settings_with("tall", network=network))
