@@ -45,12 +45,12 @@ def folder(path: str | None, places: Iterable[Path], names: Iterable[str], what:
         DataError: ``path`` is given and has none of them.
     """
     names = tuple(names)
-    for place in [Path(path).expanduser()] if path is not None else places:
+    for place in [Path(os.path.expanduser(path))] if path is not None else places:
         if any((place / name).exists() for name in names):
             return place
     if path is None:
         return None
-    there = "it does not exist" if not Path(path).expanduser().exists() else "none of them is there"
+    there = "it does not exist" if not Path(os.path.expanduser(path)).exists() else "none of them is there"
     raise DataError(f"{path}: expected {what} ({', '.join(names)}), but {there}. {where_to_get}")
 
 
