@@ -141,14 +141,8 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
         h = torch.where(last, sign * (t1 - t), h)
         z, error = step.take(evaluate, y, [t + sign * c * h for c in DOPRI5.c], (sign * h).to(x.dtype).reshape(-1, 1))
         nfe = nfe + 6
-        end = z.detach()
-        ratio = norm(problem.scaled(error, y.detach(), end))
-        fine = ratio <= 1  # false for a NaN
-        accept = fine & norm(end).isfinite()  # against an infinite state every error is small
-        broken = broken | (fine & ~accept)
-        factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
-        factor = torch.where(accept, factor.clamp(min=1.0), factor)
-        factor = torch.where(ratio.isfinite() & ~factor.isnan(), factor, torch.full_like(factor, SHRINK))
+        accept, overflow, factor = _judge(norm(problem.scaled(error, y.detach(), z.detach())), norm(z.detach()))
+        broken = broken | overflow
 
         rows = accept.reshape(-1, 1)
         y = torch.where(rows, z, y)
@@ -167,6 +161,16 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
         else:
             step.put(0, k1)
     return AdaptiveSolution(final.reshape(shape), spent, failed)
+
+
+def _judge(ratio: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which steps to accept, which overflowed, and factors of the next step sizes, from error norms and norms of the ends."""
+    fine = ratio <= 1  # false for a NaN
+    accept = fine & size.isfinite()  # against an infinite state every error is small
+    factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
+    factor = torch.where(accept, factor.clamp(min=1.0), factor)
+    factor = torch.where(ratio.isfinite() & ~factor.isnan(), factor, torch.full_like(factor, SHRINK))
+    return accept, fine & ~accept, factor
 
 
 def _with_one_step(problem: _Problem, x: Tensor) -> AdaptiveSolution:
