@@ -173,24 +173,27 @@ def prune(
 ) -> None:
     """List the checkpoints of a results folder. With --yes, remove those that no model in it was trained from.
 
-    --yes also removes files that a killed process left half written. --all also removes unfinished preparations of data.
+    --yes also removes files that a killed process left half written. --all also removes unfinished preparations of data. Files
+    that fmbench did not write stay, and so does what lies behind a link.
     """
-    from fmbench.stages.prune import find, half_written, remove, text
+    from fmbench.stages.prune import choose, find, half_written, remove, size_of, text
 
     found, halves = find(results), half_written(results)
-    chosen = [one for one in found if one.stale or (everything and not one.in_use)]
+    chosen = choose(found, everything)
     if found:
         echo(text(found, chosen))
     for path in halves:
-        size_of = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        echo(f"remove {size_of / 2**20:9.1f} MiB  {path}  half written")
+        echo(f"remove {size_of(path) / 2**20:9.1f} MiB  {path}  half written")
     size = f"{sum(one.size for one in chosen) / 2**20:.1f} MiB"
     if not yes:
-        echo(f"{len(chosen)} of {len(found)} folders, {size}, can go; nothing was removed, --yes removes them")
+        echo(f"{len(chosen)} of {len(found)} entries, {size}, can go; nothing was removed, --yes removes them")
         return
     for path in halves:
         shutil.rmtree(path, ignore_errors=True)
-    echo(f"{remove(chosen) / 2**20:.1f} MiB of {size} removed")
+    freed, staying = remove(chosen)
+    for path in staying:
+        echo(f"{path} stays: a process uses it, or it has files that fmbench did not write or may not remove")
+    echo(f"{freed / 2**20:.1f} MiB of {size} removed")
 
 
 COMMANDS = (validate, spec, schema, doctor, plan, prune)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from fmbench.store.flatten import flatten
 from fmbench.store.tracking_check import first_line
-from fmbench.store.tracking_store import ARTIFACTS, DATABASE, follow_folder, make_usable, replace_broken
+from fmbench.store.tracking_store import ARTIFACTS, DATABASE, adopt, make_usable, replace_broken
 
 OFF = "off"
 KEY = "fmbench.key"
@@ -67,7 +67,7 @@ class Mirror:
             if self.local:
                 if make_usable(folder, check_up_to, warn):
                     self._forget_connections()
-                follow_folder(folder)
+                adopt(folder)
             self.client = MlflowClient(tracking_uri=self.uri)  # this opens the database
             self.client.search_experiments(max_results=1)
 

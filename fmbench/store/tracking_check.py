@@ -49,7 +49,6 @@ def examine(database: Path, check_up_to: float) -> str:
         with closing(connect(database)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # fails if the header says that the file is read-only
             connection.execute("ROLLBACK")
-            connection.execute("PRAGMA journal_mode=WAL")
             tables = _tables(connection)
             revision = _revision(connection, set(tables))
             if size <= check_up_to:

@@ -9,6 +9,7 @@ without write permission say nothing about the file: they are errors, and the fi
 """
 
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -27,6 +28,7 @@ READY = "ready.db"
 """The name of a database in :data:`MAKING` that is whole."""
 COMPANIONS = ("", "-wal", "-shm", "-journal")
 """The endings of the files of a sqlite database."""
+_ASIDE = re.compile(rf"({re.escape(DATABASE)}|{ARTIFACTS})\.({BROKEN}|{OUTDATED})-\d+({'|'.join(map(re.escape, COMPANIONS))})")
 QUIET = 5.0
 """Seconds since the last write after which no other program, such as MLflow's server, is still making a database's tables."""
 PATIENCE = 60.0
@@ -57,7 +59,7 @@ def make_usable(folder: Path, check_up_to: float, warn: Callable[[str], None]) -
         _move_into_place(making, database, BROKEN)  # sets aside log files whose database is gone
         return True
     try:
-        found = _settled(database, check_up_to)
+        found = _schema_of(database, check_up_to)
         if found == _newest_schema():
             return False
         _update(making, database, found)
@@ -85,14 +87,15 @@ def replace_broken(folder: Path, reason: str, warn: Callable[[str], None]) -> No
     warn(f"warning: MLflow fails with its database {where} ({reason}). fmbench renamed it to {aside.name} and made a new one")
 
 
-def follow_folder(folder: Path) -> None:
-    """Make fmbench's experiments keep their artifacts in this folder, after it was moved or copied with its database.
+def adopt(folder: Path) -> None:
+    """Let readers and writers of a sound database not wait for each other, and its artifacts lie in this folder.
 
-    MLflow stores absolute paths. A copy would otherwise write into the folder that it was copied from. Only local folders named
-    :data:`ARTIFACTS` are changed, so an experiment that somebody gave another place keeps it.
+    The folder may have been moved or copied. MLflow stores absolute paths, so a copy would write into the folder that it was
+    copied from. Only local folders named :data:`ARTIFACTS` are changed: an experiment that somebody gave another place keeps it.
     """
     here = (folder / ARTIFACTS).as_uri()
     with closing(connect(folder / DATABASE)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
         rows = connection.execute(
             "SELECT experiment_id, artifact_location FROM experiments WHERE name LIKE 'fmbench/%'"
         ).fetchall()
@@ -120,6 +123,11 @@ def set_aside(path: Path, word: str) -> Path:
     return aside
 
 
+def is_aside(path: Path) -> bool:
+    """Whether a path has a name that :func:`set_aside` gives."""
+    return _ASIDE.fullmatch(path.name) is not None
+
+
 def _move_into_place(making: Path, database: Path, word: str) -> Path:
     """Put the database that is ready in the place of another one, which is set aside under the returned name."""
     aside = set_aside(database, word)
@@ -135,7 +143,7 @@ def _clear(making: Path) -> None:
         making.unlink()
 
 
-def _settled(database: Path, check_up_to: float) -> str:
+def _schema_of(database: Path, check_up_to: float) -> str:
     """The schema of a database, as in :func:`examine`. Waits while another program is still making its tables."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -197,12 +205,15 @@ def _make(making: Path, original: Path | None = None) -> None:
 
 def _grow(making: Path, original: Path | None) -> None:
     from mlflow.store.db import utils
+    from sqlalchemy import event
 
     path = making / "growing.db"
     if original is not None:
         with closing(connect(original)) as source, closing(sqlite3.connect(path)) as copy:
             source.backup(copy)
     engine = utils.create_sqlalchemy_engine(f"sqlite:///{path}")
+    # MLflow makes its tables in hundreds of steps. It is enough that the whole file is on the disk before it is used.
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     try:
         if original is None:
             utils._initialize_tables(engine)
@@ -211,8 +222,6 @@ def _grow(making: Path, original: Path | None) -> None:
     finally:
         engine.dispose()
     examine(path, float("inf"))
-    with closing(connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
     with open(path, "rb") as stream:
         os.fsync(stream.fileno())
     os.replace(path, making / READY)
