@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from killer import die, life
 from user_code import command
+
+from fmbench.store.tracking_store import is_aside
 
 KINDS = ("kill", "time", "full", "flip")
 """Killed before a chosen step of the first opening; killed at a random time; a full disk; a database with a flipped bit."""
@@ -25,21 +27,21 @@ EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtr
 """Audit events before Python changes something in the file system. With the SQL statements they are the steps of an opening."""
 
 
-def campaign(kind: str, results: Path, folder: Path, tries: int, seed: int) -> list[dict[str, Any]]:
+def campaign(kinds: Sequence[str], results: Path, folder: Path, tries: int, seed: int) -> list[dict[str, Any]]:
     """Damage ``tries`` stores and let ``fmbench mlflow-rebuild`` repair each.
 
     Args:
-        kind: one of :data:`KINDS`.
+        kinds: some of :data:`KINDS`, which take turns.
         results: a results folder, whose trainings the rebuilt store must show.
         folder: an empty folder for the stores.
 
     Returns:
-        For each try: ``at`` (what was done), ``hurt`` (whether the process died or failed, or the damage was noticed), ``code``
-        and ``said`` (exit code and messages of the rebuild), ``runs`` (names of the trainings that the store shows), ``aside``
-        (names of the files that were set aside).
+        For each try: ``kind``, ``at`` (the step, second, byte or bit), ``hurt`` (whether the process died or failed; True for
+        a flipped bit), ``code`` and ``said`` (exit code and messages of the rebuild), ``runs`` (names of the trainings that the
+        store shows), ``aside`` (names of the files that were set aside).
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    arguments = [kind, results, folder, tries, seed]
+    arguments = [",".join(kinds), results, folder, tries, seed]
     done = subprocess.run(
         [sys.executable, __file__, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
     )
@@ -82,29 +84,23 @@ def full_disk(folder: Path, limit: int) -> int:
 
 
 def recovered(results: Path, folder: Path) -> dict[str, Any]:
-    """Rebuild the store, and look into it from another process."""
+    """Rebuild the store in a process of its own, and look into it."""
     report = folder.parent / f"{folder.name}.json"
 
-    def rebuild() -> int:
-        said = command("mlflow-rebuild", "--results", results, "--tracking", folder, "--progress", "lines")
-        report.write_text(json.dumps({"code": said.code, "said": said.err}))
-        return 0
-
-    def look() -> int:
+    def rebuild_and_look() -> int:
         from fmbench.store.tracking import Mirror
 
+        said = command("mlflow-rebuild", "--results", results, "--tracking", folder, "--progress", "lines")
         client = Mirror(folder, None, lambda message: None, float("inf")).client
-        experiments = [
-            e.experiment_id for e in client.search_experiments() if e.name.startswith("fmbench/") and e.name[8:] != "summary"
-        ]
-        runs = sorted(r.info.run_name for r in client.search_runs(experiments) if r.info.status == "FINISHED")
-        aside = sorted(p.name for p in folder.iterdir() if ".broken-" in p.name)
-        report.write_text(json.dumps(json.loads(report.read_text()) | {"runs": runs, "aside": aside}))
+        names = {e.experiment_id: e.name for e in client.search_experiments()}
+        of_trainings = [e for e, name in names.items() if name.startswith("fmbench/") and name != "fmbench/summary"]
+        runs = sorted(r.info.run_name for r in client.search_runs(of_trainings) if r.info.status == "FINISHED")
+        aside = sorted(p.name for p in folder.iterdir() if is_aside(p))
+        report.write_text(json.dumps({"code": said.code, "said": said.err, "runs": runs, "aside": aside}))
         return 0
 
-    life(rebuild)
-    if life(look) != 0:
-        raise RuntimeError(f"the store in {folder} cannot be opened: {report.read_text()}")
+    if life(rebuild_and_look) != 0:
+        raise RuntimeError(f"the store in {folder} cannot be opened")
     found: dict[str, Any] = json.loads(report.read_text())
     return found
 
@@ -135,7 +131,7 @@ def spread(first: int, last: int, tries: int, dice: random.Random) -> list[int]:
     return [first + int((i + dice.random()) * width) for i in range(tries)]
 
 
-def main(kind: str, results: Path, folder: Path, tries: int, seed: int) -> None:
+def main(kinds: Sequence[str], results: Path, folder: Path, tries: int, seed: int) -> None:
     """Print a JSON object for each try."""
     import fmbench.store.tracking  # noqa: F401
 
@@ -147,24 +143,25 @@ def main(kind: str, results: Path, folder: Path, tries: int, seed: int) -> None:
     steps = _steps(folder)
     seconds = time.monotonic() - began
     whole = folder / "whole" / "mlflow.db"
-    if kind == "flip":
+    if "flip" in kinds:
         recovered(results, whole.parent)
+    in_steps, in_bytes = spread(1, steps, tries, dice), spread(0, whole.stat().st_size - 1, tries, dice)
     for i in range(tries):
-        store = folder / str(i)
+        kind, store = kinds[i % len(kinds)], folder / str(i)
         if kind == "kill":
-            at = spread(1, steps, tries, random.Random(seed))[i]
+            at: float = in_steps[i]
             hurt = life(lambda store=store, at=at: open_store(store, lambda step: die() if step == at else None)) is None
         elif kind == "time":
             at = round(dice.uniform(0, seconds), 3)
             hurt = life(lambda store=store: open_store(store), at) is None
         elif kind == "full":
-            at = spread(0, whole.stat().st_size - 1, tries, random.Random(seed))[i]
+            at = in_bytes[i]
             hurt = life(lambda store=store, at=at: full_disk(store, at)) == 3
         else:
             shutil.copytree(whole.parent, store)
             at = flip(store / "mlflow.db", dice)
             hurt = True
-        print(json.dumps({"at": at, "hurt": hurt} | recovered(results, store)), flush=True)
+        print(json.dumps({"kind": kind, "at": at, "hurt": hurt} | recovered(results, store)), flush=True)
 
 
 def flip(path: Path, dice: random.Random) -> int:
@@ -180,4 +177,4 @@ def flip(path: Path, dice: random.Random) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+    main(sys.argv[1].split(","), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
