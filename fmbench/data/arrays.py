@@ -1,7 +1,6 @@
 """Data sets from .npy and .npz files, read in pieces, so they need not fit into memory."""
 
 import contextlib
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -99,7 +98,7 @@ def array(
     Raises:
         DataError: a file or an array is missing, damaged or of the wrong shape or type.
     """
-    place = Path(os.path.expanduser(path))
+    place = Path(path).expanduser()
     if layout not in ("CHW", "HWC", "HW"):
         raise ValueError(f"layout must be CHW, HWC or HW, not {layout!r}")
     file, key = _find(place, train)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fmbench.config.names import STEP_COSTS
 from fmbench.report.frames import records_frame
-from fmbench.report.layout import NONE, markdown_table
+from fmbench.report.layout import NONE, block, heading, markdown_table
 from fmbench.store.agreement import setting_differences
 from fmbench.store.benchmark import FILE, config_of, read_benchmark
 from fmbench.store.records import read_rows
@@ -97,9 +97,9 @@ def welch(difference: float, std_a: float, n_a: int, std_b: float, n_b: int) -> 
 def markdown(table: pd.DataFrame, different: Sequence[str], names: tuple[str, str]) -> str:
     """Return the comparison as Markdown: the differences of settings, then a table for each data set."""
     counts = table.exceeds.value_counts()
-    lines = [f"# {names[0]} (A) against {names[1]} (B)", ""]
+    lines = [heading(1, f"{names[0]} (A) against {names[1]} (B)"), ""]
     same = ["Settings, code and machines are the same."]
-    lines += ["A and B differ in:", "", *(f"* {line}" for line in different)] if different else same
+    lines += ["A and B differ in:", "", *(f"* {block(line)}" for line in different)] if different else same
     exceeding = int(counts.get("yes", 0))
     tested = exceeding + int(counts.get("no", 0))
     summary = f"{exceeding} of {tested} differences exceed the spread over seeds (Welch's t test, level {LEVEL:g}). "
@@ -108,7 +108,7 @@ def markdown(table: pd.DataFrame, different: Sequence[str], names: tuple[str, st
     lines += ["", summary + (f" Not tested: {', '.join(others)}." if others else "")]
     header = ["Method", "Metric", "A", "B", "B - A", "Exceeds the spread over seeds"]
     for dataset, part in table.groupby("dataset", sort=False):
-        lines += ["", f"## {dataset}", "", *markdown_table(header, map(_line, part.to_dict("records")))]
+        lines += ["", heading(2, str(dataset)), "", *markdown_table(header, map(_line, part.to_dict("records")))]
     return "\n".join([*lines, ""])
 
 

@@ -1,6 +1,12 @@
-"""The layout shared by all tables: tidy CSV, Markdown and LaTeX (booktabs), with the paper's numbers beside ours."""
+"""The layout shared by all tables: tidy CSV, Markdown and LaTeX (booktabs), with the paper's numbers beside ours.
+
+Texts of rows, such as the name of a method or the reason of a failure, may come from a stranger's file. They become text in every
+format: :func:`plain` for Markdown, which the functions here call for all that they write, :func:`tex` and :func:`comment` for
+LaTeX, :func:`to_csv` for spreadsheets.
+"""
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -8,10 +14,57 @@ from pathlib import Path
 
 import pandas as pd
 
+from fmbench.errors import printable
 from fmbench.store.files import write_text
 
 NONE = "-"
 """Printed where a number is missing."""
+LONGEST = 2000
+"""The largest number of characters of a text in Markdown and LaTeX. A reason is a sentence or two."""
+
+
+class Markup(str):
+    """Markdown that fmbench wrote itself, such as a number in bold; :func:`plain` leaves it as it is."""
+
+
+_CODE = re.compile(r"(?<!`)`[\w ./:=<>-]+`(?!`)")
+"""A piece of code, such as a command in a reason; other backticks become text."""
+_ACTIVE = re.compile(
+    r"[\\*`~|$]"  # escapes, emphasis, code, deletions, cells, formulas
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; inside a word an underscore is none
+    r"|<(?=[\w/!?])|&(?=#?\w+;)"  # HTML, links in angle brackets, entities
+    r"|(?<=\])[(\[:]"  # what makes a link or a picture of brackets
+)
+
+
+def plain(text: str) -> str:
+    """Return Markdown that shows ``text`` as it is, on one line; :class:`Markup` stays."""
+    if isinstance(text, Markup):
+        return text
+    text = _one_line(text)
+    pieces, at = [], 0
+    for code in _CODE.finditer(text):
+        pieces += [_ACTIVE.sub(r"\\\g<0>", text[at : code.start()]), code.group()]
+        at = code.end()
+    return "".join([*pieces, _ACTIVE.sub(r"\\\g<0>", text[at:])])
+
+
+def _one_line(text: str) -> str:
+    """The text on one line, without control characters, and cut if it is very long."""
+    text = " ".join(printable(text).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} (cut)"
+
+
+def heading(level: int, text: str) -> str:
+    """Return a heading in Markdown."""
+    return f"{'#' * level} {plain(text)}"
+
+
+def block(text: str) -> str:
+    """Return a paragraph, or the text of a bullet, in Markdown."""
+    text = plain(text)
+    start = re.match(r"\d{1,9}(?=[.)])|(?=[#>+=\[-])", text)
+    return text if start is None or isinstance(text, Markup) else f"{start.group()}\\{text[start.end() :]}"
 
 
 def paper(table: str) -> pd.DataFrame:
@@ -37,7 +90,7 @@ def spread(mean: float | None, std: float | None, digits: int, style: Style = MA
     if mean is None or pd.isna(mean):
         return NONE
     text = f"{mean:.{digits}f}" + ("" if std is None or pd.isna(std) else f" {style.plus_minus} {std:.{digits}f}")
-    return f"{style.bold[0]}{text}{style.bold[1]}" if best else text
+    return Markup(f"{style.bold[0]}{text}{style.bold[1]}") if best else text
 
 
 def beside(ours: str, printed: float | None, digits: int | None = None, measure: str = "") -> str:
@@ -50,28 +103,38 @@ def beside(ours: str, printed: float | None, digits: int | None = None, measure:
     if printed is None or pd.isna(printed):
         return ours
     number = f"{printed:g}" if digits is None else f"{printed:.{digits}f}"
-    return f"{ours} ({measure} {number})" if measure else f"{ours} ({number})"
+    text = f"{ours} ({measure} {number})" if measure else f"{ours} ({number})"
+    return Markup(text) if isinstance(ours, Markup) else text
+
+
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,e+-]*$)")
+"""How a text begins that a spreadsheet takes for a formula."""
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Return CSV with six significant digits: equal numbers give equal bytes."""
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    """Return CSV with six significant digits: equal numbers give equal bytes.
 
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, and control characters become escapes.
+    """
 
-def _cell(text: str) -> str:
-    """The text on one line, with its pipes escaped."""
-    return " ".join(text.replace("|", r"\|").split())
+    def shown(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return ("'" if _FORMULA.match(value) else "") + printable(value)
+
+    texts = {name: table[name].map(shown) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])}
+    return table.assign(**texts).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table."""
-    lines = ["| " + " | ".join(map(_cell, header)) + " |", "|" + "---|" * len(header)]
-    return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(plain, header)) + " |", "|" + "---|" * len(header)]
+    return lines + ["| " + " | ".join(map(plain, row)) + " |" for row in rows]
 
 
 def notes(texts: Iterable[str]) -> list[str]:
     """Return the lines of a bullet list below a table, one bullet per text."""
-    return ["", *(f"* {' '.join(text.split())}" for text in texts), ""]
+    return ["", *(f"* {block(text)}" for text in texts), ""]
 
 
 _ESCAPES = str.maketrans(
@@ -91,14 +154,18 @@ _ESCAPES = str.maketrans(
         "^": r"\textasciicircum{}",
         "<": r"$<$",
         ">": r"$>$",
-        "\n": " ",
     }
 )
 
 
 def tex(text: str) -> str:
-    """Return the text with the characters that LaTeX reserves escaped."""
-    return text.translate(_ESCAPES)
+    """Return the text on one line, with the characters that LaTeX reserves escaped."""
+    return _one_line(text).translate(_ESCAPES)
+
+
+def comment(text: str) -> str:
+    """Return a comment in LaTeX, which ends with its line."""
+    return f"% {_one_line(text)}"
 
 
 def latex_table(

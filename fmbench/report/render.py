@@ -1,8 +1,7 @@
 """Every table and figure that the parquet files of a results folder allow, without training anything."""
 
-import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,9 @@ from fmbench.report.table2 import write_table2
 from fmbench.report.table3 import write_table3
 from fmbench.report.table4 import write_table4
 from fmbench.store.benchmark import config_of
+from fmbench.store.equivalence import equivalence_csv
+from fmbench.store.files import write_text
+from fmbench.store.parquet import read_table
 from fmbench.store.result_set import table4_files
 from fmbench.store.stale import STALE, stale_files
 
@@ -28,6 +30,13 @@ class Rendered(NamedTuple):
     reason: str
 
 
+class Made(NamedTuple):
+    """A table in memory: its files by name (CSV, Markdown, LaTeX), or why it could not be made."""
+
+    files: dict[str, bytes]
+    reason: str
+
+
 def _table4(results: Path, config: Config, out: Path) -> None:
     files = table4_files(results, config)
     if not files:
@@ -36,11 +45,7 @@ def _table4(results: Path, config: Config, out: Path) -> None:
 
 
 def _equivalence(results: Path, config: Config, out: Path) -> None:
-    if not (results / "equivalence.csv").exists():
-        raise DataError("equivalence.csv is missing")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if (results / "equivalence.csv").resolve() != out.resolve():
-        shutil.copyfile(results / "equivalence.csv", out)
+    write_text(out, equivalence_csv(read_table(results / "theory" / "equivalence.parquet")))
 
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], object]]] = {
@@ -48,7 +53,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], object]]
     "table2": (("records.parquet",), lambda r, config, out: write_table2(r / "records.parquet", out)),
     "table3": (("settings.parquet",), lambda r, config, out: write_table3(r / "settings.parquet", out)),
     "table4": ((), _table4),
-    "equivalence": ((), _equivalence),
+    "equivalence": (("theory/equivalence.parquet",), _equivalence),
     "claims": (("records.parquet",), lambda r, config, out: write_claims(r, out)),
 }
 """By table: the files of the results folder that it needs, and the function (results, config, CSV to write) that writes it."""
@@ -88,27 +93,36 @@ def render(
 
 def _tables(results: Path, out: Path, config: Config | None = None) -> list[Rendered]:
     """Write all :data:`TABLES` into ``out`` and return them as :func:`render` does."""
-    done = []
-    for name, (needed, write) in TABLES.items():
-        reason = _missing(results, needed)
-        if not reason:
-            try:
-                write(results, config or config_of(results), out / f"{name}.csv")
-            except DataError as error:
-                reason = str(error)
-        done.append(Rendered(f"{name}.csv", reason))
-    return done
+    return [Rendered(f"{name}.csv", _write(name, results, out, config)) for name in TABLES]
+
+
+def _write(name: str, results: Path, out: Path, config: Config | None = None) -> str:
+    """Write a table of :data:`TABLES` into ``out`` and return why it cannot be made, or an empty text."""
+    needed, write = TABLES[name]
+    reason = _missing(results, needed)
+    if not reason:
+        try:
+            write(results, config or config_of(results), out / f"{name}.csv")
+        except DataError as error:
+            reason = str(error)
+    return reason
+
+
+def made_tables(results: Path, names: Iterable[str] = TABLES) -> dict[str, Made]:
+    """Return tables by name, made from the folder's rows. The tables in the folder itself may be older, damaged or forged."""
+    found = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            reason = _write(name, results, Path(folder))
+            files = {} if reason else {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        found[name] = Made(files, reason)
+    return found
 
 
 def remade_tables(results: Path) -> dict[str, bytes | None]:
-    """Return the content of every table's files, made from the folder's rows; None for a table that cannot be made.
-
-    The tables in the folder itself may be older than its rows.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        _tables(results, Path(folder))
-        made = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    return {f"{name}.{kind}": made.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
+    """Return the content of every table's files, made from the folder's rows; None for a table that cannot be made."""
+    made = made_tables(results)
+    return {f"{name}.{kind}": made[name].files.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
 
 
 def _missing(results: Path, needed: Sequence[str]) -> str:

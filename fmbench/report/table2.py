@@ -5,7 +5,20 @@ from pathlib import Path
 import pandas as pd
 
 from fmbench.report.frames import records_frame
-from fmbench.report.layout import LATEX, MARKDOWN, Style, latex_table, markdown_table, notes, paper, spread, tex, write_all
+from fmbench.report.layout import (
+    LATEX,
+    MARKDOWN,
+    Style,
+    comment,
+    heading,
+    latex_table,
+    markdown_table,
+    notes,
+    paper,
+    spread,
+    tex,
+    write_all,
+)
 from fmbench.report.style import is_inception, label
 
 PAPER = "paper: ImageNet 64 to 256"
@@ -87,7 +100,7 @@ def markdown(table: pd.DataFrame) -> str:
     for dataset in table.dataset.unique():
         part = table[table.dataset == dataset]
         header = _header(table, dataset)
-        lines += [f"## {dataset}", "", *markdown_table(["Model", *header], _rows(table, dataset, MARKDOWN))]
+        lines += [heading(2, dataset), "", *markdown_table(["Model", *header], _rows(table, dataset, MARKDOWN))]
         said = [f"Bold is the best model: the lowest {header[0]}, the highest {', '.join(header[1:-1])} and {header[-1]}."]
         if (part.model == "reference").any():
             said.append("The reference is real data and is never bold.")
@@ -112,7 +125,7 @@ def latex(table: pd.DataFrame) -> str:
         rows = [[tex(row[0]), *row[1:]] for row in _rows(table, dataset, LATEX)]
         said = [f"{label(str(r.model))}: {r.status}" for r in part.itertuples() if r.status not in ("ok", "as printed")]
         said += [missing(table)] if missing(table) and dataset == datasets[-1] else []
-        lines += [f"% {dataset}", *latex_table("l" + "r" * len(METRICS), [header], rows, map(tex, said))]
+        lines += [comment(dataset), *latex_table("l" + "r" * len(METRICS), [header], rows, map(tex, said))]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.report.layout import NONE, latex_table, markdown_table, notes, paper, tex, write_all
+from fmbench.report.layout import NONE, comment, heading, latex_table, markdown_table, notes, paper, tex, write_all
 from fmbench.report.style import label
 from fmbench.store.parquet import read_table
 
@@ -143,7 +143,7 @@ def markdown(table: pd.DataFrame) -> str:
         lines += ["No method was trained.", ""]
     for dataset in table.dataset.unique():
         part = table[table.dataset == dataset]
-        lines += [f"## {dataset}", "", *markdown_table(["Setting", "Used", "Paper"], _cells(part))]
+        lines += [heading(2, dataset), "", *markdown_table(["Setting", "Used", "Paper"], _cells(part))]
         said = [
             "Used: the configuration stored with each trained model. Where seeds differ, every value is listed.",
             f"`{NONE}` under Used: this network has no such setting, or the models do not record it.",
@@ -161,7 +161,7 @@ def latex(table: pd.DataFrame) -> str:
     for dataset in table.dataset.unique():
         rows: list[list[str] | None] = [[tex(cell) for cell in row] for row in _cells(table[table.dataset == dataset])]
         rows.insert(len(PAPERS), None)
-        lines += [f"% {dataset}", *latex_table("lll", [r"Setting & Used & Paper \\"], rows)]
+        lines += [comment(dataset), *latex_table("lll", [r"Setting & Used & Paper \\"], rows)]
     return "\n".join(lines)
 
 

@@ -6,7 +6,22 @@ from typing import Any
 import pandas as pd
 
 from fmbench.report.frames import of_metric
-from fmbench.report.layout import LATEX, MARKDOWN, NONE, Style, beside, latex_table, markdown_table, paper, spread, tex, write_all
+from fmbench.report.layout import (
+    LATEX,
+    MARKDOWN,
+    NONE,
+    Style,
+    beside,
+    block,
+    comment,
+    heading,
+    latex_table,
+    markdown_table,
+    paper,
+    spread,
+    tex,
+    write_all,
+)
 from fmbench.report.layout import notes as note_lines
 from fmbench.report.style import label
 from fmbench.store.parquet import write_table
@@ -139,9 +154,9 @@ def markdown(table: pd.DataFrame, spec: dict[str, Any]) -> str:
         if part.empty:
             continue
         header = ["Method", "Estimator", *(f"K = {k}" for k in draws), f"Probe bias at K = {draws[-1]}"]
-        lines += [f"## {dataset}", "", *markdown_table(header, _rows(part, draws, MARKDOWN))]
+        lines += [heading(2, dataset), "", *markdown_table(header, _rows(part, draws, MARKDOWN))]
         lines += note_lines(_notes(part, len(spec["seeds"])))
-        failures = [f"* {text}" for text in _failures(part)]
+        failures = [f"* {block(text)}" for text in _failures(part)]
         lines += [*failures, ""] if failures else []
     return "\n".join(lines)
 
@@ -155,7 +170,7 @@ def latex(table: pd.DataFrame, spec: dict[str, Any]) -> str:
             continue
         header = " & ".join(["Method", "Estimator", *(f"$K = {k}$" for k in draws)]) + r" \\"
         rows = [[*map(tex, row[:2]), *row[2:-1]] for row in _rows(part, draws, LATEX)]
-        lines.append(f"% {dataset}, bits/dim; in brackets: the paper")
+        lines.append(comment(f"{dataset}, bits/dim; in brackets: the paper"))
         lines += latex_table("ll" + "r" * len(draws), [header], rows, [tex(text) for text in _failures(part)])
     return "\n".join(lines)
 

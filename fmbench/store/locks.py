@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -66,18 +66,15 @@ class FolderLock:
             self._lock.release()
             self._lock = None
 
-    def remove(self, chosen: Callable[[Path], bool] = lambda entry: True) -> None:
+    def remove(self) -> None:
         """Remove the folder, which must be locked, and give the lock back. The lock file goes last, so nobody can come between.
 
-        What cannot be removed stays, without an error, and so does the folder then.
-
-        Args:
-            chosen: whether to remove an entry of the folder.
+        What cannot be removed stays, without an error.
         """
         assert self._lock is not None, "lock the folder first"
         with contextlib.suppress(OSError):
             for entry in sorted(self.folder.iterdir()):
-                if entry.name == LOCK or not chosen(entry):
+                if entry.name == LOCK:
                     continue
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry, ignore_errors=True)

@@ -1,6 +1,5 @@
 """Merging result sets: the parts that several machines made of one benchmark become one results folder."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,13 @@ from fmbench.config import specs
 from fmbench.errors import DataError
 from fmbench.store.agreement import KINDS, Difference, differences
 from fmbench.store.benchmark import FILE, describe, parse_config
-from fmbench.store.files import atomic_folder, check_new_or_empty, write_json
+from fmbench.store.equivalence import equivalence_csv
+from fmbench.store.files import atomic_folder, check_new_or_empty, write_json, write_text
 from fmbench.store.merge_tables import in_order, merge_tables
 from fmbench.store.parquet import write_table
 from fmbench.store.result_set import ResultSet
 
+EQUIVALENCE = "theory/equivalence.parquet"
 LISTED = 40
 """The largest number of differences that a refusal lists."""
 
@@ -59,10 +60,8 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
             write_table(folder / name, table)
         for dataset, manifest in manifests.items():
             write_json(folder / "data" / dataset / "manifest.json", manifest)
-        # The summary of the theory follows from definitions alone, so the first set's stands for all.
-        summary = next((s.folder / "equivalence.csv" for s in sets if (s.folder / "equivalence.csv").exists()), None)
-        if summary is not None:
-            shutil.copyfile(summary, folder / "equivalence.csv")
+        if EQUIVALENCE in tables:
+            write_text(folder / "equivalence.csv", equivalence_csv(tables[EQUIVALENCE]))
         write_json(folder / FILE, described)
     return described
 

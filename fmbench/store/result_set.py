@@ -20,11 +20,13 @@ from fmbench.store.parquet import read_table
 from fmbench.store.records import SCHEMA, read_rows
 from fmbench.store.stale import TABLE4_ROWS, stale_files
 
-_PLAIN = r"[^/\\:.][^/\\:]*"
+_PLAIN = r"[^/\\:.<>\"|?*][^/\\:<>\"|?*]*"
 MEMBER = re.compile(
     rf"(theory/)?{_PLAIN}\.parquet|{_PLAIN}\.(csv|md|tex)|data/[A-Za-z][A-Za-z0-9_.-]*/manifest\.json|{re.escape(FILE)}"
 )
 """The names that files of a result set may have. All are data: Python imports none of them, and no shell runs one."""
+DEVICES = ("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)))
+"""Names that Windows keeps for devices, with every ending."""
 
 
 def members(results: Path) -> dict[str, Path | pa.Table]:
@@ -52,7 +54,11 @@ def members(results: Path) -> dict[str, Path | pa.Table]:
 
 def is_member(name: str) -> bool:
     """Whether a file of a result set may have this name. Every disk must be able to store it and every terminal to show it."""
-    return MEMBER.fullmatch(name) is not None and name.isprintable() and all(len(p.encode()) <= 255 for p in name.split("/"))
+    return MEMBER.fullmatch(name) is not None and name.isprintable() and all(map(_storable, name.split("/")))
+
+
+def _storable(part: str) -> bool:
+    return len(part.encode()) <= 255 and part[-1] not in ". " and part.partition(".")[0].strip().casefold() not in DEVICES
 
 
 def table4_files(results: Path, config: Config) -> list[Path]:

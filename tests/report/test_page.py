@@ -1,25 +1,33 @@
-"""The HTML page: what it begins with, what it says about missing parts, and that it needs no other file."""
+"""The HTML page: what it begins with, what it says about missing parts, that it needs no other file, and whom it trusts."""
 
 import io
+import shutil
 
 import pytest
 from browser import opened
 from PIL import Image
+from result_sets import config
 from user_code import command
 
+from fmbench.config.names import FIGURES
 from fmbench.errors import DataError
-from fmbench.report.page import lead, page, title, to_html, write_page
+from fmbench.report.page import LEAD, OTHERS, page, read_picture, title, to_html, write_page
+from fmbench.report.render import TABLES, made_tables
 
-CLAIMS = "# Claims\n\n| claim | verdict |\n|---|---|\n| 1 lowest NLL | holds |\n"
-TABLE1 = "# Table 1\n\n## digits\n\n| Method | NFE |\n|---|---|\n| FM, OT path | **83.9 ± 2.3** |\n\n* a note\n"
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+@pytest.fixture(scope="module")
+def tables(whole_run):
+    return made_tables(whole_run, (*LEAD, *OTHERS))
 
 
 @pytest.fixture
-def results(tmp_path):
+def results(whole_run, tmp_path):
+    """The results of a small run, with two figures and a caption."""
     folder = tmp_path / "results"
+    shutil.copytree(whole_run, folder)
     (folder / "figures").mkdir(parents=True)
-    (folder / "claims.md").write_text(CLAIMS)
-    (folder / "table1.md").write_text(TABLE1)
     for name, width in (("fig07", 40), ("fig04", 30)):
         Image.new("RGB", (width, 20), "navy").save(folder / "figures" / f"{name}.png")
     captions = tmp_path / "captions"
@@ -35,6 +43,23 @@ def test_tables_become_tables_and_headings_move_down():
     assert "&lt;b&gt;2&lt;/b&gt;" in html  # HTML in a table is text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](https://example.org/x.png)",
+        "[x](https://example.org)",
+        "<https://example.org>",
+        "<img src=//example.org/x.png>",
+        "![x]\n\n[x]: https://example.org/x.png",
+        '<div style="background: url(//example.org/x.png)">\n\n</div>',
+    ],
+)
+def test_the_parser_makes_no_link_no_picture_and_no_html(text):
+    """Even where the text of a row came into Markdown as it is."""
+    html = to_html(f"{text}\n")
+    assert "src=" not in html.replace("src=//", "") and "href=" not in html and "<div" not in html and "<img" not in html
+
+
 def test_the_page_leads_with_the_claims_and_table_1(results):
     out, fragment = results / "index.html", results / "index.head.html"
     write_page(results, out, fragment, results.parent / "captions")
@@ -45,21 +70,34 @@ def test_the_page_leads_with_the_claims_and_table_1(results):
     ]
     assert order == sorted(order)
     assert "from <code>records.parquet</code>" in whole and whole.count("<img ") == 2
-    assert "<script" not in whole and "http" not in whole
+    assert "<script" not in whole and 'href="http' not in whole and 'src="http' not in whole
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in whole
     head = fragment.read_text()
-    assert lead(results) in head and lead(results) in whole and "<img" not in head
+    assert head.endswith(whole[whole.index('<section id="claims">') : whole.index('<section id="tables">')])
+    assert "<img" not in head
     before = out.read_bytes()
     write_page(results, out, fragment, results.parent / "captions")
     assert out.read_bytes() == before
 
 
-def test_a_missing_table_is_named(results):
-    (results / "claims.md").unlink()
-    assert "claims is not among these results" in lead(results)
-    assert "<h2>Table 1</h2>" in lead(results)
-    (results / "table1.md").unlink()
-    with pytest.raises(DataError, match="nothing to show; run snakemake or `fmbench render` first"):
-        lead(results)
+def test_the_tables_come_from_the_rows_and_not_from_the_files_in_the_folder(results, tables):
+    """A table in the folder may be older than the rows, damaged or forged."""
+    for name in TABLES:
+        (results / f"{name}.md").write_text(f"# Forged {name}\n\n![x](https://example.org/x.png)\n")
+    write_page(results, results / "index.html")
+    text = (results / "index.html").read_text()
+    assert "Forged" not in text and "example.org" not in text
+    assert to_html(tables["table1"].files["table1.md"].decode(), shift=1) in text
+
+
+def test_a_table_that_cannot_be_made_is_named_with_the_reason(results):
+    (results / "settings.parquet").unlink()
+    write_page(results, results / "index.html")
+    assert "table3 cannot be made: settings.parquet is missing." in (results / "index.html").read_text()
+    (results / "records.parquet").write_bytes(b"not parquet")
+    with pytest.raises(DataError, match=r"has nothing to show \(claims: .*records.parquet.*; table1: .*records.parquet"):
+        write_page(results, results / "other.html")
+    assert not (results / "other.html").exists()
 
 
 def test_the_command_writes_the_page_or_names_what_is_missing(results, tmp_path):
@@ -70,11 +108,11 @@ def test_the_command_writes_the_page_or_names_what_is_missing(results, tmp_path)
     assert said.code == 3 and "there is no results folder or archive" in said.err
     (tmp_path / "empty").mkdir()
     said = command("page", "--results", str(tmp_path / "empty"), "--out", str(out))
-    assert said.code == 3 and "nothing to show" in said.err
+    assert said.code == 3 and "nothing to show" in said.err and "records.parquet is missing" in said.err
 
 
-def test_pictures_have_a_text_for_screen_readers(results):
-    text = page(results, results.parent / "captions")
+def test_pictures_have_a_text_for_screen_readers(results, tables):
+    text = page(results, tables, results.parent / "captions")
     assert 'alt="Error against NFE, from records.parquet"' in text and 'alt="Fig. 4"' in text
     assert [title(name) for name in ("fig04_few_step", "nfe_distribution", "cost")] == [
         "Fig. 4, few step",
@@ -83,13 +121,53 @@ def test_pictures_have_a_text_for_screen_readers(results):
     ]
 
 
+def damages(content: bytes) -> list[bytes]:
+    """A PNG cut short, with one bit flipped in every third byte, and a picture of another format."""
+    found = [content[:20], content[:-20], content[:-4], b"", b"GIF89a" + content[6:]]
+    for at in range(0, len(content), 3):
+        flipped = bytearray(content)
+        flipped[at] ^= 0x10
+        found.append(bytes(flipped))
+    jpeg = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(jpeg, "JPEG")
+    return [*found, jpeg.getvalue()]
+
+
+def test_a_damaged_picture_is_an_error_with_its_name_and_a_remedy(results, tables, tmp_path):
+    path = tmp_path / "x.png"
+    Image.effect_noise((12, 9), 50).save(path)
+    content = path.read_bytes()
+    assert read_picture(path) == content
+    for damaged in damages(content):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"x\.png .*run snakemake or `fmbench render`"):
+            read_picture(path)
+    (results / "figures" / "fig07.png").write_bytes(content[:-9])
+    said = command("page", "--results", results, "--out", tmp_path / "page.html")
+    assert said.code == 3 and "fig07.png" in said.err and not (tmp_path / "page.html").exists()
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size < 1 << 20
+    with pytest.raises(DataError, match="is not a whole PNG picture"):
+        read_picture(tmp_path / "x.png")
+
+
 def test_a_browser_shows_the_tables_and_the_pictures(results):
     out = results / "index.html"
     write_page(results, out)
-    with opened(out) as page:
-        assert page.locator("#table1 td").all_inner_texts() == ["FM, OT path", "83.9 ± 2.3"]
-        assert page.locator("#claims td").all_inner_texts() == ["1 lowest NLL", "holds"]
-        widths = page.evaluate("Object.fromEntries([...document.images].map(i => [i.alt, i.naturalWidth]))")
+    with opened(out) as shown:
+        assert shown.locator("#table1 td").first.inner_text() == "DDPM"
+        assert shown.locator("#claims tbody tr").count() >= 10
+        assert shown.evaluate("getComputedStyle(document.body).maxWidth") != "none"  # the policy lets the style in
+        widths = shown.evaluate("Object.fromEntries([...document.images].map(i => [i.alt, i.naturalWidth]))")
         assert widths == {"Fig. 4": 30, "Fig. 7": 40}
-        shot = io.BytesIO(page.screenshot())
-        assert len(set(Image.open(shot).convert("RGB").getdata())) > 10  # the screenshot is not blank
+        picture = io.BytesIO(shown.screenshot())
+        assert len(set(Image.open(picture).convert("RGB").getdata())) > 10  # the screenshot is not blank
+
+
+def test_every_figure_of_a_run_has_a_place_on_the_page(results, tables):
+    for name in FIGURES.keys() - {"fig07"}:
+        shutil.copyfile(results / "figures" / "fig07.png", results / "figures" / f"{name}.png")
+    assert page(results, tables, None).count("<img ") == len(FIGURES) and config().datasets == ["board", "digits"]

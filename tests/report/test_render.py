@@ -23,10 +23,19 @@ def test_render_names_what_it_cannot_make_and_why(whole_run, tmp_path):
         assert (tmp_path / "out" / "figures" / f"{name}.png").exists() == there
         if not there:
             assert f"not made: figures/{name}.png: " in said.err
-    assert "not made: equivalence.csv: equivalence.csv is missing" in said.err
+    assert "not made: equivalence.csv: theory/equivalence.parquet is missing" in said.err
     assert "not made: figures/fig02.png: theory/fields.parquet is missing" in said.err
     made = len([p for p in (tmp_path / "out").rglob("*") if p.suffix in (".csv", ".png")])
     assert f"{made} of {len(TABLES) + len(names.FIGURES)} tables and figures -> " in said.err
+
+
+def test_the_table_of_equivalences_is_made_again_from_its_rows(theory, tmp_path):
+    """Not copied: a file in the folder may be older than the rows, or forged."""
+    before = (theory / "equivalence.csv").read_bytes()
+    shutil.copytree(theory / "theory", tmp_path / "results" / "theory")
+    (tmp_path / "results" / "equivalence.csv").write_text("forged")
+    done = {item.file: item.reason for item in render(tmp_path / "results", tmp_path / "out", config(), formats=["svg"])}
+    assert done["equivalence.csv"] == "" and (tmp_path / "out" / "equivalence.csv").read_bytes() == before
 
 
 def test_results_without_a_description_render_with_a_config(whole_run, tmp_path):

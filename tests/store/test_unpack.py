@@ -20,6 +20,7 @@ from fmbench.errors import DataError
 from fmbench.store.archive import INDEX, export
 from fmbench.store.benchmark import FILE
 from fmbench.store.files import read_json
+from fmbench.store.limits import shortened
 from fmbench.store.merge import merge
 from fmbench.store.parquet import read_table
 from fmbench.store.result_set import read_set
@@ -142,7 +143,7 @@ def packed(changes: dict[str, bytes]) -> Any:
 )
 def test_an_archive_with_a_member_that_export_does_not_pack_is_refused(archive, tmp_path, kind, names):
     path = repacked(archive, tmp_path, packed(dict.fromkeys(names, b"raise SystemExit")), kind)
-    with pytest.raises(DataError, match=rf"holds {re.escape(repr(names[0]))}, which `fmbench export` does not pack"):
+    with pytest.raises(DataError, match=rf"holds {re.escape(shortened(names[:1]))}, which `fmbench export` does not pack"):
         unpack(path, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -172,7 +173,7 @@ def test_a_flipped_byte_is_found(whole_run, tmp_path, name):
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("fmbench.store.unpack.LARGEST", 1 << 10)
+    monkeypatch.setattr("fmbench.store.limits.ARCHIVE", 1 << 10)
     with pytest.raises(DataError, match="would unpack to more than"):
         unpack(archive, tmp_path / "out")
 

@@ -36,7 +36,7 @@ def fewer_evaluations(sources: Sources) -> Lines:
         if TRAINED not in found:
             lines.append(no_contest(2, dataset))
         for contest in found:
-            lines += [_equal_error(dataset, contest, m, here) for m in contest.others if m in set(here.method)]
+            lines += [_equal_error(dataset, contest, m, here) for m in contest.others if m in set(here.method.unique())]
     return lines
 
 

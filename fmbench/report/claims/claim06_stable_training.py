@@ -28,7 +28,7 @@ def stable_training(sources: Sources) -> Lines:
     snapshots = sources.get("learning_curve")
     for dataset, here in by_dataset(sources["records"]):
         ends = here[here.metric == "final_loss"]
-        if not {FM, SCORE} <= set(ends.method):
+        if not {FM, SCORE} <= set(ends.method.unique()):
             why = f"This claim needs trainings of both {in_prose(FM)} and {in_prose(SCORE)}"
             lines.append(Finding(6, dataset, "trained", "", NOT_TESTED, why))
             continue

@@ -36,7 +36,7 @@ def structure_earlier(sources: Sources) -> Lines:
     """
     states, lines = sources["trajectory"], []
     records = sources.get("records", states.iloc[:0].assign(status="", metric=""))
-    for dataset in dict.fromkeys([*states.dataset, *records.dataset]):
+    for dataset in dict.fromkeys([*states.dataset.unique(), *records.dataset.unique()]):
         here, rows = select(states, dataset=dataset), select(records, dataset=dataset)
         # A lost training has records but no states.
         found = contests(pd.concat([here[["method"]], rows[["method"]]]))
@@ -46,7 +46,7 @@ def structure_earlier(sources: Sources) -> Lines:
             ours = contest.ours
             columns = {"claim": 7, "dataset": dataset, "about": contest.about, "part": "half of the way from noise to data"}
             lost = lost_seeds(rows, (ours, *contest.others), "final_loss")
-            if ours in lost and ours not in set(here.method):
+            if ours in lost and ours not in set(here.method.unique()):
                 why = f"There is no trajectory: {say_lost({ours: lost[ours]})}"
                 lines.append(Finding(verdict=INCONCLUSIVE, why=why, **columns))
             else:
@@ -56,7 +56,7 @@ def structure_earlier(sources: Sources) -> Lines:
 
 def _half_way(contest: Contest, here: pd.DataFrame, columns: dict[str, Any]) -> Finding:
     """The line on one comparison, from the states of a data set."""
-    ours, there = contest.ours, set(here.method)
+    ours, there = contest.ours, set(here.method.unique())
     columns |= {"statistic": "difference in t to the closest other method", "unit": "t"}
     seed = here[here.method == ours].seed.min()
     ways = {m: way_covered(select(here, method=m, seed=seed)) for m in (ours, *contest.others) if m in there or m == ours}

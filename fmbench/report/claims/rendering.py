@@ -11,11 +11,11 @@ from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.rows import in_prose
 from fmbench.report.claims.sources import read_sources
 from fmbench.report.claims.verdicts import ENOUGH_SEEDS, FAILS, HOLDS, LEVEL, combine, combine_leaning, coverage
-from fmbench.report.layout import latex_table, markdown_table, tex, write_all
+from fmbench.report.layout import Markup, block, heading, latex_table, markdown_table, notes, tex, write_all
 
 COLUMNS = ["claim", "title", "dataset", "about", "part", "against", "statistic", "unit", "value", "low", "high", "interval"]
 COLUMNS += ["seeds", "coverage", "paper", "verdict", "leans", "why"]
-_BOLD = {HOLDS: "**holds**", FAILS: "**fails**"}
+_BOLD = {HOLDS: Markup("**holds**"), FAILS: Markup("**fails**")}
 
 
 def write_claims(results: Path, out: Path) -> Lines:
@@ -38,7 +38,7 @@ def markdown(lines: Lines) -> str:
     header, rows = _overview(lines)
     text = ["# Claims", "", "The claims of Lipman et al. (2023), tested on the numbers of this run.", ""]
     text += markdown_table(header, [[_BOLD.get(cell, cell) for cell in row] for row in rows])
-    text += ["", *(f"* {note}" for note in _notes(lines))]
+    text += notes(_notes(lines))[:-1]
     for claim in CLAIMS:
         text += _section(claim, [line for line in lines if line.claim == claim.number])
     return "\n".join(text) + "\n"
@@ -103,10 +103,11 @@ def _notes(lines: Lines) -> list[str]:
 def _section(claim: Claim, lines: Lines) -> list[str]:
     """The section of one claim: what it says, how it is tested, and its lines of evidence."""
     whole = next(line for line in lines if line.about == "overall")
-    text = ["", f"## {claim.number}. {claim.title}: {whole.verdict}", "", f"{claim.statement} ({claim.where})", ""]
-    text += [f"How it is tested: {claim.how}", "", f"Overall: {_together([whole])}. {whole.why}.", ""]
+    text = ["", heading(2, f"{claim.number}. {claim.title}: {whole.verdict}"), ""]
+    text += [block(f"{claim.statement} ({claim.where})"), ""]
+    text += [block(f"How it is tested: {claim.how}"), "", block(f"Overall: {_together([whole])}. {whole.why}."), ""]
     if claim.in_paper:
-        text += [f"In the paper: {claim.in_paper()}.", ""]
+        text += [block(f"In the paper: {claim.in_paper()}."), ""]
     rest = [line for line in lines if line.about != "overall"]
     if rest:
         columns = ["Data set", "Part of the claim", "Statistic", "Value", "Seeds", "Paper", "Verdict", "Reason"]

@@ -83,7 +83,7 @@ ORACLES = Contest("oracle", ORACLE, ORACLE_DIFFUSION)
 
 def contests(rows: pd.DataFrame) -> list[Contest]:
     """The comparisons that the rows' methods allow: of trained methods, of oracles."""
-    methods = set(rows.method)
+    methods = set(rows.method.unique())
     found = [TRAINED] if OURS in methods else []
     return found + ([ORACLES] if ORACLE in methods and methods & set(ORACLE_DIFFUSION) else [])
 

@@ -19,11 +19,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from fmbench.config import names
-from fmbench.errors import DataError
+from fmbench.errors import DataError, printable
 from fmbench.report.figures.registry import FIGURES
 from fmbench.report.style import SETTINGS
 from fmbench.store.files import atomic
 from fmbench.store.parquet import write_table
+
+LONGEST = 100
+"""The largest number of characters of a text in a figure; drawing takes time for each."""
 
 
 def write_figure(
@@ -47,7 +50,7 @@ def write_figure(
     if data_path is not None:
         write_table(data_path, pa.Table.from_pandas(data.reset_index(drop=True), preserve_index=False))
     with sns.axes_style("ticks"), plt.rc_context(SETTINGS):
-        figure = FIGURES[name].draw(data)
+        figure = FIGURES[name].draw(as_text(data))
         _freeze_layout(figure)
         for path in outputs:
             kind = path.suffix.lstrip(".")
@@ -56,6 +59,21 @@ def write_figure(
             with atomic(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=metadata)
         plt.close(figure)
+
+
+def as_text(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the data with texts that matplotlib draws as they are: on one line, not too long, and without formulas."""
+
+    def shown(text: str) -> str:
+        text = " ".join(printable(text).split())
+        return (text if len(text) <= LONGEST else f"{text[:LONGEST]} (cut)").replace("$", r"\$")
+
+    for name in data.columns:
+        if pd.api.types.infer_dtype(data[name], skipna=True) == "string":
+            texts = {text: shown(text) for text in data[name].dropna().unique()}
+            if any(text != as_shown for text, as_shown in texts.items()):
+                data = data.assign(**{name: data[name].map(texts)})
+    return data
 
 
 def chosen(name: str, data: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.report.frames import first_known
-from fmbench.report.layout import LATEX, NONE, latex_table, tex
+from fmbench.report.layout import LATEX, NONE, comment, latex_table, tex
 from fmbench.report.style import label
 from fmbench.report.table1.cells import ENERGY_NOTE, cells, distance_name, is_points, method_name
 from fmbench.report.table1.notes import override_notes
@@ -51,4 +51,4 @@ def _remarks(parts: dict[str, pd.DataFrame], points: list[str], spec: dict[str, 
         remarks.append(ENERGY_NOTE)
     if len(points) < len(parts):
         remarks.append("NLL of images is for K = 1 dequantisation draw; the paper's is for its largest K.")
-    return "".join(f"% {line}\n" for line in [*remarks, *override_notes(spec)])
+    return "".join(f"{comment(line)}\n" for line in [*remarks, *override_notes(spec)])

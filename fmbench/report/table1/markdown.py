@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.report.frames import first_known
-from fmbench.report.layout import MARKDOWN, markdown_table, paper
+from fmbench.report.layout import MARKDOWN, block, heading, markdown_table, paper
 from fmbench.report.layout import notes as note_lines
 from fmbench.report.style import label
 from fmbench.report.table1.cells import cells, distance_name, is_points
@@ -23,15 +23,15 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
             distances = {"energy_distance": "Energy distance (1e-4)", "off_support": "Off support"}
             columns = {"nll": columns["nll"], **distances, "nfe": "NFE"}
         header = ["Method", *columns.values(), "Sample std", "Status"]
-        lines += [f"## {dataset}", "", *markdown_table(header, cells(part, spec["oracles"], MARKDOWN, list(columns)))]
+        lines += [heading(2, dataset), "", *markdown_table(header, cells(part, spec["oracles"], MARKDOWN, list(columns)))]
         lines += note_lines(notes(part, mine, spec))
         if measures := further_measures(mine):
             header = ["Method", *(measure.heading for measure in measures)]
-            lines += [f"### Further measures of {dataset}", ""]
+            lines += [heading(3, f"Further measures of {dataset}"), ""]
             lines += markdown_table(header, further_rows(measures, spec["methods"]))
             lines += note_lines(further_notes(mine))
     if absent := _not_run(spec):
-        lines += [f"In the paper's Table 1 but not in this run: {absent}.", ""]
+        lines += [block(f"In the paper's Table 1 but not in this run: {absent}."), ""]
     return "\n".join(lines)
 
 

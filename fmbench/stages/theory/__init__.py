@@ -3,8 +3,6 @@
 They are drawn as figures and written as ``equivalence.csv``. Each module makes the rows of its tables and states their schema.
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from fmbench.stages.theory.equivalence import EQUIVALENCE, equivalence_rows
 from fmbench.stages.theory.identities import IDENTITIES, identity_rows
 from fmbench.stages.theory.noise_levels import NOISE_LEVELS, noise_level_rows
 from fmbench.stages.theory.samplers import SAMPLERS, sampler_rows
+from fmbench.store.equivalence import equivalence_csv
 from fmbench.store.files import write_text
 from fmbench.store.parquet import table, write_table
 from fmbench.system.progress import Console
@@ -39,16 +38,7 @@ def run(spec: dict[str, Any], out: Path, summary: Path, console: Console) -> Non
     }
     for name, (rows, schema) in tables.items():
         write_table(out / f"{name}.parquet", table(rows, schema))
-    write_text(summary, _csv(equivalence))
+    write_text(summary, equivalence_csv(table(equivalence, EQUIVALENCE)))
     unexpected = [row for row in equivalence if row["expected"] != row["found"]]
     counts = ", ".join(f"{name} {len(rows)}" for name, (rows, _) in tables.items())
     console.say(f"rows: {counts}; {len(unexpected)} equivalences not as expected -> {out}, {summary}")
-
-
-def _csv(equivalence: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(EQUIVALENCE.names)
-    for row in equivalence:
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (row[name] for name in EQUIVALENCE.names)])
-    return text.getvalue()
