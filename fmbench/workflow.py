@@ -10,6 +10,7 @@ from typing import Any
 from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
+from fmbench.config.plugins import RAISED
 from fmbench.config.reading import parse
 from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError, DataError, FmbenchError
@@ -84,11 +85,11 @@ def preflight(config: Config) -> None:
             if lacking:
                 raise ConfigError(f"settings.{name}.evaluation.features: {lacking}")
     spec = specs.check(config)
-    key = f"{settings_hash(spec)}-{stage_hash('check', specs.plugins(spec))}"
+    key = _check_key(spec)
     results = Path(config.results_dir)
     passed = results / "checked.json"
     try:
-        if read_json(passed)["key"] == key:
+        if key and read_json(passed)["key"] == key:
             return
     except (DataError, KeyError, TypeError, OSError):
         pass  # not checked yet, or checked by another version
@@ -106,6 +107,34 @@ def preflight(config: Config) -> None:
         if about_data or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         console.say(f"warning: {results} cannot be written ({error}); a run needs write permission, or another results_dir")
+
+
+def look(config: Config) -> list[str]:
+    """Check as much of a config as can be checked without running any code that it names, and write nothing.
+
+    Returns:
+        The plug-ins that were not looked at, each with its place in the config.
+
+    Raises:
+        ConfigError: something else in the config cannot be built or combined.
+    """
+    from fmbench.stages.check import try_all
+
+    results = Path(config.results_dir)
+    try_all(specs.check(config, code=False), {name: results / "data" / name for name in config.datasets}, code=False)
+    methods = [f"methods.{m.name}: {', '.join(specs.plugins(m.model_dump()))}" for m in config.methods]
+    values = {name: config.dataset(name).model_dump() for name in config.datasets}
+    return [line for line in methods if not line.endswith(": ")] + [
+        f"settings.{name}: {', '.join(dict.fromkeys(found))}" for name, value in values.items() if (found := specs.plugins(value))
+    ]
+
+
+def _check_key(spec: dict[str, Any]) -> str:
+    """What a passed check holds for; empty if a plug-in's file cannot even be read, which the check then says."""
+    try:
+        return f"{settings_hash(spec)}-{stage_hash('check', specs.plugins(spec))}"
+    except RAISED:  # finding a module imports the packages around it
+        return ""
 
 
 def _prepend(variable: str, value: str) -> None:

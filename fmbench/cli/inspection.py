@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fmbench.cli.options import ConfigFiles, ResultsFolder, Threads
+from fmbench.cli.output import echo
 from fmbench.cli.stages import JOB_STAGES
 from fmbench.config.names import GATHERED
 from fmbench.errors import ConfigError
@@ -17,15 +18,30 @@ if TYPE_CHECKING:
     from fmbench.config.config import Config
 
 
-def validate(configfile: ConfigFiles) -> None:
-    """Check config files without running anything: names, types, and that everything can be built and combined."""
+def validate(
+    configfile: ConfigFiles,
+    no_code: Annotated[
+        bool, typer.Option("--no-code", help="import nothing that the config names; for a config that you do not trust")
+    ] = False,
+) -> None:
+    """Check config files before any training: names, types, and that everything can be built and combined.
+
+    A config is code: this command imports and runs the plug-ins that it names (as in `use: package.module:NAME`), and so do
+    snakemake, doctor and plan. Look at a stranger's config with --no-code first; it says which plug-ins there are. The last line
+    starts with ok only if the whole check was done.
+    """
     from fmbench.config.reading import load
-    from fmbench.workflow import preflight
+    from fmbench.workflow import look, preflight
 
     config = load(*map(str, configfile))
-    preflight(config)
+    ok = "ok"
+    if not no_code:
+        preflight(config)
+    elif unchecked := look(config):
+        echo("\n".join(["not checked, because it is code that the config names:", *(f"  {line}" for line in unchecked)]))
+        ok = "ok except for that code"
     methods = ", ".join(m.name for m in config.methods)
-    typer.echo(f"ok: {methods} on {', '.join(config.datasets)}, seeds {', '.join(map(str, config.seeds))}")
+    echo(f"{ok}: {methods} on {', '.join(config.datasets)}, seeds {', '.join(map(str, config.seeds))}")
 
 
 def spec(
@@ -48,7 +64,7 @@ def spec(
 
         with opened(results) as folder:
             config = config_of(folder)
-    typer.echo(canonical(_build_spec(config, stage.replace("-", "_"), dataset, method, seed)))
+    echo(canonical(_build_spec(config, stage.replace("-", "_"), dataset, method, seed)))
 
 
 def _build_spec(config: "Config", stage: str, dataset: str | None, method: str | None, seed: int) -> Any:
@@ -88,7 +104,7 @@ def schema() -> None:
     from fmbench.config.config import Config
 
     values = Config.model_json_schema()
-    typer.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **values}, indent=2, sort_keys=True))
+    echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **values}, indent=2, sort_keys=True))
 
 
 def doctor(
@@ -105,7 +121,7 @@ def doctor(
     from fmbench.stages import doctor
 
     findings = [*doctor.machine(), *doctor.check(load(*map(str, configfile)))]
-    typer.echo(doctor.text(findings, " + ".join(map(str, configfile))))
+    echo(doctor.text(findings, " + ".join(map(str, configfile))))
     others = sorted(presets.glob("*.yaml")) if presets.is_dir() else []
     for preset in others:
         if preset in configfile:
@@ -113,10 +129,10 @@ def doctor(
         try:
             found = [f for f in doctor.check(load(*map(str, configfile), str(preset))) if f.level != doctor.OK]
         except ConfigError as error:
-            typer.echo(f"{preset}: {error}")
+            echo(f"{preset}: {error}")
             continue
         verdict = "cannot run here" if any(f.level == doctor.LACKING for f in found) else "can run here"
-        typer.echo(doctor.text(found, f"{preset}: {verdict}"))
+        echo(doctor.text(found, f"{preset}: {verdict}"))
     if any(f.level == doctor.LACKING for f in findings):
         raise typer.Exit(3)
 
@@ -143,8 +159,8 @@ def plan(
     plans = run(config, gpu or ["h100"], results, probe, threads)
     path = out or results / "plan.json"
     write_json(path, plans)
-    typer.echo(text(plans))
-    typer.echo(f"-> {path}")
+    echo(text(plans))
+    echo(f"-> {path}")
 
 
 def prune(
@@ -157,24 +173,27 @@ def prune(
 ) -> None:
     """List the checkpoints of a results folder. With --yes, remove those that no model in it was trained from.
 
-    --yes also removes files that a killed process left half written. --all also removes unfinished preparations of data.
+    --yes also removes files that a killed process left half written. --all also removes unfinished preparations of data. Files
+    that fmbench did not write stay, and so does what lies behind a link.
     """
-    from fmbench.stages.prune import find, half_written, remove, text
+    from fmbench.stages.prune import choose, find, half_written, remove, size_of, text
 
     found, halves = find(results), half_written(results)
-    chosen = [one for one in found if one.stale or (everything and not one.in_use)]
+    chosen = choose(found, everything)
     if found:
-        typer.echo(text(found, chosen))
+        echo(text(found, chosen))
     for path in halves:
-        size_of = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        typer.echo(f"remove {size_of / 2**20:9.1f} MiB  {path}  half written")
+        echo(f"remove {size_of(path) / 2**20:9.1f} MiB  {path}  half written")
     size = f"{sum(one.size for one in chosen) / 2**20:.1f} MiB"
     if not yes:
-        typer.echo(f"{len(chosen)} of {len(found)} folders, {size}, can go; nothing was removed, --yes removes them")
+        echo(f"{len(chosen)} of {len(found)} entries, {size}, can go; nothing was removed, --yes removes them")
         return
     for path in halves:
         shutil.rmtree(path, ignore_errors=True)
-    typer.echo(f"{remove(chosen) / 2**20:.1f} MiB of {size} removed")
+    freed, staying = remove(chosen)
+    for path in staying:
+        echo(f"{path} stays: a process uses it, or it has files that fmbench did not write or may not remove")
+    echo(f"{freed / 2**20:.1f} MiB of {size} removed")
 
 
 COMMANDS = (validate, spec, schema, doctor, plan, prune)

@@ -1,16 +1,20 @@
 """The program ``fmbench``: all commands, and the exit code of each kind of error."""
 
 import contextlib
+import functools
 import itertools
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from fmbench.cli import inspection, sharing, stages, tables
 from fmbench.cli.output import open_streams
+from fmbench.config.plugins import reason
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
 from fmbench.system.progress import tell, write_note
 
@@ -25,12 +29,29 @@ COMMANDS = {
     "Sharing results": sharing.COMMANDS,
     "Configs, this machine and disk space": inspection.COMMANDS,
 }
+
+
+def _ends_by_itself(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that code of a plug-in cannot end: ``sys.exit(0)`` in a network would count as a finished job."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise ConfigError(f"a plug-in or a library ended the command: {reason(error)}") from error
+
+    return run
+
+
 EXIT_CODES: dict[type[FmbenchError], int] = {ConfigError: 2, DataError: 3, CheckpointError: 3, LockedError: 4}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(rich_help_panel=_panel)(_ends_by_itself(_command))
 
 
 def main() -> None:
@@ -39,9 +60,8 @@ def main() -> None:
     An error's message goes to standard error and to the end of the command's log, which Snakemake shows for a failed job.
     """
     open_streams()
-    with contextlib.suppress(OSError):  # the current folder may have been deleted
-        sys.path.append(os.getcwd())  # where `python -m fmbench`, and so Snakemake's jobs, also find a user's plug-ins
     try:
+        sys.path.append(_current_folder())  # where `python -m fmbench`, and so Snakemake's jobs, also find a user's plug-ins
         app()
     except Exception as error:
         message, code = _describe(error)
@@ -52,6 +72,13 @@ def main() -> None:
         sys.exit(code)
 
 
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # torch ends a process that has none
+        raise ConfigError("the current folder does not exist any more; change to another folder (cd) and try again") from None
+
+
 def _describe(error: Exception) -> tuple[str, int]:
     """Return an error's message and exit code. An unexpected error has no message: it is shown with its traceback."""
     if isinstance(error, FmbenchError):
@@ -60,6 +87,9 @@ def _describe(error: Exception) -> tuple[str, int]:
         return "", 1
     if isinstance(error, ValueError):
         return f"fmbench: error: {error} (FMBENCH_DEBUG=1 shows where)", 2
+    if isinstance(error, MemoryError):
+        what = f" ({error})" if str(error) else ""
+        return f"fmbench: error: there is not enough memory{what}; make batch sizes or data sets smaller", 3
     if isinstance(error, OSError) and error.errno is not None:
         remedy = "Finished work is kept; remove the cause (a full disk, a missing permission) and run the command again"
         return f"fmbench: error: {error}. {remedy}", 3

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fmbench.config.numbers import number
+from fmbench.config.messages import NAME_PATTERN, described
+from fmbench.config.numbers import LARGEST, number
 from fmbench.config.plugins import is_dotted
 
 
@@ -16,7 +17,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+"""A name of a method or a data set, and so of folders and of files such as ``<name>.log``."""
 
 
 def known_name(what: str, names: tuple[str, ...], plugins: bool = True) -> BeforeValidator:
@@ -25,7 +27,7 @@ def known_name(what: str, names: tuple[str, ...], plugins: bool = True) -> Befor
     def check(value: Any) -> Any:
         if isinstance(value, str) and value not in names and not (plugins and is_dotted(value)):
             or_plugin = "; or a dotted name 'package.module:ATTRIBUTE'" if plugins else ""
-            raise ValueError(f"unknown {what} {value!r}; known: {', '.join(names)}{or_plugin}")
+            raise ValueError(f"unknown {what} {described(value)}; known: {', '.join(names)}{or_plugin}")
         return value
 
     return BeforeValidator(check)
@@ -36,16 +38,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise ValueError(f"the key {key!r} is not text; put it in quotes")
+                raise ValueError(f"the key {described(key)} is not text; put it in quotes")
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             _plain(inner)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number; give a finite one")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST:,} in size, not {described(value)}")
     elif not isinstance(value, str | int | float | None):
         raise ValueError(
-            f"{value} is a {type(value).__name__}, but a parameter must be text, a number, true, false, null, a list or a "
-            "mapping; put it in quotes if it is text"
+            f"a parameter must be text, a number, true, false, null, a list or a mapping, not {described(value)}; put it in "
+            "quotes if it is text"
         )
     return number(value) if isinstance(value, str) and re.search("[eE]", value) else value
 

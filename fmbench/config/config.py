@@ -3,7 +3,7 @@
 Imports nothing heavy: the Snakefile reads the config through here on every start.
 """
 
-import os
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -11,9 +11,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
 from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
+from fmbench.config.folder import results_folder
+from fmbench.config.messages import FOLDER_PATTERN, in_words
 from fmbench.config.method_settings import MethodSettings
 from fmbench.config.network_settings import MLPSettings, PluginNetworkSettings, UNetSettings, network_of_its_kind
-from fmbench.config.numbers import Count, number, whole_number
+from fmbench.config.numbers import number, twice, whole_number
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import ConfigError
 
@@ -48,39 +50,36 @@ class TrackingSettings(Settings):
     )
 
 
-def _literal_folder(path: str) -> str:
-    if path.startswith("~") or "$" in path:
-        expanded = os.path.expandvars(os.path.expanduser(path))
-        example = "" if expanded == path else f", such as {expanded}"
-        raise ValueError(
-            f"{path!r} would be a folder of exactly that name, since ~ and $ are not expanded; write the path out{example}"
-        )
-    if path != path.strip() or not path.isprintable():
-        raise ValueError(f"{path!r} has a space at an end or an invisible character, such as a line break; remove it")
-    return path
+MOST_MODELS = 10_000
+"""The most models of a run: data sets times methods times seeds."""
 
 
 class Config(Settings):
     """The whole benchmark."""
 
-    results_dir: Annotated[str, Field(min_length=1, pattern=r"^[^{}]*$"), AfterValidator(_literal_folder)] = "results"
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(whole_number)]], Field(min_length=1)] = [0, 1]
+    results_dir: Annotated[str, Field(min_length=1, pattern=FOLDER_PATTERN), AfterValidator(results_folder)] = Field(
+        "results", description="the results folder; ~ and $ are not expanded"
+    )
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(whole_number)]], Field(min_length=1, max_length=MOST_MODELS)
+    ] = [0, 1]
     device: Literal["cpu", "cuda"] = Field("cpu", description="the device of training and evaluation; part of every result")
-    processes: Count = Field(
+    processes: Annotated[int, Field(ge=1, le=4096), BeforeValidator(whole_number)] = Field(
         1,
         description="processes of one training, each with its share of every batch and, with device cuda, its own GPU. Part of "
         "every trained model, since sums are rounded in another order and each process draws its own dropout masks",
     )
-    datasets: Annotated[list[Name], Field(min_length=1)]
+    datasets: Annotated[list[Name], Field(min_length=1, max_length=MOST_MODELS)]
     methods: Annotated[
         list[Annotated[MethodSettings, BeforeValidator(by_name, json_schema_input_type=str | MethodSettings)]],
-        Field(min_length=1, description="names of known methods, or methods written out"),
+        Field(min_length=1, max_length=MOST_MODELS, description="names of known methods, or methods written out"),
     ]
     settings: dict[Name, DataSetSettings]
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._check_number_of_models()
         self._check_nothing_is_listed_twice()
         missing = [d for d in self.datasets if d not in self.settings]
         if missing:
@@ -95,18 +94,33 @@ class Config(Settings):
                     self._check_training(dataset, method.name)
         return self
 
+    def _check_number_of_models(self) -> None:
+        datasets, methods, seeds = len(self.datasets), len(self.methods), len(self.seeds)
+        if datasets * methods * seeds > MOST_MODELS:
+            raise ValueError(
+                f"{datasets:,} data sets x {methods:,} methods x {seeds:,} seeds are {datasets * methods * seeds:,} models, but "
+                f"a run has at most {MOST_MODELS:,}; make several runs, each with its own results_dir"
+            )
+
     def _check_nothing_is_listed_twice(self) -> None:
-        lists: dict[str, list[str]] = {
-            "seed": [str(seed) for seed in self.seeds],
+        lists: dict[str, Sequence[int | str]] = {
+            "seed": self.seeds,
             "data set": self.datasets,
             "method": [m.name for m in self.methods],
         }
         for what, values in lists.items():
-            twice = sorted({v for v in values if values.count(v) > 1})
-            if twice:
-                raise ValueError(f"{what} {', '.join(twice)} is listed more than once")
+            if repeated := twice(values):
+                raise ValueError(f"{what} {', '.join(map(str, repeated))} is listed more than once")
+            if folders := twice([str(value).casefold() for value in values]):
+                alike = [str(value) for value in values if str(value).casefold() == folders[0]]
+                raise ValueError(
+                    f"{what} {' and '.join(alike)} differ in upper and lower case alone, so some disks would keep them in one "
+                    "folder; choose another name"
+                )
 
     def _check_source(self, dataset: str) -> None:
+        if dataset.casefold() == "all":
+            raise ValueError(f"a data set cannot be called {dataset}, since claims.csv has verdicts on all; choose another name")
         source = self.settings[dataset].data
         if differs := not_the_papers(dataset, source.source, source.parameters):
             raise ValueError(
@@ -119,7 +133,7 @@ class Config(Settings):
         try:
             training = self.training(dataset, method)
         except ValidationError as error:
-            message = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+            message = "; ".join(in_words(e) for e in error.errors())
             raise ValueError(f"{where}: {message}") from None
         if training.batch_size % (self.processes * training.accumulation):
             raise ValueError(

@@ -9,7 +9,8 @@ from fmbench.config import names
 from fmbench.config.base import Settings, by_name, known_name
 from fmbench.config.cells import Cell, cells
 from fmbench.config.feature_settings import FeatureSettings
-from fmbench.config.numbers import Count, Natural, Positive, Several, number
+from fmbench.config.messages import shortened
+from fmbench.config.numbers import Count, Natural, Positive, Several, Width, number, twice
 
 
 class SampleSettings(Settings):
@@ -46,12 +47,12 @@ class SolverSettings(Settings):
 
     name: Solver
     grid: Literal["uniform", "karras", "log_snr", "cosine"] = "uniform"
-    nfe: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="null for the common list")
+    nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] | None = Field(None, description="null for the common list")
 
 
 Solvers = Annotated[
     list[Annotated[SolverSettings, BeforeValidator(by_name, json_schema_input_type=str | SolverSettings)]],
-    Field(min_length=1, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
+    Field(min_length=1, max_length=100, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
 ]
 
 
@@ -65,7 +66,7 @@ def _check_divisible(solver: str, nfe: int, remedy: str) -> None:
 class FixedStepSettings(Settings):
     """Fixed-step solvers at several NFE."""
 
-    nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 60, 100]
+    nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [4, 8, 12, 20, 40, 60, 100]
     solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
 
     @model_validator(mode="after")
@@ -89,7 +90,7 @@ class SweepSettings(FixedStepSettings):
         "midpoint",
         description="midpoint never evaluates the end of a diffusion path, where noise prediction makes a field stiff; rk4 does",
     )
-    reference_nfe: Count = 1000
+    reference_nfe: Width = 1000
     reference_check_n: Count = Field(16, description="number of samples on which dopri5 at 1e-7 checks the reference itself")
 
     @model_validator(mode="after")
@@ -114,7 +115,7 @@ class FewStepSettings(FixedStepSettings):
 
     n: Several = Field(256, description="samples of each cell; distances depend on this number")
     batch: Count = 1000
-    nfe: Annotated[list[Count], Field(min_length=1)] = [4, 8, 12, 20, 40, 100]
+    nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [4, 8, 12, 20, 40, 100]
     solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
     shown: Natural | None = Field(
         None, description="number of samples of each cell kept for figures, the first ones; null for 16 images, or all n points"
@@ -126,9 +127,11 @@ class TrajectorySettings(Settings):
 
     n: Count | None = Field(None, description="null for 32 images, or for 4000 points, which are enough for a density")
     batch: Count = 4000
-    times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(number)]], Field(min_length=1)] = Field(
-        [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0],
-        description="0 is noise, 1 is data; a time after the end of a path is moved to that end",
+    times: Annotated[list[Annotated[float, Field(ge=0, le=1), BeforeValidator(number)]], Field(min_length=1, max_length=1000)] = (
+        Field(
+            [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0],
+            description="0 is noise, 1 is data; a time after the end of a path is moved to that end",
+        )
     )
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
@@ -137,7 +140,7 @@ class TrajectorySettings(Settings):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if any(later <= sooner for sooner, later in itertools.pairwise(self.times)):
-            raise ValueError(f"times must increase, not {self.times}")
+            raise ValueError(f"times must increase, not {shortened(str(self.times), 100)}")
         return self
 
 
@@ -145,7 +148,7 @@ class DequantisationSettings(Settings):
     """NLL of images against the number K of dequantisation draws, by both estimators: Table 4."""
 
     n: Several = Field(64, description="the first n test images")
-    draws: Annotated[list[Count], Field(min_length=1)] = [1, 5, 20]
+    draws: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [1, 5, 20]
     probes: Several = Field(
         4, description="Hutchinson probes averaged for each draw, in one solve; the paper's estimator takes the first of them"
     )
@@ -158,9 +161,9 @@ class DequantisationSettings(Settings):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        twice = sorted({k for k in self.draws if self.draws.count(k) > 1})
-        if twice:
-            raise ValueError(f"draws: {', '.join(map(str, twice))} is listed more than once")
+        repeated = twice(self.draws)
+        if repeated:
+            raise ValueError(f"draws: {', '.join(map(str, repeated))} is listed more than once")
         return self
 
 

@@ -6,7 +6,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fmbench.config import names
 from fmbench.config.base import Parameters, Settings, known_name
-from fmbench.config.numbers import Count, Positive, Several, whole_number
+from fmbench.config.messages import described
+from fmbench.config.numbers import Count, Positive, Several, Width, twice, whole_number
 
 Extractor = Annotated[str, known_name("extractor", tuple(names.EXTRACTORS))]
 _OPTIONS = "inception takes weights (a path), efficientnet_lite0 takes size, a plug-in takes its own"
@@ -27,9 +28,9 @@ class ExtractorSettings(Settings):
             raise ValueError(f"the extractor {self.extractor} has no option {', '.join(unknown)}: it {takes}")
         weights, size = self.options.get("weights"), self.options.get("size", 1)
         if self.extractor == "inception" and not isinstance(weights, str | None):
-            raise ValueError(f"options.weights must be the path of a file, as text, not {weights!r}")
-        if self.extractor == "efficientnet_lite0" and (type(size) is not int or size < 1):
-            raise ValueError(f"options.size must be a whole number of pixels, 1 or more, not {size!r}")
+            raise ValueError(f"options.weights must be the path of a file, as text, not {described(weights)}")
+        if self.extractor == "efficientnet_lite0" and (type(size) is not int or not 1 <= size <= 10_000):
+            raise ValueError(f"options.size must be a whole number of pixels from 1 to 10000, not {described(size)}")
         return self
 
 
@@ -57,12 +58,14 @@ class FeatureSettings(Settings):
             ),
         ]
     ] = Field(
-        [], description="further extractors; in their rows the metric is followed by their name, as in frechet/efficientnet_lite0"
+        [],
+        max_length=100,
+        description="further extractors; in their rows the metric is followed by their name, as in frechet/efficientnet_lite0",
     )
     epochs: Count = Field(20, description="epochs, batch_size, learning_rate and width belong to the classifier")
     batch_size: Count = 64
     learning_rate: Positive = 2e-3
-    width: Count = 16
+    width: Width = 16
     batch: Count = Field(50, description="images at a time through an extractor other than the classifier")
     reference_n: Several | None = Field(
         None, description="number of training images to compare with, drawn at random; null for all"
@@ -74,7 +77,7 @@ class FeatureSettings(Settings):
     kid: KidSettings = KidSettings()
     neighbours: Count = Field(3, description="k of precision and recall: a ball reaches to the k-th nearest feature")
     splits: Count = Field(10, description="of the Inception Score")
-    infinity_sizes: Annotated[int, Field(ge=3), BeforeValidator(whole_number)] | None = Field(
+    infinity_sizes: Annotated[int, Field(ge=3, le=1000), BeforeValidator(whole_number)] | None = Field(
         None,
         description="number of sample sizes from which the distance is extrapolated to infinitely many; null for no such row",
     )
@@ -82,10 +85,9 @@ class FeatureSettings(Settings):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        chosen = [part.extractor for part in self.extractors()]
-        twice = sorted({name for name in chosen if chosen.count(name) > 1})
-        if twice:
-            raise ValueError(f"the extractor {', '.join(twice)} is listed more than once")
+        repeated = twice([part.extractor for part in self.extractors()])
+        if repeated:
+            raise ValueError(f"the extractor {', '.join(repeated)} is listed more than once")
         return self
 
     def extractors(self) -> list[ExtractorSettings]:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from fmbench.config import names
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
+from fmbench.config.messages import described
 from fmbench.config.methods import METHODS, ORACLES, Method, Part
 from fmbench.config.numbers import Count, Number, number
 from fmbench.config.plugins import is_dotted, resolve
@@ -89,9 +90,16 @@ class MethodSettings(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.use is not None and not is_dotted(self.use) and self.use not in METHODS:
-            raise ValueError(f"use: unknown method {self.use!r}; known: {', '.join(METHODS)}; or 'package.module:MY_METHOD'")
-        if self.name == "data":
+            raise ValueError(
+                f"use: unknown method {described(self.use)}; known: {', '.join(METHODS)}; or 'package.module:MY_METHOD'"
+            )
+        if self.name.casefold() == "data":
             raise ValueError("a method cannot be called data, the name of the real data in figures; choose another name")
+        known = {name.casefold(): name for name in METHODS}.get(self.name.casefold(), self.name)
+        if known != self.name:
+            raise ValueError(
+                f"{self.name} differs from the known method {known} in upper and lower case alone; choose another name"
+            )
         self._check_known_method_unchanged()
         self._check_oracle_has_no_training()
         self._check_enough_is_given()

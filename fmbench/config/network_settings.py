@@ -6,7 +6,8 @@ from pydantic import Field
 
 from fmbench.config import names
 from fmbench.config.base import Parameters, Settings
-from fmbench.config.numbers import Count, Decay, Positive
+from fmbench.config.messages import described
+from fmbench.config.numbers import Decay, Depth, Positive, Width
 from fmbench.config.plugins import is_dotted
 
 
@@ -14,10 +15,10 @@ class MLPSettings(Settings):
     """The MLP for points (fmbench/networks/mlp.py)."""
 
     kind: Literal["mlp"]
-    width: Count = 512
-    depth: Count = 5
+    width: Width = 512
+    depth: Depth = 5
     time_embedding: Literal["raw", "sinusoidal"] = "raw"
-    time_dimension: Count = 32
+    time_dimension: Width = 32
     max_frequency: Positive = 60.0
 
 
@@ -25,11 +26,11 @@ class UNetSettings(Settings):
     """The ADM U-Net for images (fmbench/networks/unet.py)."""
 
     kind: Literal["unet"]
-    channels: Count = 128
-    channels_multiple: Annotated[list[Count], Field(min_length=1)] = [1, 2, 2, 2]
-    depth: Count = 2
-    attention_resolutions: list[Count] = [16]
-    head_channels: Count = 64
+    channels: Width = 128
+    channels_multiple: Annotated[list[Depth], Field(min_length=1, max_length=16)] = [1, 2, 2, 2]
+    depth: Depth = 2
+    attention_resolutions: Annotated[list[Width], Field(max_length=100)] = [16]
+    head_channels: Width = 64
     dropout: Decay = 0.0
     resample_blocks: bool = True
     max_frequency: Positive = Field(
@@ -53,7 +54,7 @@ def network_of_its_kind(value: Any) -> Any:
     if not isinstance(kind, str):
         raise ValueError(f"a network needs a kind: {', '.join(names.NETWORKS)}, or a dotted name")
     if kind not in known and not is_dotted(kind):
-        raise ValueError(f"unknown network kind {kind!r}; known: {', '.join(names.NETWORKS)}; or a dotted name")
+        raise ValueError(f"unknown network kind {described(kind)}; known: {', '.join(names.NETWORKS)}; or a dotted name")
     chosen = known.get(kind, PluginNetworkSettings)
     others = {*MLPSettings.model_fields, *UNetSettings.model_fields, *PluginNetworkSettings.model_fields}
     strange = [key for key in value if key in others - set(chosen.model_fields)]

@@ -1,10 +1,19 @@
-"""Names to objects: a name of a registry, or a plug-in's dotted name ``package.module:ATTRIBUTE``."""
+"""Names to objects: a name of a registry, or a plug-in's dotted name ``package.module:ATTRIBUTE``.
+
+A plug-in is code that a config names. It may do anything, also end the program: ``sys.exit()`` raises an exception that is no
+``Exception``. Whoever calls a plug-in and goes on catches :data:`RAISED`.
+"""
 
 import importlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from fmbench.config.messages import shortened
+from fmbench.errors import FmbenchError
+
+RAISED = (Exception, SystemExit, GeneratorExit)
+"""What a plug-in may raise. A KeyboardInterrupt is left out: it is the user who ends the program."""
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -27,5 +36,17 @@ def resolve(registry: Mapping[str, Any], what: str, name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what} {name!r} cannot be imported: {error}") from error
+    except RAISED as error:
+        raise ValueError(f"{what} {name!r} cannot be imported: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line; with its type where the text alone does not tell what happened."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # even that is code of the plug-in
+        text = ""
+    if isinstance(error, SystemExit):
+        return f"it ended the program (SystemExit: {text}); a plug-in must return or raise an Exception"
+    told = isinstance(error, FmbenchError | ValueError | TypeError | RuntimeError | ImportError | AttributeError | SyntaxError)
+    return shortened(text if text and told else f"{type(error).__name__}: {text}".removesuffix(": "))

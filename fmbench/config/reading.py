@@ -1,11 +1,14 @@
 """Reads a config: merges the files, checks the whole, and reports every error in a separate line."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from fmbench.config.config import Config
+from fmbench.config.limits import check_size
+from fmbench.config.messages import in_words, shortened
 from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError
 
@@ -18,10 +21,7 @@ def load(*files: str) -> Config:
     """
     merged: dict[str, Any] = {}
     for file in files:
-        try:
-            _merge(merged, read(file))
-        except RecursionError:
-            raise ConfigError(f"{file} contains itself: an alias (*) is inside the value that its anchor (&) names") from None
+        _merge(merged, read(file))
     return parse(merged)
 
 
@@ -46,14 +46,22 @@ def parse(values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one line for each error, with its place.
     """
+    plain = dict(values)
     try:
-        return Config.model_validate(dict(values))
-    except RecursionError:  # Snakemake passes such values on
-        raise ConfigError("the config contains itself: an alias (*) is inside the value that its anchor (&) names") from None
+        check_size(plain)  # Snakemake reads YAML in its own way
+    except ValueError as error:
+        raise ConfigError(f"the config {error}") from None
+    try:
+        return Config.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError("the config has errors:\n" + "\n".join(_error_line(e) for e in error.errors())) from None
+        # Where null is not allowed, pydantic says of every wrong value that it is not null either.
+        lines = list(dict.fromkeys(_error_line(e) for e in error.errors() if e["type"] != "none_required"))
+        more = [f"  and {len(lines) - MOST_LINES} more errors"] if len(lines) > MOST_LINES else []
+        raise ConfigError("\n".join(["the config has errors:", *lines[:MOST_LINES], *more])) from None
 
 
+MOST_LINES = 50
+"""The most errors of one config that are shown."""
 RENAMED = {
     "evaluation.along": "learning_curve",
     "evaluation.budget": "few_step",
@@ -67,14 +75,14 @@ RENAMED = {
 """Keys of older configs, as ``section.key``, and the new name of each key."""
 
 
+_TYPES = re.compile(r"(MLP|UNet|PluginNetwork)Settings|(function-before|literal)\[.*\]|\[key\]")
+"""How pydantic marks, in the place of an error, the type of a union that it tried, and an error of a key."""
+
+
 def _error_line(error: Any) -> str:
-    """The place and the text of one error. Unknown, old and missing keys get their text here, other errors where they arise."""
-    # The place of an error within a union contains the names of the classes tried, which mean nothing to the reader.
-    where = ".".join(str(p) for p in error["loc"] if not (isinstance(p, str) and ("Settings" in p or "[" in p)))
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        renamed = RENAMED.get(".".join(where.split(".")[-2:]))
-        message = f"this key is called {renamed} now" if renamed else "unknown key"
-    elif error["type"] == "missing":
-        message = "this key is missing"
-    return f"  {where or 'config'}: {message}"
+    """The place and the text of one error. An old key gets its text here, other errors where they arise."""
+    *way, last = error["loc"] or ("config",)
+    parts = list(map(str, way if way and _TYPES.fullmatch(str(last)) else [*way, last]))
+    parts = [part for k, part in enumerate(parts) if not (_TYPES.fullmatch(part) and parts[k - 1] == "network")]
+    renamed = RENAMED.get(".".join(parts[-2:])) if error["type"] == "extra_forbidden" else None
+    return f"  {shortened('.'.join(parts))}: {f'this key is called {renamed} now' if renamed else in_words(error)}"

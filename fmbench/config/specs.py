@@ -26,11 +26,15 @@ USES_EXTRACTOR = ("sample_quality", "learning_curve", "few_step")
 # Before everything
 
 
-def check(config: Config) -> Spec:
-    """Everything that the stage ``check`` tries before any training: methods, networks, extractors and time grids."""
+def check(config: Config, code: bool = True) -> Spec:
+    """Everything that the stage ``check`` tries before any training: methods, networks, extractors and time grids.
+
+    Without ``code``, methods that name a plug-in are left out, so that none is imported.
+    """
+    methods = [m for m in config.methods if code or not plugins(m.model_dump())]
     return {
         "stage": "check",
-        "methods": [method_values(m.resolve()) for m in config.methods],
+        "methods": [method_values(m.resolve()) for m in methods],
         "datasets": {
             d: {
                 "data": config.dataset(d).data.model_dump(),

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_serializer, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from fmbench.config.base import Settings
-from fmbench.config.numbers import Count, Decay, Natural, Positive
+from fmbench.config.numbers import Count, Decay, Natural, Positive, twice, whole_number
 from fmbench.config.snapshots import snapshot_steps
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -26,7 +26,7 @@ class TrainingSettings(Settings):
     adam_epsilon: Positive = 1e-8
     ema_decay: Decay = Field(0.999, description="of the averaged weights, which are the ones that are evaluated")
     more_ema_decays: list[Decay] = Field(
-        [], description="decays of further averages, written to averages.safetensors but not evaluated"
+        [], max_length=100, description="decays of further averages, written to averages.safetensors but not evaluated"
     )
     clip_norm: Positive | None = Field(
         None, description="clip the norm of the gradient to this; null for no clipping, as the paper"
@@ -52,7 +52,7 @@ class TrainingSettings(Settings):
         4096,
         description="the largest training split, in MiB, to hold on the device; a larger one is streamed in the same batches",
     )
-    snapshots: Natural = Field(
+    snapshots: Annotated[int, Field(ge=0, le=10_000), BeforeValidator(whole_number)] = Field(
         5, description="number of snapshots of the averaged weights, at evenly spaced iterations up to the last"
     )
     checkpoint_every: Count = 500
@@ -67,10 +67,9 @@ class TrainingSettings(Settings):
                 f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation}), so that all "
                 "micro-batches have the same size"
             )
-        decays = [self.ema_decay, *self.more_ema_decays]
-        twice = sorted({d for d in decays if decays.count(d) > 1})
-        if twice:
-            raise ValueError(f"more_ema_decays: {twice[0]} is already there, as ema_decay or twice in the list; remove it")
+        repeated = twice([self.ema_decay, *self.more_ema_decays])
+        if repeated:
+            raise ValueError(f"more_ema_decays: {repeated[0]} is already there, as ema_decay or twice in the list; remove it")
         return self
 
     def snapshot_steps(self) -> list[int]:

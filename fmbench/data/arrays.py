@@ -1,6 +1,7 @@
 """Data sets from .npy and .npz files, read in pieces, so they need not fit into memory."""
 
 import contextlib
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -98,7 +99,7 @@ def array(
     Raises:
         DataError: a file or an array is missing, damaged or of the wrong shape or type.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     if layout not in ("CHW", "HWC", "HW"):
         raise ValueError(f"layout must be CHW, HWC or HW, not {layout!r}")
     file, key = _find(place, train)

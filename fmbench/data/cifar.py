@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 import zlib
@@ -108,8 +109,8 @@ def cifar10(path: str | None = None, download: bool | None = None) -> RawData:
         DataError: a batch is missing or not the original.
     """
     found = None
-    if path is not None and Path(path).expanduser().is_file():
-        found = Path(path).expanduser()
+    if path is not None and Path(os.path.expanduser(path)).is_file():
+        found = Path(os.path.expanduser(path))
     elif path is not None or not download:
         known = [ARCHIVE.name, FOLDER, *BATCHES]
         place = folder(path, [cache("cifar10")], known, "the archive or its batches", WHERE)

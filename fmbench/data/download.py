@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmbench.errors import DataError
+from fmbench.store.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ def folder(path: str | None, places: Iterable[Path], names: Iterable[str], what:
         DataError: ``path`` is given and has none of them.
     """
     names = tuple(names)
-    for place in [Path(path).expanduser()] if path is not None else places:
+    for place in [Path(os.path.expanduser(path))] if path is not None else places:
         if any((place / name).exists() for name in names):
             return place
     if path is None:
         return None
-    there = "it does not exist" if not Path(path).expanduser().exists() else "none of them is there"
+    there = "it does not exist" if not Path(os.path.expanduser(path)).exists() else "none of them is there"
     raise DataError(f"{path}: expected {what} ({', '.join(names)}), but {there}. {where_to_get}")
 
 
@@ -62,22 +63,24 @@ def fetch(source: str, remotes: Iterable[Remote]) -> Path:
     """
     import pooch
 
-    place, files = cache(source), list(remotes)
-    store = pooch.create(
-        path=place,
-        base_url="",
-        registry={file.name: file.hash for file in files},
-        urls={file.name: file.url for file in files},
-        retry_if_failed=3,
-    )
+    place = cache(source)
     # A bar drawn into a log file would be noise.
     download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60)
-    for file in files:
+    for file in remotes:
+        final = place / file.name
         try:
-            store.fetch(file.name, downloader=download)
+            if final.is_file() and pooch.hashes.hash_matches(final, file.hash):
+                continue
+            # pooch writes beside the final file, and a killed process would leave a file there that nobody recognises.
+            with temporary_folder(place, file.name) as folder:
+                store = pooch.create(
+                    path=folder, base_url="", registry={file.name: file.hash}, urls={file.name: file.url}, retry_if_failed=3
+                )
+                store.fetch(file.name, downloader=download)
+                os.replace(folder / file.name, final)
         except (ValueError, OSError) as error:  # a wrong hash raises the first, a failed connection the second
             raise DataError(
-                f"{place / file.name} could not be downloaded: {' '.join(str(error).split())}. "
+                f"{final} could not be downloaded: {' '.join(str(error).split())}. "
                 f"Expected {file.url} with {file.hash}. "
                 f"Without a connection, get the file elsewhere and put it into {place}, or give its folder as the parameter path"
             ) from None

@@ -115,7 +115,7 @@ def folder(
     Raises:
         DataError: a folder is missing or empty, or an image cannot be read.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if test_share is None:
         test_name = "test" if (root / "test").is_dir() or not (root / "val").is_dir() else "val"
         if not ((root / "train").is_dir() and (root / test_name).is_dir()):

@@ -1,6 +1,7 @@
 """ImageNet: the downsampled releases in .npz batches, and ILSVRC 2012 from its folders of JPEG files."""
 
 import csv
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -36,7 +37,7 @@ def imagenet_downsampled(
     Raises:
         DataError: a batch is missing, truncated or of another shape; or the number of images is not ImageNet's.
     """
-    place = cache(f"imagenet{size}") if path is None else Path(path).expanduser()
+    place = cache(f"imagenet{size}") if path is None else Path(os.path.expanduser(path))
     batches = [place / f"train_data_batch_{i}.npz" for i in range(1, 11)]
     missing = [file.name for file in (*batches, place / "val_data.npz") if not file.exists()]
     if missing:
@@ -89,7 +90,7 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
     Raises:
         DataError: images or classes are missing, or one cannot be read.
     """
-    root = cache("imagenet") if path is None else Path(path).expanduser()
+    root = cache("imagenet") if path is None else Path(os.path.expanduser(path))
     recipe = Recipe(size, size, 3, resize)
     for name in ("train", "val"):
         if not (root / name).is_dir():

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub: parquet files with a column of encoded images."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def hf_parquet(
     Raises:
         DataError: a file or a column is missing, or a file or an image cannot be read.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     files = {name: _shards(root, pattern) for name, pattern in (("train", train), ("test", test))}
     columns = {file: set(_open(file).schema_arrow.names) for split in files.values() for file in split}
     image = image or _column(columns, IMAGE_COLUMNS)

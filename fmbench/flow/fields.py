@@ -1,6 +1,7 @@
 """Velocity fields: the field of a network, and a wrapper that counts its evaluations (NFE).
 
-A field is a function (t, x) -> velocity with x of shape (B, *) and t of shape () or (B,), float64.
+A field is a function (t, x) -> velocity with x of shape (B, *) and t of shape () or (B,), float64. The velocity has the shape,
+type and device of x. Solvers check this at each evaluation: torch would broadcast or convert another one without a word.
 """
 
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
+from fmbench.flow.broadcast import check_alike
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import VELOCITY, Prediction, convert
 
@@ -37,6 +39,9 @@ class CountingField(Generic[Value]):
     Adaptive solvers step past the end, and their first-step probe can land far outside. The field is undefined there, so t is
     clamped here, in one place. The wrapped function may return more than the velocity, such as its divergence.
 
+    Raises:
+        ValueError: when called, if the velocity does not have the shape, type and device of x.
+
     Attributes:
         calls: how often the field was called: the NFE of a batch that shares its step size.
         evaluations: how many samples were evaluated in all; divided by the batch size, the mean NFE of a sample.
@@ -50,4 +55,23 @@ class CountingField(Generic[Value]):
     def __call__(self, t: Tensor, x: Tensor) -> Value:
         self.calls += 1
         self.evaluations += x.shape[0]
-        return self.field(t.clamp(self.t_min, self.t_max), x)
+        value = self.field(t.clamp(self.t_min, self.t_max), x)
+        check_alike("the velocity", value[0] if isinstance(value, tuple) else value, x)  # type: ignore[arg-type]
+        return value
+
+
+def checked(field: Field) -> Field:
+    """The field, checked as in a :class:`CountingField`, for solvers that somebody calls without one.
+
+    Raises:
+        ValueError: when called, if the velocity does not have the shape, type and device of x.
+    """
+    if isinstance(field, CountingField):
+        return field
+
+    def inner(t: Tensor, x: Tensor) -> Tensor:
+        velocity = field(t, x)
+        check_alike("the velocity", velocity, x)
+        return velocity
+
+    return inner

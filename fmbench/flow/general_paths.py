@@ -6,27 +6,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmbench.flow.broadcast import check_shape
 from fmbench.flow.paths import AffinePath, Coefficients
 
 
 def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """f' of an elementwise function, by automatic differentiation."""
+    """f' of an elementwise function, by automatic differentiation; differentiable again where t has a gradient."""
 
     def df(t: Tensor) -> Tensor:
+        again = torch.is_grad_enabled() and t.requires_grad
         with torch.enable_grad():
-            t = t.detach().requires_grad_()
+            t = t if again else t.detach().requires_grad_()
             value = f(t)
             if not isinstance(value, Tensor) or not value.requires_grad:  # f does not depend on t
                 return torch.zeros_like(t)
-            (slope,) = torch.autograd.grad(value.sum(), t)
-        return slope.detach()
+            (slope,) = torch.autograd.grad(value.sum(), t, create_graph=again)
+        return slope if again else slope.detach()
 
     return df
 
 
 def _spread(value: Tensor | float, t: Tensor) -> Tensor:
-    """A value at all times ``t``. A number is filled on their device: a GPU would wait for a copy."""
-    return value.to(t).expand(t.shape) if isinstance(value, Tensor) else torch.full_like(t, value)
+    """A value at all times ``t``. A number is filled on their device: a GPU would wait for a copy.
+
+    Raises:
+        ValueError: the value is neither one number nor one for each time.
+    """
+    if not isinstance(value, Tensor):
+        return torch.full_like(t, value)
+    if value.ndim:
+        check_shape("a function of times", value, t.shape)
+    return value.to(t).expand(t.shape)
 
 
 @dataclass(frozen=True)

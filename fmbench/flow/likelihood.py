@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmbench.flow.broadcast import check_alike, check_shape
 from fmbench.flow.divergence import exact_divergence, hutchinson_divergence
 from fmbench.flow.fields import Field
 from fmbench.flow.solvers.adaptive import MAX_NFE, dopri5
@@ -84,7 +85,11 @@ def log_likelihood(
         mode: how probes are applied, ``reverse`` or ``forward``: see :func:`~fmbench.flow.divergence.hutchinson_divergence`.
 
     Returns:
-        Log densities in the coordinates of x1. The batch shares one step size, as in the paper.
+        Log densities in the coordinates of x1. The batch shares one step size, as in the paper. They have derivatives by x1 and
+        by the parameters of the field, if these require a gradient; a mere evaluation runs faster in ``torch.no_grad()``.
+
+    Raises:
+        ValueError: probes, velocity or divergence do not have the shapes that go with x1.
     """
     batch, dimensions = x1.shape[0], x1[0].numel()
     count = 1 if probes is None or divergence is not None else len(probes)
@@ -93,6 +98,8 @@ def log_likelihood(
         x = state[:, :dimensions].reshape(x1.shape)
         if divergence is not None:
             v, traces = divergence(t, x)
+            check_alike("the velocity", v, x)
+            check_shape("the divergence", traces, (batch,))
         elif probes is None:
             v, traces = exact_divergence(field, t, x)
         else:
@@ -119,7 +126,12 @@ def log_mean_p(log_p: Tensor) -> Tensor:
 
     Returns:
         Shape (B,).
+
+    Raises:
+        ValueError: log_p has another number of axes.
     """
+    if log_p.ndim != 2:
+        raise ValueError(f"log_p must have shape (K, B), for K draws of B samples, not {tuple(log_p.shape)}")
     return torch.logsumexp(log_p, 0) - math.log(len(log_p))
 
 
@@ -136,13 +148,23 @@ def probe_bias(log_p: Tensor, variance: Tensor) -> Tensor:
 
     Returns:
         Shape (B,); zero for K = 1.
+
+    Raises:
+        ValueError: the variance has another shape than log_p.
     """
+    check_shape("the variance", variance, log_p.shape)
     w = torch.softmax(log_p, 0)
     return (w * (1 - w) * variance).sum(0) / 2
 
 
 def gaussian_log_density(x: Tensor, std: float) -> Tensor:
-    """log N(x; 0, std^2 I) of shape (B,) for x of shape (B, D)."""
+    """log N(x; 0, std^2 I) of shape (B,) for x of shape (B, D).
+
+    Raises:
+        ValueError: x has another number of axes.
+    """
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (B, D), with samples flattened, not {tuple(x.shape)}")
     dimensions = x.shape[1]
     return -(x**2).sum(1) / (2 * std**2) - dimensions * (math.log(std) + 0.5 * math.log(2 * math.pi))
 

@@ -51,9 +51,7 @@ def noise_levels(objective: Objective, n: int = 1000) -> NoiseLevels:
         weight = weight / relative
     # An error e of the noise is an error e d_p / d_eps of the prediction.
     factor = loss_weight(t, path, objective.prediction, EPSILON)
-    c = path.coefficients(t)
-    rate = 2 * (c.da / c.a - c.ds / c.s)  # d lambda / dt
-    density = relative / (objective.t_max - objective.t_min) / rate
+    density = relative / (objective.t_max - objective.t_min) / path.log_snr_rate(t)
     log_snr = path.log_snr(t)
     values = torch.stack([log_snr, weight * factor, density])
     kept = torch.isfinite(values).all(0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fmbench.config.methods import Method
 from fmbench.config.plugins import resolve
+from fmbench.flow.broadcast import check_shape
 from fmbench.flow.paths import PATHS, AffinePath
 from fmbench.flow.prediction import PREDICTIONS, VELOCITY, Prediction, usable_interval
 from fmbench.flow.training_times import TIME_DISTRIBUTIONS, TimeDistribution
@@ -95,6 +96,7 @@ class Objective:
 
     def _check_weight(self, t: Tensor) -> None:
         weight = self.weighting(t, self.path, self.prediction)
+        check_shape("the loss weight", weight, t.shape)
         wrong = ~weight.isfinite() | (weight < -_ROUNDING)
         if wrong.any():
             raise ValueError(
@@ -143,10 +145,14 @@ class Objective:
             w(t) / p(t) times the mean square over dimensions, shape (B,), in the type of x1.
 
         Raises:
-            ValueError: the network's output does not have the shape of the target.
+            ValueError: the shapes of x0, x1, u, the times, their density, the weights and the network's output do not
+                go together.
         """
+        check_shape("u", u, x1.shape[:1])
         t, density = self.times.draw(u, self.path, self.t_min, self.t_max)
         weight = self.weighting(t, self.path, self.prediction)
+        for what, values in (("the times", t), ("their density", density), ("the loss weight", weight)):
+            check_shape(what, values, u.shape)
         if self.times.corrected:
             weight = weight / density
         x_t, velocity = self.path.interpolate(x0, x1, t)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmbench.flow.broadcast import expand_to
 from fmbench.flow.paths import AffinePath, Coefficients
 
 
@@ -59,22 +60,23 @@ class Oracle(ABC):
         """Draws from the data distribution, float64, shape (n, *shape)."""
 
     def posterior(self, path: AffinePath, t: Tensor, x: Tensor) -> Posterior:
-        """The posterior at (t, x), with samples flattened.
+        """The posterior at (t, x), with samples flattened. It has derivatives by x and t.
 
         Raises:
-            ValueError: x is not of this oracle's shape.
+            ValueError: x is not of this oracle's shape, or t has another batch size.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), not {tuple(x.shape)}")
         c = path.coefficients(t.to(x.device))
-        rows = Coefficients(*(v.reshape(-1, 1).expand(x.shape[0], 1) for v in c))
-        return self.posterior_at(rows, x.detach().double().reshape(x.shape[0], -1))
+        flat = x.double().reshape(x.shape[0], -1)
+        rows = Coefficients(*(expand_to(v, flat).expand(x.shape[0], 1) for v in c))
+        return self.posterior_at(rows, flat)
 
     def velocity_and_divergence(self, path: AffinePath, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """The marginal field u_t(x), eq. 8, of the shape and type of x, and its divergence, shape (B,)."""
         p = self.posterior(path, t, x)
         c = path.coefficients(t.to(x.device))
-        da, ds = (v.reshape(-1, 1) for v in (c.da, c.ds))
+        da, ds = (expand_to(v, p.x1).expand(x.shape[0], 1) for v in (c.da, c.ds))
         v = (da * p.x1 + ds * p.x0).reshape(x.shape)
         return v.to(x.dtype), (da[:, 0] * p.trace_x1 + ds[:, 0] * p.trace_x0).to(x.dtype)
 
@@ -155,7 +157,8 @@ class FiniteOracle(Oracle):
             mu_squares = (mu**2).sum(1)
             distances = (squares - 2 * a * (centred @ mu.T) + a**2 * mu_squares).clamp(min=0)
             exponent = -distances / (2 * variance)
-            peak = torch.maximum(highest, exponent.max(1, keepdim=True).values)
+            # The result does not depend on the peak, so neither does its derivative.
+            peak = torch.maximum(highest, exponent.detach().max(1, keepdim=True).values)
             keep, weight = torch.exp(highest - peak), torch.exp(exponent - peak)
             total = total * keep + weight.sum(1, keepdim=True)
             first = first * keep + weight @ mu

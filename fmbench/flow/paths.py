@@ -24,12 +24,12 @@ the score is infinite. :func:`fmbench.flow.prediction.usable_interval` therefore
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fmbench.flow.broadcast import expand_to
+from fmbench.flow.broadcast import check_shape, expand_to
 
 
 class Coefficients(NamedTuple):
@@ -67,14 +67,17 @@ class AffinePath(ABC):
         return 2 * (c.a.log() - c.s.log())
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The inverse of :meth:`log_snr`, float64: by bisection on the path's interval, or in closed form where it has one."""
-        low = torch.full_like(log_snr, self.t_min, dtype=torch.float64)
-        high = torch.full_like(log_snr, self.t_max, dtype=torch.float64)
-        for _ in range(60):
-            middle = (low + high) / 2
-            below = self.log_snr(middle) < log_snr
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
+        """The inverse of :meth:`log_snr`, float64: by bisection on the path's interval, or in closed form where it has one.
+
+        Its derivative is that of the inverse, 1 / lambda'(t), and 0 for levels that the interval does not have.
+        """
+        t: Tensor = _Inverse.apply(log_snr, self)
+        return t
+
+    def log_snr_rate(self, t: Tensor) -> Tensor:
+        """lambda'(t) = 2 (a'/a - s'/s), float64; infinite where a or s is zero."""
+        c = self.coefficients(t)
+        return 2 * (c.da / c.a - c.ds / c.s)
 
     def diffusion_squared(self, t: Tensor) -> Tensor:
         """g(1 - t)^2 of the SDE with the same marginals: 2 s^2 (a'/a - s'/s), float64.
@@ -96,9 +99,39 @@ class AffinePath(ABC):
 
         Returns:
             x_t and u_t(x_t | x1), both of the shape and type of x1.
+
+        Raises:
+            ValueError: the shapes of x0, x1 and t do not go together.
         """
+        check_shape("x0", x0, x1.shape)
         a, s, da, ds = (expand_to(v, x1).to(x1.dtype) for v in self.coefficients(t))
         return a * x1 + s * x0, da * x1 + ds * x0
+
+
+class _Inverse(torch.autograd.Function):
+    """The inverse of a path's log SNR. Bisection compares numbers, so automatic differentiation would give it no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, log_snr: Tensor, path: AffinePath) -> Tensor:
+        low = torch.full_like(log_snr, path.t_min, dtype=torch.float64)
+        high = torch.full_like(log_snr, path.t_max, dtype=torch.float64)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = path.log_snr(middle) < log_snr
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        t = (low + high) / 2
+        ctx.path = path
+        ctx.save_for_backward(log_snr, t)
+        return t
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        log_snr, t = ctx.saved_tensors
+        ends = ctx.path.log_snr(t.new_tensor([ctx.path.t_min, ctx.path.t_max]))
+        inside = (log_snr >= ends[0]) & (log_snr <= ends[1])
+        # The rate at t, and not at a constant: this is differentiable again.
+        rate = ctx.path.log_snr_rate(torch.where(inside, t, (ctx.path.t_min + ctx.path.t_max) / 2))
+        return torch.where(inside, gradients[0] / rate, 0.0).to(log_snr.dtype), None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmbench.flow.broadcast import expand_to
+from fmbench.flow.broadcast import check_shape, expand_to
 from fmbench.flow.paths import AffinePath, Coefficients
 
 _SINGULAR = 1e-3
@@ -40,7 +40,12 @@ class Prediction:
     weights: Callable[[Coefficients, Tensor], tuple[Tensor, Tensor]]
 
     def target(self, path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
-        """The regression target c1(t) x1 + c0(t) x0, of the shape and type of x1."""
+        """The regression target c1(t) x1 + c0(t) x0, of the shape and type of x1.
+
+        Raises:
+            ValueError: the shapes of x0, x1 and t do not go together.
+        """
+        check_shape("x0", x0, x1.shape)
         c1, c0 = (expand_to(v, x1).to(x1.dtype) for v in self.weights(path.coefficients(t), t.double()))
         return c1 * x1 + c0 * x0
 
@@ -77,8 +82,13 @@ def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Predict
         t: times, shape (B,) or ().
 
     Returns:
-        Predictions of the target's kind, shape (B, *), infinite or NaN where the source's determinant is zero.
+        Predictions of the target's kind, shape (B, *), infinite or NaN where the source's determinant is zero or the target is
+        infinite (the score at s = 0). A finite score at s = 0 stands for no noise, and the others follow from x1 = x_t / a.
+
+    Raises:
+        ValueError: the shapes of p, x_t and t do not go together.
     """
+    check_shape("the prediction", p, x_t.shape)
     if source is target:
         return p
     c = path.coefficients(t)
@@ -87,6 +97,9 @@ def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Predict
     det = c.a * c0 - c.s * c1
     k_p = (c.a * q0 - c.s * q1) / det
     k_x = (q1 * c0 - q0 * c1) / det
+    if source is SCORE:  # the limit where c0 is infinite
+        finite = c0.isfinite()
+        k_p, k_x = torch.where(finite, k_p, q0 / c0), torch.where(finite, k_x, q1 / c.a)
     return expand_to(k_x, x_t).to(x_t.dtype) * x_t + expand_to(k_p, x_t).to(x_t.dtype) * p
 
 

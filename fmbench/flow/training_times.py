@@ -48,9 +48,7 @@ class LogSNRTime(TimeDistribution):
         ends = path.log_snr(torch.cat([u.new_full((1,), t, dtype=torch.float64) for t in (t_min, t_max)]))
         low, high = ends[0], ends[1]
         t = path.time_of_log_snr(low + (high - low) * u.double()).clamp(t_min, t_max)
-        c = path.coefficients(t)
-        rate = 2 * (c.da / c.a - c.ds / c.s)
-        return t, rate * (t_max - t_min) / (high - low)
+        return t, path.log_snr_rate(t) * (t_max - t_min) / (high - low)
 
 
 class LogitNormalTime(TimeDistribution):

@@ -24,7 +24,7 @@ def default_weights() -> Path:
     """The path where pytorch-fid keeps its weights: in torch's hub folder, which the variable ``TORCH_HOME`` moves."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(home).expanduser() / "hub" / "checkpoints" / WEIGHTS_NAME
+    return Path(os.path.expanduser(home)) / "hub" / "checkpoints" / WEIGHTS_NAME
 
 
 def inception_problem(weights: str | Path | None = None, prefix: str = WEIGHTS_SHA256) -> str:

@@ -16,7 +16,7 @@ from fmbench.config.datasets import MAYBE_UNLABELLED, sample_shape
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
 from fmbench.config.names import NETWORKS
-from fmbench.config.plugins import is_dotted, resolve
+from fmbench.config.plugins import RAISED, is_dotted, reason, resolve
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import bound, shape_in_file
 from fmbench.errors import ConfigError, DataError
@@ -54,11 +54,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     Raises:
         ConfigError: one line for each thing that cannot be built or combined.
     """
-    objectives, problems = check_methods(spec)
-    checks = {name: check_data_set(spec["datasets"][name], folder, objectives) for name, folder in data.items()}
-    problems += [f"settings.{name}.{text}" for name, found in checks.items() for text in found.problems]
-    if problems:
-        raise ConfigError("this config cannot work:\n" + "\n".join(f"  {line}" for line in problems))
+    checks = try_all(spec, data)
     for name, found in checks.items():
         for note in found.notes:
             console.say(f"note: settings.{name}.{note}")
@@ -69,6 +65,24 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
     built = f"{len(spec['methods'])} methods on {len(data)} data set{'s' if len(data) != 1 else ''}"
     console.say(f"{built} can be built; network parameters: {counts} -> {out}")
+
+
+def try_all(spec: dict[str, Any], data: dict[str, Path], code: bool = True) -> dict[str, DataSetCheck]:
+    """Build every method, grid and network of a spec, and return what was found on each data set.
+
+    Args:
+        data: as in :func:`run`.
+        code: whether to run plug-ins of data sets. Without it they are neither imported nor tried.
+
+    Raises:
+        ConfigError: one line for each thing that cannot be built or combined.
+    """
+    objectives, problems = check_methods(spec)
+    checks = {name: check_data_set(spec["datasets"][name], folder, objectives, code) for name, folder in data.items()}
+    problems += [f"settings.{name}.{text}" for name, found in checks.items() for text in found.problems]
+    if problems:
+        raise ConfigError("this config cannot work:\n" + "\n".join(f"  {line}" for line in problems))
+    return checks
 
 
 def check_methods(spec: dict[str, Any]) -> tuple[list[tuple[str, Objective]], list[str]]:
@@ -88,8 +102,8 @@ def check_methods(spec: dict[str, Any]) -> tuple[list[tuple[str, Objective]], li
                 objectives.append((values["name"], objective))
             else:
                 check_oracle(values["oracle"], objective)
-        except Exception as error:  # a plug-in may raise anything
-            problems.append(f"methods.{values['name']}: {error}")
+        except RAISED as error:
+            problems.append(f"methods.{values['name']}: {reason(error)}")
     return objectives, problems
 
 
@@ -107,18 +121,22 @@ def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
         )
 
 
-def check_data_set(settings: dict[str, Any], folder: Path, objectives: list[tuple[str, Objective]]) -> DataSetCheck:
+def check_data_set(
+    settings: dict[str, Any], folder: Path, objectives: list[tuple[str, Objective]], code: bool = True
+) -> DataSetCheck:
     """Check one data set with its network and feature extractors.
 
     Args:
         folder: where the data set is or will be prepared.
+        code: whether to run plug-ins.
     """
     found = DataSetCheck()
     source, parameters = settings["data"]["source"], settings["data"]["parameters"]
     try:
-        bound(source, parameters)
-    except Exception as error:  # a plug-in may raise anything
-        found.problems.append(f"data: {error}")
+        if code or not is_dotted(source):
+            bound(source, parameters)
+    except RAISED as error:
+        found.problems.append(f"data: {reason(error)}")
     shape = sample_shape(source, parameters)
     if shape is None and not found.problems:
         shape = shape_in_file(source, parameters)
@@ -132,14 +150,17 @@ def check_data_set(settings: dict[str, Any], folder: Path, objectives: list[tupl
             found.problems += label_problems(settings, dataset)
             found.notes += [f"data: {text}" for text in dataset.manifest.get("warnings", [])]
     if shape is None:
-        found.problems += import_problems(settings)
+        found.problems += import_problems(settings) if code else []
         found.notes.append("network is tried once its data are prepared, because their shape is not known before")
         return found
     if len(shape) == 3:
-        reasons = [extractor_problem(part["extractor"], part["options"], shape) for part in settings["extractors"]]
+        tried = [part for part in settings["extractors"] if code or not is_dotted(part["extractor"])]
+        reasons = [extractor_problem(part["extractor"], part["options"], shape) for part in tried]
         found.problems += [f"evaluation.features: {reason}" for reason in reasons if reason]
         unused = unused_attention(settings["network"], shape)
         found.notes += [f"network: {unused}"] if unused else []
+    if is_dotted(settings["network"]["kind"]) and not code:
+        return found
     problems, found.parameters = network_problems(settings["network"], shape, objectives)
     found.problems += [f"network{text}" for text in problems]
     return found
@@ -165,8 +186,8 @@ def import_problems(settings: dict[str, Any]) -> list[str]:
         try:
             if is_dotted(name):
                 resolve({}, what, name)
-        except Exception as error:  # a plug-in may raise anything
-            problems.append(f"{where}: {error}")
+        except RAISED as error:
+            problems.append(f"{where}: {reason(error)}")
     return problems
 
 
@@ -183,9 +204,10 @@ def network_problems(
                 return [], count
             # An operation may fail only for want of storage, so the network is tried with it.
         network = initial_network(settings, shape, 0)
-    except Exception as error:  # a plug-in may raise anything
-        return [f": {error}"], 0
-    return _try_network(network, shape, objectives, "cpu"), sum(p.numel() for p in network.parameters())
+        count = sum(p.numel() for p in network.parameters())
+    except RAISED as error:
+        return [f": {reason(error)}"], 0
+    return _try_network(network, shape, objectives, "cpu"), count
 
 
 def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tuple[str, Objective]], device: str) -> list[str]:
@@ -193,7 +215,7 @@ def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tu
     times = torch.tensor([0.25, 0.75]).to(device)
     try:
         found = network(times, x1).shape
-    except Exception:
+    except RAISED:
         found = x1.shape  # the losses below report what is wrong
     if found != x1.shape:  # the loss might broadcast it silently
         return [f": returns shape {tuple(found)} for samples of shape {tuple(x1.shape)}; it must return their shape"]
@@ -201,8 +223,8 @@ def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tu
     for method, objective in objectives:
         try:
             objective.loss(network, x1.flip(0), x1, times)
-        except Exception as error:  # a plug-in may raise anything
-            problems.append(f" with method {method}: {error}")
+        except RAISED as error:
+            problems.append(f" with method {method}: {reason(error)}")
     return problems
 
 
@@ -230,6 +252,6 @@ def extractor_problem(name: str, options: dict[str, Any], shape: tuple[int, ...]
         return problem(name, options)
     try:
         make_extractor(name, "cpu", **options)(torch.zeros(2, *shape, dtype=torch.uint8))
-    except Exception as error:  # a plug-in may raise anything
-        return f"{name} cannot be used: {error}"
+    except RAISED as error:
+        return f"{name} cannot be used: {reason(error)}"
     return ""

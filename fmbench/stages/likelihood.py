@@ -117,9 +117,10 @@ class _Likelihood:
         solved, closed, calls, failed = [], [], 0.0, 0
         for indices in batches(n, settings.batch):
             piece, before = x[indices.start : indices.stop], pair.calls
-            result = log_likelihood(
-                self.model.velocity, piece, t_min, t_max, base_std=path.base_std, divergence=pair, **tolerance
-            )
+            with torch.no_grad():
+                result = log_likelihood(
+                    self.model.velocity, piece, t_min, t_max, base_std=path.base_std, divergence=pair, **tolerance
+                )
             solved.append(self._in_units(result.log_p.cpu()))
             closed.append(self._closed_form(oracle, piece))
             calls += (pair.calls - before) * len(indices) / n

@@ -17,7 +17,8 @@ from fmbench.store.files import sha256, write_json
 from fmbench.store.flatten import flatten
 from fmbench.store.records import read_rows
 from fmbench.store.stale import stale_files
-from fmbench.store.tracking import OFF, Mirror
+from fmbench.store.tracking import JOB_CHECK, OFF, Mirror
+from fmbench.store.tracking_check import first_line, passing
 from fmbench.system.progress import Console
 
 EXPERIMENT = "fmbench/summary"
@@ -51,11 +52,11 @@ def run(results: Path, folder: Path, uri: str | None, out: Path | None, console:
     key = f"summary/{read_benchmark(results)['hash']}"
     if uri != OFF:
         try:
-            sent = attach(results, Mirror(folder, uri))
+            sent = attach(results, Mirror(folder, uri, console.say, JOB_CHECK))
             console.say(f"{sent} of {len(attached)} files were new to MLflow's {key} -> {folder if uri is None else uri}")
         except Exception as error:  # a failure of MLflow must not cost a result
             console.say(
-                f"warning: MLflow is not available ({error}); tables and figures are complete without it. "
+                f"warning: MLflow is not available ({first_line(error)}); tables and figures are complete without it. "
                 "`fmbench mlflow-rebuild` brings it up to date later"
             )
     if out is not None:
@@ -86,18 +87,24 @@ def attach(results: Path, store: Mirror) -> int:
     store.log(run, start, (), parameters, tags)
     store.log(run, int(time.time() * 1000), store.news(run, means(results)))
 
-    before = _listed(store, run)
+    before, there = _listed(store, run), _sizes(store, run)
     now = {target: sha256(path) for target, path in found.items()}
-    new = [target for target in found if before.get(target) != now[target]]
+    new = [t for t, path in found.items() if before.get(t) != now[t] or there.get(t) != path.stat().st_size]
     for target in new:
         folder = target.rpartition("/")[0]
         store.client.log_artifact(run, str(found[target]), folder or None)
-    if now != before:
+    if new or now != before:
         with tempfile.TemporaryDirectory() as folder:
             write_json(Path(folder) / LISTED, now)  # last, when everything it lists is there
             store.client.log_artifact(run, str(Path(folder) / LISTED))
     store.client.set_terminated(run, "FINISHED")
     return len(new)
+
+
+def _sizes(store: Mirror, run: str) -> dict[str, int]:
+    """The sizes (bytes) of the files that MLflow still has, by their path in it. Somebody may have deleted some."""
+    folders = (None, *PATTERNS)
+    return {entry.path: entry.file_size for folder in folders for entry in store.client.list_artifacts(run, folder)}
 
 
 def _listed(store: Mirror, run: str) -> dict[str, str]:
@@ -131,12 +138,19 @@ def rebuild(results: Path, folder: Path, uri: str | None, console: Console) -> N
             "MLflow is off (FMBENCH_TRACKING_URI), so there is no store to rebuild; give --tracking-uri, or unset the variable"
         )
     try:
-        store = Mirror(folder, uri)
-        runs = mirror_trainings(results, store)
-        sent = attach(results, store)
+        store = Mirror(folder, uri, console.say, float("inf"))
+        try:
+            runs, sent = mirror_trainings(results, store), attach(results, store)
+        except DataError:
+            raise
+        except Exception as error:
+            if not store.local or passing(error):
+                raise
+            store.replace(first_line(error))
+            runs, sent = mirror_trainings(results, store), attach(results, store)
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"MLflow could not be rebuilt at {uri or folder}: {error}") from error
+        raise DataError(f"MLflow could not be rebuilt at {uri or folder}: {first_line(error)}") from error
     where = folder if uri is None else uri
     console.say(f"{runs} trainings and their summary are up to date, {sent} files new -> {where}")

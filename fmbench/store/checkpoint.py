@@ -136,9 +136,11 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def described(folder: Path) -> dict[str, Any] | None:
-    """What the training of a checkpoint folder depends on; None if the folder does not say."""
+    """What the training of a checkpoint folder depends on; None if the folder does not say, or says it in another form."""
     try:
         about = read_json(folder / ABOUT)
-    except (DataError, OSError):
+        spec = about["spec"]
+        known = all(isinstance(name, str) for name in (about["code"], spec["dataset"], spec["method"]["name"]))
+    except (DataError, OSError, KeyError, TypeError, RecursionError):
         return None
-    return about if isinstance(about, dict) else None
+    return about if known and isinstance(spec["seed"], int) else None

@@ -19,9 +19,13 @@ PLUMBING = frozenset(
     f"fmbench.{name}"
     for name in (
         "errors",
-        *(f"config.{name}" for name in ("base", "config", "hashing", "numbers", "reading", "specs", "yamlfile")),
+        *(f"config.{name}" for name in ("base", "config", "folder", "hashing", "limits", "messages", "numbers")),
+        *(f"config.{name}" for name in ("reading", "specs", "yamlfile")),
         *(f"config.{name}_settings" for name in ("evaluation", "feature", "method", "network", "training")),
-        *(f"store.{name}" for name in ("cache", "codehash", "files", "provenance", "tracking")),
+        *(
+            f"store.{name}"
+            for name in ("cache", "codehash", "files", "provenance", "tracking", "tracking_check", "tracking_store")
+        ),
         "system.progress",
     )
 )

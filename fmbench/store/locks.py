@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -66,15 +66,18 @@ class FolderLock:
             self._lock.release()
             self._lock = None
 
-    def remove(self) -> None:
+    def remove(self, chosen: Callable[[Path], bool] = lambda entry: True) -> None:
         """Remove the folder, which must be locked, and give the lock back. The lock file goes last, so nobody can come between.
 
-        What cannot be removed stays, without an error.
+        What cannot be removed stays, without an error, and so does the folder then.
+
+        Args:
+            chosen: whether to remove an entry of the folder.
         """
         assert self._lock is not None, "lock the folder first"
         with contextlib.suppress(OSError):
             for entry in sorted(self.folder.iterdir()):
-                if entry.name == LOCK:
+                if entry.name == LOCK or not chosen(entry):
                     continue
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry, ignore_errors=True)

@@ -90,7 +90,7 @@ def test_nothing_may_be_listed_twice(place, value, message):
 
 @pytest.mark.parametrize("place", ["seeds", "datasets", "methods"])
 def test_empty_lists_are_refused(place):
-    assert f"{place}: List should have at least 1 item" in config_error(changed((place, [])))
+    assert f"{place}: must have at least 1 entry" in config_error(changed((place, [])))
 
 
 @pytest.mark.parametrize(

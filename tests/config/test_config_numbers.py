@@ -95,11 +95,11 @@ def test_a_whole_number_must_be_written_as_one(place, value, message):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (date(2024, 1, 2), "2024-01-02 is a date, but a parameter must be text, a number"),
+        (date(2024, 1, 2), "a parameter must be text, a number, true, false, null, a list or a mapping, not the date 2024-01-02"),
         ([{"since": date(2024, 1, 2)}], "put it in quotes if it is text"),
         ({"of": {1: "a"}}, "the key 1 is not text; put it in quotes"),
         (float("inf"), "inf is not a finite number"),
-        ({"a"}, "is a set, but a parameter must be"),
+        ({"a"}, "a list or a mapping, not a set; put it in quotes"),
     ],
 )
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ def test_later_files_are_merged_into_earlier_ones(tmp_path):
     [
         (None, ["there is no config file", "missing.yaml"]),
         ("seeds: [0", ["missing.yaml", "not valid YAML"]),
-        ("- seeds", ["missing.yaml", "must hold a mapping, not a list"]),
+        ("- seeds", ["missing.yaml", "must hold a mapping (key: value), not a list"]),
         ("", ["datasets: this key is missing", "methods: this key is missing", "settings: this key is missing"]),
-        ("[]", ["missing.yaml", "must hold a mapping, not a list"]),
+        ("[]", ["missing.yaml", "must hold a mapping (key: value), not a list"]),
         ("seeds: 2024-13-45", ["missing.yaml", "not valid YAML", "month must be in 1..12"]),
         ("seeds: [0]\ndevice: cpu\nseeds: [1]", ["missing.yaml: ", "'seeds'", "twice, in line 1 and in line 3", "keep one"]),
         ("tracking:\n  uri: a\n  'uri': b", ["missing.yaml: ", "'uri'", "twice, in line 2 and in line 3"]),

@@ -75,8 +75,8 @@ def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid)
     [
         ({"name": "euler", "grid": "karas"}, ["sweep.solvers.0.grid", "'uniform', 'karras', 'log_snr' or 'cosine'"]),
         ({"name": "euler", "grids": "karras"}, ["sweep.solvers.0.grids: unknown key"]),
-        ({"name": "euler", "nfe": []}, ["sweep.solvers.0.nfe: List should have at least 1 item"]),
-        ({"name": "euler", "nfe": [0]}, ["sweep.solvers.0.nfe.0: Input should be greater than or equal to 1"]),
+        ({"name": "euler", "nfe": []}, ["sweep.solvers.0.nfe: must have at least 1 entry"]),
+        ({"name": "euler", "nfe": [0]}, ["sweep.solvers.0.nfe.0: must be at least 1, not 0"]),
         ({"grid": "karras"}, ["sweep.solvers.0.name: this key is missing"]),
         ({"name": "heun3"}, ["heun3 costs 3 evaluations a step and cannot spend exactly 4"]),
         ("euler/karras", ["unknown solver 'euler/karras'", "known: euler"]),
@@ -131,7 +131,7 @@ def test_a_reference_nfe_that_is_not_a_whole_number_of_steps_is_refused():
 @pytest.mark.parametrize("key", ["nfe", "solvers"])
 def test_an_empty_sweep_is_refused(key):
     message = config_error(changed((f"settings.board.evaluation.sweep.{key}", [])))
-    assert f"settings.board.evaluation.sweep.{key}: List should have at least 1 item" in message
+    assert f"settings.board.evaluation.sweep.{key}: must have at least 1 entry" in message
 
 
 @pytest.mark.parametrize("place", ["settings.board.evaluation.sample.n", "settings.board.evaluation.likelihood.n"])
@@ -144,8 +144,8 @@ def test_a_single_sample_is_refused(place):
     ("extractor", "options", "message"),
     [
         ("inception", {"weights": 3}, "options.weights must be the path of a file, as text, not 3"),
-        ("efficientnet_lite0", {"size": "64"}, "options.size must be a whole number of pixels, 1 or more, not '64'"),
-        ("efficientnet_lite0", {"size": 0}, "options.size must be a whole number of pixels, 1 or more, not 0"),
+        ("efficientnet_lite0", {"size": "64"}, "options.size must be a whole number of pixels from 1 to 10000, not '64'"),
+        ("efficientnet_lite0", {"size": 0}, "options.size must be a whole number of pixels from 1 to 10000, not 0"),
     ],
 )
 def test_impossible_options_of_an_extractor_are_refused(extractor, options, message):
@@ -185,9 +185,9 @@ def test_few_step_settings_are_checked_like_those_of_a_sweep():
     [
         ([0.5, 0.5], "times must increase, not [0.5, 0.5]"),
         ([1.0, 0.0], "times must increase, not [1.0, 0.0]"),
-        ([0.5, 1.5], "less than or equal to 1"),
-        ([-0.1], "greater than or equal to 0"),
-        ([], "at least 1 item"),
+        ([0.5, 1.5], "must be at most 1.0, not 1.5"),
+        ([-0.1], "must be at least 0.0, not -0.1"),
+        ([], "must have at least 1 entry"),
     ],
 )
 def test_impossible_times_of_a_trajectory_are_refused(times, message):

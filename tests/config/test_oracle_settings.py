@@ -13,12 +13,12 @@ from fmbench.config.reading import parse
 @pytest.mark.parametrize(
     ("oracle", "place", "fragment"),
     [
-        ({"bandwidth": -0.1}, "oracle.bandwidth", "greater than or equal to 0"),
+        ({"bandwidth": -0.1}, "oracle.bandwidth", "must be at least 0.0, not -0.1"),
         ({"bandwidth": float("inf")}, "oracle.bandwidth", "finite"),
         ({"bandwidth": float("nan")}, "oracle.bandwidth", ""),
         ({"bandwidth": "1e-3"}, "oracle.bandwidth", "'1e-3' is written as a string"),
-        ({"points": 0}, "oracle.points", "greater than or equal to 1"),
-        ({"points": 10.5}, "oracle.points", "integer"),
+        ({"points": 0}, "oracle.points", "must be at least 1, not 0"),
+        ({"points": 10.5}, "oracle.points", "must be a whole number, not 10.5"),
         ({"points": "1e4"}, "oracle.points", "'1e4' is written as a string"),
         ({"pints": 10}, "oracle.pints", "unknown key"),
         ("ot", "oracle", ""),

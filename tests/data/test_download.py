@@ -2,13 +2,17 @@
 
 import gzip
 import hashlib
+import os
+import signal
 
 import pytest
 from data_sources import server
+from killed import killed_writer
 
 from fmbench.data import cifar, download, idx
 from fmbench.data.sources import make
 from fmbench.errors import DataError
+from fmbench.store.temporary import abandoned
 
 
 def test_a_download_is_retried_checked_and_kept(patient, tmp_path):
@@ -30,6 +34,31 @@ def test_a_download_with_a_wrong_hash_leaves_nothing(patient, tmp_path):
             download.fetch("some", [download.Remote("a.bin", f"{url}/a.bin", "md5:" + 32 * "0")])
         assert len(asked) == 4
     assert not list((tmp_path / "cache" / "some").glob("*"))
+
+
+def test_a_killed_download_leaves_nothing_behind_the_next_one(patient, tmp_path):
+    content = hashlib.sha256(b"content").hexdigest()
+    with server([(200, b"content")]) as (url, _):
+        left = killed_writer(tmp_path / "cache" / "some" / "a.bin")
+        place = download.fetch("some", [download.Remote("a.bin", f"{url}/a.bin", f"sha256:{content}")])
+    assert not left.exists() and [path.name for path in place.iterdir()] == ["a.bin"]
+
+
+def test_a_download_dies_in_its_temporary_folder(patient, tmp_path):
+    """Whatever pooch writes while it downloads, is in a folder that the next download removes."""
+    with server([(200, b"trunc")]) as (url, _):
+        pid = os.fork()
+        if pid == 0:
+            import pooch
+
+            pooch.hashes.file_hash = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # when the file is on the disk
+            try:
+                download.fetch("some", [download.Remote("a.bin", f"{url}/a.bin", "md5:" + 32 * "0")])
+            finally:
+                os._exit(1)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    (left,) = (tmp_path / "cache" / "some").iterdir()
+    assert abandoned(left) and len(list(left.iterdir())) == 2  # with the lock
 
 
 def test_a_download_without_a_server(patient):

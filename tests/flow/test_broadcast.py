@@ -16,10 +16,9 @@ def test_each_sample_gets_its_own_time(shape):
 def test_one_time_for_all():
     x = torch.randn(3, 2)
     assert torch.equal(expand_to(torch.tensor(2.0), x) * x, 2 * x)
-    assert torch.equal(expand_to(torch.tensor([2.0]), x) * x, 2 * x)
 
 
-@pytest.mark.parametrize("t_shape", [(2,), (4,), (3, 1), (1, 3)])
+@pytest.mark.parametrize("t_shape", [(1,), (2,), (4,), (3, 1), (1, 3)])
 def test_times_of_another_batch_are_refused(t_shape):
     """Shape (4,) would broadcast over the last axis of (3, 4) silently."""
     with pytest.raises(ValueError, match=r"\(3,\)"):

@@ -121,7 +121,7 @@ def perfect(path, prediction):
 
 
 def order_of(form: str, order: int, path) -> float:
-    x = path.interpolate(draw(4, 5, 1, 2, 3), ORACLE.sample(5, torch.Generator().manual_seed(0)), GRID[:1])[0]
+    x = path.interpolate(draw(4, 5, 1, 2, 3), ORACLE.sample(5, torch.Generator().manual_seed(0)), GRID[0])[0]
     flow = dopri5(lambda t, x: ORACLE.velocity(path, t, x), x, 0.1, 0.9, rtol=1e-9, atol=1e-9, per_sample=False).x
     counts = [16, 32, 64]
     errors = [float((ddim(perfect(path, X), x, uniform_grid(0.1, 0.9, n), path, X, form, order) - flow).norm()) for n in counts]
@@ -172,13 +172,13 @@ def test_for_a_single_data_point_any_step_is_exact(path, prediction, form):
     x0, x1 = draw(7, 2, 3, 1, 2, 3)
     oracle = FiniteOracle(x1[:1])
     x1 = x1[:1].expand_as(x0)
-    start, _ = path.interpolate(x0, x1, GRID[:1])
+    start, _ = path.interpolate(x0, x1, GRID[0])
 
     def output(t, x):
         return convert(oracle.velocity(path, t, x), x, t, path, VELOCITY, prediction)
 
     end = ddim(output, start, GRID[[0, 3]], path, prediction, form)
-    torch.testing.assert_close(end, path.interpolate(x0, x1, GRID[3:4])[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(end, path.interpolate(x0, x1, GRID[3])[0], rtol=1e-9, atol=1e-9)
 
 
 def test_the_plain_form_goes_from_noise_alone_to_data_alone():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fmbench.config import names
 from fmbench.flow.general_paths import GeneralAffine, Rescaled
-from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
+from fmbench.flow.paths import PATHS, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.solvers.grids import GRIDS, cosine_grid, karras_grid, log_snr_grid, uniform_grid
 
 EVERY_PATH = [
@@ -132,3 +132,32 @@ def test_an_impossible_rho_is_refused(rho):
 def test_more_steps_than_there_are_times_are_refused():
     with pytest.raises(ValueError, match=r"50 steps from 0.5 to 0.5.* are too many"):
         log_snr_grid(OptimalTransport(), 0.5, 0.5 + 4e-16, 50)
+
+
+KARRAS_IN_SIX = {  # noise levels of six steps; the second and the last but one are those after 80 and before 0.002
+    "ot": [math.inf, 27.215296007021, 7.6038775723689, 1.5973535086207, 0.21382386727596, 0.012585442106483, 1e-4],
+    "vp": [
+        152.16697028395,
+        54.532082254789,
+        16.37712699978,
+        3.8285290220243,
+        0.61020744137675,
+        0.050263742104765,
+        0.0010004976266794,
+    ],
+    "ve": [50.0, 20.876526148015, 7.6945065808734, 2.4013154413379, 0.59355652014486, 0.10333788575415, 0.01],
+    "cosine_vp": [math.inf, 30.183258054887, 9.7232013552601, 2.5152189761471, 0.46997905799775, 0.051532394322818, 0.0],
+}
+
+
+@pytest.mark.parametrize("name", KARRAS_IN_SIX)
+def test_karras_levels_of_every_path(name):
+    """A finite level at an end is kept: VP starts at 152 and ends at 0.001, beyond 80 and 0.002. The end takes the place of 80
+    where its level is infinite, and that of 0.002 where it is zero."""
+    path = PATHS[name]()
+    found = levels(path, karras_grid(path, path.t_min, path.t_max, 6))
+    torch.testing.assert_close(found, torch.tensor(KARRAS_IN_SIX[name], dtype=torch.float64), rtol=1e-11, atol=0)
+    first, last = min(KARRAS_IN_SIX[name][0], 80.0) if name != "vp" else 152.16697028395, KARRAS_IN_SIX[name][-1] or 0.002
+    k = torch.arange(1, 6, dtype=torch.float64) / 6
+    between = (first ** (1 / 7) + k * (last ** (1 / 7) - first ** (1 / 7))) ** 7
+    torch.testing.assert_close(found[1:-1], between, rtol=1e-9, atol=0)

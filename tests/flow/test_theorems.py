@@ -156,9 +156,9 @@ def test_theorem_3_the_conditional_field_carries_noise_along_the_path(path):
         return ds / s * (x - a * x1) + da * x1
 
     grid = uniform_grid(t0, t1, 200)
-    states = integrate(field, path.interpolate(x0, x1, grid[:1])[0], grid, RK4, keep=True)
+    states = integrate(field, path.interpolate(x0, x1, grid[0])[0], grid, RK4, keep=True)
     for k in (0, 50, 120, 200):
-        expected, velocity = path.interpolate(x0, x1, grid[k : k + 1])
+        expected, velocity = path.interpolate(x0, x1, grid[k])
         torch.testing.assert_close(states[k], expected, rtol=0, atol=1e-6 * path.base_std)
         torch.testing.assert_close(field(grid[k], expected), velocity, rtol=1e-9, atol=1e-9)
 

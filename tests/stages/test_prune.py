@@ -14,7 +14,7 @@ from fmbench.config.config import Config
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
 from fmbench.data.writer import PARTIAL
-from fmbench.stages.prune import half_written
+from fmbench.stages.prune import half_written, size_of
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.store.files import atomic
 
@@ -87,13 +87,13 @@ def test_only_checkpoints_that_no_model_was_trained_from_are_removed(results):
     kept = {new: "the results hold its model", killed: "its training has not finished", unknown: "it does not say which training"}
     for folder, reason in kept.items():
         assert lines[folder.name].startswith("keep ") and reason in lines[folder.name]
-    assert "1 of 4 folders" in said.out and "nothing was removed" in said.out
+    assert "1 of 4 entries" in said.out and "nothing was removed" in said.out
     assert folders(results) == everything
 
     with CheckpointFolder(old):
         said = command("prune", "--results", results, "--yes", "--all")
     assert "a training is using it" in said.out
-    assert folders(results) == {old}
+    assert folders(results) == {old, unknown}
 
 
 def test_checkpoints_of_other_code_are_stale(results):
@@ -126,7 +126,7 @@ def test_a_stale_folder_is_removed_and_the_rest_stays(results):
     said = command("prune", "--results", results, "--yes")
     assert f"{size:.1f} MiB of {size:.1f} MiB removed" in said.out and size > 0
     assert old not in folders(results) and len(folders(results)) == 1
-    assert "0 of 1 folders" in command("prune", "--results", results).out
+    assert "0 of 1 entries" in command("prune", "--results", results).out
     assert "resumed from the checkpoint at iteration 4" in train(results, 4).err
 
 
@@ -147,3 +147,93 @@ def test_what_a_killed_writer_left_is_removed(results):
         assert command("prune", "--results", str(results), "--yes").code == 0
         temporary.write_bytes(b"whole")
     assert not left.exists() and (results / ".htaccess.disabled").exists() and (results / "nfe.parquet").exists()
+
+
+# Only what fmbench wrote, and only within the results folder
+
+
+def stale_and_newest(results: Path) -> tuple[Path, Path]:
+    """The checkpoints of two trainings of the same model; the first are stale."""
+    train(results, 3)
+    (old,) = folders(results)
+    train(results, 4)
+    (new,) = folders(results) - {old}
+    return old, new
+
+
+def test_a_foreign_file_in_a_stale_folder_stays_with_its_folder(results):
+    old, _ = stale_and_newest(results)
+    (old / "notes.txt").write_text("mine")
+    (old / "plots").mkdir()
+    (old / "checkpoint.best.pt").write_text("mine, too")
+    said = command("prune", "--results", results, "--yes")
+    assert said.code == 0 and f"{old} stays" in said.out and "files that fmbench did not write" in said.out
+    assert {path.name for path in old.iterdir()} - {"lock"} == {"notes.txt", "plots", "checkpoint.best.pt"}
+
+
+def test_a_folder_that_fmbench_did_not_make_is_not_touched(results):
+    """Not even by --all, although its names are those of checkpoints: many programs use them."""
+    stale_and_newest(results)
+    mine = results / "checkpoints" / "run1"
+    mine.mkdir()
+    (mine / "checkpoint.pt").write_bytes(b"weights of another program")
+    said = command("prune", "--results", results, "--yes", "--all")
+    assert "run1  it does not say which training it belongs to, so fmbench may not have made it" in said.out
+    assert [path.name for path in mine.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_folder_with_a_damaged_description_is_known_by_its_checkpoint(results):
+    old, _ = stale_and_newest(results)
+    (old / "about.json").write_text("{")
+    assert "it does not say which training" in command("prune", "--results", results, "--yes").out and old.exists()
+    assert command("prune", "--results", results, "--yes", "--all").code == 0
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("link", ["checkpoints", "checkpoints/{}", "data"])
+def test_nothing_behind_a_link_is_removed(results, tmp_path_factory, link):
+    old, _ = stale_and_newest(results)
+    (results / "data/board" / PARTIAL).mkdir()
+    place = results / link.format(old.name)
+    target = tmp_path_factory.mktemp("elsewhere") / place.name
+    place.rename(target)
+    place.symlink_to(target)
+    killed_writer(target / "samples.npy")
+    before = sorted(path for path in target.rglob("*") if path.name != "lock")
+    said = command("prune", "--results", results, "--yes", "--all")
+    assert said.code == 0 and "a link leads to it from the results folder, so fmbench does not remove it" in said.out
+    assert sorted(path for path in target.rglob("*") if path.name != "lock") == before and place.is_symlink()
+
+
+@pytest.mark.parametrize("about", ["[]", "{}", '{"spec": 3, "code": "0"}', '{"spec": {"dataset": "board"}}', '"text"', "\x00"])
+def test_a_description_of_another_form_breaks_neither_prune_nor_training(results, about):
+    old, _ = stale_and_newest(results)
+    (old / "about.json").write_text(about)
+    said = command("prune", "--results", results)
+    assert said.code == 0 and f"{old.name}  it does not say which training it belongs to" in said.out
+    train(results, 5)
+
+
+def test_a_model_with_a_damaged_config_keeps_its_checkpoints(results):
+    stale_and_newest(results)
+    (results / "models/board/fm_ot/0/config.json").write_text("[]")
+    said = command("prune", "--results", results, "--yes")
+    assert said.code == 0 and said.out.count("the config.json of its model cannot be read") == 2
+    assert len(folders(results)) == 2
+
+
+def test_databases_that_were_set_aside_are_listed_and_stay(results):
+    (results / "mlflow").mkdir()
+    for name in ("mlflow.db.broken-1", "mlflow.db.broken-1-wal", "mlflow.db.outdated-2", "mlflow.db", "mlflow.db.broken-x"):
+        (results / "mlflow" / name).write_bytes(bytes(2**20))
+    said = command("prune", "--results", results, "--yes", "--all")
+    assert said.out.count("keep         1.0 MiB  mlflow.db") == 3
+    assert "mlflow.db.outdated-2  MLflow's, set aside by fmbench; delete it yourself if you do not need it" in said.out
+    assert len(list((results / "mlflow").iterdir())) == 5
+
+
+def test_files_that_vanish_meanwhile_count_nothing(tmp_path):
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "there").write_bytes(bytes(100))
+    assert size_of(tmp_path / "there") == 100 and size_of(tmp_path / "absent") == 0
+    assert size_of(tmp_path) == 100 + (tmp_path / "gone").lstat().st_size

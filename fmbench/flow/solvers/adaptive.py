@@ -7,7 +7,12 @@ NFE is 2 + 6 (accepted + rejected): one for the first slope, one for the first-s
 stage of a step is the first of the next.
 
 With one step size for the batch, NFE depends on the batch, as the hardest sample decides. With a step size for each sample it
-does not, and finished samples leave the batch.
+does not, but for rounding, and finished samples leave the batch.
+
+**Derivatives.** The result has derivatives by x and by the parameters of the field: those of the accepted steps, with their sizes
+held constant. Error norms and step sizes are outside of the graph, as in torchdiffeq. A sample whose state or slope is not finite
+must not reach the derivatives of the others, since a gradient of zero times infinity is NaN. If gradients are recorded, an
+evaluation with such samples is therefore repeated without them, and the repetition counts as an evaluation of the others.
 """
 
 import math
@@ -18,7 +23,8 @@ import torch
 from torch import Tensor
 
 from fmbench.flow.broadcast import expand_to
-from fmbench.flow.fields import Field
+from fmbench.flow.fields import Field, checked
+from fmbench.flow.solvers.grids import check_constant
 from fmbench.flow.solvers.tableaux import DOPRI5
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
@@ -68,12 +74,15 @@ def dopri5(
         States, NFE and failures by sample. Numbers that are no longer finite are a result (``failed``), not an exception.
 
     Raises:
-        ValueError: the interval is empty.
+        ValueError: the interval is empty, an end requires a gradient, or the field returns another shape, type or device than
+            that of x.
     """
+    check_constant("first time", t0)
+    check_constant("last time", t1)
     if t0 == t1:
         raise ValueError(f"the interval of integration is empty: t0 = t1 = {t0}")
     solve = _with_a_step_per_sample if per_sample else _with_one_step
-    return solve(_Problem(field, t0, t1, rtol, atol, max_nfe), x)
+    return solve(_Problem(checked(field), float(t0), float(t1), rtol, atol, max_nfe), x)
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,16 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
     batch, shape, dev = x.shape[0], x.shape, x.device
     sign, t1 = problem.sign, problem.t1
 
+    nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
+
     def evaluate(t: Tensor, y: Tensor) -> Tensor:
-        return problem.field(t, y.reshape(-1, *shape[1:])).reshape(y.shape)
+        nonlocal nfe
+        states = y.reshape(-1, *shape[1:])
+        slopes = problem.field(t, states)
+        if slopes.requires_grad:
+            slopes, repeated = _without_broken_samples(problem.field, t, states, slopes)
+            nfe = nfe + repeated
+        return slopes.reshape(y.shape)
 
     def norm(y: Tensor) -> Tensor:
         return (y.double() ** 2).mean(1).sqrt()
@@ -111,27 +128,21 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
     t = torch.full((batch,), problem.t0, dtype=torch.float64, device=dev)
     k1 = evaluate(t, y)
     h = _first_step(replace(problem, field=evaluate), norm, t, y, k1)
-    nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
     step = _Step(y, k1)
 
     # Results by sample. ``lane`` maps each row that is not finished yet to its place there.
     final, spent = y.clone(), torch.zeros(batch, dtype=torch.int64, device=dev)
     failed = torch.zeros(batch, dtype=torch.bool, device=dev)
     lane = torch.arange(batch, device=dev)
-    broken = ~norm(y).isfinite()
+    broken = ~norm(y.detach()).isfinite()
 
     while lane.numel():
         last = h >= sign * (t1 - t)
         h = torch.where(last, sign * (t1 - t), h)
         z, error = step.take(evaluate, y, [t + sign * c * h for c in DOPRI5.c], (sign * h).to(x.dtype).reshape(-1, 1))
         nfe = nfe + 6
-        ratio = norm(problem.scaled(error, y, z))
-        fine = ratio <= 1  # false for a NaN
-        accept = fine & norm(z).isfinite()  # against an infinite state every error is small
-        broken = broken | (fine & ~accept)
-        factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
-        factor = torch.where(accept, factor.clamp(min=1.0), factor)
-        factor = torch.where(ratio.isfinite() & ~factor.isnan(), factor, torch.full_like(factor, SHRINK))
+        accept, overflow, factor = _judge(norm(problem.scaled(error, y.detach(), z.detach())), norm(z.detach()))
+        broken = broken | overflow
 
         rows = accept.reshape(-1, 1)
         y = torch.where(rows, z, y)
@@ -150,6 +161,16 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
         else:
             step.put(0, k1)
     return AdaptiveSolution(final.reshape(shape), spent, failed)
+
+
+def _judge(ratio: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which steps to accept, which overflowed, and factors of the next step sizes, from error norms and norms of the ends."""
+    fine = ratio <= 1  # false for a NaN
+    accept = fine & size.isfinite()  # against an infinite state every error is small
+    factor = (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
+    factor = torch.where(accept, factor.clamp(min=1.0), factor)
+    factor = torch.where(ratio.isfinite() & ~factor.isnan(), factor, torch.full_like(factor, SHRINK))
+    return accept, fine & ~accept, factor
 
 
 def _with_one_step(problem: _Problem, x: Tensor) -> AdaptiveSolution:
@@ -172,7 +193,7 @@ def _with_one_step(problem: _Problem, x: Tensor) -> AdaptiveSolution:
         ahead = nodes * h
         z, error = step.take(field, y, (t + ahead).unbind(), ahead[6].to(y.dtype))
         nfe += 6
-        measured = norm(problem.scaled(error, y, z))
+        measured = norm(problem.scaled(error, y.detach(), z.detach()))
         ratio = measured.item()
         fine = ratio <= 1  # false for a NaN
         accept = fine and math.isfinite(norm(z).item())  # against an infinite state every error is small
@@ -218,7 +239,7 @@ class _Step:
     def take(
         self, evaluate: Callable[[Tensor, Tensor], Tensor], y: Tensor, times: Sequence[Tensor], h: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The end of a step from ``y`` and its estimated error.
+        """The end of a step from ``y``, and its estimated error, which has no gradient.
 
         Args:
             times: of the stages, each of the shape that the field is called with.
@@ -228,7 +249,8 @@ class _Step:
         for i in range(1, 7):
             z = y + h * self._sum(self.rows[i]).view_as(y)
             self.put(i, evaluate(times[i], z))
-        return z, h * self._sum(self.error_weights).view_as(y)
+        with torch.no_grad():
+            return z, h * self._sum(self.error_weights).view_as(y)
 
     def _sum(self, weights: Tensor) -> Tensor:
         """sum_i w_i k_i over as many slopes as there are weights, flat."""
@@ -236,6 +258,21 @@ class _Step:
         return torch.mv(self.columns[n] if self.in_place else torch.stack(self.slopes[:n]).reshape(n, -1).T, weights)
 
 
+def _without_broken_samples(field: Field, t: Tensor, x: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor | int]:
+    """The slopes (B, *) with no graph behind those of samples whose state or slope is not finite, and which were evaluated again.
+
+    A row is cut out of the graph of a batch only by an evaluation without it.
+    """
+    good = (x.isfinite() & slopes.isfinite()).detach().reshape(len(x), -1).all(1)
+    if good.all():
+        return slopes, 0
+    separate = slopes.detach().clone()
+    if good.any():
+        separate[good] = field(t[good], x[good])
+    return separate, good
+
+
+@torch.no_grad()
 def _first_step(problem: _Problem, norm: Callable[[Tensor], Tensor], t: Tensor, y: Tensor, k1: Tensor) -> Tensor:
     """Hairer, Norsett & Wanner's automatic first step; costs one evaluation, at a probe kept inside the interval."""
     sign, span = problem.sign, abs(problem.t1 - problem.t0)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fmbench.flow.fields import Field
+from fmbench.flow.fields import Field, checked
 from fmbench.flow.paths import AffinePath, Coefficients
 from fmbench.flow.prediction import EPSILON, Prediction, X, convert
 
@@ -56,8 +56,10 @@ def ddim(
         The final state, shape (B, *).
 
     Raises:
-        ValueError: an unknown form, an order that the form does not have, or a divisor that is zero at a time of the grid.
+        ValueError: an unknown form, an order that the form does not have, a divisor that is zero at a time of the grid, or a
+            network that returns another shape, type or device than that of x.
     """
+    network = checked(network)
     if form not in FORMS:
         raise ValueError(f"unknown form of DDIM {form!r}; known: {', '.join(FORMS)}")
     if order not in (1, 2) or (order == 2 and form == "plain"):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from fmbench.flow.fields import Field
+from fmbench.flow.fields import Field, checked
+from fmbench.flow.solvers.grids import check_constant
 from fmbench.flow.solvers.tableaux import Tableau
 
 
@@ -30,8 +31,14 @@ def integrate(field: Field, x: Tensor, grid: Tensor, tableau: Tableau, keep: boo
         keep: return every state on the way, not only the last.
 
     Returns:
-        The final state, shape (B, *), or with ``keep`` all N + 1 states, shape (N + 1, B, *).
+        The final state, shape (B, *), or with ``keep`` all N + 1 states, shape (N + 1, B, *). It has a derivative by x and by the
+        parameters of the field.
+
+    Raises:
+        ValueError: the grid requires a gradient, or the field returns another shape, type or device than that of x.
     """
+    check_constant("grid", grid)
+    field = checked(field)
     sizes = grid[1:] - grid[:-1]
     # Computed once and not at each step, so that a step costs little more than its evaluations of the field.
     nodes = torch.tensor(tableau.c, dtype=grid.dtype, device=grid.device)

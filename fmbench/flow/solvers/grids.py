@@ -1,8 +1,13 @@
 """Time grids for fixed-step solvers: uniform in t, or uniform in a function of the noise level.
 
-A grid has N + 1 times, float64, both ends exact. All grids but the uniform one choose noise levels sigma = s / a and convert them
-to times through the path, so every path visits the same levels. Where the level at an end of the path is infinite (noise alone)
-or zero (data alone), the levels in between stop at 80 or 0.002, as in Karras et al. 2022.
+A grid has N + 1 times, float64, both ends exact. All grids but the uniform one choose N + 1 noise levels sigma = s / a and
+convert them to times through the path, so every path visits the same levels.
+
+The level at an end may be infinite (noise alone: OT and cosine VP at t = 0) or zero (data alone: cosine VP, and OT with
+sigma_min = 0, at t = 1). The N + 1 levels are then spaced as if it were 80 or 0.002, the ends of Karras et al. 2022, and the end
+itself takes the place of that level. The grid therefore visits neither 80 nor 0.002: its first step goes from noise alone to the
+second level, its last from the last level but one to data alone. Karras et al. go through 0.002 and add a step to zero. A finite
+level at an end is kept, whatever its size.
 """
 
 import math
@@ -14,6 +19,19 @@ from torch import Tensor
 from fmbench.flow.paths import AffinePath
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
+
+
+def check_constant(what: str, times: Tensor | float) -> None:
+    """Check that times have no gradient: a solver reads their numbers, so its result would have none or a wrong one.
+
+    Raises:
+        ValueError: they require a gradient.
+    """
+    if isinstance(times, Tensor) and times.requires_grad:
+        raise ValueError(
+            f"the {what} requires a gradient, which this solver does not give; detach it. The derivative of the result by its "
+            "last time is the field there"
+        )
 
 
 def uniform_grid(t0: float, t1: float, steps: int) -> Tensor:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmbench.flow.fields import Field
+from fmbench.flow.broadcast import check_shape
+from fmbench.flow.fields import Field, checked
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import SCORE, VELOCITY, X, convert
+from fmbench.flow.solvers.grids import check_constant
 
 Diffusion = Callable[[AffinePath, Tensor], Tensor]
 """g^2 from the path and times, float64 of the shape of t."""
@@ -52,9 +54,11 @@ def euler_maruyama(
         Samples at the last time, shape (B, *).
 
     Raises:
-        ValueError: the grid does not increase, or g or the score is infinite where a step starts.
+        ValueError: the grid does not increase or requires a gradient, g or the score is infinite where a step starts, or the
+            field or the noise does not have the shape of x.
     """
     _check_increasing(grid)
+    field = checked(field)
     times, sizes = grid.to(x.device), (grid[1:] - grid[:-1]).tolist()
     squared = diffusion(path, grid[:-1])
     at_end = (path.coefficients(grid[:-1]).s == 0) & (squared != 0)  # the score is infinite there, and noise needs it
@@ -71,7 +75,7 @@ def euler_maruyama(
             drift = velocity + (g2 / 2) * convert(velocity, x, times[k], path, VELOCITY, SCORE)
         x = torch.add(x, drift, alpha=h)
         if g2:
-            x = x + math.sqrt(g2 * h) * noise(k).to(x)
+            x = x + math.sqrt(g2 * h) * _drawn(noise, k, x)
     return x
 
 
@@ -126,9 +130,11 @@ def heun_churn(
         Samples at the last time, shape (B, *).
 
     Raises:
-        ValueError: the grid does not increase or starts where a = 0.
+        ValueError: the grid does not increase, requires a gradient or starts where a = 0, or the field or the noise does not have
+            the shape of x.
     """
     _check_increasing(grid)
+    field = checked(field)
     churn = churn or Churn()
     steps = len(grid) - 1
     c = path.coefficients(grid)
@@ -147,7 +153,7 @@ def heun_churn(
         sigma, following, t, a = sigmas[k], sigmas[k + 1], times[k], scales[k]
         raised = min(churn.raised(sigma, steps), highest)  # the path's first time is its noisiest
         if raised > sigma:
-            z = z + math.sqrt(raised**2 - sigma**2) * churn.noise_scale * noise(k).to(z)
+            z = z + math.sqrt(raised**2 - sigma**2) * churn.noise_scale * _drawn(noise, k, z)
             sigma = raised
             t = path.time_of_log_snr(torch.tensor(-2 * math.log(sigma), dtype=torch.float64)).to(x.device)
             a = float(path.coefficients(t).a)
@@ -161,6 +167,13 @@ def heun_churn(
     return scales[-1] * z
 
 
+def _drawn(noise: Callable[[int], Tensor], step: int, x: Tensor) -> Tensor:
+    drawn = noise(step)
+    check_shape(f"the noise of step {step}", drawn, x.shape)
+    return drawn.to(x)
+
+
 def _check_increasing(grid: Tensor) -> None:
+    check_constant("grid", grid)
     if len(grid) < 2 or not (grid[1:] > grid[:-1]).all():
         raise ValueError("a stochastic sampler runs from noise to data: the grid must have at least two times, and increase")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fmbench.errors import DivergedError
-from fmbench.flow.fields import Field
+from fmbench.flow.fields import Field, checked
 
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
@@ -25,13 +25,14 @@ def torchdiffeq_adaptive(
         Final states, shape (B, *).
 
     Raises:
-        ValueError: an unknown method.
+        ValueError: an unknown method, or a field that returns another shape, type or device than that of x.
         DivergedError: torchdiffeq's step size vanished.
     """
     from torchdiffeq import odeint
 
     if method not in ADAPTIVE_METHODS:
         raise ValueError(f"unknown adaptive method {method!r} of torchdiffeq; known: {', '.join(ADAPTIVE_METHODS)}")
+    field = checked(field)
     times = torch.tensor([t0, t1], dtype=torch.float64, device=x.device)
     low, high = min(t0, t1), max(t0, t1)
 

@@ -11,6 +11,7 @@ from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.datasets import sample_shape, split_sizes
 from fmbench.config.evaluation_settings import EvaluationSettings
+from fmbench.config.plugins import RAISED, reason
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.networks.counting import Cost, count
@@ -80,8 +81,8 @@ def network_cost(config: Config, name: str, shape: tuple[int, ...]) -> Cost:
     settings = config.dataset(name).network.model_dump()
     try:
         return count(lambda: initial_network(settings, shape, 0), shape)
-    except Exception as error:  # a plug-in may raise anything
-        raise ConfigError(f"the network of {name} cannot be run on a sample of shape {shape}: {error}") from error
+    except RAISED as error:
+        raise ConfigError(f"the network of {name} cannot be run on a sample of shape {shape}: {reason(error)}") from error
 
 
 def trained_methods(config: Config) -> list[str]:

@@ -32,6 +32,7 @@ def draw_probes(job: Job, dataset: DataSet, kind: str, indices: range, streams: 
     return torch.stack([draw(job.spec["seed"], stream, indices, dataset.shape) for stream in streams]).to(job.device)
 
 
+@torch.no_grad()
 def solve(
     model: Model,
     field: CountingField[Tensor],

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from fmbench.errors import DataError
 from fmbench.store.flatten import flatten
 from fmbench.store.parquet import read_table
-from fmbench.store.tracking import OFF, Mirror, experiment_name, run_key, run_name, run_tags
+from fmbench.store.tracking import JOB_CHECK, OFF, Mirror, experiment_name, run_key, run_name, run_tags
+from fmbench.store.tracking_check import first_line
 from fmbench.system.progress import Console
 
 
@@ -35,10 +36,13 @@ def mirror(results: Path, folder: Path, uri: str | None, console: Console) -> No
     if uri == OFF:
         return
     try:
-        runs = mirror_trainings(results, Mirror(folder, uri))
+        runs = mirror_trainings(results, Mirror(folder, uri, console.say, JOB_CHECK))
         console.say(f"{runs} MLflow runs are up to date -> {folder if uri is None else uri}")
     except Exception as error:  # a failure of MLflow must not cost a result
-        console.say(f"warning: MLflow is not available ({error}); the records are complete without it")
+        console.say(
+            f"warning: MLflow is not available ({first_line(error)}); the records are complete without it. "
+            "`fmbench mlflow-rebuild` brings it up to date later"
+        )
 
 
 def mirror_trainings(results: Path, store: Mirror) -> int:
@@ -80,7 +84,8 @@ def _mirror_one(store: Mirror, experiment: str, training: _Training) -> None:
     spec = config["spec"]
     key = run_key(spec, config["spec_hash"], config["code_hash"])
     tags = run_tags(records[0]["commit"], spec)
-    run, start = store.run(experiment, key, run_name(spec), tags)
+    parameters = flatten(spec) | {"parameters": config["parameters"]}
+    run, start = store.run(experiment, key, run_name(spec), tags, parameters)
     # The duration of a repeated job differs, which is not worth a new point.
     shown = store.client.get_run(run).data.metrics
     evaluation = [p for p in _evaluation(records, config["step"]) if not (p[0].endswith("_seconds") and p[0] in shown)]
@@ -88,7 +93,6 @@ def _mirror_one(store: Mirror, experiment: str, training: _Training) -> None:
     store.log(run, int(time.time() * 1000), store.news(run, evaluation))
     points = [(name, entry[name], entry["step"]) for entry in curve for name in ("loss", "learning_rate")]
     reasons = sorted({row["reason"] for row in records if row["reason"]})
-    parameters = flatten(spec) | {"parameters": config["parameters"]}
     store.log(run, start, store.news(run, points), parameters, tags | {"fmbench.reason": "; ".join(reasons)})
     store.client.set_terminated(run, "FAILED" if config["reason"] else "FINISHED")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fmbench.config.plugins import RAISED
 from fmbench.flow.objectives import Objective
 
 
@@ -39,7 +40,7 @@ class PluginGuard:
         try:
             if not self.raised:
                 return self.objective.loss(network, x0, x1, u)
-        except Exception as error:
+        except RAISED as error:
             self.raised = place_raised(error, self.files)
             if not self.raised:
                 raise
@@ -48,7 +49,7 @@ class PluginGuard:
         return sum(p.sum() for p in self.network.parameters()) * x1.new_full((len(x1),), torch.nan)
 
 
-def place_raised(error: Exception, files: set[str]) -> str:
+def place_raised(error: BaseException, files: set[str]) -> str:
     """Where in these files an exception was raised, and which one; empty if the files may not be at fault."""
     package = type(error).__module__.partition(".")[0]
     of_the_machine = isinstance(error, RuntimeError) and re.search("memory|alloc|cuda|cudnn|cublas", str(error), re.IGNORECASE)
