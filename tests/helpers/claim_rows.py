@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fmbench.report.claims.claim import Finding
+from fmbench.report.claims.decision import decide
 from fmbench.store.records import Row
 
 FIVE = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot")
@@ -37,7 +38,7 @@ def diverged(rows: list[Row], method: str, seeds: Any) -> list[Row]:
 
 
 def of_claim(test: Any, about: str = "trained", **sources: pd.DataFrame) -> list[Finding]:
-    return [line for line in test(sources) if line.about == about]
+    return [line for line in decide(test(sources)) if line.about == about]
 
 
 def table1_rows(ours: float = -1.0, seeds: Any = SEEDS, lost: str = "", dataset: str = "d") -> list[Row]:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fmbench.report.claims.claim import PATH_ALONE, Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.claim import PATH_ALONE, Claim, Drafts, Evidence, Finding, Sources
 from fmbench.report.claims.comparison import numbers
 from fmbench.report.claims.rows import TRAINED, Contest, by_dataset, contests, in_prose, lost_seeds, no_contest, say_lost, select
-from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED, judge, not_holding
+from fmbench.report.claims.student import mean_test
+from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
 
 ABOUT_SIXTY = math.sqrt(0.6 * 1.0)
 """A ratio of NFE below this (0.77) is nearer to the paper's 0.6 than to 1 (no saving), on a logarithmic scale."""
@@ -24,27 +25,30 @@ LEAST_RANGE = 4.0
 """The common errors must span this factor (doubling the NFE of a second-order solver divides the mean squared error by 16).
 With less, one interpolated point would stand for a curve."""
 
+Curves = dict[tuple[str, int], tuple[NDArray, NDArray]]
+"""NFE, in ascending order, and the error at each, by method and seed."""
 
-def fewer_evaluations(sources: Sources) -> Lines:
+
+def fewer_evaluations(sources: Sources) -> Drafts:
     """Compares the NFE of the midpoint rule at equal error: FM-OT's over that of each diffusion method."""
-    lines = []
+    lines: Drafts = []
     for dataset, here in by_dataset(sources["records"]):
         if select(here, metric="mse", solver="midpoint").empty:
             lines.append(Finding(2, dataset, "trained", "", NOT_TESTED, "The sweep has no rows with the midpoint rule"))
             continue
-        found = contests(here)
+        found, curves = contests(here), _curves(here)
         if TRAINED not in found:
             lines.append(no_contest(2, dataset))
         for contest in found:
-            lines += [_equal_error(dataset, contest, m, here) for m in contest.others if m in set(here.method.unique())]
+            lines += [_equal_error(contest, m, here, curves) for m in contest.others if m in set(here.method.unique())]
     return lines
 
 
-def _equal_error(dataset: str, contest: Contest, other: str, here: pd.DataFrame) -> Finding:
+def _equal_error(contest: Contest, other: str, here: pd.DataFrame, curves: Curves) -> Finding | Evidence:
     """The line on one pair of methods. ``here`` has all rows of the data set, so that the line can name seeds without a curve."""
     columns: dict[str, Any] = {
         "claim": 2,
-        "dataset": dataset,
+        "dataset": here.dataset.iloc[0],
         "about": contest.about,
         "part": "midpoint rule",
         "against": other,
@@ -53,48 +57,54 @@ def _equal_error(dataset: str, contest: Contest, other: str, here: pd.DataFrame)
         "paper": 0.6 if contest == TRAINED else None,
     }
     methods = (contest.ours, other)
-    curves = select(here, metric="mse", solver="midpoint", status="ok")
-    with_curve = {m: set(curves[curves.method == m].seed) for m in methods}
+    with_curve = {m: {seed for method, seed in curves if method == m} for m in methods}
     seeds = sorted(with_curve[contest.ours] & with_curve[other])
     if not seeds:
         lost = lost_seeds(select(here, metric="mse", solver="midpoint"), methods, "mse")
         why = f"No seed has a curve of both methods{f': {say_lost(lost)}' if lost else ''}"
         return Finding(verdict=INCONCLUSIVE if lost else NOT_TESTED, why=why, **columns)
-    curves = curves[curves.method.isin(methods) & curves.seed.isin(seeds)]
-    bottom, top = _common_range(curves, select(here, metric="reference_mse", status="ok"))
+    compared = {(m, seed): curves[m, seed] for m in methods for seed in seeds}
+    bottom, top = _common_range(compared, _floors(here))
     if not top > LEAST_RANGE * bottom > 0:
         span = f"{bottom:.2g} to {top:.2g}, less than a factor of {LEAST_RANGE:g}"
         why = f"The range of errors that all curves cover is too small: {span}"
         return Finding(verdict=NOT_TESTED, why=why, **columns)
     # The bounds are end points of curves. Levels slightly inside them stay inside after rounding.
     levels = np.geomspace(bottom * (1 + 1e-9), top * (1 - 1e-9), LEVELS)
-    logs = [_log_ratios(select(curves, seed=seed), methods, levels) for seed in seeds]
+    at = {key: evaluations_at(errors, nfe, levels) for key, (nfe, errors) in compared.items()}
+    logs = [np.log(at[contest.ours, seed] / at[other, seed]) for seed in seeds]
     ratios = dict(zip(seeds, (float(np.mean(v)) for v in logs), strict=True))
-    judged = judge(ratios.values(), math.log(ABOUT_SIXTY), shown=f"{ABOUT_SIXTY:.2f}")
+    test = mean_test(ratios.values(), math.log(ABOUT_SIXTY), shown=f"{ABOUT_SIXTY:.2f}")
     by_level = np.exp(np.mean(logs, 0))
-    why = f"{sentence(judged.why)}. The ratio ranges from {by_level.min():.2f} to {by_level.max():.2f} over errors from "
-    why += f"{levels[0]:.1g} to {levels[-1]:.1g}"
+    note = f"The ratio ranges from {by_level.min():.2f} to {by_level.max():.2f} over errors from "
+    note += f"{levels[0]:.1g} to {levels[-1]:.1g}"
     gaps, ours_complete = _gaps(here, methods, with_curve, ratios)
-    verdict, leans = (judged.verdict, judged.leans) if ours_complete else not_holding(judged.verdict, judged.leans)
-    return Finding(verdict=verdict, why=". ".join([why, *gaps]), **columns, **numbers(judged, math.exp) | {"leans": leans})
+    if not test.seeds:
+        return Finding(verdict=NOT_TESTED, why=". ".join(["No seed has a ratio", *gaps]), **columns)
+    return Evidence({**columns, **numbers(test, math.exp)}, (test,), (note, *gaps), can_hold=ours_complete)
 
 
-def _common_range(curves: pd.DataFrame, references: pd.DataFrame) -> tuple[float, float]:
+def _curves(here: pd.DataFrame) -> Curves:
+    """The curves of the midpoint rule."""
+    rows = select(here, metric="mse", solver="midpoint", status="ok")
+    points: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for method, seed, nfe, error in zip(rows.method, rows.seed, rows.nfe, rows.value, strict=True):
+        points.setdefault((str(method), int(seed)), []).append((float(nfe), float(error)))
+    sorted_points = {key: np.array(sorted(found, key=lambda point: point[0])).T for key, found in points.items()}
+    return {key: (nfe, errors) for key, (nfe, errors) in sorted_points.items()}
+
+
+def _floors(here: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """The references' own errors by method and seed."""
+    rows = select(here, metric="reference_mse", status="ok")
+    return {(str(m), int(s)): float(v) for m, s, v in zip(rows.method, rows.seed, rows.value, strict=True)}
+
+
+def _common_range(curves: Curves, floors: Mapping[tuple[str, int], float]) -> tuple[float, float]:
     """The smallest and the largest error that every curve reaches, above the references' own errors."""
-    floors = references.set_index(["method", "seed"]).value
-    by_curve = curves.sort_values("nfe", kind="stable").groupby(["method", "seed"]).value
-    bottoms = [max(low, FLOOR_MARGIN * floors.get(key, 0.0)) for key, low in by_curve.min().items()]
+    bottoms = [max(float(errors.min()), FLOOR_MARGIN * floors.get(key, 0.0)) for key, (_, errors) in curves.items()]
     # A curve falls from its error at the fewest evaluations. If it rises first, it never falls from the larger error.
-    return max(bottoms), float(by_curve.first().min())
-
-
-def _log_ratios(curves: pd.DataFrame, methods: tuple[str, str], levels: NDArray) -> NDArray:
-    """The logarithm of one seed's ratio of NFE at each error level."""
-    ours, other = (
-        evaluations_at(curve.value.to_numpy(), curve.nfe.to_numpy(), levels)
-        for curve in (select(curves, method=method) for method in methods)
-    )
-    return np.asarray(np.log(ours / other))
+    return max(bottoms), min(float(errors[0]) for _, errors in curves.values())
 
 
 def _gaps(

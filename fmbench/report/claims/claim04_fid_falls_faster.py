@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from fmbench.report.claims.claim import Claim, Lines, Sources
+from fmbench.report.claims.claim import Claim, Drafts, Sources
 from fmbench.report.claims.comparison import lower_than_each, may_be_negative, relative_difference
 from fmbench.report.claims.learning_curves import OF_FIRST, curves, on_common_steps, scale_at_first
 from fmbench.report.claims.rows import (
@@ -25,9 +25,9 @@ Differences = dict[str, list[float]]
 """Differences to each other method, one for each seed."""
 
 
-def faster_and_further(sources: Sources) -> Lines:
+def faster_and_further(sources: Sources) -> Drafts:
     """Compares FM-OT's distance during training with each other method's: the mean over iterations, and at the end."""
-    lines = []
+    lines: Drafts = []
     for dataset, here in by_dataset(sources["learning_curve"]):
         metric = main_distance(here)
         if OURS not in set(here.method.unique()):
@@ -47,10 +47,10 @@ def faster_and_further(sources: Sources) -> Lines:
                 "claim": 4,
                 "dataset": dataset,
                 "part": f"{part}, {metric_name(here, metric)}",
-                "statistic": f"{relative}difference to the closest other method, {over}",
+                "statistic": f"{relative}difference to the other method, {over}",
                 "unit": unit,
             }
-            lines.append(lower_than_each(values, TRAINED, lost, columns))
+            lines += lower_than_each(values, TRAINED, lost, columns)
     return lines
 
 

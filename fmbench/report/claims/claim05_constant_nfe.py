@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.claim import Claim, Drafts, Evidence, Finding, Sources
 from fmbench.report.claims.comparison import numbers
 from fmbench.report.claims.learning_curves import curves
 from fmbench.report.claims.rows import OURS, Lost, by_dataset, in_prose, lost_seeds, pairs, say_lost
-from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED, Judged, judge, not_holding
+from fmbench.report.claims.student import Mean, mean_test
+from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
 
 SCORE = "score_matching"
 FLOW_MATCHING = (OURS, "fm_diffusion")
@@ -21,32 +22,32 @@ DRASTIC_NFE = 2.0
 """A change is drastic if sampling costs twice as much at one time of the training as at another."""
 
 
-def steady_cost(sources: Sources) -> Lines:
+def steady_cost(sources: Sources) -> Drafts:
     """Tests the largest over the smallest NFE of a training: near 1 for flow matching, large for score matching."""
-    lines = []
+    lines: Drafts = []
     for dataset, here in by_dataset(sources["learning_curve"]):
         lost = lost_seeds(here, (*FLOW_MATCHING, SCORE), "nfe")
         spreads = {method: _log_spreads(here, method, lost) for method in (*FLOW_MATCHING, SCORE)}
         for method in (*FLOW_MATCHING, SCORE):
             below = method != SCORE
             threshold = CONSTANT_NFE if below else DRASTIC_NFE
-            judged = judge(spreads[method].tolist(), math.log(threshold), below, shown=f"{threshold:g}")
+            test = mean_test(spreads[method], math.log(threshold), below, shown=f"{threshold:g}")
             columns = {
                 "dataset": dataset,
                 "part": f"{in_prose(method)}: {'constant' if below else 'drastic change'}",
                 "statistic": "largest / smallest NFE during training",
             }
-            lines.append(_line(judged, lost, (method,), columns))
+            lines.append(_line(test, lost, (method,), columns))
         for method in FLOW_MATCHING:
             both = pairs(spreads[method], spreads[SCORE])
-            judged = judge((both.ours - both.other).tolist(), 0.0, shown="1")
+            test = mean_test(both.ours - both.other, shown="1")
             columns = {
                 "dataset": dataset,
                 "part": f"{in_prose(method)}: smaller change",
                 "against": SCORE,
                 "statistic": "ratio of largest / smallest NFE",
             }
-            lines.append(_line(judged, lost, (method, SCORE), columns))
+            lines.append(_line(test, lost, (method, SCORE), columns))
     return lines
 
 
@@ -56,7 +57,7 @@ def _log_spreads(here: pd.DataFrame, method: str, lost: Mapping[str, Lost]) -> p
     return pd.Series({seed: math.log(curve.max() / curve.min()) for seed, curve in found.items()}, dtype=float)
 
 
-def _line(judged: Judged, lost: Mapping[str, Lost], methods: tuple[str, ...], columns: Mapping[str, Any]) -> Finding:
+def _line(test: Mean, lost: Mapping[str, Lost], methods: tuple[str, ...], columns: Mapping[str, Any]) -> Finding | Evidence:
     """The line on the logarithm of a ratio of NFE, from the seeds that were not lost.
 
     If flow matching lost seeds, the line cannot hold. If score matching lost seeds, it can: its cost was not constant then.
@@ -64,18 +65,14 @@ def _line(judged: Judged, lost: Mapping[str, Lost], methods: tuple[str, ...], co
     Args:
         methods: the method that the line is about, and the one it is compared with.
     """
-    of_both = " of both methods" if len(methods) > 1 else ""
-    why = sentence(judged.why) if judged.seeds else f"No seed has the NFE{of_both} at two or more snapshots"
+    columns = {"claim": 5, "about": "trained", "unit": "ratio", **columns}
     gone = {m: lost[m] for m in methods if m in lost}
-    verdict, leans = judged.verdict, judged.leans
-    if gone:
-        why += f". Lost seeds are left out: {say_lost(gone)}"
-        if verdict == NOT_TESTED:
-            verdict = INCONCLUSIVE
-        elif methods[0] != SCORE and methods[0] in gone:
-            verdict, leans = not_holding(verdict, leans)
-    filled = numbers(judged, math.exp) | {"leans": leans}
-    return Finding(claim=5, about="trained", unit="ratio", verdict=verdict, why=why, **columns, **filled)
+    notes = (f"Lost seeds are left out: {say_lost(gone)}",) if gone else ()
+    if test.seeds:
+        can_hold = methods[0] == SCORE or methods[0] not in gone
+        return Evidence({**columns, **numbers(test, math.exp)}, (test,), notes, can_hold)
+    why = f"No seed has the NFE{' of both methods' if len(methods) > 1 else ''} at two or more snapshots"
+    return Finding(verdict=INCONCLUSIVE if gone else NOT_TESTED, why=". ".join([why, *notes]), **columns)
 
 
 CLAIM = Claim(

@@ -1,30 +1,34 @@
 """Claim 6: FM trains more stably than score matching on the same path (Fig. 4).
 
-A difference (FM minus score matching) is compared with 0, and a ratio with 1. Every test has the level
-:data:`~fmbench.report.claims.verdicts.LEVEL`, 95 %.
+A difference (FM minus score matching) is compared with 0, and a ratio with 1.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from scipy import stats
+from numpy.typing import NDArray
 
-from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.claim import Claim, Drafts, Evidence, Finding, Sources
 from fmbench.report.claims.comparison import numbers
+from fmbench.report.claims.fisher import Counts
 from fmbench.report.claims.learning_curves import OF_FIRST, curves, on_common_steps, scale_at_first
-from fmbench.report.claims.rows import by_dataset, by_seed, in_prose, main_distance, metric_name, select
+from fmbench.report.claims.rows import by_dataset, by_seed, in_prose, main_distance, metric_name, pairs, select
 from fmbench.report.claims.sources import missing_source
-from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, LEVEL, NOT_TESTED, judge
+from fmbench.report.claims.student import mean_test
+from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
 
 FM, SCORE = "fm_diffusion", "score_matching"
 
+LEAST_SEEDS = 3
+"""The smallest number of seeds with a test of their spread: without one of them, two must remain."""
 
-def stable_training(sources: Sources) -> Lines:
+
+def stable_training(sources: Sources) -> Drafts:
     """Compares FM with score matching on the diffusion path: lost trainings, steps back during training, spread over seeds."""
-    lines: Lines = []
+    lines: Drafts = []
     snapshots = sources.get("learning_curve")
     for dataset, here in by_dataset(sources["records"]):
         ends = here[here.metric == "final_loss"]
@@ -39,22 +43,19 @@ def stable_training(sources: Sources) -> Lines:
     return lines
 
 
-def _lost_trainings(ends: pd.DataFrame, columns: Mapping[str, Any]) -> Lines:
-    """The line on trainings that diverged, if their numbers differ. A verdict needs p of at most 1 - LEVEL, 0.05."""
+def _lost_trainings(ends: pd.DataFrame, columns: Mapping[str, Any]) -> Drafts:
+    """The line on trainings that diverged, if their numbers differ."""
     lost = {m: int((ends[ends.method == m].status != "ok").sum()) for m in (FM, SCORE)}
     if lost[FM] == lost[SCORE]:
         return []
-    trainings = {m: int((ends.method == m).sum()) for m in lost}
-    # Fisher's exact test: whether a split this uneven is chance.
-    chance = float(stats.fisher_exact([[lost[m], trainings[m] - lost[m]] for m in lost]).pvalue)
-    verdict = INCONCLUSIVE if chance > 1 - LEVEL else (HOLDS if lost[FM] < lost[SCORE] else FAILS)
-    why = f"{lost[FM]} of {trainings[FM]} trainings of {in_prose(FM)} diverged, and {lost[SCORE]} of {trainings[SCORE]} of "
-    why += f"{in_prose(SCORE)} (Fisher's exact test: p = {chance:.2g})"
-    columns = {**columns, "statistic": "difference in diverged trainings", "unit": "trainings", "seeds": min(trainings.values())}
-    return [Finding(part="lost trainings", verdict=verdict, why=why, value=lost[FM] - lost[SCORE], **columns)]
+    of = {m: int((ends.method == m).sum()) for m in lost}
+    said = f"{lost[FM]} of {of[FM]} trainings of {in_prose(FM)} diverged and {lost[SCORE]} of {of[SCORE]} of {in_prose(SCORE)}"
+    test = Counts(lost[FM], of[FM], lost[SCORE], of[SCORE], said)
+    columns = {**columns, "part": "lost trainings", "statistic": "difference in diverged trainings", "unit": "trainings"}
+    return [Evidence({**columns, "seeds": test.seeds, "value": lost[FM] - lost[SCORE], "threshold": 0.0}, (test,))]
 
 
-def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[str, Any]) -> Finding:
+def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[str, Any]) -> Finding | Evidence:
     """The line on how much the distance to the data rises again between snapshots."""
     columns = {**columns, "part": "steps back during training"}
     columns |= {"statistic": "difference in the sum of the distance's rises between snapshots", "unit": OF_FIRST}
@@ -68,30 +69,42 @@ def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[s
     # A true distance is never below 0. An estimate below 0 is noise, which only a method with a distance near 0 has.
     rises = {seed: pair.clip(lower=0).diff().clip(lower=0).sum() / scale for seed, pair in found.items()}
     both = pd.DataFrame(rises, index=["ours", "other"], dtype=float).T
-    judged = judge((both.ours - both.other).tolist(), threshold=0.0)
-    if judged.seeds and not both.to_numpy().any():
-        judged = replace(judged, verdict=INCONCLUSIVE, leans="", why="the distance of neither method ever rises")
-    why = sentence(judged.why) if judged.seeds else "No seed has three or more snapshots of both methods"
-    return Finding(verdict=judged.verdict, why=why, **columns, **numbers(judged))
+    test = mean_test(both.ours - both.other)
+    columns |= numbers(test)
+    if not test.seeds:
+        return Finding(verdict=NOT_TESTED, why="No seed has three or more snapshots of both methods", **columns)
+    if not both.to_numpy().any():
+        return Finding(verdict=INCONCLUSIVE, why="The distance of neither method ever rises", **columns)
+    return Evidence(columns, (test,))
 
 
-def _spread_over_seeds(here: pd.DataFrame, columns: Mapping[str, Any]) -> Finding:
-    """The line on the ratio of two standard deviations over seeds. FM is more stable where the interval is below 1.
-
-    It uses the F interval, because a bootstrap of a spread needs many more values.
-    """
+def _spread_over_seeds(here: pd.DataFrame, columns: Mapping[str, Any]) -> Finding | Evidence:
+    """The line on the ratio of two standard deviations over seeds. FM is more stable where the interval is below 1."""
     metric = main_distance(here) or "nll"
     columns = {**columns, "part": f"spread over seeds, {metric_name(here, metric)}"}
     columns |= {"statistic": "ratio of standard deviations over seeds", "unit": "ratio"}
-    a, b = (by_seed(here, m, metric) for m in (FM, SCORE))
-    if len(a) < 2 or len(b) < 2 or not a.std() > 0 or not b.std() > 0:
+    both = pairs(by_seed(here, FM, metric), by_seed(here, SCORE, metric))
+    if len(both) < 2 or not both.ours.std() > 0 or not both.other.std() > 0:
         return Finding(verdict=NOT_TESTED, why="A spread needs two or more seeds with different values", **columns)
-    ratio = float(a.std() / b.std())
-    low, high = (ratio / math.sqrt(stats.f.ppf(q, len(a) - 1, len(b) - 1)) for q in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
-    verdict, where = (HOLDS, "is below") if high < 1 else (FAILS, "is above") if low > 1 else (INCONCLUSIVE, "includes")
-    why = f"The F interval, which assumes normal values, {where} 1"
-    columns |= {"value": ratio, "low": low, "high": high, "interval": "seeds", "seeds": min(len(a), len(b)), "coverage": LEVEL}
-    return Finding(verdict=verdict, why=why, **columns)
+    ours, other = log_spreads(both.ours.to_numpy()), log_spreads(both.other.to_numpy())
+    if not np.isfinite([ours, other]).all():
+        columns |= {"value": float(both.ours.std() / both.other.std()), "threshold": 1.0, "seeds": len(both)}
+        return Finding(verdict=INCONCLUSIVE, why=f"The test of a spread needs {LEAST_SEEDS} or more different values", **columns)
+    test = mean_test(ours - other, shown="1")
+    return Evidence({**columns, **numbers(test, math.exp)}, (test,))
+
+
+def log_spreads(values: NDArray) -> NDArray:
+    """The jackknife's value of each seed for the logarithm of the standard deviation; their mean estimates it.
+
+    With n seeds, the value of seed i is n log s - (n - 1) log s_i, where s_i is the standard deviation without seed i. Student's
+    interval of such values assumes normal values much less than the F interval of two variances does (Miller 1968), and it
+    compares methods in pairs with the same seed. The result has shape (n,), and is infinite where a spread is 0.
+    """
+    n = len(values)
+    without = np.array([np.delete(values, i).std(ddof=1) for i in range(n)]) if n > 2 else np.zeros(n)
+    with np.errstate(divide="ignore"):
+        return np.asarray(n * np.log(values.std(ddof=1)) - (n - 1) * np.log(without))
 
 
 CLAIM = Claim(
@@ -99,11 +112,11 @@ CLAIM = Claim(
     title="FM trains more stably than score matching on the same path",
     statement="With the same diffusion path, the flow-matching loss trains more stably than score matching.",
     where="Fig. 4",
-    how="The test uses three measures of stability. The first is the number of diverged trainings. It counts only if it differs "
-    "between the two methods. The second is how much the distance to the data rises again between snapshots. It is the sum of "
-    "all rises, with estimates below 0 counted as 0. It is divided by one scale for both methods, their mean magnitude at the "
-    "first snapshot. The third is the spread of the distance over seeds, with an interval for normal values. This interval needs "
-    "many seeds for a verdict.",
+    how="The test uses three measures of stability. The first is the number of diverged trainings, with Fisher's exact test. It "
+    "counts only if it differs between the two methods. The second is how much the distance to the data rises again between "
+    "snapshots. It is the sum of all rises, with estimates below 0 counted as 0. It is divided by one scale for both methods, "
+    "their mean magnitude at the first snapshot. The third is the ratio of the spreads of the distance over seeds. Its interval "
+    "is Student's on the jackknife's values of the logarithm, and needs many seeds for a verdict.",
     needs=("records",),
     evaluate=stable_training,
 )

@@ -7,17 +7,21 @@ noise point to nearby data, so in few dimensions the noise point already predict
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from scipy.spatial.distance import cdist
 
-from fmbench.report.claims.claim import PATH_ALONE, Claim, Finding, Lines, Sources
-from fmbench.report.claims.rows import TRAINED, Contest, contests, in_prose, listed, lost_seeds, no_contest, say_lost, select
-from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, LEVEL, NOT_TESTED, combine, not_holding
+from fmbench.report.claims.claim import PATH_ALONE, Claim, Drafts, Evidence, Finding, Sources
+from fmbench.report.claims.comparison import not_compared, numbers
+from fmbench.report.claims.rows import TRAINED, Contest, Lost, contests, in_prose, lost_seeds, no_contest, say_lost, select
+from fmbench.report.claims.student import mean_test
+from fmbench.report.claims.verdicts import ALPHA, INCONCLUSIVE, LEVEL, NOT_TESTED
 
 EARLIER = 0.05
 """The smallest visible difference in t: half the spacing of ten frames in a row. For states with a coarser spacing the margin is
@@ -28,13 +32,13 @@ WAY_SAMPLES = 2000
 """The number of samples used, from the first on. The number of distances between them is its square."""
 
 
-def structure_earlier(sources: Sources) -> Lines:
+def structure_earlier(sources: Sources) -> Drafts:
     """Compares the time at which FM-OT has covered half of the way from noise to data with that of each diffusion method.
 
-    Methods start from the same noise, so the interval is over samples: a delete-group jackknife that leaves a group out of both
-    methods at once.
+    Where two or more seeds have states, the test is over seeds. Otherwise the interval is over samples, and decides nothing.
     """
-    states, lines = sources["trajectory"], []
+    states = sources["trajectory"]
+    lines: Drafts = []
     records = sources.get("records", states.iloc[:0].assign(status="", metric=""))
     for dataset in dict.fromkeys([*states.dataset.unique(), *records.dataset.unique()]):
         here, rows = select(states, dataset=dataset), select(records, dataset=dataset)
@@ -50,39 +54,60 @@ def structure_earlier(sources: Sources) -> Lines:
                 why = f"There is no trajectory: {say_lost({ours: lost[ours]})}"
                 lines.append(Finding(verdict=INCONCLUSIVE, why=why, **columns))
             else:
-                lines.append(_half_way(contest, here, columns))
+                lines += _half_way(contest, here, lost, columns)
     return lines
 
 
-def _half_way(contest: Contest, here: pd.DataFrame, columns: dict[str, Any]) -> Finding:
-    """The line on one comparison, from the states of a data set."""
-    ours, there = contest.ours, set(here.method.unique())
-    columns |= {"statistic": "difference in t to the closest other method", "unit": "t"}
-    seed = here[here.method == ours].seed.min()
-    ways = {m: way_covered(select(here, method=m, seed=seed)) for m in (ours, *contest.others) if m in there or m == ours}
-    found = {m: way for m, way in ways.items() if way is not None}
-    if ours not in found or len(found) < 2:
+@dataclass(frozen=True)
+class HalfWay:
+    """The times at which a method has covered half of the way, by seed: of all samples, then without each group."""
+
+    times: dict[int, NDArray]
+    spacing: float
+
+
+def _half_way(contest: Contest, here: pd.DataFrame, lost: Mapping[str, Lost], columns: dict[str, Any]) -> Drafts:
+    """The lines of one comparison, one for each other method, from the states of a data set."""
+    columns |= {"statistic": "difference in t to the other method", "unit": "t"}
+    found = {m: half for m in (contest.ours, *contest.others) if (half := _times(select(here, method=m))).times}
+    if contest.ours not in found or len(found) < 2:
         why = f"The test needs states of both paths at three or more times, with the same {2 * GROUPS} or more samples at each"
-        return Finding(verdict=NOT_TESTED, why=why, **columns)
-    times = {m: half_time(t, covered) for m, (t, covered) in found.items()}
-    spacing = max(float(np.diff(t).max()) for t, _ in found.values())
-    margin = max(EARLIER, spacing / 2)
-    differences = {m: times[ours] - times[m] for m in found if m != ours}
-    bounds = {m: jackknife(d) for m, d in differences.items()}
-    verdict = combine(HOLDS if high < -margin else FAILS if low > 0 else INCONCLUSIVE for low, high in bounds.values())
-    # One seed cannot decide, so the line can only lean.
-    leans, verdict = (verdict, INCONCLUSIVE) if verdict in (HOLDS, FAILS) else ("", verdict)
-    at = ", ".join(f"{in_prose(m)} at t = {float(v[0]):.2f}" for m, v in times.items())
-    why = f"The samples cover half of the way at these times: {at}. The required margin is {margin:.2g}. "
-    why += "Only one seed has states, so the interval is over samples and does not cover other seeds"
-    if absent := [m for m in contest.others if m not in found]:
-        why += f". Not compared with {listed(absent)}"
-        verdict, leans = not_holding(verdict, leans)
-    closest = max(differences, key=lambda m: differences[m][0])
-    low, high = bounds[closest]
-    columns |= {"value": float(differences[closest][0]), "low": low, "high": high}
-    columns |= {"interval": "samples", "seeds": 1, "coverage": LEVEL, "against": closest, "leans": leans}
-    return Finding(verdict=verdict, why=why, **columns)
+        return [Finding(verdict=NOT_TESTED, why=why, **columns)]
+    margin = max(EARLIER, max(half.spacing for half in found.values()) / 2)
+    ours = found[contest.ours]
+    lines: Drafts = []
+    for other in contest.others:
+        if other in found and set(ours.times) & set(found[other].times):
+            lines.append(_earlier((contest.ours, other), ours.times, found[other].times, margin, columns))
+        else:
+            lines.append(not_compared(other, lost, columns))
+    return lines
+
+
+def _times(states: pd.DataFrame) -> HalfWay:
+    ways = {
+        int(seed): way for seed in sorted(states.seed.unique()) if (way := way_covered(select(states, seed=seed))) is not None
+    }
+    spacing = max((float(np.diff(times).max()) for times, _ in ways.values()), default=0.0)
+    return HalfWay({seed: half_time(times, covered) for seed, (times, covered) in ways.items()}, spacing)
+
+
+def _earlier(
+    methods: tuple[str, str], ours: Mapping[int, NDArray], other: Mapping[int, NDArray], margin: float, columns: Mapping[str, Any]
+) -> Finding | Evidence:
+    """The line on one pair of methods, from the times of their seeds."""
+    columns = {**columns, "against": methods[1]}
+    seeds = sorted(set(ours) & set(other))
+    at = [f"{in_prose(m)} at t = {np.mean([v[s][0] for s in seeds]):.2f}" for m, v in zip(methods, (ours, other), strict=True)]
+    notes = (f"Half of the way is covered by {' and by '.join(at)}", f"The required margin is {margin:.2g}")
+    test = mean_test([float(ours[s][0] - other[s][0]) for s in seeds], -margin, other_side=0.0, shown=f"{-margin:.2g}")
+    if test.seeds > 1:
+        return Evidence({**columns, **numbers(test)}, (test,), notes)
+    low, high = jackknife(ours[seeds[0]] - other[seeds[0]])
+    where = f"is below {test.limit}" if high < -margin else "is above 0" if low > 0 else f"does not exclude {test.limit} to 0"
+    why = f"The interval over samples {where}, but only one seed has states, and the interval does not cover other seeds"
+    columns |= numbers(test) | {"low": low, "high": high, "interval": "samples", "coverage": LEVEL}
+    return Finding(verdict=INCONCLUSIVE, why=". ".join([why, *notes]), **columns)
 
 
 def jackknife(values: NDArray) -> tuple[float, float]:
@@ -90,7 +115,7 @@ def jackknife(values: NDArray) -> tuple[float, float]:
     whole, left_out = float(values[0]), values[1:]
     g = len(left_out)
     error = math.sqrt((g - 1) / g * ((left_out - left_out.mean()) ** 2).sum())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, g - 1)) * error
+    half = float(-special.stdtrit(g - 1, ALPHA)) * error
     return whole - half, whole + half
 
 
@@ -156,10 +181,11 @@ CLAIM = Claim(
     how="The test finds the time t at which the samples have covered half of the way from noise to data. The remaining way "
     "at t is the energy distance between the states at t and the final states, divided by its value at t = 0. Both sets of "
     "states are first brought to the same overall mean and spread. States of images are clamped to the range of the data, "
-    f"as in the figures. A line leans to holds if FM-OT is earlier than each diffusion method by more than {EARLIER:g}, or by "
-    "more than half the spacing of the states if that is larger. It leans to fails if FM-OT is later. Only the first seed "
-    "has states, so every tested line is inconclusive. The result depends on how the paths define t: the same path with "
-    "another time parameter gives another result." + PATH_ALONE,
+    "as in the figures. A line holds if FM-OT is earlier than the other method by significantly more than "
+    f"{EARLIER:g}, or than half the spacing of the states if that is larger. It fails if FM-OT is significantly later. The test "
+    "is over seeds. If only one seed has states, the line shows an interval over samples (a jackknife over groups), and is "
+    "inconclusive. The result depends on how the paths define t: the same path with another time parameter gives another "
+    "result." + PATH_ALONE,
     needs=("trajectory",),
     evaluate=structure_earlier,
 )

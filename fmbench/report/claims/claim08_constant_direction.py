@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from fmbench.report.claims.claim import Claim, Lines, Sources
+from fmbench.report.claims.claim import Claim, Drafts, Sources
 from fmbench.report.claims.definitions import exact
 
 
-def straight_paths(sources: Sources) -> Lines:
+def straight_paths(sources: Sources) -> Drafts:
     """Measures how far the OT conditional field turns in time, and how far particles leave a straight line and constant speed."""
-    lines = []
+    lines: Drafts = []
     if "fields" in sources:
         turns = {str(panel): largest_turn(rows) for panel, rows in sources["fields"].groupby("panel")}
         found = [v for panel, v in turns.items() if panel.startswith("OT path")]

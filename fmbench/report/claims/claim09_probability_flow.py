@@ -1,12 +1,12 @@
 """Claim 9: the VP conditional field equals the probability-flow field (appendix D)."""
 
-from fmbench.report.claims.claim import Claim, Lines, Sources
+from fmbench.report.claims.claim import Claim, Drafts, Sources
 from fmbench.report.claims.definitions import exact
 
 
-def probability_flow(sources: Sources) -> Lines:
+def probability_flow(sources: Sources) -> Drafts:
     """Compares the field of the VP path with the drift of the VP diffusion's probability flow, at the same points and times."""
-    lines = []
+    lines: Drafts = []
     for identity, rows in sources["identities"].groupby("identity", sort=False):
         relative = (rows.max_difference / rows.scale).to_numpy(float)
         note = f", at {len(rows)} times with {rows.n.iloc[0]} points each"

@@ -1,15 +1,17 @@
 """Claim 10: NLL falls as K grows (Table 4)."""
 
+import functools
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
-from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence, short
+from fmbench.report.claims.claim import Claim, Drafts, Evidence, Finding, Sources, short
 from fmbench.report.claims.comparison import numbers
 from fmbench.report.claims.rows import DIFFUSION, OURS, Lost, any_diverged, by_dataset, lost_seeds, say_lost, select
-from fmbench.report.claims.verdicts import HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_leaning, judge, not_holding
+from fmbench.report.claims.student import mean_test
+from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
 from fmbench.report.layout import paper
 from fmbench.report.table4 import SECOND_ORDER_UP_TO
 
@@ -17,81 +19,88 @@ ESTIMATORS = {"nll_exact": "exact divergence", "nll_averaged": "averaged probes"
 INDEX = ["method", "seed"]
 
 
-def falls_with_k(sources: Sources) -> Lines:
+def falls_with_k(sources: Sources) -> Drafts:
     """Tests NLL at each K minus NLL at the K before, averaged over methods: every step must be a fall.
 
     The NLL of averaged probes is corrected for the estimated bias of their noise. The paper's estimator is not corrected.
     """
-    rows, lines = sources["dequantisation"], []
+    rows = sources["dequantisation"]
+    lines: Drafts = []
     for dataset, here in by_dataset(rows[rows.method.isin([OURS, *DIFFUSION])]):
         for metric, name in ESTIMATORS.items():
             if (here.metric == metric).any():
                 columns = {"claim": 10, "dataset": dataset, "about": "trained", "part": name}
-                lines.append(_steps_of_k(here, metric, columns))
+                lines += _steps_of_k(here, metric, columns)
     return lines
 
 
-def _steps_of_k(here: pd.DataFrame, metric: str, columns: dict[str, Any]) -> Finding:
-    """The line on one estimator, from the trained methods' rows of a data set."""
+def _steps_of_k(here: pd.DataFrame, metric: str, columns: dict[str, Any]) -> Drafts:
+    """The lines on one estimator, from the trained methods' rows of a data set."""
     rows = select(here, metric=metric)
     columns["unit"] = rows.unit.iloc[0]
     table = rows[rows.status == "ok"].pivot_table(index=INDEX, columns="draws", values="value").dropna()
     lost = lost_seeds(rows, list(rows.method.unique()), metric)
     if table.shape[1] < 2 or table.empty:
         why = say_lost(lost) if table.empty and lost else "The test needs two or more values of K"
-        return Finding(verdict=INCONCLUSIVE if table.empty and any_diverged(lost) else NOT_TESTED, why=why, **columns)
-    table, note = _corrected(table, metric, here)
+        return [Finding(verdict=INCONCLUSIVE if table.empty and any_diverged(lost) else NOT_TESTED, why=why, **columns)]
+    table, notes = _corrected(table, metric, here)
     # Only seeds with numbers of all methods count, so that each mean is over the same methods.
     whole = table.groupby("seed").size() == table.index.get_level_values("method").nunique()
     if not whole.any():
         why = f"No seed has values of every method{f': {say_lost(lost)}' if lost else ''}"
-        return Finding(verdict=INCONCLUSIVE, why=why, **columns)
+        return [Finding(verdict=INCONCLUSIVE, why=why, **columns)]
     table = table[table.index.get_level_values("seed").isin(whole[whole].index)]
-    return _judged_steps(table, lost, note, columns)
+    return [_step(table, a, b, lost, (notes, columns)) for a, b in pairwise(sorted(float(k) for k in table.columns))]
 
 
-def _judged_steps(table: pd.DataFrame, lost: Mapping[str, Lost], note: str, columns: dict[str, Any]) -> Finding:
-    """The line from NLL by method and seed (rows) and K (columns)."""
-    steps = {(a, b): table[b] - table[a] for a, b in pairwise(sorted(float(k) for k in table.columns))}
-    judged = {pair: judge(step.groupby("seed").mean().tolist(), 0.0) for pair, step in steps.items()}
-    smallest = max(judged, key=lambda pair: judged[pair].value)
-    verdict = combine(j.verdict for j in judged.values())
-    leans = combine_leaning((j.verdict, j.leans) for j in judged.values())
-    decisive = judged[smallest] if verdict == HOLDS else next(j for j in judged.values() if j.verdict == verdict)
-    falls = sum(int((step.groupby("method").mean() < 0).sum()) for step in steps.values())
-    cells = sum(step.index.get_level_values("method").nunique() for step in steps.values())
-    why = f"{sentence(decisive.why)}. NLL of single methods falls in {falls} of {cells} steps{note}"
-    if lost:
-        why += f". Lost seeds are left out: {say_lost(lost)}"
-        verdict, leans = not_holding(verdict, leans)
-    a, b = smallest
-    columns |= {"statistic": f"difference from K = {a:g} to {b:g}, the smallest fall"}
-    columns |= {"paper": printed_fall(columns["dataset"], a, b)}
-    return Finding(verdict=verdict, why=why, **columns, **numbers(judged[smallest]) | {"leans": leans})
+def _step(
+    table: pd.DataFrame, a: float, b: float, lost: Mapping[str, Lost], said: tuple[tuple[str, ...], Mapping[str, Any]]
+) -> Evidence:
+    """The line on the step from K = a to K = b, from NLL by method and seed (rows) and K (columns).
+
+    Args:
+        said: sentences on the estimator, and the columns of its lines.
+    """
+    notes, columns = said
+    step = table[b] - table[a]
+    test = mean_test(step.groupby("seed").mean())
+    of_methods = step.groupby("method").mean()
+    fall = f"The mean NLL falls for {int((of_methods < 0).sum())} of {len(of_methods)} methods"
+    gone = (f"Lost seeds are left out: {say_lost(lost)}",) if lost else ()
+    columns = {
+        **columns,
+        "part": f"{columns['part']}, K = {a:g} to {b:g}",
+        "statistic": f"difference from K = {a:g} to {b:g}",
+        "paper": printed_fall(columns["dataset"], float(a), float(b)),
+        **numbers(test),
+    }
+    return Evidence(columns, (test,), (fall, *notes, *gone), can_hold=not lost)
 
 
-def _corrected(table: pd.DataFrame, metric: str, here: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """NLL by method and seed (rows) and K (columns) without the estimated bias of the probes, and a sentence on that bias."""
+def _corrected(table: pd.DataFrame, metric: str, here: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """NLL by method and seed (rows) and K (columns) without the estimated bias of the probes, and sentences on that bias."""
     rows = select(here, metric="nll_probe_bias")
     bias = rows[rows.status == "ok"].pivot_table(index=INDEX, columns="draws", values="value")
     variance = select(here, metric="nll_probe_variance", status="ok").value.mean()
+    notes: tuple[str, ...] = ()
     large = variance > SECOND_ORDER_UP_TO  # False where the variance is unknown
     if metric == "nll_averaged" and len(bias):
-        note = ". The remaining bias from the probes' noise is estimated and subtracted"
-        note += f". The estimate is too small, because the variance is {variance:.1f} nats^2" if large else ""
-        return (table - bias.reindex_like(table).fillna(0.0)).dropna(), note
+        notes += ("The remaining bias from the probes' noise is estimated and subtracted",)
+        notes += (f"The estimate is too small, because the variance is {variance:.1f} nats^2",) if large else ()
+        return (table - bias.reindex_like(table).fillna(0.0)).dropna(), notes
     if metric == "nll_paper":
-        note = ". The noise of the single probe also lowers this number, and more so for larger K"
+        notes += ("The noise of the single probe also lowers this number, and more so for larger K",)
         if len(bias):
             # For small noise, the bias of one probe is n times that of a mean of n probes. It is never smaller.
             times = 1.0 if large else float(rows.probes.iloc[0])
             k = max(bias.columns)
             by = f"{'at least' if large else 'about'} {-times * float(bias[k].mean()):.2g}"
-            note += f". At K = {k:g} the noise lowers it by {by}, which is bias and not likelihood"
-        return table, note
-    return table, ""
+            notes += (f"At K = {k:g} the noise lowers it by {by}, which is bias and not likelihood",)
+        return table, notes
+    return table, notes
 
 
+@functools.cache
 def printed_fall(dataset: str, a: float, b: float) -> float | None:
     """The mean difference over methods between two K in the paper's Table 4; None if the paper does not print it."""
     printed = paper("table4")
@@ -113,8 +122,8 @@ CLAIM = Claim(
     title="NLL falls as K grows",
     statement="NLL falls as the number K of averaged dequantisation draws grows.",
     where="Table 4",
-    how="The test takes the difference between each K and the one before, averaged over the trained methods. Every such "
-    "step must be a fall. Each estimator has its own line. The paper's estimator has the noise of a probe in every draw. "
+    how="The test takes the difference between each K and the one before, averaged over the trained methods. Every such step "
+    "must be a fall. Each step of each estimator has its own line. The paper's estimator has the noise of a probe in every draw. "
     "This noise alone lowers its NLL as K grows.",
     needs=("dequantisation",),
     evaluate=falls_with_k,

@@ -8,26 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fmbench.report.claims.claim import Finding
-from fmbench.report.claims.rows import Contest, Lost, any_diverged, in_prose, listed, say_lost
-from fmbench.report.claims.verdicts import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    NOT_TESTED,
-    Judged,
-    combine,
-    combine_leaning,
-    coverage,
-    judge,
-    not_holding,
-)
-
-OUTCOMES = {HOLDS: "Lower than", FAILS: "Higher than", INCONCLUSIVE: "Not significant against"}
+from fmbench.report.claims.claim import Drafts, Evidence, Finding
+from fmbench.report.claims.rows import Contest, Lost, any_diverged, in_prose, say_lost
+from fmbench.report.claims.student import Mean, coverage, mean_test
+from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
 
 
-def numbers(judged: Judged, scale: Callable[[float], float] = float) -> dict[str, Any]:
-    """The columns of a line that a judgement over seeds fills.
+def numbers(test: Mean, scale: Callable[[float], float] = float) -> dict[str, Any]:
+    """The columns of a line that a test over seeds fills.
 
     Args:
         scale: makes the numbers readable, for example ``math.exp`` for the logarithm of a ratio.
@@ -36,59 +24,73 @@ def numbers(judged: Judged, scale: Callable[[float], float] = float) -> dict[str
     def shown(value: float) -> float | None:
         return scale(value) if math.isfinite(value) else None
 
+    low, high = test.bounds
     return {
-        "value": shown(judged.value),
-        "low": shown(judged.low),
-        "high": shown(judged.high),
-        "interval": "seeds" if judged.seeds > 1 else "",
-        "seeds": judged.seeds,
-        "coverage": coverage(judged.seeds),
-        "leans": judged.leans,
+        "value": shown(test.mean),
+        "low": shown(low),
+        "high": shown(high),
+        "threshold": shown(test.threshold),
+        "interval": "seeds" if math.isfinite(low) else "",
+        "seeds": test.seeds,
+        "coverage": coverage(test.seeds) if math.isfinite(low) else None,
     }
 
 
 def lower_than_each(
-    differences: Mapping[str, Sequence[float]], contest: Contest, lost: Mapping[str, Lost], columns: Mapping[str, Any]
-) -> Finding:
-    """The line on "ours is lower than each of the others".
+    differences: Mapping[str, Sequence[float]],
+    contest: Contest,
+    lost: Mapping[str, Lost],
+    columns: Mapping[str, Any],
+    printed: Mapping[str, float | None] | None = None,
+) -> Drafts:
+    """The lines on "ours is lower than each of the others", one for each other method.
 
-    It holds if ours is lower than each other method (an intersection-union test), and fails if any is lower than ours. It
-    cannot hold if another method has no numbers. It cannot hold either if ours lost seeds, because the remaining seeds are only
-    those that succeeded. In both cases it can still fail. The line shows the numbers against the closest other method, which
-    has the largest mean difference.
+    A line cannot hold if ours lost seeds, because the remaining seeds are only those that succeeded. It can still fail.
 
     Args:
         differences: ours minus each other method, for each seed.
-        columns: of the line: its claim, data set, part, statistic, unit and the paper's number.
+        columns: of the lines: claim, data set, part, statistic and unit.
+        printed: the paper's value of each difference.
     """
     columns = {"about": contest.about, **columns}
-    judged = {m: j for m, v in differences.items() if (j := judge(v, 0.0)).verdict != NOT_TESTED}
-    absent = [m for m in contest.others if m not in judged]
-    reasons = {m: lost[m].reason if m in lost else "no rows of the same seeds" for m in absent}
-    uncompared = _by_reason("Not compared with {} ({})", reasons)
-    if not judged:
+    tests = {m: test for m, values in differences.items() if (test := mean_test(values)).seeds}
+    if not tests:
+        return [_none(contest, lost, columns)]
+    lines: Drafts = []
+    for other in contest.others:
+        if other not in tests:
+            lines.append(not_compared(other, lost, columns))
+            continue
+        gone = say_lost({m: lost[m] for m in (contest.ours, other) if m in lost})
+        lines.append(
+            Evidence(
+                {**columns, "against": other, "paper": (printed or {}).get(other), **numbers(tests[other])},
+                (tests[other],),
+                (f"Lost seeds are left out: {gone}",) if gone else (),
+                can_hold=contest.ours not in lost,
+                rival=in_prose(other),
+            )
+        )
+    return lines
+
+
+def _none(contest: Contest, lost: Mapping[str, Lost], columns: Mapping[str, Any]) -> Finding:
+    """The line where no method can be compared."""
+    if contest.ours in lost:
         why = f"No seed has values of {in_prose(contest.ours)} and of another method: {say_lost(lost)}"
-        verdict = INCONCLUSIVE if any_diverged(lost) else NOT_TESTED
-        return Finding(verdict=verdict, why=why if contest.ours in lost else uncompared, **columns)
-    verdict = combine(j.verdict for j in judged.values())
-    leans = combine_leaning((j.verdict, j.leans) for j in judged.values())
-    why = _by_reason(OUTCOMES[verdict] + " {}: {}", {m: j.why for m, j in judged.items() if j.verdict == verdict})
-    if partly := say_lost(lost, absent):
-        why += f". Lost seeds are left out: {partly}"
-    if absent:
-        why += f". {uncompared}"
-    if absent or contest.ours in lost:
-        verdict, leans = not_holding(verdict, leans)
-    closest = max(judged, key=lambda m: judged[m].value)
-    return Finding(verdict=verdict, why=why, against=closest, **numbers(judged[closest]) | {"leans": leans}, **columns)
+    else:
+        why = ". ".join(_absence(m, lost) for m in contest.others)
+    return Finding(verdict=INCONCLUSIVE if any_diverged(lost) else NOT_TESTED, why=why, **columns)
 
 
-def _by_reason(sentence: str, reasons: Mapping[str, str]) -> str:
-    """A sentence for each different reason; ``sentence`` has a place for the methods with this reason, and one for the reason."""
-    methods: dict[str, list[str]] = {}
-    for method, reason in reasons.items():
-        methods.setdefault(reason, []).append(method)
-    return ". ".join(sentence.format(listed(found), reason) for reason, found in methods.items())
+def not_compared(other: str, lost: Mapping[str, Lost], columns: Mapping[str, Any]) -> Finding:
+    """The line on another method without numbers of the same seeds: the claim cannot hold against it, and does not fail."""
+    verdict = INCONCLUSIVE if other in lost and any_diverged({other: lost[other]}) else NOT_TESTED
+    return Finding(verdict=verdict, why=_absence(other, lost), **{**columns, "against": other})
+
+
+def _absence(other: str, lost: Mapping[str, Lost]) -> str:
+    return f"Not compared with {in_prose(other)} ({lost[other].reason if other in lost else 'no rows of the same seeds'})"
 
 
 def may_be_negative(metric: str, values: pd.Series) -> bool:

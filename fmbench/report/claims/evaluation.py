@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 
-from fmbench.report.claims.claim import Claim, Finding, Lines, Sources
+from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.decision import decide
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.sources import missing_source
-from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_leaning, not_holding
+from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_needs, not_holding
 
 
-def evaluate_claims(sources: Sources) -> Lines:
+def evaluate_claims(sources: Sources, claims: Sequence[Claim] = CLAIMS) -> Lines:
     """The lines of every claim, with the line on the claim as a whole first."""
     found: Lines = []
-    for claim in CLAIMS:
+    for claim in claims:
         missing = [name for name in claim.needs if name not in sources]
         if len(missing) == len(claim.needs):
             why = ". ".join(map(missing_source, missing))
             found.append(Finding(claim.number, "all", "overall", "", NOT_TESTED, why))
         else:
-            lines = claim.evaluate(sources)
+            lines = decide(claim.evaluate(sources))
             found += [overall(claim, lines, missing), *lines]
     return found
 
@@ -26,16 +27,17 @@ def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
     """The line on the claim as a whole, from all its lines except those on oracles."""
     counted = [line for line in lines if line.about != "oracle"]
     verdict = combine(line.verdict for line in counted)
-    leans = combine_leaning((line.verdict, line.leans) for line in counted)
+    needs = combine_needs((line.verdict, line.needs) for line in counted)
     partly = _tested_in_part(counted)
     if missing or partly:
-        verdict, leans = not_holding(verdict, leans)
+        verdict, needs = not_holding(verdict, needs)
     tally = [(v, sum(line.verdict == v for line in counted)) for v in (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)]
     counts = ", ".join(f"{n} {v}" for v, n in tally if n)
     number = f"{len(counted)} line{'s' if len(counted) > 1 else ''} of evidence"
     texts = [f"{number}: {counts}" if counted else "There are no rows to test this claim"]
+    texts += [sentence(f"{needs.words} would decide the claim at the differences seen")] if needs else []
     texts += [f"Only part of the claim is tested on {', '.join(partly)}"] if partly else []
-    return Finding(claim.number, "all", "overall", "", verdict, ". ".join([*texts, *map(missing_source, missing)]), leans=leans)
+    return Finding(claim.number, "all", "overall", "", verdict, ". ".join([*texts, *map(missing_source, missing)]), needs=needs)
 
 
 def _tested_in_part(lines: Lines) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from fmbench.report.claims.rows import Lost, pairs, select
+from fmbench.report.claims.rows import Lost, good, pairs
 
 OF_FIRST = "of the mean at the first snapshot"
 """The unit of a difference over :func:`scale_at_first`."""
@@ -14,11 +14,14 @@ OF_FIRST = "of the mean at the first snapshot"
 
 def curves(rows: pd.DataFrame, method: str, metric: str, lost: Mapping[str, Lost] | None = None) -> dict[int, pd.Series]:
     """The good values over training iterations for each seed, without the seeds that the method lost."""
-    found = select(rows, method=method, metric=metric, status="ok").sort_values("step")
-    if lost and method in lost:
-        found = found[~found.seed.isin(lost[method].seeds)]
-    seeds = sorted(int(s) for s in found.seed.unique())
-    return {seed: found[found.seed == seed].drop_duplicates("step").set_index("step").value for seed in seeds}
+    kept = good(rows, method, metric)
+    gone = lost[method].seeds if lost and method in lost else ()
+    found: dict[int, dict[int, float]] = {}
+    columns = (rows.seed.to_numpy()[kept], rows.step.to_numpy()[kept], rows.value.to_numpy(float)[kept])
+    for seed, step, value in zip(*columns, strict=True):
+        if seed not in gone:
+            found.setdefault(int(seed), {}).setdefault(int(step), float(value))
+    return {seed: pd.Series(found[seed], dtype=float).sort_index() for seed in sorted(found)}
 
 
 def on_common_steps(ours: Mapping[int, pd.Series], other: Mapping[int, pd.Series], least: int) -> dict[int, pd.DataFrame]:

@@ -10,11 +10,11 @@ from fmbench.report.claims.evaluation import evaluate_claims
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.rows import in_prose
 from fmbench.report.claims.sources import read_sources
-from fmbench.report.claims.verdicts import ENOUGH_SEEDS, FAILS, HOLDS, LEVEL, combine, combine_leaning, coverage
+from fmbench.report.claims.verdicts import ALPHA, FAILS, HOLDS, INCONCLUSIVE, LEVEL, combine, combine_needs
 from fmbench.report.layout import Markup, block, heading, latex_table, markdown_table, notes, tex, write_all
 
-COLUMNS = ["claim", "title", "dataset", "about", "part", "against", "statistic", "unit", "value", "low", "high", "interval"]
-COLUMNS += ["seeds", "coverage", "paper", "verdict", "leans", "why"]
+COLUMNS = ["claim", "title", "dataset", "about", "part", "against", "statistic", "unit", "value", "low", "high", "threshold"]
+COLUMNS += ["interval", "seeds", "coverage", "paper", "verdict", "seeds_to_decide", "why"]
 _BOLD = {HOLDS: Markup("**holds**"), FAILS: Markup("**fails**")}
 
 
@@ -30,6 +30,7 @@ def frame(lines: Lines) -> pd.DataFrame:
     titles = {claim.number: claim.title for claim in CLAIMS}
     table = pd.DataFrame([asdict(line) for line in lines], columns=[f.name for f in fields(Finding)])
     table.insert(1, "title", table.claim.map(titles))
+    table["seeds_to_decide"] = ["" if line.needs is None else str(line.needs) for line in lines]
     return table[COLUMNS]
 
 
@@ -70,31 +71,28 @@ def _overview(lines: Lines) -> tuple[list[str], list[list[str]]]:
 
 def _together(lines: Lines) -> str:
     """The verdict of several lines in words; empty without lines."""
+    if not lines:
+        return ""
     verdict = combine(line.verdict for line in lines)
-    leaning = combine_leaning((line.verdict, line.leans) for line in lines)
-    return (f"{verdict}, leans to {leaning}" if leaning else verdict) if lines else ""
+    needs = combine_needs((line.verdict, line.needs) for line in lines)
+    return f"{verdict}, needs {needs.words}" if needs else verdict
 
 
 def _notes(lines: Lines) -> list[str]:
     """The notes below the overview: how to read verdicts and intervals."""
     notes = [
         "A claim holds if every tested line of evidence holds, on every data set. It fails if one line fails.",
-        f"Brackets are {LEVEL:.0%} intervals over seeds (percentile bootstrap, differences paired by seed) unless a line says "
-        "otherwise. They are not corrected for the number of lines.",
+        f"Brackets are {LEVEL * 100:g} % intervals over seeds unless a line says otherwise: Student's t on the values of the "
+        "seeds, differences paired by seed. Ratios are judged on a logarithmic scale.",
+        f"A claim that is not true holds with a probability of at most {ALPHA * 100:g} %, because every test must be "
+        f"significant. A claim that is true fails with a probability of at most {ALPHA * 100:g} %, because a line fails only "
+        "after Holm's correction over all tests of the claim. Both rates are for normal values. docs/claims.md has those of "
+        "other distributions, by simulation.",
     ]
-    few = min((line.seeds for line in lines if line.interval == "seeds"), default=0)
-    worth = coverage(few) or 0.0
-    if few and worth < LEVEL:
+    if any(line.verdict == INCONCLUSIVE and line.needs for line in lines):
         notes.append(
-            f"With {few} seeds, the bootstrap interval is {'' if few < 4 else 'close to '}the range of their values. It contains "
-            f"the true median with a probability of at most {worth:.0%}. With fewer than {ENOUGH_SEEDS} seeds, a verdict "
-            "therefore also needs Student's interval."
-        )
-    elif few:
-        notes.append(f"Every interval over seeds uses {few} or more seeds.")
-    if any(line.leans for line in lines):
-        notes.append(
-            "An inconclusive line leans to a verdict if its interval supports that verdict, but there are too few seeds for it."
+            "An inconclusive verdict with a number of seeds needs about so many to be decided, if the difference and the spread "
+            "stay as they are in this run. With few seeds both are uncertain, so the number is a rough guide."
         )
     notes.append("These verdicts are about this run, not the paper's. Other data sets, budgets or networks may give others.")
     return notes
@@ -105,7 +103,7 @@ def _section(claim: Claim, lines: Lines) -> list[str]:
     whole = next(line for line in lines if line.about == "overall")
     text = ["", heading(2, f"{claim.number}. {claim.title}: {whole.verdict}"), ""]
     text += [block(f"{claim.statement} ({claim.where})"), ""]
-    text += [block(f"How it is tested: {claim.how}"), "", block(f"Overall: {_together([whole])}. {whole.why}."), ""]
+    text += [block(f"How it is tested: {claim.how}"), "", block(f"Overall: {whole.verdict}. {whole.why}."), ""]
     if claim.in_paper:
         text += [block(f"In the paper: {claim.in_paper()}."), ""]
     rest = [line for line in lines if line.about != "overall"]
@@ -120,7 +118,7 @@ def _row(line: Finding) -> list[str]:
     against = f" against {in_prose(line.against)}" if line.against else ""
     value = _value(line) + (" (over samples)" if line.interval == "samples" else "")
     seeds = str(line.seeds) if line.seeds else ""
-    verdict = _BOLD.get(line.verdict, _together([line]))
+    verdict = _BOLD.get(line.verdict, line.verdict)
     return [line.dataset, f"{what}{against}", line.statistic, value, seeds, short(line.paper), verdict, line.why]
 
 

@@ -8,6 +8,7 @@ import pytest
 from claim_rows import FIVE, SEEDS, as_frame, diverged, of_claim, row, sweep_rows, wobble
 
 from fmbench.report.claims.claim02_fewer_evaluations import evaluations_at, fewer_evaluations
+from fmbench.report.claims.decision import decide
 from fmbench.report.claims.evaluation import overall
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED, combine
@@ -47,7 +48,7 @@ def test_a_seed_without_a_curve_is_named():
     assert (line.verdict, line.seeds) == (HOLDS, 5) and "DDPM has no curve for seed 3" in line.why
     rows = diverged(sweep_rows(0.5, others=("ddpm",)), "fm_ot", [3])
     (line,) = of_claim(fewer_evaluations, records=as_frame(rows))
-    assert (line.verdict, line.leans) == (INCONCLUSIVE, "") and "FM (OT path) has no curve for seed 3" in line.why
+    assert (line.verdict, line.needs) == (INCONCLUSIVE, None) and "FM (OT path) has no curve for seed 3" in line.why
 
 
 def test_a_method_that_diverged_on_a_whole_data_set_counts():
@@ -55,7 +56,7 @@ def test_a_method_that_diverged_on_a_whole_data_set_counts():
     rows = sweep_rows(0.5, others=("ddpm", "scoreflow"))
     for lost in ("fm_ot", "ddpm"):
         more = diverged([replace(r, dataset="e") for r in rows], lost, SEEDS)
-        found = fewer_evaluations({"records": as_frame(rows + more)})
+        found = decide(fewer_evaluations({"records": as_frame(rows + more)}))
         assert {(line.dataset, line.against, line.verdict) for line in found if lost in ("fm_ot", line.against)} >= {
             ("e", "ddpm", INCONCLUSIVE)
         }
@@ -80,7 +81,7 @@ def test_oracles_have_separate_lines_that_do_not_count():
     sources = {"records": as_frame(rows)}
     (oracle,) = of_claim(fewer_evaluations, "oracle", **sources)
     assert (oracle.verdict, oracle.against, oracle.paper) == (FAILS, "oracle_vp", None)
-    assert overall(CLAIMS[1], fewer_evaluations(sources)).verdict == HOLDS
+    assert overall(CLAIMS[1], decide(fewer_evaluations(sources))).verdict == HOLDS
 
 
 def test_evaluations_at_equal_error_are_those_of_a_power_law():

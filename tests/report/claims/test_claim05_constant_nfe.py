@@ -49,22 +49,22 @@ def nfe_rows(methods: tuple[str, ...] = FIVE) -> list[Row]:
 
 
 def test_a_claim_tested_in_part_on_a_data_set_does_not_hold():
-    whole = overall(CLAIMS[4], steady_cost({"learning_curve": as_frame(nfe_rows())}))
+    whole = overall(CLAIMS[4], of_claim(steady_cost, learning_curve=as_frame(nfe_rows())))
     assert whole.verdict == HOLDS
-    half = overall(CLAIMS[4], steady_cost({"learning_curve": as_frame(nfe_rows(("fm_diffusion", "fm_ot")))}))
-    assert (half.verdict, half.leans) == (INCONCLUSIVE, "") and "Only part of the claim is tested on d" in half.why
+    half = overall(CLAIMS[4], of_claim(steady_cost, learning_curve=as_frame(nfe_rows(("fm_diffusion", "fm_ot")))))
+    assert (half.verdict, half.needs) == (INCONCLUSIVE, None) and "Only part of the claim is tested on d" in half.why
 
 
 def test_a_stopped_training_does_not_count_as_constant():
     for lost, seeds, verdict in (("fm_ot", range(4), INCONCLUSIVE), ("score_matching", range(4), HOLDS)):
         rows = [r for r in nfe_rows() if r.method != lost or r.seed not in seeds or r.step < 3]
         rows += [row(lost, s, "nfe", None, step=3) for s in seeds]
-        lines = steady_cost({"learning_curve": as_frame(rows)})
+        lines = of_claim(steady_cost, learning_curve=as_frame(rows))
         own = [line for line in lines if lost in (line.against, *(m for m in FIVE if line.part.startswith(in_prose(m))))]
         assert own and all(f"{in_prose(lost)} lost 4 of 6 seeds (diverged" in line.why and line.seeds == 2 for line in own)
         assert overall(CLAIMS[4], lines).verdict == verdict
     gone = [r for r in nfe_rows() if r.method != "score_matching"] + [
         row("score_matching", s, "nfe", None, step=1) for s in SEEDS
     ]
-    lines = steady_cost({"learning_curve": as_frame(gone)})
+    lines = of_claim(steady_cost, learning_curve=as_frame(gone))
     assert [line.verdict for line in lines] == [HOLDS, HOLDS, *[INCONCLUSIVE] * 3]
