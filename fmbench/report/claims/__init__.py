@@ -2,8 +2,8 @@
 
 Each claim is a module (``claim01_...`` to ``claim10_...``) with its statement, thresholds and test; the module ``registry`` lists
 them. A test is a function from the rows to lines of evidence (:class:`~fmbench.report.claims.claim.Evidence`). The module
-``decision`` decides the lines of a claim together, and makes each a :class:`~fmbench.report.claims.claim.Finding`. If a claim fails
-on these rows, the files say so. If a claim cannot be tested, they say which file is missing and how to make it. The module
+``decision`` decides the lines of a claim together, and makes each a :class:`~fmbench.report.claims.claim.Finding`. If a claim
+fails on these rows, the files say so. If a claim cannot be tested, they say which file is missing and how to make it. The module
 ``student`` defines the interval, and ``verdicts`` the levels.
 
 The claims are about the paper's five methods, not about a user's methods. Lines on oracles (the closed-form fields of the
