@@ -104,7 +104,7 @@ def _data(a: ResultSet, b: ResultSet) -> Iterator[Difference]:
 
 
 def _code(a: ResultSet, b: ResultSet) -> Iterator[Difference]:
-    left, right = codes(a.config, a.rows), codes(b.config, b.rows)
+    left, right = codes(a.config, a.origins), codes(b.config, b.origins)
     for stage in sorted(set(left) & set(right)):
         if left[stage] != right[stage]:
             text = f"code of {stage}: {', '.join(left[stage])} in {a.name}, {', '.join(right[stage])} in {b.name}"
@@ -121,7 +121,7 @@ def _extractors(a: ResultSet, b: ResultSet) -> Iterator[Difference]:
 
 def _extractors_by_dataset(found: ResultSet) -> dict[str, set[str]]:
     extractors: dict[str, set[str]] = {}
-    for row in found.rows:
+    for row in found.origins:
         if row["features"]:
             extractors.setdefault(row["dataset"], set()).add(row["features"])
     return extractors

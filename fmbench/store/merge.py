@@ -14,7 +14,7 @@ from fmbench.store.equivalence import equivalence_csv
 from fmbench.store.files import atomic_folder, check_new_or_empty, write_json, write_text
 from fmbench.store.merge_tables import in_order, merge_tables
 from fmbench.store.parquet import write_table
-from fmbench.store.result_set import ResultSet
+from fmbench.store.result_set import ORIGIN, ResultSet, distinct
 
 EQUIVALENCE = "theory/equivalence.parquet"
 LISTED = 40
@@ -50,11 +50,12 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
     records = tables["records.parquet"]
     described = describe(
         config,
-        records.to_pylist(),
+        distinct(records.select(ORIGIN)).to_pylist(),
         {d: manifests[d] for d in config["datasets"] if d in manifests},
         merged=[s.description["hash"] for s in sets],
         notes=[*(f"differs: {d.text}" for d in found), *_missing_models(config, records)],
     )
+    described["rows"] = records.num_rows
     with atomic_folder(out) as folder:
         for name, table in tables.items():
             write_table(folder / name, table)

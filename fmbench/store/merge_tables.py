@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fmbench.config.names import FIRST_SEED, STEP_COSTS
 from fmbench.errors import DataError
+from fmbench.store.merge_models import OWNER, Part, merge_models
 from fmbench.store.records import SCHEMA
 
 _Row = dict[str, Any]
@@ -36,7 +39,11 @@ their column if the file has no such column.
 """
 
 
-def merge_tables(name: str, parts: Sequence[tuple[str, pa.Table]]) -> tuple[pa.Table, list[str]]:
+ROWS, BYTES = 50_000, 32 << 20
+"""Larger tables are merged model by model, because a row takes a kilobyte while it is compared."""
+
+
+def merge_tables(name: str, parts: Sequence[Part]) -> tuple[pa.Table, list[str]]:
     """Merge the tables that several sets have under one name.
 
     Two sets agree on a row if all columns but its provenance are equal. Measured times may differ, but not the status of their
@@ -50,13 +57,21 @@ def merge_tables(name: str, parts: Sequence[tuple[str, pa.Table]]) -> tuple[pa.T
         The merged table, with the first set's rows where sets disagree, and every disagreement in words.
 
     Raises:
-        DataError: the tables have other columns.
+        DataError: the tables have other columns, or there are too many rows to compare.
     """
     first_label, schema = parts[0][0], parts[0][1].schema
     for label, table in parts[1:]:
         if table.schema.names != schema.names:
             raise DataError(f"{name} of {label} has other columns ({', '.join(table.schema.names)}) than {first_label}'s")
-    rule = _rule(name, [table for _, table in parts])
+    large = sum(table.num_rows for _, table in parts) > ROWS or sum(table.nbytes for _, table in parts) > BYTES
+    if large and set(OWNER) <= set(schema.names):
+        return merge_models(name, parts, _merge_rows)
+    return _merge_rows(name, parts)
+
+
+def _merge_rows(name: str, parts: Sequence[Part]) -> tuple[pa.Table, list[str]]:
+    """Merge tables as :func:`merge_tables` does, row by row."""
+    rule, schema = _rule(name, [table for _, table in parts]), parts[0][1].schema
     seen: dict[tuple[Any, ...], tuple[str, list[_Row]]] = {}
     kept, conflicts = [], []
     for label, table in parts:
@@ -179,22 +194,27 @@ def in_order(name: str, table: pa.Table, config: dict[str, Any]) -> pa.Table:
     columns = set(table.schema.names)
     if "method" not in columns:
         return table
-    datasets = {d: i for i, d in enumerate(config["datasets"])}
-    methods = {m["name"]: i for i, m in enumerate(config["methods"])}
+    order = {"datasets": config["datasets"], "methods": [m["name"] for m in config["methods"]]}
 
-    def column(key: str) -> list[Any]:
-        return table[key].to_pylist() if key in columns else [None] * table.num_rows
+    def rank(column: str, known: list[str]) -> pa.ChunkedArray | pa.Array:
+        """The place of each value among the known ones; -1 for others."""
+        if column not in columns:
+            return pa.array([-1] * table.num_rows, pa.int32())
+        return pc.fill_null(pc.index_in(table[column], pa.array(known, table[column].type)), -1)
 
-    stages: dict[str, int] = {}
-    ranks = []
-    for stage, dataset, method, seed in zip(*map(column, ("stage", "dataset", "method", "seed")), strict=True):
-        order = stages.setdefault(stage, len(stages))
-        known = methods.get(method, -1)
-        ranks.append((order, method == "data", datasets.get(dataset, -1), known, -1 if seed is None else seed))
-    keep = list(range(len(ranks)))
+    stages = pc.unique(table["stage"]).to_pylist() if "stage" in columns else []
+    seeds = pc.fill_null(table["seed"], -1) if "seed" in columns else pa.array([-1] * table.num_rows, pa.int64())
+    ranks = pa.table(
+        {
+            "stage": rank("stage", stages),
+            "data": pc.cast(pc.fill_null(pc.equal(table["method"], "data"), False), pa.int8()),
+            "dataset": rank("dataset", order["datasets"]),
+            "method": rank("method", order["methods"]),
+            "seed": seeds,
+            "row": np.arange(table.num_rows),
+        }
+    )
     if name.removesuffix(".parquet") in FIRST_SEED:
-        lowest: dict[tuple[int, int], int] = {}
-        for _, _, dataset, method, seed in ranks:
-            lowest[dataset, method] = min(seed, lowest.get((dataset, method), seed))
-        keep = [i for i in keep if ranks[i][4] == lowest[ranks[i][2], ranks[i][3]]]
-    return table.take(pa.array(sorted(keep, key=ranks.__getitem__), pa.int64()))
+        lowest = ranks.group_by(["dataset", "method"]).aggregate([("seed", "min")]).rename_columns(["dataset", "method", "seed"])
+        ranks = ranks.join(lowest, ["dataset", "method", "seed"], join_type="left semi")
+    return table.take(ranks.sort_by([(c, "ascending") for c in ranks.column_names])["row"])

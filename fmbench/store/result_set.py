@@ -72,6 +72,15 @@ def table4_files(results: Path, config: Config) -> list[Path]:
     return [file for file in files if file.exists()]
 
 
+ORIGIN = ["dataset", "method", "stage", "features", "code_hash", "commit", "versions", "device", "threads"]
+"""The columns of records that say where rows come from."""
+
+
+def distinct(table: pa.Table) -> pa.Table:
+    """The different rows of a table, in the order of their first appearance."""
+    return table.group_by(table.column_names, use_threads=False).aggregate([])
+
+
 @dataclass
 class ResultSet:
     """A result set in memory.
@@ -96,9 +105,10 @@ class ResultSet:
         return parse_config(self.description["config"], self.folder / FILE)
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of all files that have the records' schema."""
-        return [row for table in self.tables.values() if table.schema.names == SCHEMA.names for row in table.to_pylist()]
+    def origins(self) -> list[dict[str, Any]]:
+        """What the rows of all files of records come from: each combination of :data:`ORIGIN` once, in order."""
+        tables = [table.select(ORIGIN) for table in self.tables.values() if table.schema.names == SCHEMA.names]
+        return distinct(pa.concat_tables(tables)).to_pylist() if tables else []
 
 
 def read_set(name: str, folder: Path) -> ResultSet:

@@ -26,6 +26,39 @@ def test_a_requested_nfe_identifies_a_row_and_a_measured_nfe_does_not(tmp_path):
     assert len(conflicts) == 1 and "solver dopri5: nfe is 40.0 in A, 41.0 in B" in conflicts[0]
 
 
+@pytest.mark.parametrize("values", [{}, {(1, 3): 9.0}, {(1, 3): float("nan"), (2, 0): 5.0}], ids=["same", "one", "two"])
+def test_a_large_table_is_merged_model_by_model_to_the_same_rows(monkeypatch, values):
+    """A null is a seed of its own, as for the data themselves."""
+
+    def part(seeds: list[int | None], changed: dict[tuple[int, int], float]) -> pa.Table:
+        rows = [(seed, i) for seed in seeds for i in range(4)]
+        columns = {"dataset": ["d"] * len(rows), "method": ["m"] * len(rows), "seed": [s for s, _ in rows]}
+        columns |= {"index": [i for _, i in rows], "value": [changed.get(row, float(row[1])) for row in rows]}
+        return pa.table(
+            columns,
+            pa.schema([("dataset", "string"), ("method", "string"), ("seed", "int64"), ("index", "int64"), ("value", "double")]),
+        )
+
+    parts = [("A", part([None, 0, 1, 2], {})), ("B", part([3, 2, 1], values)), ("C", part([None, 4], {}))]
+    whole, conflicts = merge_tables("x.parquet", parts)
+    monkeypatch.setattr("fmbench.store.merge_tables.ROWS", 0)
+    by_model, others = merge_tables("x.parquet", parts)
+    assert sorted(conflicts) == sorted(others) and len(others) == len(values)
+    keys = [("seed", "ascending"), ("index", "ascending")]
+    assert by_model.sort_by(keys).to_pylist() == whole.sort_by(keys).to_pylist() and by_model.num_rows == 24
+
+
+def test_so_many_models_or_rows_are_refused(monkeypatch):
+    table = pa.table({"dataset": ["d"] * 60_000, "method": ["m"] * 60_000, "seed": range(60_000), "value": [1.0] * 60_000})
+    with pytest.raises(DataError, match="60,000 models in common"):
+        merge_tables("x.parquet", [("A", table), ("B", table)])
+    one = table.set_column(2, "seed", pa.array([0] * 60_000))
+    monkeypatch.setattr("fmbench.store.merge_models.ROWS_OF_MODEL", 1000)
+    assert merge_tables("x.parquet", [("A", one), ("B", one)])[0].num_rows == 60_000  # the same rows need no comparison
+    with pytest.raises(DataError, match="differ in a model of more than 1,000 rows"):
+        merge_tables("x.parquet", [("A", one), ("B", one.slice(1))])
+
+
 def test_other_files_are_merged_by_their_identifying_columns():
     """Columns of floats and lists identify no row. Rows with the same identity are compared as one block."""
     a = pa.table({"method": ["x", "x", "y"], "t": [0.0, 0.5, 0.0], "level": [1.0, 2.0, float("nan")]})
