@@ -16,7 +16,7 @@ settings = configure(config, Path(workflow.basedir))
 
 def results(path):
     """Return a path in the results folder."""
-    return f"{settings.results_dir.rstrip('/')}/{path}"
+    return f"{settings.results_dir}/{path}"
 
 
 CAPTIONS = relpath(Path(workflow.basedir) / "workflow" / "report")
