@@ -5,10 +5,11 @@ from fmbench.workflow import check_files
 min_version("9.0")
 
 
+# Before Snakemake itself reads the file and writes out its aliases.
+check_files(["config.yaml", *workflow.configfiles])
+
+
 configfile: "config.yaml"
-
-
-check_files(workflow.configfiles)
 
 
 report: "workflow/report/workflow.rst"

@@ -24,6 +24,8 @@ from fmbench.system.progress import Console
 def check_files(files: Iterable[str | Path]) -> None:
     """Check config files for errors that Snakemake does not see: a repeated key, or a number that YAML reads as another one.
 
+    A file that is not there is left to Snakemake.
+
     Raises:
         WorkflowError: a file has such an error.
     """
@@ -31,7 +33,8 @@ def check_files(files: Iterable[str | Path]) -> None:
 
     try:
         for file in files:
-            read(str(file))
+            if os.path.exists(file):
+                read(str(file))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 

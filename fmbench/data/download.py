@@ -30,12 +30,19 @@ class Remote:
 
 
 def cache(source: str) -> Path:
-    """The folder of a source in the cache."""
+    """The folder of a source in the cache.
+
+    Raises:
+        DataError: there is no home folder, nor another place for the cache.
+    """
     root = os.environ.get("FMBENCH_DATA")
     if not root:
         import pooch
 
-        root = str(pooch.os_cache("fmbench"))
+        try:
+            root = str(pooch.os_cache("fmbench"))
+        except RuntimeError as error:  # a user without a home
+            raise DataError(f"there is no folder to keep data in: {error}; set the variable FMBENCH_DATA to one") from None
     return Path(root) / source
 
 
