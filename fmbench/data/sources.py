@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, validate_call
 
+from fmbench.config.messages import in_words
 from fmbench.config.plugins import resolve
 from fmbench.data.arrays import array, sample_shape
 from fmbench.data.cifar import cifar10
@@ -84,8 +85,8 @@ def bound(source: str, parameters: dict[str, Any]) -> Callable[[], RawData]:
     try:
         return later(**parameters)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
-        raise ValueError(f"data source {source!r}: {wrong}") from None
+        wrong = dict.fromkeys(f"{e['loc'][0]}: {in_words(e)}" for e in error.errors())
+        raise ValueError(f"data source {source!r}: {'; '.join(wrong)}") from None
 
 
 def shape_in_file(source: str, parameters: dict[str, Any]) -> tuple[int, ...] | None:

@@ -53,7 +53,7 @@ def test_a_missing_config_file_is_an_error(name, tmp_path):
     ("data", "fragments"),
     [
         ({"source": "checkerboard", "parameters": {"tset": 100}}, ["unexpected keyword argument 'tset'; it takes train, test"]),
-        ({"source": "checkerboard", "parameters": {"test": -3}}, ["test: Input should be greater than or equal to 2, not -3"]),
+        ({"source": "checkerboard", "parameters": {"test": -3}}, ["test: must be at least 2, not -3"]),
         ({"source": "folder", "parameters": {"size": 8}}, ["missing a required argument: 'path'; it takes path, size"]),
         ("nosuch.mod:F", ["data set 'nosuch.mod:F' cannot be imported"]),
         ({"source": "user_code:two_points", "parameters": {"m": 3}}, ["unexpected keyword argument 'm'; it takes n, support"]),

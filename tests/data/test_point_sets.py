@@ -73,5 +73,5 @@ def test_shapes_of_the_curves():
 
 @pytest.mark.parametrize(("name", "noise"), [("rings", 0.0), ("two_moons", -1.0), ("spirals", 1e-3), ("eight_gaussians", 2.0)])
 def test_a_noise_without_a_density(name, noise):
-    with pytest.raises(ValueError, match=rf"'{name}': noise: Input should be .* than or equal to (0\.01|1), not {noise}"):
+    with pytest.raises(ValueError, match=rf"'{name}': noise: must be .* (0\.01|1\.0|1), not {noise}"):
         make(name, {"noise": noise})
