@@ -16,7 +16,8 @@ from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError, DataError, FmbenchError
 from fmbench.metrics.extractor_weights import problem
 from fmbench.store.codehash import stage_hash
-from fmbench.store.files import read_json
+from fmbench.store.documents import read_document
+from fmbench.store.shapes import Checked
 from fmbench.store.tracking import OFF
 from fmbench.system.progress import Console
 
@@ -92,10 +93,10 @@ def preflight(config: Config) -> None:
     results = Path(config.results_dir)
     passed = results / "checked.json"
     try:
-        if key and read_json(passed)["key"] == key:
+        if key and read_document(passed, Checked)["key"] == key:
             return
-    except (DataError, KeyError, TypeError, OSError):
-        pass  # not checked yet, or checked by another version
+    except DataError:
+        pass  # not checked yet, checked by another version, or damaged
     from fmbench.stages.check import run
 
     console = Console("check", "lines")

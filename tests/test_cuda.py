@@ -11,6 +11,7 @@ import together
 import torch
 import trainings
 from launch import launch
+from pyarrow.parquet import read_table
 from torch import Tensor, nn
 from trainings import CPU, Interrupted, Scaled
 from user_code import command, tall_images
@@ -25,7 +26,6 @@ from fmbench.data.writer import write
 from fmbench.flow.objectives import build
 from fmbench.networks.unet import UNet
 from fmbench.stages.plan.estimate import plan
-from fmbench.store.parquet import read_table
 from fmbench.system.devices import reproducible
 from fmbench.system.rng import named_seed, seed_global
 from fmbench.training.batches import Batches

@@ -1,4 +1,4 @@
-"""Prepared data sets, read memory-mapped: one array file per split and a manifest."""
+"""Prepared data sets, read memory-mapped: one array file per split, and a manifest with their hashes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbench.errors import DataError
-from fmbench.store.files import read_json
+from fmbench.store.documents import read_document
+from fmbench.store.files import sha256
+from fmbench.store.shapes import Manifest
 from fmbench.system.rng import generator
 
 
@@ -59,18 +61,30 @@ class DataSet:
         """
         if self.manifest["classes"] is None:
             raise DataError(f"{self.manifest['dataset']} has no labels, so no classifier can be trained on it")
-        return self._array(f"{split}_labels")
+        if split not in self._labels:
+            self._labels[split] = self._array(f"{split}_labels")
+        return self._labels[split]
+
+    @cached_property
+    def _labels(self) -> dict[str, NDArray]:
+        """The labels that were read so far."""
+        return {}
 
     def _array(self, name: str) -> NDArray:
+        """A file's array, memory-mapped, after a check of the whole file against the manifest."""
         path = self.folder / f"{name}.npy"
         split, _, labels = name.partition("_")
+        entry = self.manifest["splits"][split]
+        again = _again(self.folder)
         try:
+            if sha256(path) != entry.get("labels_sha256" if labels else "sha256"):
+                raise DataError(f"{path} is damaged or was changed: it is not the file that its manifest describes; {again}")
             array: NDArray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} cannot be read ({error}); delete {self.folder} and rerun to prepare it again") from None
-        n = self.manifest["splits"][split]["n"]
+            raise DataError(f"{path} cannot be read ({error}); {again}") from None
+        n = entry["n"]
         if array.shape != ((n,) if labels else (n, *self.shape)):
-            raise DataError(f"{path} has shape {array.shape}, its manifest says {n} samples of {self.shape}; prepare it again")
+            raise DataError(f"{path} has shape {array.shape}, its manifest says {n} samples of {self.shape}; {again}")
         return array
 
     def to_model(self, values: Tensor, u: Tensor) -> Tensor:
@@ -107,7 +121,11 @@ def read(folder: Path) -> DataSet:
     Raises:
         DataError: its manifest is missing or not readable.
     """
-    return DataSet(folder, read_json(folder / "manifest.json"))
+    return DataSet(folder, read_document(folder / "manifest.json", Manifest, _again(folder)))
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder} and run snakemake again, which prepares it again"
 
 
 def drawn(values: NDArray, n: int, seed: int, name: str) -> NDArray:

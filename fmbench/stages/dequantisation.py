@@ -100,7 +100,7 @@ def _solve_draws(
 ) -> tuple[dict[str, _Draws], int]:
     """All draws of each entry of ``solves`` (a metric and its number of probes), and how many were solved now."""
     numbers = settings.model_dump(include={"probe", "mode", "batch", "rtol", "atol"}) | {"n": n}
-    results = CachedResults(cache_folder, cache_key(model, job) | {"settings": numbers})
+    results = CachedResults(cache_folder, cache_key(model, job) | {"settings": numbers}, job.console.say)
     found = {metric: _Draws() for metric in solves}
     most = max(settings.draws)
     progress = job.console.progress(most, "draws")

@@ -36,7 +36,7 @@ from fmbench.stages.evaluators.references import (
 from fmbench.stages.shared.classifier import to_images
 from fmbench.stages.shared.classifier_training import add_accuracy, write_classifier
 from fmbench.stages.shared.job import Job
-from fmbench.store.files import write_json
+from fmbench.store.documents import write_document
 from fmbench.store.records import write_rows
 
 
@@ -77,7 +77,7 @@ def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
         for file in out.glob("reference-*.safetensors"):
             if file.name not in [part["reference"] for part in parts]:
                 file.unlink()  # of earlier settings
-        write_json(out / "extractor.json", _description(job, evaluator, settings, n) | {"extractors": parts})
+        write_document(out / "extractor.json", _description(job, evaluator, settings, n) | {"extractors": parts})
     return evaluator
 
 
@@ -136,7 +136,7 @@ def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
         job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
     if dataset.manifest["support"] is not None:
         job.add("off_support_floor", off_support_fraction(dataset, points), "fraction", n=n)
-    write_json(out / "extractor.json", _description(job, evaluator, settings, n) | {"median_distance": median})
+    write_document(out / "extractor.json", _description(job, evaluator, settings, n) | {"median_distance": median})
     return evaluator
 
 

@@ -19,7 +19,7 @@ from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, load_model
 from fmbench.stages.shared.sample_files import load_samples, preview
 from fmbench.store.parquet import read_table, write_table
-from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, PREVIEW_POINTS
+from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, NFE, PREVIEW_POINTS
 from fmbench.store.records import read_rows, write_rows
 
 
@@ -44,7 +44,7 @@ def run(
     else:
         few_step = _FewStep(job, model, dataset, settings, evaluator)
         key = cache_key(model, job) | evaluator_key(features_folder) | {"n": settings.n, "batch": settings.batch}
-        results = CachedResults(cache_folder, key)
+        results = CachedResults(cache_folder, key, job.console.say)
         found = few_step.add_cells(wanted, results)
         pictures = pa.concat_tables([*found, few_step.add_adaptive_solve(samples_folder)])
         message = f"{results.computed} cells computed, {len(wanted) - results.computed} from the cache -> {out}"
@@ -109,7 +109,7 @@ class _FewStep:
         elif not np.isfinite(samples[:n]).all():
             self.job.skip(self.metric, self.unit, f"some of the first {n} samples are not finite", **where)
         else:
-            spent = read_table(folder / "nfe.parquet").column("nfe").slice(0, n).to_numpy()
+            spent = read_table(folder / "nfe.parquet", NFE).column("nfe").slice(0, n).to_numpy()
             self.job.add(self.metric, self._distance(samples[:n]), self.unit, nfe=float(spent.mean()), **where)
         return self._preview(samples, "dopri5", 0)
 
@@ -129,5 +129,5 @@ class _FewStep:
     def _preview(self, samples: NDArray, solver: str, nfe: int) -> pa.Table:
         """Previews of the samples that are shown."""
         rows = preview(self.job, self.dataset, samples[: self.shown])
-        rows = rows.append_column("solver", pa.array([solver] * len(rows), pa.string()))
-        return rows.append_column("nfe", pa.array([nfe] * len(rows), pa.int64()))
+        rows = rows.append_column(FEW_STEP_PREVIEWS.field("solver"), pa.array([solver] * len(rows), pa.string()))
+        return rows.append_column(FEW_STEP_PREVIEWS.field("nfe"), pa.array([nfe] * len(rows), pa.int64()))

@@ -6,9 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from fmbench.config.names import GATHERED
-from fmbench.errors import DataError
 from fmbench.store.parquet import read_table, write_table
-from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, TRAJECTORY
+from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, TRAJECTORY, read_previews
 from fmbench.store.records import read_rows
 from fmbench.system.progress import Console
 
@@ -24,7 +23,7 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
         results: the results folder.
 
     Raises:
-        DataError: a file is missing or truncated, or has other columns.
+        DataError: a file is missing or damaged, or has other columns.
     """
     kind, files = spec["kind"], [results / file for file in spec["files"]]
     out = results / f"{kind}.parquet"
@@ -32,13 +31,7 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
         gathered = read_rows(files)
     else:
         schema = SCHEMAS[kind]
-        gathered = pa.concat_tables([_read(file, schema) for file in files]) if files else schema.empty_table()
+        read = read_table if schema is NFE else read_previews
+        gathered = pa.concat_tables([read(file, schema) for file in files]) if files else schema.empty_table()
     write_table(out, gathered, spec["of"])
     console.say(f"{gathered.num_rows} rows from {len(files)} files -> {out}")
-
-
-def _read(file: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        return read_table(file).cast(schema)
-    except ValueError as error:  # includes pyarrow's ArrowInvalid
-        raise DataError(f"{file} was written by another version of fmbench ({error}); rerun its stage") from None

@@ -14,8 +14,9 @@ from fmbench.stages.shared.adaptive_solve import states_at
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, load_model, load_snapshots
-from fmbench.store.files import read_json
+from fmbench.store.documents import read_document
 from fmbench.store.records import write_rows
+from fmbench.store.shapes import ModelConfig
 
 
 def run(job: Job, data: Path, model_folder: Path, features_folder: Path, out: Path, cache_folder: Path) -> None:
@@ -30,14 +31,14 @@ def run(job: Job, data: Path, model_folder: Path, features_folder: Path, out: Pa
     final = load_model(model_folder, dataset, job.device, job.spec["model"])
     evaluator = load_evaluator(features_folder, dataset, job.device, job.console)
     numbers = settings.model_dump(include={"n", "batch", "rtol", "atol", "max_nfe"})
-    results = CachedResults(cache_folder, evaluator_key(features_folder) | numbers)
+    results = CachedResults(cache_folder, evaluator_key(features_folder) | numbers, job.console.say)
     done = 0
     for step, model in load_snapshots(model_folder, dataset, job.device):
         found = results.value(cache_key(model, job), partial(_measure, job, model, dataset, settings, evaluator))
         _add_rows(job, settings, evaluator, step, found)
         done += 1
     if final.reason:
-        step = read_json(model_folder / "config.json")["step"]
+        step = read_document(model_folder / "config.json", ModelConfig)["step"]
         _skip(job, settings, evaluator, step, final.reason)
     write_rows(out / "rows.parquet", job.rows)
     kept = f"{done} snapshots, {done - results.computed} from the cache" if done else "0 snapshots"

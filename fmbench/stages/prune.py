@@ -22,9 +22,10 @@ from fmbench.config.specs import model_folder
 from fmbench.data.writer import PARTIAL
 from fmbench.errors import DataError
 from fmbench.store.checkpoint import described, differences
-from fmbench.store.files import read_json
+from fmbench.store.documents import read_document
 from fmbench.store.locks import locked
 from fmbench.store.seal import check_seal
+from fmbench.store.shapes import ModelConfig
 from fmbench.store.temporary import PREFIX, abandoned
 from fmbench.store.tracking_store import is_aside
 
@@ -108,15 +109,14 @@ def _judge(folder: Path, results: Path) -> tuple[bool, str]:
     dataset, method, seed = spec["dataset"], spec["method"]["name"], spec["seed"]
     name = f"{dataset}/{method}/{seed}"
     try:
-        model = read_json(results / model_folder("models", dataset, method, seed) / "config.json")
+        model = read_document(results / model_folder("models", dataset, method, seed) / "config.json", ModelConfig)
         now = {"spec": model["spec"], "code": model["code_hash"]}
         if (model["spec_hash"], model["code_hash"]) == (settings_hash(spec), about["code"]):
             return False, f"{name}: the results hold its model"
         return True, f"{name}: trained again since, {differences({'spec': spec, 'code': about['code']}, now)}"
     except DataError:
-        return False, f"{name}: its training has not finished"
-    except (OSError, KeyError, TypeError, AttributeError):
-        return False, f"{name}: the config.json of its model cannot be read"
+        there = (results / model_folder("models", dataset, method, seed) / "config.json").exists()
+        return False, f"{name}: {'the config.json of its model cannot be read' if there else 'its training has not finished'}"
 
 
 def half_written(results: Path) -> list[Path]:

@@ -76,7 +76,7 @@ class _Sweep:
     def add_cells(self, wanted: list[Cell]) -> int:
         """Add the rows of all cells, and return how many cells were computed now."""
         columns = _columns(self.settings)
-        results = CachedResults(self._folder, self._key)
+        results = self._results()
         progress = self.job.console.progress(len(wanted), "cells")
         for done, cell in enumerate(wanted, start=1):
             key = {"solver": cell.label, "nfe": cell.nfe, "reference": self.reference_name}
@@ -94,12 +94,15 @@ class _Sweep:
         settings = self.settings
         n = min(settings.reference_check_n, settings.n)
         key = {"check": n, "reference": self.reference_name, "tolerance": CHECK_TOLERANCE}
-        found = CachedResults(self._folder, self._key).value(key, lambda: self._reference_error(n))
+        found = self._results().value(key, lambda: self._reference_error(n))
         # Solver and NFE are the reference's, as in the row of a cell. dopri5 is the solution that it is compared with.
         columns = {"n": n, "batch": min(settings.batch, settings.n), "solver": self.reference_name, "nfe": found["nfe"]}
         held_to = f"dopri5 at {CHECK_TOLERANCE:g}, {found['dopri5_nfe']:.1f} NFE"
         reason = "" if found["mse"] is not None else f"the error of {self.reference_name} is not finite"
         self.job.add("reference_mse", found["mse"], UNIT, reference=held_to, reason=reason, **columns)
+
+    def _results(self) -> CachedResults:
+        return CachedResults(self._folder, self._key, self.job.console.say)
 
     def _solve(self, cell: Cell) -> Solved:
         return fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell)
@@ -123,7 +126,7 @@ class _Sweep:
             solved = self._solve(Cell(solver, "uniform", nfe))
             return solved.nfe, solved.samples
 
-        spent, samples = CachedResults(self._folder, self._key).value_and_array({"solver": solver, "nfe": nfe}, compute)
+        spent, samples = self._results().value_and_array({"solver": solver, "nfe": nfe}, compute)
         return samples, spent
 
 

@@ -32,7 +32,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
         found, nfe, failed = states_at(settings.times, model, dataset, job, n, settings)
         for t, states in zip(settings.times, found, strict=True):
             rows = preview(job, dataset, states)
-            pieces.append(rows.append_column("t", pa.array([t] * len(rows), pa.float64())))
+            pieces.append(rows.append_column(TRAJECTORY.field("t"), pa.array([t] * len(rows), pa.float64())))
         job.console.say(
             f"{n} samples at {len(settings.times)} times, {nfe.mean():.1f} NFE per sample, {int(failed.sum())} failed -> {out}"
         )

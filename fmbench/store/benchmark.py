@@ -17,7 +17,8 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.plugins import is_dotted
 from fmbench.config.reading import parse
 from fmbench.errors import ConfigError, DataError
-from fmbench.store.files import read_json
+from fmbench.store.documents import read_document
+from fmbench.store.shapes import Benchmark
 
 FILE = "benchmark.json"
 FORMAT = 1
@@ -101,17 +102,13 @@ def read_benchmark(results: Path) -> dict[str, Any]:
         DataError: the file is missing or damaged, or another version of fmbench wrote it.
     """
     path = results / FILE
-    if not path.exists():
-        raise DataError(
-            f"{path} is missing, so nothing says which config these results belong to. It is written together with the records: "
-            "run snakemake once more where the results were made (nothing is trained again)"
-        )
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT or set(found) != KEYS:
-        version = found.get("format") if isinstance(found, dict) else None
-        raise DataError(f"{path} is not a description of this version of fmbench (format {version!r}, here {FORMAT})")
-    if not isinstance(found["config"], dict):
-        raise DataError(f"the config in {path} is not a mapping; get the results again")
+    missing = (
+        ", so nothing says which config these results belong to. It is written together with the records: "
+        "run snakemake once more where the results were made (nothing is trained again)"
+    )
+    found = read_document(path, Benchmark, "run snakemake where the results were made, or get them again", missing)
+    if found["format"] != FORMAT or set(found) != KEYS:
+        raise DataError(f"{path} is not a description of this version of fmbench (format {found['format']}, here {FORMAT})")
     if settings_hash(found["config"]) != found["hash"]:
         raise DataError(f"{path} was changed by hand: its config has hash {settings_hash(found['config'])}, not {found['hash']}")
     return found

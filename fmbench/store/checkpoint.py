@@ -6,6 +6,7 @@ training therefore resumes from it, and a changed training starts afresh.
 
 import json
 import os
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from filelock import Timeout
 
 from fmbench.config.hashing import canonical
 from fmbench.errors import CheckpointError, DataError, LockedError
-from fmbench.store.files import atomic, read_json, write_json
+from fmbench.store.documents import read_document, write_document
+from fmbench.store.files import atomic
 from fmbench.store.flatten import flatten
 from fmbench.store.locks import FolderLock
-from fmbench.store.seal import check_seal, seal
+from fmbench.store.seal import UNSEALED, check_seal, seal
+from fmbench.store.shapes import TrainingOfCheckpoints
 from fmbench.store.temporary import remove_abandoned
 
 ABOUT = "about.json"
@@ -58,7 +61,7 @@ class CheckpointFolder:
         remove_abandoned(self.folder)  # from a trainer that was killed while it wrote
         if self.about is not None:
             try:
-                write_json(self.folder / ABOUT, self.about)
+                write_document(self.folder / ABOUT, dict(self.about))
             except OSError as error:
                 self._lock.release()
                 raise self._unwritable(error) from error
@@ -82,6 +85,7 @@ class CheckpointFolder:
         try:
             with atomic(self.latest) as temporary:
                 torch.save(state, temporary)
+                _make_room(temporary)
                 seal(temporary)  # flushes to the disk, so the older files may move from here on
                 # A damaged checkpoint must not replace the good one before it. Between the two renames the newest good
                 # checkpoint is the previous one, where load finds it.
@@ -122,6 +126,16 @@ class CheckpointFolder:
         return f": {differences(json.loads(state['about']), self.about)}"
 
 
+def _make_room(path: Path) -> None:
+    """Give the zip archive that ``torch.save`` wrote a comment with room for a seal. torch.load and unzip do not mind it."""
+    with open(path, "r+b") as stream:
+        stream.seek(-22, os.SEEK_END)
+        if stream.read(4) != b"PK\x05\x06":
+            raise ValueError(f"{path} does not end like a zip archive without a comment")
+        stream.seek(-2, os.SEEK_END)  # the length of the comment, which is 0 so far
+        stream.write(struct.pack("<H", len(UNSEALED)) + UNSEALED.encode())
+
+
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """What differs between the settings of two trainings, as a text for a message."""
     there, here = flatten(theirs), flatten(ours)
@@ -138,9 +152,6 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 def described(folder: Path) -> dict[str, Any] | None:
     """What the training of a checkpoint folder depends on; None if the folder does not say, or says it in another form."""
     try:
-        about = read_json(folder / ABOUT)
-        spec = about["spec"]
-        known = all(isinstance(name, str) for name in (about["code"], spec["dataset"], spec["method"]["name"]))
-    except (DataError, OSError, KeyError, TypeError, RecursionError):
+        return read_document(folder / ABOUT, TrainingOfCheckpoints)
+    except DataError:
         return None
-    return about if known and isinstance(spec["seed"], int) else None

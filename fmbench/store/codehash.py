@@ -15,6 +15,10 @@ from fmbench.config.specs import plugins
 
 PACKAGE = Path(__file__).parent.parent
 
+_STORE_PLUMBING = (
+    *("cache", "codehash", "documents", "files", "limits", "parquet_pages", "provenance", "seal", "shapes", "temporary"),
+    *("tracking", "tracking_check", "tracking_store"),
+)
 PLUMBING = frozenset(
     f"fmbench.{name}"
     for name in (
@@ -22,10 +26,7 @@ PLUMBING = frozenset(
         *(f"config.{name}" for name in ("base", "config", "folder", "hashing", "limits", "messages", "numbers")),
         *(f"config.{name}" for name in ("reading", "specs", "yamlfile")),
         *(f"config.{name}_settings" for name in ("evaluation", "feature", "method", "network", "training")),
-        *(
-            f"store.{name}"
-            for name in ("cache", "codehash", "files", "provenance", "tracking", "tracking_check", "tracking_store")
-        ),
+        *(f"store.{name}" for name in _STORE_PLUMBING),
         "system.progress",
     )
 )

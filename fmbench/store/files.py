@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmbench.errors import DataError
+from fmbench.store.seal import append_seal, check_seal
 from fmbench.store.temporary import abandoned, temporary_folder
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def _obey_umask(file: Path, folder: Path) -> None:
 def atomic_array(path: Path, shape: tuple[int, ...]) -> Iterator["NDArray"]:
     """A memory-mapped float32 array to fill piece by piece. It is at ``path`` as .npy if the block ends without an exception.
 
+    The file has a seal after its last number, which :func:`open_array` checks.
+
     The disk space is reserved at once: if the disk were full on a later write to mapped memory, the system would kill the
     process without a message.
 
@@ -57,6 +60,20 @@ def atomic_array(path: Path, shape: tuple[int, ...]) -> Iterator["NDArray"]:
                 os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
         yield array
         array.flush()
+        append_seal(temporary)
+
+
+def open_array(path: Path) -> "NDArray":
+    """The array that :func:`atomic_array` wrote, memory-mapped.
+
+    Raises:
+        ValueError, OSError: the file is missing, is damaged or has no seal.
+    """
+    import numpy as np
+
+    check_seal(path)
+    array: NDArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 @contextlib.contextmanager
@@ -100,13 +117,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON, keys sorted, atomically."""
+    """Write JSON for people, keys sorted, atomically. :mod:`fmbench.store.documents` writes what numbers depend on."""
     write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read JSON without a seal.
 
     Raises:
         DataError: the file is missing or is not JSON.
@@ -115,5 +138,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; run the stage that makes it first (snakemake does so by itself)") from None
-    except ValueError as error:  # the file is not JSON, or not even text
+    except (ValueError, RecursionError) as error:  # the file is not JSON, or not even text, or nested too deeply
         raise DataError(f"{path} is not valid JSON ({error}); delete it and rerun") from None

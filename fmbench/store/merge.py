@@ -10,8 +10,9 @@ from fmbench.config import specs
 from fmbench.errors import DataError
 from fmbench.store.agreement import KINDS, Difference, differences
 from fmbench.store.benchmark import FILE, describe, parse_config
+from fmbench.store.documents import write_document
 from fmbench.store.equivalence import equivalence_csv
-from fmbench.store.files import atomic_folder, check_new_or_empty, write_json, write_text
+from fmbench.store.files import atomic_folder, check_new_or_empty, write_text
 from fmbench.store.merge_tables import in_order, merge_tables
 from fmbench.store.parquet import write_table
 from fmbench.store.result_set import ORIGIN, ResultSet, distinct
@@ -60,10 +61,10 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
         for name, table in tables.items():
             write_table(folder / name, table)
         for dataset, manifest in manifests.items():
-            write_json(folder / "data" / dataset / "manifest.json", manifest)
+            write_document(folder / "data" / dataset / "manifest.json", manifest)
         if EQUIVALENCE in tables:
             write_text(folder / "equivalence.csv", equivalence_csv(tables[EQUIVALENCE]))
-        write_json(folder / FILE, described)
+        write_document(folder / FILE, described)
     return described
 
 

@@ -120,9 +120,11 @@ def _name(elements: list[dict[int, Any]], at: int) -> str:
 
 
 def _place(metadata: Any) -> tuple[int, int]:
-    """Start and end of a column chunk in the file, as pyarrow finds them."""
+    """Start and end of a column chunk in the file, as pyarrow finds them. It reads no page of a chunk without values."""
     if not isinstance(metadata, dict):
         raise ValueError("a column has no metadata")
+    if _whole(metadata.get(5)) == 0:
+        return 0, 0
     start, dictionary = _whole(metadata.get(9)), metadata.get(11)
     if dictionary is not None and 0 < _whole(dictionary) < start:
         start = dictionary

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fmbench.errors import DataError
+from fmbench.store.documents import MAKE_AGAIN
+from fmbench.store.limits import check_records
 from fmbench.store.parquet import read_table, table, write_table
 
 OK, DIVERGED, SKIPPED = "ok", "diverged", "skipped"
@@ -73,7 +76,7 @@ class Row:
 
 
 _TYPES: dict[Any, pa.DataType] = {int | None: pa.int64(), float | None: pa.float64(), str: pa.string()}
-SCHEMA = pa.schema([(f.name, _TYPES[f.type]) for f in fields(Row)])
+SCHEMA = pa.schema([pa.field(f.name, _TYPES[f.type], nullable=f.type is not str) for f in fields(Row)])
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -85,15 +88,27 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
     """Read record files into one table of :data:`SCHEMA`, in the order of ``paths``.
 
     Raises:
-        DataError: a file is missing or truncated, or has other columns.
+        DataError: a file is missing or damaged, or has other columns, or a row that no stage writes.
     """
     tables = []
     for path in paths:
-        found = read_table(path)
-        if set(found.schema.names) != set(SCHEMA.names):
-            raise DataError(f"{path} was written by another version of fmbench (columns {found.schema.names}); rerun its stage")
-        try:
-            tables.append(found.select(SCHEMA.names).cast(SCHEMA))
-        except pa.ArrowException as error:
-            raise DataError(f"{path} has a column of another type ({error}); rerun its stage") from None
+        found = read_table(path, SCHEMA)
+        check_records(path, found.num_rows)
+        if reason := _wrong_row(found):
+            raise DataError(f"{path} is not a file of this version of fmbench ({reason}); {MAKE_AGAIN}")
+        tables.append(found)
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
+def _wrong_row(rows: pa.Table) -> str:
+    """Why some row cannot be a :class:`Row`, in words; empty if all can."""
+    known = pc.is_in(rows["status"], pa.array(STATUSES))
+    if not pc.all(known, min_count=0).as_py():
+        return f"a row has a status that is none of {', '.join(STATUSES)}"
+    ok = pc.equal(rows["status"], OK)
+    finite = pc.fill_null(pc.is_finite(rows["value"]), False)
+    if pc.any(pc.and_(ok, pc.invert(finite)), min_count=0).as_py():
+        return f"a row with status {OK} has no finite value"
+    if pc.any(pc.and_(pc.invert(ok), pc.is_valid(rows["value"])), min_count=0).as_py():
+        return f"a row with a value does not have status {OK}"
+    return ""

@@ -15,10 +15,11 @@ from fmbench.config.config import Config
 from fmbench.config.specs import model_folder, table4
 from fmbench.errors import DataError
 from fmbench.store.benchmark import FILE, config_of, parse_config, read_benchmark, split_hashes
-from fmbench.store.files import read_json
-from fmbench.store.parquet import read_table
+from fmbench.store.documents import check_file, read_document
 from fmbench.store.records import SCHEMA, read_rows
+from fmbench.store.shapes import Manifest
 from fmbench.store.stale import TABLE4_ROWS, stale_files
+from fmbench.store.tables import READERS, read_member
 
 _PLAIN = r"[^/\\:.<>\"|?*][^/\\:<>\"|?*]*"
 MEMBER = re.compile(
@@ -35,14 +36,16 @@ def members(results: Path) -> dict[str, Path | pa.Table]:
     If each model has a file of its own with rows of Table 4, their entry is one table with the rows of all models.
 
     Raises:
-        DataError: the folder has no records or no readable ``benchmark.json``.
+        DataError: the folder has no records or no readable ``benchmark.json``, or a file is damaged.
     """
     config, stale = config_of(results), stale_files(results)
     found: dict[str, Path | pa.Table] = {FILE: results / FILE}
     for pattern in ("*.parquet", "theory/*.parquet", "*.csv", "*.md", "*.tex", "data/*/manifest.json"):
         for path in sorted(results.glob(pattern)):
             name = path.relative_to(results).as_posix()
-            if name not in stale and is_member(name) and (path.name != "manifest.json" or path.parent.name in config.datasets):
+            if name not in stale and is_member(name) and _is_wanted(name, config):
+                if name.endswith((".parquet", ".json")):
+                    check_file(path)
                 found[name] = path
     if "records.parquet" not in found:
         raise DataError(f"{results} has no records.parquet, so there is nothing to share; run snakemake there first")
@@ -50,6 +53,13 @@ def members(results: Path) -> dict[str, Path | pa.Table]:
     if files and TABLE4_ROWS not in found:
         found[TABLE4_ROWS] = read_rows(files)
     return dict(sorted(found.items()))
+
+
+def _is_wanted(name: str, config: Config) -> bool:
+    """Whether a file belongs to the results of ``config``: a known parquet file, the manifest of its data, or a table."""
+    if name.endswith(".parquet"):
+        return name in READERS
+    return not name.endswith("manifest.json") or name.split("/")[1] in config.datasets
 
 
 def is_member(name: str) -> bool:
@@ -121,18 +131,11 @@ def read_set(name: str, folder: Path) -> ResultSet:
     tables, manifests = {}, {}
     for member, source in members(folder).items():
         if member.endswith(".parquet"):
-            tables[member] = _read(source) if isinstance(source, Path) else source
+            tables[member] = read_member(folder, member) if isinstance(source, Path) else source
         elif member.endswith("manifest.json") and isinstance(source, Path):
-            manifests[source.parent.name] = read_json(source)
+            manifests[source.parent.name] = read_document(source, Manifest)
     for dataset, manifest in manifests.items():
         if split_hashes(manifest) != description["data"].get(dataset):
             path = folder / "data" / dataset / "manifest.json"
             raise DataError(f"{path} does not describe the data that {FILE} names; run snakemake")
     return ResultSet(name, folder, description, tables, manifests)
-
-
-def _read(path: Path) -> pa.Table:
-    table = read_table(path)
-    if {"metric", "value", "status"} <= set(table.schema.names):
-        return read_rows([path])  # checks the columns
-    return table

@@ -1,16 +1,19 @@
-"""Network weights as safetensors: written whole or not at all, and never a pickled class."""
+"""Network weights as safetensors: written whole or not at all, with a seal, and never a pickled class."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fmbench.errors import CheckpointError
+from fmbench.store.documents import MAKE_AGAIN
 from fmbench.store.files import atomic
+from fmbench.store.seal import UNSEALED, check_seal, seal
 
 
 def save_weights(path: Path, network: nn.Module, metadata: dict[str, Any]) -> None:
@@ -23,7 +26,7 @@ def save_weights(path: Path, network: nn.Module, metadata: dict[str, Any]) -> No
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors as safetensors, atomically, with ``metadata`` in the header.
+    """Write tensors as safetensors, atomically, with ``metadata`` and a seal in the header.
 
     ``tensors`` may be empty. Tensors that share their storage are written once for each name.
 
@@ -36,9 +39,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         storage = value.untyped_storage().data_ptr()
         values[name] = value.clone() if storage in seen else value  # the format does not allow two names for one storage
         seen.add(storage)
+    # One key, because the library writes several keys in any order.
+    header = {"fmbench": json.dumps(metadata | {"seal": UNSEALED}, sort_keys=True)}
     try:
         with atomic(path) as temporary:
-            save_file(values, temporary, metadata={"fmbench": json.dumps(metadata, sort_keys=True)})
+            save_file(values, temporary, metadata=header)
+            seal(temporary)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write {path}: {error}. Make room or fix the folder, then rerun; the training resumes from its last "
@@ -46,19 +52,62 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         ) from error
 
 
-def load_weights(path: Path, network: nn.Module) -> None:
-    """Load safetensors into a network that was built from the config stored beside them.
+class Weights(NamedTuple):
+    """The content of a file of :func:`write_tensors`."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+    digest: str  # the digits of its seal: files with the same digits have the same content
+
+
+def read_tensors(path: Path, prefix: str = "") -> Weights:
+    """The tensors whose names begin with ``prefix``, by the rest of their names, after a check of the whole file.
 
     Raises:
-        CheckpointError: the file is missing or truncated, or its tensors do not fit the network.
+        CheckpointError: the file is missing, is damaged or has no seal.
+    """
+    with open_tensors(path) as (file, metadata, digest):
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is not a dict
+        return Weights({name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata, digest)
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[tuple[Any, dict[str, Any], str]]:
+    """A checked file of :func:`write_tensors`, its metadata and the digits of its seal. Tensors are read when asked for.
+
+    Raises:
+        CheckpointError: the file is missing, is damaged or has no seal.
     """
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        digest = check_seal(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["fmbench"])
+            metadata.pop("seal")
+            yield file, metadata, digest
     except FileNotFoundError:
         raise CheckpointError(f"the weights {path} are missing; rerun the training that makes them") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"the weights {path} cannot be read ({error}); delete the file and rerun the training") from None
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"the weights {path} cannot be used: {error}; {MAKE_AGAIN}") from None
+
+
+def load_weights(path: Path, network: nn.Module) -> str:
+    """Load safetensors into a network that was built from the config stored beside them; return the digits of the file's seal.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its tensors do not fit the network.
+    """
+    found = read_tensors(path)
+    fit(path, network, found.tensors)
+    return found.digest
+
+
+def fit(path: Path, network: nn.Module, tensors: Mapping[str, Tensor], what: str = "weights") -> None:
+    """Load the tensors of a file into a network.
+
+    Raises:
+        CheckpointError: they do not fit the network.
+    """
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"the weights {path} do not fit the network described beside them: {error}") from None
+        raise CheckpointError(f"the {what} {path} do not fit the network described beside them: {error}") from None

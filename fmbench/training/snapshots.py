@@ -1,25 +1,12 @@
 """Snapshots: averaged weights during training, kept in files beside the checkpoints, where they survive a kill."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from fmbench.store.weights import write_tensors
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """The sha256 of the tensors' names and numbers."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+from fmbench.errors import CheckpointError
+from fmbench.store.weights import open_tensors, read_tensors, write_tensors
 
 
 class Snapshots:
@@ -42,26 +29,23 @@ class Snapshots:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        write_tensors(self._path(step), tensors, {"key": self.key, "step": step, "sha256": digest(tensors)})
+        write_tensors(self._path(step), tensors, {"key": self.key, "step": step})
 
     def damaged(self, steps: list[int]) -> dict[int, str]:
         """Which of these iterations' snapshots cannot be used, and why."""
         found: dict[int, str] = {}
         for step in steps:
+            path = self._path(step)
             try:
-                with safe_open(self._path(step), "pt") as file:
-                    metadata = json.loads(file.metadata()["fmbench"])
-                content = metadata.pop("sha256", None)
-                if metadata != {"key": self.key, "step": step}:
-                    raise ValueError(f"it belongs to {metadata}")
-                if content != digest(load_file(self._path(step))):
-                    raise ValueError("its content is not what its checksum says: it is damaged")
-            except Exception as error:  # missing, truncated or without metadata: the snapshot is lost
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                found[step] = f"{self._path(step)} cannot be used ({reason})"
+                with open_tensors(path) as (_, metadata, _):
+                    if metadata != {"key": self.key, "step": step}:
+                        raise ValueError(f"it belongs to {metadata}")
+            except CheckpointError as error:
+                reason = str(error).partition("cannot be used: ")[2].partition(";")[0] or "it is missing"
+                found[step] = f"{path} cannot be used ({reason})"
         return found
 
     def load(self, steps: list[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(iteration, averaged weights) for each of these iterations. Only one at a time is in memory."""
         for step in steps:
-            yield step, load_file(self._path(step))
+            yield step, read_tensors(self._path(step)).tensors

@@ -229,7 +229,7 @@ def test_a_truncated_array(tmp_path, file, kept):
     found = prepared(images(), tmp_path)
     path = tmp_path / f"{file}.npy"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match=rf"{file}\.npy cannot be read .*; delete .* and rerun to prepare it again"):
+    with pytest.raises(DataError, match=rf"{file}\.npy is damaged or was changed: .*; delete .* and run snakemake again"):
         found.labels("test") if file == "test_labels" else found.train
 
 
@@ -244,6 +244,7 @@ def test_a_missing_array(tmp_path):
 def test_an_array_of_another_shape_than_in_the_manifest(tmp_path, array):
     found = prepared(images(), tmp_path)
     np.save(tmp_path / "test.npy", array)
+    found.manifest["splits"]["test"]["sha256"] = sha256(tmp_path / "test.npy")
     with pytest.raises(DataError, match=r"test\.npy has shape .*, its manifest says 4 samples of \(2, 3, 5\)"):
         found.test  # noqa: B018
 
@@ -251,6 +252,7 @@ def test_an_array_of_another_shape_than_in_the_manifest(tmp_path, array):
 def test_a_pickled_array_is_not_loaded(tmp_path):
     found = prepared(POINTS, tmp_path)
     np.save(tmp_path / "test.npy", np.array([{"a": 1}, {}], dtype=object), allow_pickle=True)
+    found.manifest["splits"]["test"]["sha256"] = sha256(tmp_path / "test.npy")
     with pytest.raises(DataError, match="cannot be read"):
         found.test  # noqa: B018
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pyarrow.parquet import read_table
 
 from fmbench.config import names
 from fmbench.report.figures import write_figure
-from fmbench.store.parquet import read_table, write_table
-from fmbench.store.previews import PREVIEW, previews
+from fmbench.store.parquet import write_table
+from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, PREVIEW, TRAJECTORY, previews
 from fmbench.store.records import Row, write_rows
 
 REASON = "the loss became nan at iteration 17 (learning rate 0.002)"
@@ -79,9 +80,6 @@ def results_folder(
     g = np.random.default_rng(0)
     rows: dict[str, list[Row]] = {"records": [], "learning_curve": [], "few_step": []}
     shown: dict[str, list[pa.Table]] = {"previews": [], "trajectory": [], "few_step_previews": [], "nfe": []}
-    states = PREVIEW.append(pa.field("t", pa.float64()))
-    few = PREVIEW.append(pa.field("solver", pa.string())).append(pa.field("nfe", pa.int64()))
-    nfe = pa.schema([(n, pa.string()) for n in ("dataset", "method")] + [(n, pa.int64()) for n in ("seed", "index", "nfe")])
 
     for dataset in datasets:
 
@@ -95,7 +93,7 @@ def results_folder(
                 continue
             shown["previews"].append(previews(dataset, method, seed, draw(), range(40)))
             counts = [{"dataset": dataset, "method": method, "seed": seed, "index": i, "nfe": 20 + 6 * (i % 3)} for i in range(9)]
-            shown["nfe"].append(pa.Table.from_pylist(counts, nfe))
+            shown["nfe"].append(pa.Table.from_pylist(counts, NFE))
             if seed == seeds[0]:
                 for t in TIMES:
                     shown["trajectory"].append(frame(previews(dataset, method, seed, draw()[:8], range(8)), t=t))
@@ -106,9 +104,12 @@ def results_folder(
         shown["previews"].append(previews(dataset, "data", None, draw(), range(40)))
     for name, some in rows.items():
         write_rows(folder / f"{name}.parquet", some)
-    empty = {"previews": PREVIEW, "trajectory": states, "few_step_previews": few, "nfe": nfe}
+    schemas = {"previews": PREVIEW, "trajectory": TRAJECTORY, "few_step_previews": FEW_STEP_PREVIEWS, "nfe": NFE}
     for name, tables in shown.items():
-        write_table(folder / f"{name}.parquet", pa.concat_tables([empty[name].empty_table(), *tables]))
+        write_table(
+            folder / f"{name}.parquet",
+            pa.concat_tables([schemas[name].empty_table(), *(part.cast(schemas[name]) for part in tables)]),
+        )
     return folder
 
 

@@ -16,11 +16,12 @@ from fmbench.config.reading import parse
 from fmbench.config.specs import model_folder
 from fmbench.stages.collect import EVALUATIONS
 from fmbench.stages.collect import run as collect
-from fmbench.stages.shared.model_files import CURVE
-from fmbench.store.files import write_json
+from fmbench.store.documents import write_document
+from fmbench.store.files import sha256
 from fmbench.store.parquet import table, write_table
 from fmbench.store.previews import previews
 from fmbench.store.records import Row, write_rows
+from fmbench.store.tables import CURVE
 from fmbench.system.progress import Console
 
 QUIET = Console("test", "none")
@@ -112,11 +113,13 @@ def _write_data(folder: Path, wanted: Config, dataset: str, rules: Invented) -> 
     where = folder / "data" / dataset
     where.mkdir(parents=True)
     np.save(where / "test.npy", test)
-    splits = {
-        s: {"n": 5, "sha256": hashlib.sha256(f"{rules.data}/{dataset}/{s}".encode()).hexdigest()} for s in ("test", "train")
-    }
+    train = hashlib.sha256(f"{rules.data}/{dataset}".encode()).hexdigest()
+    splits = {"test": {"n": 5, "sha256": sha256(where / "test.npy")}, "train": {"n": 5, "sha256": train}}
     manifest = {"dataset": dataset, "shape": list(shape), "levels": None if dataset == "board" else 17, "splits": splits}
-    write_json(where / "manifest.json", manifest | {"spec": specs.prepare(wanted, dataset), "scale": 1.0})
+    manifest |= dict.fromkeys(("support", "entropy", "classes", "class_names"))
+    write_document(
+        where / "manifest.json", manifest | {"spec": specs.prepare(wanted, dataset), "scale": 1.0, "shift": 0.0, "warnings": []}
+    )
     return test
 
 
@@ -132,7 +135,7 @@ def _write_model(folder: Path, wanted: Config, owner: Owner, test: NDArray, rule
     curve = [{"step": s, "loss": at / s, "learning_rate": 1e-3} for s in steps]
     write_table(model / "loss_curve.parquet", table(curve, CURVE))
     values = {"spec": spec, "spec_hash": settings_hash(spec), "code_hash": rules.code, "shape": list(test.shape[1:])}
-    write_json(model / "config.json", values | {"parameters": 1234, "step": 20, "reason": ""})
+    write_document(model / "config.json", values | {"parameters": 1234, "step": 20, "reason": ""})
     samples = at * test[:3].astype(np.float32) / 2
     write_table(folder / model_folder("sample", *owner) / "preview.parquet", previews(*owner, samples, range(3)))
 

@@ -5,12 +5,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from figure_results import MAGIC, TIMES, drawn
+from pyarrow.parquet import read_table
 from user_code import command
 
 from fmbench.errors import DataError
 from fmbench.report.figures import chosen, panels, write_figure
 from fmbench.report.figures.nfe_distribution import shares
-from fmbench.store.parquet import read_table, write_table
+from fmbench.store.parquet import write_table
 from fmbench.store.records import Row, read_rows, write_rows
 
 

@@ -6,12 +6,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from figure_results import DRAWN, MAGIC, texts
+from pyarrow.parquet import read_table
 
 from fmbench.config import names
 from fmbench.errors import DataError
 from fmbench.report.figures import write_figure
 from fmbench.report.figures.registry import FIGURES
-from fmbench.store.parquet import read_table
 
 
 @pytest.mark.parametrize("name", ["fig06", "fig07", "cost"])

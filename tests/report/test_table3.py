@@ -7,14 +7,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from latex_checks import balanced, columns_fit
+from pyarrow.parquet import read_table
 from user_code import command
 
 from fmbench.errors import DataError
 from fmbench.report.layout import NONE, paper
 from fmbench.report.table3 import PAPERS, show, table3, write_table3
-from fmbench.stages.collect import SETTINGS, used_settings
-from fmbench.store.files import write_json
-from fmbench.store.parquet import read_table, write_table
+from fmbench.stages.collect import used_settings
+from fmbench.store.documents import write_document
+from fmbench.store.parquet import write_table
+from fmbench.store.tables import SETTINGS
 
 NETWORK = {"kind": "unet", "channels": 256, "channels_multiple": [1, 2, 2, 2], "attention_resolutions": [16], "dropout": 0.0}
 TRAINING = {
@@ -30,7 +32,10 @@ TRAINING = {
 
 def results_of(folder: Path, dataset: str = "cifar10", rates: dict[str, float] | None = None) -> list[tuple[str, str, int]]:
     """A results folder with what Table 3 is made from: manifests and the models' configs."""
-    write_json(folder / "data" / dataset / "manifest.json", {"splits": {"train": {"n": 50000}, "test": {"n": 10000}}})
+    splits = {name: {"n": n, "sha256": "0" * 64} for name, n in (("train", 50000), ("test", 10000))}
+    manifest = {"dataset": dataset, "spec": {}, "shape": [3], "levels": None, "scale": 1.0, "shift": 0.0, "warnings": []}
+    manifest |= dict.fromkeys(("support", "entropy", "classes", "class_names"))
+    write_document(folder / "data" / dataset / "manifest.json", manifest | {"splits": splits})
     models = [(dataset, m, s) for m in ("ddpm", "fm_ot", "oracle_ot") for s in (0, 1)]
     for _, name, seed in models:
         path = {"name": "ot", "parameters": {"sigma_min": 0.0001}} if name != "ddpm" else {"name": "vp", "parameters": {}}
@@ -47,7 +52,7 @@ def results_of(folder: Path, dataset: str = "cifar10", rates: dict[str, float] |
             "step": 9,
             "reason": "",
         }
-        write_json(folder / "models" / dataset / name / str(seed) / "config.json", config)
+        write_document(folder / "models" / dataset / name / str(seed) / "config.json", config)
     return models
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyarrow.parquet import read_table
 from table_rows import REASON
 
 from fmbench.report.claims.claim10_nll_falls_with_k import falls_with_k
 from fmbench.report.table4 import COLUMNS, write_table4
-from fmbench.store.parquet import read_table
 from fmbench.store.records import Row, write_rows
 
 SPEC4: dict[str, Any] = {

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sealed_files import save_samples
 from tiny_benchmark import CPU
 from user_code import command
 
@@ -13,7 +14,7 @@ from fmbench.stages.shared.models import load_model
 
 
 @pytest.mark.parametrize("stage", ["sample", "likelihood", "sweep"])
-@pytest.mark.parametrize(("kept", "message"), [(None, "are missing; rerun the training"), (100, "cannot be read")])
+@pytest.mark.parametrize(("kept", "message"), [(None, "are missing; rerun the training"), (100, "cannot be used")])
 def test_weights_missing_or_truncated(spoilable, stage, kept, message):
     weights = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
     content = weights.read_bytes()
@@ -21,10 +22,10 @@ def test_weights_missing_or_truncated(spoilable, stage, kept, message):
     said = spoilable.run(stage, "board", "fm_ot")
     assert said.code == 3
     assert f"fmbench: error: the weights {weights}" in said.err and message in said.err
-    assert "rerun the training" in said.err
+    assert "rerun the training" in said.err or "delete it and run snakemake again" in said.err
 
 
-@pytest.mark.parametrize(("kept", "message"), [(None, "is missing; run the stage"), (40, "is not valid JSON")])
+@pytest.mark.parametrize(("kept", "message"), [(None, "is missing; run the stage"), (40, "cannot be used: it has no checksum")])
 def test_a_models_config_missing_or_truncated(spoilable, kept, message):
     path = spoilable.folder("train", "board", "fm_ot") / "config.json"
     content = path.read_bytes()
@@ -41,12 +42,12 @@ def test_samples_missing_or_truncated(spoilable, kept):
     path.unlink() if kept is None else path.write_bytes(content[:kept])
     said = spoilable.run("sample_quality", "board", "fm_ot")
     assert said.code == 3
-    assert f"{path} cannot be read" in said.err and "delete it and rerun the stage sample" in said.err
+    assert f"{path} {'is missing' if kept is None else 'cannot be used'}" in said.err and "snakemake" in said.err
 
 
 def test_samples_of_another_shape(spoilable):
     path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
-    np.save(path, np.zeros((30, 3), np.float32))
+    save_samples(path, np.zeros((30, 3), np.float32))
     said = spoilable.run("sample_quality", "board", "fm_ot")
     assert said.code == 3
     assert "holds samples of shape (3,), but the data set has (2,); rerun the stage sample" in said.err
@@ -56,7 +57,7 @@ def test_samples_that_are_not_finite_are_skipped_rows(spoilable):
     path = spoilable.folder("sample", "board", "fm_ot") / "samples.npy"
     samples = np.load(path)
     samples[[3, 7], 0] = np.nan, np.inf
-    np.save(path, samples)
+    save_samples(path, samples)
     assert spoilable.run("sample_quality", "board", "fm_ot").code == 0
     for row in spoilable.rows("sample_quality", "board", "fm_ot"):
         assert (row["status"], row["reason"]) == ("skipped", "2 of 30 samples are not finite")
@@ -72,7 +73,7 @@ def test_data_missing_or_truncated(spoilable, stage):
     said = spoilable.run(stage, "board", "fm_ot")
     if stage != "sample":  # sampling reads the manifest alone
         assert said.code == 3
-        assert "cannot be read" in said.err and "rerun to prepare it again" in said.err
+        assert "is damaged or was changed" in said.err and f"delete {data} and run snakemake again" in said.err
     (data / "manifest.json").unlink()
     said = spoilable.run(stage, "board", "fm_ot")
     assert said.code == 3

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow.parquet import read_table
 from tiny_benchmark import STAGES, VALUES, Bench
 
 from fmbench.config.reading import parse
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.store.files import read_json
-from fmbench.store.parquet import read_table
 from fmbench.store.previews import FEW_STEP_PREVIEWS, TRAJECTORY
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sealed_files import change_document, content_of
 from user_code import colours, command, tall_images
 
 from fmbench.config import specs
@@ -32,6 +33,7 @@ from fmbench.stages.evaluators.loading import load_evaluator
 from fmbench.stages.evaluators.references import make_reference, read_reference, reference_file, write_reference
 from fmbench.stages.shared.classifier_training import add_accuracy
 from fmbench.stages.shared.job import Job
+from fmbench.store.documents import write_document
 from fmbench.store.files import read_json
 from fmbench.store.records import read_rows
 from fmbench.system.progress import Console
@@ -316,15 +318,15 @@ def test_a_damaged_evaluator_is_an_error_with_a_remedy(tall, tmp_path):
         (folder / file.name).write_bytes(file.read_bytes())
     (reference,) = {p["reference"] for p in read_json(folder / "extractor.json")["extractors"] if p["extractor"] == MINE}
     (folder / reference).write_bytes((folder / reference).read_bytes()[:100])
-    with pytest.raises(DataError, match=r"cannot be read .*delete .*features and rerun the stage features"):
+    with pytest.raises(DataError, match=r"cannot be used: .*checksum.*delete .*features and run snakemake again"):
         load_evaluator(folder, tall.dataset(), CPU)
-    values = read_json(tall.folder / "extractor.json")
-    values["extractors"][1]["options"] = {"scale": 3.0}
-    (folder / "extractor.json").write_text(json.dumps(values))
+    extractors = content_of(tall.folder / "extractor.json")["extractors"]
+    extractors[1]["options"] = {"scale": 3.0}
+    change_document(folder / "extractor.json", extractors=extractors)
     with pytest.raises(DataError, match=r"made with colours.*0.5.*, but user_code:colours is now colours.*3"):
         load_evaluator(folder, tall.dataset(), CPU)
-    (folder / "extractor.json").write_text(json.dumps({"name": "old", "floor_n": 14, "width": 4, "classes": 2}))
-    with pytest.raises(DataError, match="written by another version of fmbench"):
+    write_document(folder / "extractor.json", {"name": "old", "floor_n": 14, "width": 4, "classes": 2})
+    with pytest.raises(DataError, match=r"not a EvaluatorOfImages of this version of fmbench \(seed: Field required\)"):
         load_evaluator(folder, tall.dataset(), CPU)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from pyarrow.parquet import read_table
 from tiny_benchmark import CPU, SEED, noise
 from user_code import command
 
@@ -14,9 +14,9 @@ from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import GRIDS
 from fmbench.flow.solvers.tableaux import FIXED
 from fmbench.stages.evaluators.loading import load_evaluator
-from fmbench.store.parquet import read_table
 from fmbench.store.previews import FEW_STEP_PREVIEWS
 from fmbench.store.records import read_rows
+from fmbench.store.weights import read_tensors, write_tensors
 
 
 def test_no_previews_are_kept_if_none_are_wanted(bench, tmp_path):
@@ -91,8 +91,8 @@ def test_too_few_adaptive_samples_are_a_skipped_row(bench):
 def test_a_solve_that_overflows_is_a_diverged_row(spoilable):
     """One step of Euler on a field that is far too large."""
     path = spoilable.folder("train", "board", "fm_ot") / "model.safetensors"
-    weights = load_file(path)
-    save_file({name: value * 1e30 for name, value in weights.items()}, path)
+    weights = read_tensors(path)
+    write_tensors(path, {name: value * 1e30 for name, value in weights.tensors.items()}, weights.metadata)
     assert spoilable.run("few_step", "board", "fm_ot").code == 0
     rows = [
         r for r in spoilable.rows("few_step", "board", "fm_ot") if r["metric"] == "energy_distance" and r["solver"] != "dopri5"

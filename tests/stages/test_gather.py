@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from pyarrow.parquet import read_table
 from tiny_benchmark import METHODS, SEED, TRAINED, VALUES
 from user_code import command
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.names import GATHERED
-from fmbench.store.parquet import read_table, write_table
+from fmbench.store.parquet import write_table
 from fmbench.store.records import read_rows
 
 

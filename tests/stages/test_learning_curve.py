@@ -1,6 +1,5 @@
 """The stage `learning_curve`: NFE and quality at each snapshot."""
 
-import json
 import shutil
 import statistics
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_benchmark import CPU, VALUES, Bench, by_metric, noise
 from user_code import command
 
@@ -23,6 +21,7 @@ from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.models import Model
 from fmbench.store.files import read_json
 from fmbench.store.records import read_rows
+from fmbench.store.weights import read_tensors, write_tensors
 
 
 def test_a_snapshot_is_sampled_once(bench, tmp_path):
@@ -80,8 +79,7 @@ def snapshot(bench: Bench, dataset: str, method: str, step: int) -> CountingFiel
 
 
 def steps_of(bench: Bench, dataset: str, method: str) -> list[int]:
-    with safe_open(bench.folder("train", dataset, method) / "snapshots.safetensors", "pt") as file:
-        return json.loads(file.metadata()["fmbench"])["steps"]
+    return read_tensors(bench.folder("train", dataset, method) / "snapshots.safetensors").metadata["steps"]
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "mine"), ("tall", "fm_ot")])
@@ -144,7 +142,7 @@ def test_unusable_snapshots_are_an_error_with_a_remedy(spoilable, damage):
     elif damage == "truncated":
         path.write_bytes(path.read_bytes()[:100])
     else:
-        save_file({"00000060/weight": torch.zeros(3)}, path, metadata={"fmbench": json.dumps({"steps": [60]})})
+        write_tensors(path, {"00000060/weight": torch.zeros(3)}, {"steps": [60]})
     said = spoilable.run("learning_curve", "board", "fm_ot")
     assert said.code == 3 and str(path) in said.err
-    assert {"missing": "are missing", "truncated": "cannot be read", "others": "does not fit"}[damage] in said.err
+    assert {"missing": "are missing", "truncated": "cannot be used", "others": "do not fit"}[damage] in said.err

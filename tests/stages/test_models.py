@@ -7,13 +7,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from sealed_files import change_document, content_of
 from tiny_benchmark import CPU
 from user_code import command
 
 from fmbench.config.hashing import canonical, settings_hash
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import cache_key
-from fmbench.store.files import read_json, write_json
 from fmbench.system.progress import Console
 
 QUIET = Console("test", "none")
@@ -50,9 +50,9 @@ def test_a_cached_draw_depends_on_the_data_and_the_code(bench, tmp_path, monkeyp
         return command("dequantisation", "--spec", canonical(spec), "--progress", "lines", *folders).err
 
     assert "1 solves and 0 from the cache" in said() and "0 solves and 1 from the cache" in said()
-    manifest = read_json(data / "manifest.json")
-    manifest["splits"]["test"]["sha256"] = "another"
-    write_json(data / "manifest.json", manifest)
+    splits = content_of(data / "manifest.json")["splits"]
+    splits["test"]["sha256"] = "0" * 64
+    change_document(data / "manifest.json", splits=splits)
     assert "1 solves and 0 from the cache" in said()
     monkeypatch.setattr("fmbench.stages.shared.models.plugin_code", lambda spec: "edited")
     assert "1 solves and 0 from the cache" in said()

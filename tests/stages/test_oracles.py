@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pyarrow.parquet import read_table
 from tiny_benchmark import CPU, MODEL_FILES, ORACLES, SEED, VALUES, Bench, by_metric, evaluated
 from user_code import command
 
@@ -20,7 +21,6 @@ from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
 from fmbench.stages.shared.models import load_model
 from fmbench.store.files import read_json
-from fmbench.store.parquet import read_table
 from fmbench.system.rng import generator, indexed_normal, indexed_uniform
 
 

@@ -56,7 +56,7 @@ def test_the_check_works_without_write_permission(elsewhere, monkeypatch, capsys
     def refuse(path: Path, values: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(check, "write_json", refuse)
+    monkeypatch.setattr(check, "write_document", refuse)
     preflight(elsewhere)
     said = capsys.readouterr().err
     assert (
@@ -92,7 +92,7 @@ def test_a_full_disk_stops_snakemake_with_the_remedy(elsewhere, environment):
     def full(path: Path, values: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    environment.setattr(check, "write_json", full)
+    environment.setattr(check, "write_document", full)
     with pytest.raises(WorkflowError, match=r"No space left on device: .*checked\.json.*Remove the cause .* and start again"):
         configure(elsewhere.model_dump(), Path("sources"))
 

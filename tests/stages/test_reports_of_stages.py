@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from pyarrow.parquet import read_table
 from tiny_benchmark import (
     METHODS,
     SEED,
@@ -13,7 +14,6 @@ from user_code import command
 
 from fmbench.config.names import FIGURES
 from fmbench.store.files import read_json
-from fmbench.store.parquet import read_table
 from fmbench.store.records import read_rows
 
 

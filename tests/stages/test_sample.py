@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pyarrow.parquet import read_table
 from tiny_benchmark import GOOD, SEED, evaluated, noise
 from user_code import command
 
@@ -11,7 +12,6 @@ from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
-from fmbench.store.parquet import read_table
 from fmbench.store.previews import NFE
 from fmbench.store.records import read_rows
 

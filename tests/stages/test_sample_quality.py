@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sealed_files import save_samples
 from tiny_benchmark import OF_IMAGES, by_metric
 from user_code import command
 
@@ -12,7 +13,8 @@ from fmbench.config.hashing import canonical
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
 from fmbench.stages.shared.classifier import Classifier, to_images
-from fmbench.store.files import read_json, sha256
+from fmbench.store.files import read_json
+from fmbench.store.seal import check_seal
 from fmbench.store.weights import load_weights
 from fmbench.system.rng import generator
 
@@ -48,7 +50,7 @@ def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
     assert (whole["n"], at_floor["n"]) == (16, 14)
     expected = frechet_distance(feature_statistics(features[:14]), feature_statistics(reference))
     assert at_floor["value"] == pytest.approx(expected, rel=1e-4)
-    digest = sha256(bench.results / "features" / "tall" / "classifier.safetensors")[:8]
+    digest = check_seal(bench.results / "features" / "tall" / "classifier.safetensors")[:8]
     for row in (whole, at_floor):
         assert row["features"] == extractor["name"] == f"classifier(tall, 64 features, {digest})"
         assert "inception" not in row["features"] and "fid" not in row["metric"]
@@ -59,7 +61,7 @@ def test_a_metric_with_too_few_samples_is_a_skipped_row(bench, tmp_path):
     """Fewer samples than test images are a choice, so a missing frechet_at_floor_n has no row."""
     samples = np.load(bench.folder("sample", "tall", "fm_ot") / "samples.npy")
     (tmp_path / "samples").mkdir()
-    np.save(tmp_path / "samples" / "samples.npy", samples[:3])
+    save_samples(tmp_path / "samples" / "samples.npy", samples[:3])
     folders = ["--data", bench.results / "data/tall", "--features", bench.results / "features/tall", "--out", tmp_path / "out"]
     spec = canonical(bench.spec("sample_quality", "tall", "fm_ot"))
     said = command("sample-quality", "--spec", spec, "--samples", tmp_path / "samples", *folders, "--progress", "lines")

@@ -4,13 +4,13 @@ import shutil
 from typing import Any
 
 import pytest
+from pyarrow.parquet import read_table
 from tiny_benchmark import MODEL_FILES, TRAINED
 
 from fmbench.config import specs
 from fmbench.config.hashing import settings_hash
 from fmbench.store.codehash import stage_hash
 from fmbench.store.files import read_json
-from fmbench.store.parquet import read_table
 from fmbench.store.provenance import versions
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pyarrow.parquet import read_table
 from tiny_benchmark import evaluated, noise
 
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
-from fmbench.store.parquet import read_table
 from fmbench.store.previews import TRAJECTORY
 
 

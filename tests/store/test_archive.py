@@ -17,7 +17,9 @@ from fmbench.report.render import TABLES
 from fmbench.store.archive import INDEX, export
 from fmbench.store.benchmark import FILE, config_of, read_benchmark
 from fmbench.store.files import sha256
+from fmbench.store.parquet import write_table
 from fmbench.store.records import read_rows
+from fmbench.store.tables import THEORY
 from fmbench.store.unpack import unpack
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -93,6 +95,7 @@ def test_export_packs_only_what_unpack_accepts(whole_run, tmp_path):
     results = tmp_path / "results"
     shutil.copytree(whole_run, results)
     (results / "theory").mkdir()
+    write_table(results / "theory" / "fields.parquet", THEORY["fields"].empty_table())
     shutil.copy(whole_run / "loss_curves.parquet", results / "theory" / "loss_curves.parquet")
     for name in ("a table.csv", "notes.md", "t.tex", "x" * 251 + ".csv"):
         (results / name).write_text("mine")
@@ -106,7 +109,7 @@ def test_export_packs_only_what_unpack_accepts(whole_run, tmp_path):
         "notes.md",
         "t.tex",
         "x" * 251 + ".csv",
-        "theory/loss_curves.parquet",
+        "theory/fields.parquet",
         "dequantisation.parquet",
     }
 

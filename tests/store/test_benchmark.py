@@ -5,7 +5,9 @@ import shutil
 import sys
 
 import pytest
+from pyarrow.parquet import read_table
 from result_sets import config, make_results
+from sealed_files import content_of
 
 from fmbench.config import specs
 from fmbench.config.hashing import settings_hash
@@ -13,8 +15,8 @@ from fmbench.config.reading import parse
 from fmbench.errors import DataError
 from fmbench.store.archive import export
 from fmbench.store.benchmark import FILE, codes, config_of, read_benchmark, split_hashes
-from fmbench.store.files import read_json, write_json
-from fmbench.store.parquet import read_table
+from fmbench.store.documents import write_document
+from fmbench.store.files import read_json
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -89,12 +91,22 @@ def test_code_hashes_are_grouped_by_stage_oracle_and_plugin():
     [
         (lambda v: v | {"format": 99}, "format 99, here 1"),
         (lambda v: v | {"config": v["config"] | {"device": "cuda"}}, "changed by hand"),
-        (lambda v: {k: x for k, x in v.items() if k != "code"}, "not a description of this version"),
-        (lambda v: [], "not a description of this version"),
+        (
+            lambda v: {k: x for k, x in v.items() if k != "code"},
+            r"not a Benchmark of this version .*\(code: Field required",
+        ),
+        (lambda v: {}, r"not a Benchmark of this version of fmbench \(format: Field required"),
+        (lambda v: v | {"more": 1}, "not a description of this version"),
+        (lambda v: v | {"merged": {}}, "merged: Input should be a valid list"),
+        (lambda v: v | {"data": {"board": []}}, "data.board: Input should be a valid dictionary"),
+        (lambda v: v | {"config": ["x"]}, "config: Input should be a valid dictionary"),
+        (lambda v: v | {"config": v["config"] | {"methods": []}}, "config.methods: List should have at least 1 item"),
+        (lambda v: v | {"config": v["config"] | {"methods": ["fm_ot"]}}, "config.methods.0: Input should be a valid dictionary"),
+        (lambda v: v | {"config": v["config"] | {"seeds": 3}}, "config.seeds: Input should be a valid list"),
     ],
 )
 def test_an_invalid_description_is_refused(whole_run, tmp_path, spoil, message):
-    write_json(tmp_path / FILE, spoil(read_json(whole_run / FILE)))
+    write_document(tmp_path / FILE, spoil(content_of(whole_run / FILE)))
     with pytest.raises(DataError, match=message):
         read_benchmark(tmp_path)
 
@@ -108,14 +120,8 @@ def test_results_without_a_description_say_how_to_get_one(whole_run, tmp_path):
 
 
 def test_a_setting_that_this_version_does_not_know_is_named(whole_run, tmp_path):
-    values = read_json(whole_run / FILE)
+    values = content_of(whole_run / FILE)
     values["config"]["of_the_future"] = 3
-    write_json(tmp_path / FILE, values | {"hash": settings_hash(values["config"])})
+    write_document(tmp_path / FILE, values | {"hash": settings_hash(values["config"])})
     with pytest.raises(DataError, match=r"this version of fmbench does not take.*\n.*of_the_future: unknown key"):
-        config_of(tmp_path)
-
-
-def test_a_description_without_a_config_is_refused(whole_run, tmp_path):
-    write_json(tmp_path / FILE, read_json(whole_run / FILE) | {"config": ["x"], "hash": settings_hash(["x"])})
-    with pytest.raises(DataError, match="is not a mapping"):
         config_of(tmp_path)

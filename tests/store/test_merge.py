@@ -7,18 +7,20 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyarrow.parquet import read_table
 from result_sets import config, files_in, make_results, number_for
+from sealed_files import change_document, content_of, flip
 from user_code import command
 
 from fmbench.errors import DataError
 from fmbench.report.render import TABLES, render
 from fmbench.store.archive import export
 from fmbench.store.benchmark import config_of, read_benchmark
-from fmbench.store.files import read_json, write_json
 from fmbench.store.merge import merge
-from fmbench.store.parquet import read_table, write_table
+from fmbench.store.parquet import table, write_table
 from fmbench.store.records import Row
-from fmbench.store.result_set import read_set
+from fmbench.store.result_set import members, read_set
+from fmbench.store.tables import THEORY
 from fmbench.store.unpack import opened
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -128,7 +130,7 @@ def test_places_of_data_files_may_differ_but_their_content_may_not(tmp_path):
     said = refused(a, c, tmp_path, "code", "device", "extractor", "rows")
     hashes = [read_benchmark(s)["data"]["digits"]["train.sha256"] for s in (a, c)]
     assert f"  data of digits, train.sha256: {hashes[0]} in A, {hashes[1]} in B" in said.splitlines()
-    assert "data of board" in said and said.count("\n") == 4
+    assert "data of board" in said and said.count("\n") == 2
 
 
 def test_other_code_is_refused_unless_allowed(tmp_path):
@@ -240,8 +242,13 @@ def test_a_setting_with_two_values_conflicts_unless_it_is_compared_elsewhere(who
 
 def test_theory_with_other_rounding_merges_and_keeps_the_first_sets_numbers(tmp_path):
     a, b = halves(tmp_path, {"seeds": [0], "datasets": ["board"]}, {"seeds": [1], "datasets": ["board"]})
+
+    def rows(delta: float) -> list[dict[str, Any]]:
+        common = {"figure": "fig02", "t": 0.5, "x": 0.0, "y": 1.0, "v": 0.25}
+        return [common | {"panel": "p", "u": 1.0 + delta}, common | {"panel": "q", "u": -2.0}]
+
     for folder, delta in ((a, 0.0), (b, 1e-9)):
-        write_table(folder / "theory" / "fields.parquet", pa.table({"panel": ["p", "q"], "u": [1.0 + delta, -2.0]}))
+        write_table(folder / "theory" / "fields.parquet", table(rows(delta), THEORY["fields"]))
     merge([read_set("A", a), read_set("B", b)], tmp_path / "out")
     assert read_table(tmp_path / "out" / "theory" / "fields.parquet")["u"].to_pylist() == [1.0, -2.0]
 
@@ -249,11 +256,28 @@ def test_theory_with_other_rounding_merges_and_keeps_the_first_sets_numbers(tmp_
 def test_a_manifest_that_differs_from_the_description_is_refused(whole_run, tmp_path):
     shutil.copytree(whole_run, tmp_path / "set")
     path = tmp_path / "set" / "data" / "board" / "manifest.json"
-    manifest = read_json(path)
-    manifest["splits"]["test"]["sha256"] = "0" * 64
-    write_json(path, manifest)
+    splits = content_of(path)["splits"]
+    splits["test"]["sha256"] = "0" * 64
+    change_document(path, splits=splits)
     with pytest.raises(DataError, match=r"does not describe the data that benchmark.json names; run snakemake"):
         read_set("A", tmp_path / "set")
+
+
+def test_a_flipped_bit_in_any_file_of_a_set_is_refused_with_its_name(whole_run, tmp_path):
+    results = tmp_path / "set"
+    shutil.copytree(whole_run, results)
+    write_table(results / "theory" / "fields.parquet", THEORY["fields"].empty_table())
+    files = [path for name, path in members(results).items() if isinstance(path, Path) and name.endswith((".parquet", ".json"))]
+    assert len(files) >= 9 and {path.suffix for path in files} == {".json", ".parquet"}
+    for path in files:
+        good = path.read_bytes()
+        for bit in (8, 4 * len(good), 8 * len(good) - 1):
+            flip(path, bit)
+            for read in (lambda: read_set("A", results), lambda: export(results, tmp_path / "set.zip")):
+                with pytest.raises(DataError, match=rf"{path.name} cannot be used: .*checksum.*run snakemake"):
+                    read()
+            path.write_bytes(good)
+    read_set("A", results)
 
 
 def test_invalid_merges_are_refused(whole_run, tmp_path):

@@ -6,12 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyarrow.parquet import read_table
 from result_sets import config
 
 from fmbench.config import specs
 from fmbench.errors import DataError
 from fmbench.store.merge_tables import in_order, merge_tables
-from fmbench.store.parquet import read_table
 from fmbench.store.records import Row, write_rows
 
 

@@ -18,11 +18,11 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
 from fmbench.stages.collect import write_models
 from fmbench.stages.shared.mlflow_trainings import mirror
-from fmbench.stages.shared.model_files import CURVE
-from fmbench.store.files import write_json
+from fmbench.store.documents import write_document
 from fmbench.store.flatten import flatten
 from fmbench.store.parquet import table, write_table
 from fmbench.store.records import Row, write_rows
+from fmbench.store.tables import CURVE
 from fmbench.store.tracking import OFF, Mirror, Tracker, experiment_name, run_key, run_tags
 from fmbench.system.progress import Console
 
@@ -335,7 +335,7 @@ def results_folder(folder: Path, dataset: str, reason: str = "", seconds: float 
         model = folder / specs.model_folder("models", dataset, method, 0)
         curve = [{"step": s, "loss": 1 / s, "learning_rate": 1e-3} for s in (10, 20, 30)]
         write_table(model / "loss_curve.parquet", table(curve, CURVE))
-        write_json(
+        write_document(
             model / "config.json",
             {
                 "spec": spec,
@@ -450,7 +450,7 @@ def test_an_oracle_is_a_run_without_a_curve(store, tmp_path):
     model = tmp_path / specs.model_folder("models", "known", "oracle_ot", 0)
     write_table(model / "loss_curve.parquet", table([], CURVE))
     config = {"spec": spec, "spec_hash": settings_hash(spec), "code_hash": "c0de", "shape": [2], "parameters": 0, "step": 0}
-    write_json(model / "config.json", config | {"reason": ""})
+    write_document(model / "config.json", config | {"reason": ""})
     rows = [
         Row("known", "oracle_ot", 0, "train", "bandwidth", 0.25, "model units", step=0, commit="c0ffee"),
         Row("known", "oracle_ot", 0, "likelihood", "nll_own", 2.5, "nats", nfe=44.0),

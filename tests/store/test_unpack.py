@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.parquet import read_table
 from result_sets import config, files_in, make_results
+from sealed_files import content_of
 from user_code import command
 
 from fmbench.config.hashing import settings_hash
 from fmbench.errors import DataError
 from fmbench.store.archive import INDEX, export
 from fmbench.store.benchmark import FILE
-from fmbench.store.files import read_json
+from fmbench.store.documents import write_document
 from fmbench.store.limits import shortened
 from fmbench.store.merge import merge
-from fmbench.store.parquet import read_table
 from fmbench.store.result_set import read_set
 from fmbench.store.unpack import opened, unpack
 
@@ -269,9 +270,10 @@ def test_no_module_named_in_a_description_is_imported(tmp_path, watch):
 
 @pytest.mark.parametrize("words", [words for words in READING if words[0] != "claims"], ids=" ".join)
 def test_a_description_whose_method_is_not_written_out_is_refused(whole_run, archive, tmp_path, watch, words):
-    values = read_json(whole_run / FILE)
+    values = content_of(whole_run / FILE)
     values["config"]["methods"].append({"name": "mine", "use": "evil:M"})
-    forged = json.dumps(values | {"hash": settings_hash(values["config"])}).encode()
+    write_document(tmp_path / FILE, values | {"hash": settings_hash(values["config"])})
+    forged = (tmp_path / FILE).read_bytes()
     path = repacked(archive, tmp_path, packed({FILE: forged}))
     for a, b in ((path, whole_run), (whole_run, path)):
         said = command(*(word.format(a=a, b=b, out=tmp_path / "out") for word in words))

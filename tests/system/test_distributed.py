@@ -9,6 +9,7 @@ import together
 import torch
 from filelock import FileLock
 from launch import launch
+from pyarrow.parquet import read_table
 from torch import Tensor
 from user_code import command, tall_images
 
@@ -18,7 +19,6 @@ from fmbench.config.reading import parse
 from fmbench.data.prepared import read
 from fmbench.data.writer import write
 from fmbench.store.files import read_json
-from fmbench.store.parquet import read_table
 from fmbench.system.distributed import ALONE, Group
 
 

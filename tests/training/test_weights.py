@@ -60,7 +60,9 @@ def test_missing_or_truncated_weights(board, tmp_path):
     good = path.read_bytes()
     for kept in (0, 4, 100, -1):
         path.write_bytes(good[:kept])
-        with pytest.raises(CheckpointError, match=r"w\.safetensors cannot be read .*; delete the file and rerun the training"):
+        with pytest.raises(
+            CheckpointError, match=r"the weights .*w\.safetensors cannot be used: .*checksum.*; delete it and run snakemake again"
+        ):
             load_weights(path, network(board))
 
 

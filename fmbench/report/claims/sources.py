@@ -4,9 +4,8 @@ from pathlib import Path
 
 from fmbench.errors import DataError
 from fmbench.report.claims.claim import Sources
-from fmbench.store.parquet import read_table
-from fmbench.store.records import read_rows
 from fmbench.store.stale import stale_files
+from fmbench.store.tables import read_member
 
 FILES = {
     "records": "records.parquet",
@@ -19,8 +18,6 @@ FILES = {
     "identities": "theory/identities.parquet",
 }
 """The sources by name, and their files below the results folder. Any may be missing, but not all."""
-OF_RECORDS = ("records", "learning_curve", "few_step", "dequantisation")
-"""The sources with rows of records."""
 
 
 def read_sources(results: Path) -> Sources:
@@ -31,9 +28,8 @@ def read_sources(results: Path) -> Sources:
     """
     found, stale = {}, stale_files(results)
     for name, file in FILES.items():
-        path = results / file
-        if path.exists() and file not in stale:
-            found[name] = (read_rows([path]) if name in OF_RECORDS else read_table(path)).to_pandas()
+        if (results / file).exists() and file not in stale:
+            found[name] = read_member(results, file).to_pandas()
     if not found:
         raise DataError(f"{results} has none of {', '.join(FILES.values())}: give the folder of a finished run")
     return found

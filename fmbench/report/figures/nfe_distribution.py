@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from fmbench.report.figures.panels import nothing, panel_per_dataset
 from fmbench.report.frames import MODEL, records_frame
-from fmbench.store.parquet import read_table
+from fmbench.store.tables import read_member
 
 
 def nfe_distribution_data(results: Path) -> pd.DataFrame:
     """Return the ``count`` of samples for each model and ``nfe``; a model without samples has one row with the reason."""
-    table = read_table(results / "nfe.parquet").to_pandas()
+    table = read_member(results, "nfe.parquet").to_pandas()
     counts = table.groupby([*MODEL, "nfe"], sort=False).size().rename("count").reset_index()
     counts = counts.assign(status="ok", reason="")
     records = records_frame(results / "records.parquet")

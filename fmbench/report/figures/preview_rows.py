@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.report.frames import records_frame
-from fmbench.store.parquet import read_table
+from fmbench.store.tables import read_member
 
 Kind = Callable[[Any], bool]
 """Whether samples of a shape belong in a figure."""
@@ -25,7 +25,7 @@ def is_image(shape: Any) -> bool:
 
 def preview_rows(results: Path, name: str, kind: Kind) -> pd.DataFrame:
     """Return the rows of ``kind`` of a results folder's parquet file ``name``."""
-    table = read_table(results / name).to_pandas()
+    table = read_member(results, name).to_pandas()
     return table[table["shape"].map(kind).astype(bool)]
 
 

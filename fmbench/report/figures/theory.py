@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from fmbench.errors import DataError
-from fmbench.store.parquet import read_table
+from fmbench.store.tables import read_member
 
 PATHS = {"ot": "OT path", "vp": "VP diffusion path", "cosine_vp": "cosine VP path", "ve": "VE diffusion path"}
 """The names of probability paths in print."""
@@ -17,8 +17,7 @@ def theory_frame(results: Path, name: str, may_be_empty: bool = False) -> pd.Dat
     Raises:
         DataError: it is missing, or it has no rows and ``may_be_empty`` is False.
     """
-    path = results / "theory" / f"{name}.parquet"
-    frame = read_table(path).to_pandas()
+    frame = read_member(results, f"theory/{name}.parquet").to_pandas()
     if frame.empty and not may_be_empty:
-        raise DataError(f"{path} has no rows; make it again with `fmbench theory`")
+        raise DataError(f"{results / 'theory' / name}.parquet has no rows; make it again with `fmbench theory`")
     return frame

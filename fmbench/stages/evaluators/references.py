@@ -23,6 +23,7 @@ from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
 from fmbench.stages.evaluators.extraction import Extraction
 from fmbench.store.codehash import module_hash
 from fmbench.store.files import atomic
+from fmbench.store.seal import UNSEALED, check_seal, seal
 from fmbench.system.rng import generator
 
 
@@ -90,14 +91,15 @@ def reference_file(extractor: Extractor, part: dict[str, Any], dataset: DataSet,
 
 
 def write_reference(path: Path, reference: Reference) -> None:
-    """Write a reference, atomically."""
+    """Write a reference with a seal, atomically."""
     statistics = reference.statistics
     arrays = {"mean": statistics.mean, "covariance": statistics.covariance, "features": reference.features}
     if statistics.factor is not None:
         arrays["factor"] = statistics.factor
     arrays["n"] = np.array([statistics.n], np.int64)
     with atomic(path) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary)
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata={"seal": UNSEALED})
+        seal(temporary)
 
 
 def read_reference(path: Path, name: str) -> Reference:
@@ -107,10 +109,12 @@ def read_reference(path: Path, name: str) -> Reference:
         DataError: the file is missing or damaged.
     """
     try:
+        check_seal(path)
         arrays = load_file(path)
         statistics = FeatureStatistics(arrays["mean"], arrays["covariance"], int(arrays["n"][0]), arrays.get("factor"))
         return Reference(name, statistics, arrays["features"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(
-            f"the features of the reference, {path}, cannot be read ({error}); delete {path.parent} and rerun the stage features"
+            f"the features of the reference, {path}, cannot be used: {error}; delete {path.parent} and run snakemake again, "
+            "which makes it again"
         ) from None

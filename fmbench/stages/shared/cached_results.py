@@ -15,13 +15,14 @@ class CachedResults:
     Args:
         folder: of the cache.
         common: entries of every key: all that every result depends on.
+        tell: called with a sentence about each result in the cache that cannot be used.
 
     Attributes:
         computed: the number of results that were not in the cache.
     """
 
-    def __init__(self, folder: Path, common: dict[str, Any]) -> None:
-        self._cache, self._common, self.computed = Cache(folder), common, 0
+    def __init__(self, folder: Path, common: dict[str, Any], tell: Callable[[str], None]) -> None:
+        self._cache, self._common, self.computed = Cache(folder, tell), common, 0
 
     def value(self, key: dict[str, Any], compute: Callable[[], Any]) -> Any:
         """The JSON value of ``key``."""

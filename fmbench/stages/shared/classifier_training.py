@@ -14,7 +14,7 @@ from fmbench.errors import DataError
 from fmbench.metrics.extractors import Extractor, extract_batches
 from fmbench.stages.shared.classifier import FEATURES, Classifier, to_images, unlearnable
 from fmbench.stages.shared.job import Job
-from fmbench.store.files import sha256
+from fmbench.store.seal import check_seal
 from fmbench.store.weights import save_weights
 from fmbench.system.rng import generator
 from fmbench.training.batches import BatchSampler
@@ -36,7 +36,7 @@ def write_classifier(job: Job, dataset: DataSet, settings: FeatureSettings, out:
     if job.group.main:
         save_weights(weights, train_classifier(job, dataset, settings), {"spec": settings_hash(spec)})
     job.group.wait()
-    name = f"classifier({job.spec['dataset']}, {FEATURES} features, {sha256(weights)[:8]})"
+    name = f"classifier({job.spec['dataset']}, {FEATURES} features, {check_seal(weights)[:8]})"
     return {"name": name, "width": settings.width, "classes": dataset.manifest["classes"]}
 
 

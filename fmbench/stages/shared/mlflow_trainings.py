@@ -3,14 +3,15 @@
 MLflow is a copy for browsing. No result depends on it.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmbench.errors import DataError
+from fmbench.store.documents import check_shape, parse_json
 from fmbench.store.flatten import flatten
-from fmbench.store.parquet import read_table
+from fmbench.store.shapes import ModelConfig
+from fmbench.store.tables import read_member
 from fmbench.store.tracking import JOB_CHECK, OFF, Mirror, experiment_name, run_key, run_name, run_tags
 from fmbench.store.tracking_check import first_line
 from fmbench.system.progress import Console
@@ -61,18 +62,26 @@ def mirror_trainings(results: Path, store: Mirror) -> int:
 
 def _trainings(results: Path) -> dict[tuple[str, str, int], _Training]:
     """The models that have records, by data set, method and seed."""
-    configs = {_owner(row): json.loads(row["config"]) for row in read_table(results / "models.parquet").to_pylist()}
+    configs = {_owner(row): _config(results, row) for row in read_member(results, "models.parquet").to_pylist()}
     found: dict[tuple[str, str, int], _Training] = {}
-    for row in read_table(results / "records.parquet").to_pylist():
+    for row in read_member(results, "records.parquet").to_pylist():
         if row["method"]:
             model = _owner(row)
             if model not in configs:
                 raise DataError(f"{results / 'models.parquet'} does not have {'/'.join(map(str, model))}, which has records")
             found.setdefault(model, _Training(configs[model], [], [])).records.append(row)
-    for row in read_table(results / "loss_curves.parquet").to_pylist():
+    for row in read_member(results, "loss_curves.parquet").to_pylist():
         if _owner(row) in found:
             found[_owner(row)].curve.append(row)
     return found
+
+
+def _config(results: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """The config of one model, from its row in ``models.parquet``."""
+    name = f"the config of {'/'.join(map(str, _owner(row)))} in {results / 'models.parquet'}"
+    values = parse_json(row["config"], name)
+    check_shape(values, ModelConfig, name)
+    return dict(values)
 
 
 def _owner(row: dict[str, Any]) -> tuple[str, str, int]:

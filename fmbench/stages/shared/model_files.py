@@ -4,18 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
 from torch import Tensor, nn
 
 from fmbench.config.hashing import settings_hash
 from fmbench.data.prepared import DataSet
 from fmbench.stages.shared.job import Job, split_hashes
-from fmbench.store.files import write_json
+from fmbench.store.documents import write_document
 from fmbench.store.parquet import table, write_table
 from fmbench.store.records import write_rows
+from fmbench.store.tables import CURVE
 from fmbench.store.weights import save_weights, write_tensors
-
-CURVE = pa.schema([("step", pa.int64()), ("loss", pa.float64()), ("learning_rate", pa.float64())])
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def write_model(job: Job, dataset: DataSet, out: Path, model: FinishedModel) -> 
     curve = [dict(zip(CURVE.names, entry, strict=True)) for entry in model.curve]
     write_table(out / "loss_curve.parquet", table(curve, CURVE))
     write_rows(out / "rows.parquet", job.rows)
-    write_json(
+    write_document(
         out / "config.json",
         {
             "spec": job.spec,

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from fmbench.data.prepared import DataSet
 from fmbench.errors import DataError
 from fmbench.stages.shared.job import Job
+from fmbench.store.documents import MAKE_AGAIN, MISSING
+from fmbench.store.files import open_array
 from fmbench.store.previews import previews
 
 
@@ -16,13 +18,15 @@ def load_samples(folder: Path, dataset: DataSet) -> NDArray:
     """The samples (n, *) in model space, memory-mapped; NaN where the solve of a sample failed.
 
     Raises:
-        DataError: the file is missing or truncated, or holds samples of another shape.
+        DataError: the file is missing or damaged, or holds samples of another shape.
     """
     path = folder / "samples.npy"
     try:
-        samples: NDArray = np.load(path, mmap_mode="r", allow_pickle=False)
+        samples = open_array(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; {MISSING}") from None
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it and rerun the stage sample") from None
+        raise DataError(f"{path} cannot be used: {error}; {MAKE_AGAIN}") from None
     if samples.shape[1:] != dataset.shape:
         raise DataError(
             f"{path} holds samples of shape {samples.shape[1:]}, but the data set has {dataset.shape}; rerun the stage sample"

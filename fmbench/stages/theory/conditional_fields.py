@@ -3,16 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import SCORE, VELOCITY, Prediction, X, convert
-from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE
+from fmbench.stages.theory.problems import PATHS
 from fmbench.system.rng import generator
-
-FIELDS = pa.schema([("figure", TEXT), ("panel", TEXT), ("t", NUMBER), ("x", NUMBER), ("y", NUMBER), ("u", NUMBER), ("v", NUMBER)])
-TRAJECTORIES = pa.schema([("path", TEXT), ("particle", WHOLE), ("t", NUMBER), ("x", NUMBER), ("y", NUMBER)])
 
 
 def field_rows() -> Iterator[dict[str, Any]]:

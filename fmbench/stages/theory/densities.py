@@ -4,16 +4,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from fmbench.flow.oracle import MixtureOracle
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE, mixture_1d
-
-DENSITIES = pa.schema([("path", TEXT), ("particle", WHOLE), ("t", NUMBER), ("x", NUMBER), ("density", NUMBER)])
+from fmbench.stages.theory.problems import PATHS, mixture_1d
 
 
 def density_rows() -> Iterator[dict[str, Any]]:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -24,17 +23,9 @@ from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import EULER, HEUN
 from fmbench.networks.mlp import MLP
-from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE, mixture_2d
+from fmbench.stages.theory.problems import PATHS, mixture_2d
 from fmbench.system.rng import generator
 
-EQUIVALENCE = pa.schema(
-    [
-        *((name, TEXT) for name in ("check", "schedule", "prediction", "form")),
-        *((name, WHOLE) for name in ("order", "steps")),
-        *((name, NUMBER) for name in ("max_difference", "scale")),
-        *((name, TEXT) for name in ("expected", "found")),
-    ]
-)
 ROUNDING = 1e-9
 """Relative differences below this are rounding."""
 DIFFERENT = 1e-6

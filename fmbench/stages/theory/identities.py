@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from fmbench.flow.paths import VariancePreserving
 from fmbench.flow.prediction import VELOCITY, X, convert
-from fmbench.stages.theory.problems import NUMBER, TEXT, WHOLE, mixture_2d
+from fmbench.stages.theory.problems import mixture_2d
 from fmbench.system.rng import generator
 
-IDENTITIES = pa.schema(
-    [("identity", TEXT), ("path", TEXT), ("t", NUMBER), ("max_difference", NUMBER), ("scale", NUMBER), ("n", WHOLE)]
-)
 TIMES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 N = 256
 """Points at each time."""

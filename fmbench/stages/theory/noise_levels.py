@@ -3,16 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from fmbench.config.method_settings import method_from_values
 from fmbench.flow.noise_levels import noise_levels
 from fmbench.flow.objectives import build
-from fmbench.stages.theory.problems import NUMBER, TEXT
-
-NOISE_LEVELS = pa.schema(
-    [("method", TEXT), ("t", NUMBER), ("log_snr", NUMBER), ("weight", NUMBER), ("density", NUMBER), ("emphasis", NUMBER)]
-)
+from fmbench.store.tables import THEORY
 
 
 def noise_level_rows(methods: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -23,4 +17,4 @@ def noise_level_rows(methods: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             continue
         columns = [column.tolist() for column in noise_levels(build(method), 400)]
         for row in zip(*columns, strict=True):
-            yield {"method": method.name, **dict(zip(NOISE_LEVELS.names[1:], row, strict=True))}
+            yield {"method": method.name, **dict(zip(THEORY["noise_levels"].names[1:], row, strict=True))}

@@ -1,12 +1,9 @@
-"""The paths and the known data distributions that the tables of the theory are computed for; the types of their columns."""
+"""The paths and the known data distributions that the tables of the theory are computed for."""
 
-import pyarrow as pa
 import torch
 
 from fmbench.flow.oracle import MixtureOracle
 from fmbench.flow.paths import AffinePath, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
-
-TEXT, NUMBER, WHOLE = pa.string(), pa.float64(), pa.int64()
 
 PATHS: dict[str, AffinePath] = {
     "ot": OptimalTransport(),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -21,16 +20,9 @@ from fmbench.flow.solvers.stochastic import DIFFUSIONS, Churn, euler_maruyama, h
 from fmbench.flow.solvers.tableaux import EULER, HEUN
 from fmbench.flow.solvers.torchdiffeq import ADAPTIVE_METHODS, torchdiffeq_adaptive
 from fmbench.metrics.points import energy_distance
-from fmbench.stages.theory.problems import NUMBER, PATHS, TEXT, WHOLE, mixture_2d
+from fmbench.stages.theory.problems import PATHS, mixture_2d
 from fmbench.system.rng import generator
 
-SAMPLERS = pa.schema(
-    [
-        *((name, TEXT) for name in ("path", "sampler", "kind")),
-        *((name, NUMBER) for name in ("nfe", "energy_distance", "floor")),
-        ("n", WHOLE),
-    ]
-)
 SAMPLES = 2000
 STARTS = {"ot": 0.01, "vp": 0.0}
 """The time each path is sampled from. OT starts at 0.01, because a stochastic sampler cannot start where a = 0."""

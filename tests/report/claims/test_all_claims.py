@@ -16,7 +16,7 @@ from fmbench.report.claims.rendering import frame, latex, markdown
 from fmbench.report.claims.sources import FILES, read_sources
 from fmbench.report.claims.verdicts import HOLDS, INCONCLUSIVE, NOT_TESTED
 from fmbench.store.parquet import table, write_table
-from fmbench.store.previews import PREVIEW
+from fmbench.store.previews import TRAJECTORY
 from fmbench.store.records import write_rows
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference" / "default"
@@ -82,9 +82,8 @@ def test_the_command_on_a_results_folder_gives_the_same_bytes_again(tmp_path):
     write_rows(tmp_path / "dequantisation.parquet", dequantisation_rows(0.1))
     shown = states({"fm_ot": 0.4, "ddpm": 0.8}, n=30)
     plain = [{**r, "values": r["values"].tolist()} for r in shown.to_dict("records")]
-    import pyarrow as pa
 
-    write_table(tmp_path / "trajectory.parquet", table(plain, pa.schema([*PREVIEW, ("t", pa.float64())])))
+    write_table(tmp_path / "trajectory.parquet", table(plain, TRAJECTORY))
     texts = []
     for name in ("one", "two"):
         out = tmp_path / name / "claims.csv"
