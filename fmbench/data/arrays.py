@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fmbench.data.npy import read_header, read_rows
 from fmbench.data.raw import Piece, RawData, Stream
+from fmbench.data.tree import stand_in_at
 from fmbench.errors import DataError
 
 Layout = Literal["CHW", "HWC", "HW"]
@@ -40,7 +41,8 @@ def opened(path: Path, key: str | None, where: str = "") -> Iterator[IO[bytes]]:
         raise DataError(f"{path} is missing. {where}".rstrip()) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         of = f"{path}[{key}]" if key else path
-        raise DataError(f"{of} cannot be read: {error}; truncated or damaged? {where}".rstrip()) from None
+        why = stand_in_at(path) or f"{error}; truncated or damaged?"
+        raise DataError(f"{of} cannot be read: {why} {where}".rstrip()) from None
 
 
 def header(path: Path, key: str | None, where: str = "") -> tuple[tuple[int, ...], np.dtype]:
@@ -102,6 +104,8 @@ def array(
     place = Path(os.path.expanduser(path))
     if layout not in ("CHW", "HWC", "HW"):
         raise ValueError(f"layout must be CHW, HWC or HW, not {layout!r}")
+    if train == test:
+        raise ValueError(f"train and test are both the array {train}; give two arrays")
     file, key = _find(place, train)
     shape, dtype = header(file, key)
     images = dtype == np.uint8
@@ -123,6 +127,8 @@ def array(
         levels=256 if images and levels is None else levels,
         scale=scale,
         shift=shift,
+        notes=_unused(place, {train, test, train_labels, test_labels}),
+        decline="leave out the parameters train_labels and test_labels",
     )
 
 
@@ -142,6 +148,19 @@ def sample_shape(path: str, train: str = "train", layout: Layout = "CHW", **_: A
 def _find(place: Path, name: str) -> tuple[Path, str | None]:
     """The file of an array, and its key if the file is an .npz."""
     return (place / f"{name.removesuffix('.npy')}.npy", None) if place.is_dir() else (place, name)
+
+
+def _unused(place: Path, used: set[str | None]) -> tuple[str, ...]:
+    """A sentence on the arrays and files that no parameter names, such as labels."""
+    if place.is_dir():
+        taken = {_find(place, name)[0].name for name in used if name is not None}
+        others = sorted(entry.name for entry in place.iterdir() if entry.name not in taken and not entry.name.startswith("."))
+    else:
+        with zipfile.ZipFile(place) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+        others = sorted(names - used)
+    more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+    return (f"left out of {place.name}, as no parameter names them: {', '.join(others[:8])}{more}",) if others else ()
 
 
 def _stream(place: Path, values: str, labels: str | None, layout: Layout | None) -> Stream:

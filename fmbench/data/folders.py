@@ -2,47 +2,33 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fmbench.data.image_files import Found, Listing, scan
 from fmbench.data.images import Item, Recipe, Resize, decoded, image_size
 from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
-
-Found = tuple[str, str]
-"""A file's path below its folder, with / between names, and its size and time of change, which tell whether it was replaced."""
+DECLINE = "the parameter label: none"
+SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 
 
-def listing(root: Path) -> list[Found]:
-    """All image files below a folder, in the order of a hash of their paths.
+def listing(root: Path) -> Listing:
+    """All image files below a folder, in the order of a hash of their paths, and a count of the other files.
 
     That order is the same everywhere and mixes the classes, so the first n samples are of all classes.
 
     Raises:
-        DataError: the folder does not exist.
+        DataError: the folder does not exist or cannot be read, or a link is broken or leads to a folder that is listed already.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: expected a folder of images, found {'a file' if root.exists() else 'nothing'}")
-    found: list[Found] = []
-    start = len(os.path.join(root, ""))
-    waiting = [os.fspath(root)]  # strings, since there may be a million files and a Path takes ten times as long
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    waiting.append(entry.path)
-                elif entry.name.lower().endswith(SUFFIXES):
-                    about = entry.stat()
-                    found.append((entry.path[start:].replace(os.sep, "/"), f"{about.st_size}:{about.st_mtime_ns}"))
-    return sorted(found, key=lambda f: _digest("order", f[0]))
+    found = scan(root)
+    found.files.sort(key=lambda f: _digest("order", f[0]))
+    return found
 
 
 def _digest(salt: str, name: str) -> bytes:
@@ -70,15 +56,15 @@ def classes_of(files: Iterable[Found], root: Path) -> tuple[str, ...] | None:
         shown = ", ".join(sorted(names)[:5])
         raise DataError(
             f"{root}: {outside} is in no class folder, but there are the folders {shown}; put every image into a class folder, "
-            "or none"
+            f"or none; {DECLINE} takes no classes"
         )
     return tuple(sorted(names)) if names else None
 
 
-def stream(root: Path, files: Sequence[Found], recipe: Recipe, labels: dict[str, int] | None) -> Stream:
+def stream(root: Path, files: Sequence[Found], recipe: Recipe, labels: Mapping[str, str | int] | None) -> Stream:
     """A resumable stream of a listing. ``labels`` maps the first folder of a path, or the whole path, to its class."""
 
-    def label(name: str) -> int | None:
+    def label(name: str) -> str | int | None:
         if labels is None:
             return None
         return labels[name] if name in labels else labels[name.split("/", 1)[0]]
@@ -102,6 +88,7 @@ def folder(
     channels: int = 3,
     resize: Resize = "area",
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None,
+    label: Literal["none"] | None = None,
 ) -> RawData:
     """A folder of images. Its sub-folders, if any, are the classes.
 
@@ -111,45 +98,92 @@ def folder(
         channels: 3, or 1 for the luma.
         resize: ``area`` or ``antialias``; see :class:`~fmbench.data.images.Recipe`.
         test_share: share of the files that becomes the test split, chosen by a hash of each path below ``path``.
+        label: ``none`` for images without labels; then the sub-folders are no classes.
 
     Raises:
         DataError: a folder is missing or empty, or an image cannot be read.
     """
     root = Path(os.path.expanduser(path))
+    places = (root, root) if test_share is not None else _places(root)
+    listings = [listing(place) for place in dict.fromkeys(places)]
     if test_share is None:
-        test_name = "test" if (root / "test").is_dir() or not (root / "val").is_dir() else "val"
-        if not ((root / "train").is_dir() and (root / test_name).is_dir()):
-            raise DataError(
-                f"{root}: expected the folders train and test (or val); to split one folder, give test_share, such as 0.1"
-            )
-        roots = (root / "train", root / test_name)
-        splits = [listing(r) for r in roots]
+        splits = [found.files for found in listings]
     else:
-        roots, files = (root, root), listing(root)
-        splits = [[f for f in files if in_test(f[0], test_share) == test] for test in (False, True)]
-    for name, place, files in zip(("train", "test"), roots, splits, strict=True):
+        splits = [[f for f in listings[0].files if in_test(f[0], test_share) == test] for test in (False, True)]
+    for name, found, files in zip(("train", "test"), (listings[0], listings[-1]), splits, strict=True):
         if len(files) < 2:
             share = "" if test_share is None else f" in a test share of {test_share:g}"
-            raise DataError(f"{place}: expected two images or more for {name}, found {len(files)}{share} ({' '.join(SUFFIXES)})")
-    classes = classes_of(splits[0], roots[0])
-    if test_share is not None:
-        classes = classes_of((f for files in splits for f in files), root)
-    else:
-        of_test = classes_of(splits[1], roots[1])
-        if (of_test is None) != (classes is None) or not set(of_test or ()) <= set(classes or ()):
-            shown = ["(none)" if c is None else c for c in (of_test, classes)]
-            raise DataError(f"{roots[1]}: its classes {shown[0]} differ from those of train: {shown[1]}")
+            others = found.describe()
+            others = f"; other files there: {others}" if others else ""
+            raise DataError(f"{found.root}: expected two images or more for {name}, found {len(files)}{share}{others}")
+    classes = None if label == "none" else _classes(listings, whole=test_share is not None)
     if size is None:
-        height, width = image_size(Item(str(roots[0] / splits[0][0][0])))
+        height, width = image_size(Item(str(places[0] / splits[0][0][0])))
         recipe = Recipe(height, width, channels, None)
     else:
         recipe = Recipe(size, size, channels, resize)
-    labels = None if classes is None else {name: i for i, name in enumerate(classes)}
+    labels = None if classes is None else {name: name for name in classes}
+    names = ("train and test",) if test_share is not None else ("train", "test")
     return RawData(
-        train=stream(roots[0], splits[0], recipe, labels),
-        test=stream(roots[1], splits[1], recipe, labels),
+        train=stream(places[0], splits[0], recipe, labels),
+        test=stream(places[1], splits[1], recipe, labels),
         description=f"images of the folder {root.name}",
         levels=256,
         preprocessing=recipe.describe(),
-        class_names=classes,
+        notes=(
+            *(note for name, found in zip(names, listings, strict=True) for note in found.notes(name)),
+            *(() if test_share is not None else _beside(root, places)),
+        ),
+        decline=DECLINE,
     )
+
+
+def _places(root: Path) -> tuple[Path, Path]:
+    """The folders of the two splits.
+
+    Raises:
+        DataError: one is missing, or both are the same folder.
+    """
+    train, test = root / "train", root / ("test" if (root / "test").is_dir() or not (root / "val").is_dir() else "val")
+    if not (train.is_dir() and test.is_dir()):
+        raise DataError(
+            f"{root}: expected the folders train and test (or val); to split one folder, give test_share, such as 0.1"
+        )
+    if train.samefile(test):
+        raise DataError(f"{root}: train and {test.name} are the same folder, by a link; to split one folder, give test_share")
+    return train, test
+
+
+def _classes(listings: list[Listing], whole: bool) -> tuple[str, ...] | None:
+    """The classes of the two splits, or of the ``whole`` folder that is split.
+
+    Raises:
+        DataError: a class folder has no image, some images are in no class folder, or the splits' classes do not agree.
+    """
+    found = [classes_of(one.files, one.root) for one in listings]
+    for one, classes in zip(listings, found, strict=True):
+        if classes is not None:
+            one.check_classes(f"{DECLINE} takes no classes")
+    train, test = found[0], found[-1]
+    if whole and train is not None and "train" in train and set(train) <= SPLITS and len(train) > 1:
+        raise DataError(f"{listings[0].root}: it is split into {', '.join(train)} already; leave out the parameter test_share")
+    if (test is None) != (train is None) or not set(test or ()) <= set(train or ()):
+        new = None if test is None else sorted(set(test) - set(train or ()))
+        raise DataError(
+            f"{listings[1].root}: its classes {_listed(new)} differ from those of train: {_listed(train)}; "
+            f"{DECLINE} takes no classes"
+        )
+    return train
+
+
+def _beside(root: Path, places: tuple[Path, Path]) -> tuple[str, ...]:
+    """A sentence on what lies beside the folders of the splits, if anything does."""
+    others = sorted(e.name for e in os.scandir(root) if not e.name.startswith(".") and e.name not in {p.name for p in places})
+    return (f"left out beside {places[0].name} and {places[1].name}: {_listed(others)}",) if others else ()
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    """The first few names, and how many there are further."""
+    if names is None:
+        return "(none)"
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,8 @@ import numpy as np
 
 from fmbench.data.arrays import header, rows, whole
 from fmbench.data.download import cache
-from fmbench.data.folders import Found, classes_of, listing, stream
+from fmbench.data.folders import classes_of, listing, stream
+from fmbench.data.image_files import Found
 from fmbench.data.images import Recipe, Resize
 from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.errors import DataError
@@ -42,6 +44,8 @@ def imagenet_downsampled(
     missing = [file.name for file in (*batches, place / "val_data.npz") if not file.exists()]
     if missing:
         raise DataError(f"{place}: {', '.join(missing)} missing. {WHERE}")
+
+    _check_copies([*batches, place / "val_data.npz"])
 
     def split(files: list[Path], count: int) -> Stream:
         for file in files:
@@ -75,7 +79,24 @@ def imagenet_downsampled(
         levels=256,
         variant=f"{variant}: {VARIANTS[variant]}",
         preprocessing="as released; labels from 0",
+        class_names=tuple(str(i) for i in range(1, CLASSES + 1)),  # the release's own numbers
     )
+
+
+def _check_copies(files: list[Path]) -> None:
+    """Refuse two batches of the same images. All but the last batch have as many images, so the counts do not show it.
+
+    Raises:
+        DataError: two files have the same images, by the length and the checksum that the archives keep.
+    """
+    known: dict[tuple[int, int], Path] = {}
+    for file in files:
+        header(file, "data", WHERE)  # says what is wrong with the file
+        with zipfile.ZipFile(file) as archive:
+            member = archive.getinfo("data.npy")
+        before = known.setdefault((member.file_size, member.CRC), file)
+        if before is not file:
+            raise DataError(f"{before} and {file.name} have the same images; download {file.name} again. {WHERE}")
 
 
 def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -> RawData:
@@ -95,13 +116,15 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
     for name in ("train", "val"):
         if not (root / name).is_dir():
             raise DataError(f"{root}: expected the folders train and val, and {name} is not there. {WHERE}")
-    train, val = listing(root / "train"), listing(root / "val")
-    for name, files, count in (("train", train, TRAIN), ("val", val, VALIDATION)):
-        if len(files) != count:
+    listings = {name: listing(root / name) for name in ("train", "val")}
+    for (name, found), count in zip(listings.items(), (TRAIN, VALIDATION), strict=True):
+        if len(found.files) != count:
+            others = found.describe()
             raise DataError(
-                f"{root / name}: expected {count} images, found {len(files)}; for a part of ImageNet, use the source folder. "
-                f"{WHERE}"
+                f"{root / name}: expected {count} images, found {len(found.files)}{others and f' (and other files: {others})'}; "
+                f"for a part of ImageNet, use the source folder. {WHERE}"
             )
+    train, val = listings["train"].files, listings["val"].files
     classes = classes_of(train, root / "train") or ()
     if len(classes) != CLASSES:
         raise DataError(f"{root / 'train'}: expected {CLASSES} folders, one for each class, found {len(classes)}. {WHERE}")
@@ -114,6 +137,7 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
         variant="ILSVRC 2012",
         preprocessing=recipe.describe(),
         class_names=classes,
+        notes=tuple(note for name, found in listings.items() for note in found.notes(name)),
     )
 
 

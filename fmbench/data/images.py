@@ -13,7 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class Item:
     """An image: a file name, or ``content`` (encoded bytes) with a name for messages; and its label or None."""
 
     name: str
-    label: int | None = None
+    label: Any = None
     content: bytes | None = None
 
 
@@ -113,10 +113,10 @@ def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:
 
 
 def decode_all(items: Sequence[Item], recipe: Recipe) -> Piece:
-    """Images (n, C, H, W), and labels (n,) where the items have them."""
-    labels = [item.label for item in items if item.label is not None]
+    """Images (n, C, H, W), and labels (n,) if any item has one; then an item without one has the label None."""
     images = np.stack([decode(item, recipe) for item in items])
-    return images, np.array(labels, np.int64) if labels else None
+    labels = np.fromiter((item.label for item in items), object, len(items))
+    return images, None if all(label is None for label in labels) else labels
 
 
 def decoded(items: Iterable[Item], recipe: Recipe, workers: int, rows: int) -> Iterator[Piece]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fmbench.data.image_files import formats
+from fmbench.data.tree import stand_in, stand_in_at
 from fmbench.errors import DataError
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -43,10 +45,11 @@ def _opened(name: str, content: bytes | None) -> Iterator[Any]:
     from PIL import Image
 
     try:
-        with Image.open(name if content is None else io.BytesIO(content)) as image:
+        with Image.open(name if content is None else io.BytesIO(content), formats=formats()) as image:
             yield image
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} cannot be read as an image: {error}; replace or remove it") from None
+        why = (stand_in_at(name) if content is None else stand_in(content)) or error
+        raise DataError(f"{name} cannot be read as an image: {why}; replace or remove it") from None
 
 
 def _opaque(image: Any, mode: str) -> Any:

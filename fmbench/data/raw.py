@@ -46,13 +46,16 @@ class RawData:
         scale: points are multiplied by this before the network sees them (1 for images, which go to [-1, 1]).
         shift: this is subtracted from points in float64 before they become float32 (0 for images, and for points with a support).
             All that fmbench stores and reports of the points is in these shifted coordinates.
-        train_labels, test_labels: integers (N,), or None; the labels of a stream are in its pieces.
+        train_labels, test_labels: numbers or text (N,), or None; the labels of a stream are in its pieces. They become class
+            numbers in the sorted order of the training split's labels.
         support: a name of :data:`fmbench.metrics.points.SUPPORTS`, or None if the support is not known.
         entropy: the entropy of the true density in nats, or None. No model's NLL can be lower in expectation.
         description: source, variant and split, for the manifest.
         variant: the release of the data, if there are several.
         preprocessing: what was done to the samples between the source's files and these arrays.
-        class_names: the names of the labels, in their order.
+        class_names: the names of the classes if the labels are numbers into these names.
+        notes: sentences on what a reader should know, such as how many files were left out; for the console and the manifest.
+        decline: how a config prepares the samples without labels, for messages, such as "the parameter label: none".
     """
 
     train: NDArray | Stream
@@ -68,6 +71,8 @@ class RawData:
     preprocessing: str = "none"
     class_names: tuple[str, ...] | None = None
     shift: PerColumn = 0.0
+    notes: tuple[str, ...] = ()
+    decline: str = ""
 
     def check(self) -> None:
         """Check the numbers that a source gives.

@@ -18,6 +18,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from fmbench.data.fit import warnings
+from fmbench.data.labels import Classes, Codes, classes_of_splits
 from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream, per_column
 from fmbench.data.split import Split
@@ -56,15 +57,15 @@ def write(
     with _locked(partial) as lock, _cleared(lock, keep=all(s.prefix is not None for s in streams.values())):
         for name, stream in streams.items():
             key = {"spec": spec, "code": code}
-            fresh = Split(name, partial, levels, shift, splits.get("train"))
+            fresh = Split(Codes(name, raw.class_names, raw.decline), partial, levels, shift, splits.get("train"))
             resumed, reason = fresh.resumed(stream, key)
             if reason and console is not None:
                 console.say(f"{name}: the samples on the disk cannot be used, because {reason}; they are made again")
             splits[name] = resumed or fresh
             _fill(splits[name], stream, key, workers, console)
             _check_scale(splits[name], scale)
-        if splits["train"].labelled != splits["test"].labelled:
-            raise DataError("labels must be given for both splits or for none")
+        classes = _numbered(splits["train"], splits["test"])
+        names = raw.class_names if classes is None else classes.names
         manifest = {
             "dataset": spec["dataset"],
             "source": spec.get("source"),
@@ -78,8 +79,9 @@ def write(
             "shift": shift.tolist(),
             "support": raw.support,
             "entropy": raw.entropy,
-            "classes": splits["train"].classes if splits["train"].labelled else None,
-            "class_names": None if raw.class_names is None else list(raw.class_names),
+            "classes": None if classes is None else classes.count,
+            "class_names": None if names is None else list(names),
+            "notes": [*raw.notes, *(() if classes is None else classes.notes)],
             "splits": {name: split.entry() for name, split in splits.items()},
         }
         manifest["warnings"] = _warnings(manifest, splits, shift, scale)
@@ -93,6 +95,21 @@ def write(
         write_document(folder / "manifest.json", manifest)
         lock.remove()  # while it is held, so that no other process can have begun to work in the folder
     return manifest
+
+
+def _numbered(train: Split, test: Split) -> Classes | None:
+    """The classes of two whole splits, after the class numbers of their samples are on the disk; None without labels."""
+    if train.labelled != test.labelled:
+        bare = train if not train.labelled else test
+        raise bare.codes.refuse(
+            "there are none, but the other split has labels; labels must be given for both splits or for none"
+        )
+    if not train.labelled:
+        return None
+    classes = classes_of_splits(train.codes, test.codes)
+    for split in (train, test):
+        split.number(classes.maps[split.name])
+    return classes
 
 
 @contextlib.contextmanager
@@ -156,8 +173,8 @@ def _stream(name: str, values: NDArray | Stream, labels: NDArray | None) -> Stre
     for what, found in ((name, values), (f"{name}_labels", labels)):
         if found is not None and not isinstance(found, np.ndarray):
             raise DataError(f"{what}: expected a numpy array, found a {type(found).__name__}; convert it, as by np.asarray")
-    if labels is not None and labels.shape != values.shape[:1]:
-        raise DataError(f"{name}_labels: expected {len(values)} integers from 0, found shape {labels.shape} of {labels.dtype}")
+    if labels is not None and labels.shape[:1] != values.shape[:1]:
+        raise DataError(f"{name}_labels: expected {len(values)} labels, found shape {labels.shape} of {labels.dtype}")
     return Stream(lambda start, workers: pieces(values, labels), n=len(values) if values.ndim else None)
 
 

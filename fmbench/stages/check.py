@@ -148,7 +148,7 @@ def check_data_set(
         else:
             shape = shape or dataset.shape
             found.problems += label_problems(settings, dataset)
-            found.notes += [f"data: {text}" for text in dataset.manifest.get("warnings", [])]
+            found.notes += [f"data: {text}" for key in ("notes", "warnings") for text in dataset.manifest.get(key, [])]
     if shape is None:
         found.problems += import_problems(settings) if code else []
         found.notes.append("network is tried once its data are prepared, because their shape is not known before")

@@ -24,5 +24,7 @@ def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> 
     manifest = write(raw, out, spec, stage_hash("prepare", plugins(spec)), workers, console)
     counts = ", ".join(f"{v['n']} {k}" for k, v in manifest["splits"].items())
     console.say(f"{counts} samples of shape {manifest['shape']} -> {out}")
+    for note in manifest["notes"]:
+        console.say(f"note: {note}")
     for text in manifest["warnings"]:
         console.say(f"warning: {text}")

@@ -93,3 +93,33 @@ def test_arrays_are_read_in_pieces(tmp_path):
     assert np.array_equal(arrays.whole(tmp_path / "a.npz", "x").ravel(), np.arange(100_000))
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert archive.namelist() == ["x.npy"]
+
+
+def test_arrays_that_no_parameter_names_are_said(tmp_path):
+    x, y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "a.npz", train=x, test=x, train_labels=y, test_labels=y)
+    found = prepared("array", tmp_path / "out", path=str(tmp_path / "a.npz"))
+    assert found.manifest["classes"] is None
+    assert found.manifest["notes"] == ["left out of a.npz, as no parameter names them: test_labels, train_labels"]
+    (tmp_path / "a").mkdir()
+    for name in ("train", "test", "y"):
+        np.save(tmp_path / "a" / f"{name}.npy", y if name == "y" else x)
+    np.savez(tmp_path / "a" / "train.npz", x)
+    found = prepared("array", tmp_path / "folder", path=str(tmp_path / "a"), train_labels="y", test_labels="y.npy")
+    assert found.manifest["classes"] == 2
+    assert found.manifest["notes"] == ["left out of a, as no parameter names them: train.npz"]
+    with pytest.raises(ValueError, match="train and test are both the array x"):
+        array(str(tmp_path / "a.npz"), "x", "x")
+
+
+def test_labels_of_an_array_that_are_no_classes_name_their_remedy(tmp_path):
+    np.savez(tmp_path / "a.npz", train=np.zeros((30, 2)), test=np.zeros((30, 2)), y=np.arange(30), one_hot=np.eye(30))
+    for labels, said in (("y", "30 different labels for 30 samples"), ("one_hot", "one-hot rows")):
+        with pytest.raises(DataError, match=rf"{said}.*leave out the parameters train_labels and test_labels \(then"):
+            prepared("array", tmp_path / "out", path=str(tmp_path / "a.npz"), train_labels=labels, test_labels=labels)
+
+
+def test_a_pointer_in_place_of_an_array(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    with pytest.raises(DataError, match="it is a pointer of Git LFS, not the file itself"):
+        array(str(tmp_path / "a.npz"))

@@ -303,7 +303,7 @@ def test_data_that_break_their_promises_are_refused(tmp_path, raw, fragments):
     [
         dataclasses.replace(images(), train_labels=np.arange(3)),
         dataclasses.replace(images(), test_labels=None),
-        dataclasses.replace(images(), train_labels=np.linspace(0, 1, 4)),
+        dataclasses.replace(images(), train_labels=np.array([0.0, 1.0, np.nan, 1.0])),
         dataclasses.replace(images(), levels=300),
         dataclasses.replace(images(), levels=16.0),
         dataclasses.replace(images(), scale=2.0),

@@ -56,12 +56,44 @@ def test_parquet_without_labels_under_another_pattern(tmp_path):
     assert found.manifest["classes"] is None and len(found.test) == 5
 
 
+@pytest.mark.parametrize(
+    ("labels", "ranks", "names"),
+    [
+        (["dog", "cat", "dog"], [1, 0, 1], ["cat", "dog"]),
+        ([2.0, 0.0, 1.0], [2, 0, 1], None),
+        ([0.5, -1.5, 0.5], [1, 0, 1], ["-1.5", "0.5"]),
+        (pa.array(["b", "a", "b"]).dictionary_encode(), [1, 0, 1], ["a", "b"]),
+        ([True, False, True], [1, 0, 1], ["False", "True"]),
+        ([[1], [0], [1, 0]], "expected one label for each sample, found a list", None),
+        ([0, None, 1], r"train.parquet, row 1: its label is missing \(null\)", None),
+        ([None, None, None], r"train.parquet, row 0: its label is missing", None),
+    ],
+)
+def test_labels_of_a_column(tmp_path, labels, ranks, names):
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "PNG")
+    for split in ("train", "test"):
+        pq.write_table(
+            pa.table({"img": [stream.getvalue()] * 3, "label": labels, "split": [split] * 3}), tmp_path / f"{split}.parquet"
+        )
+    if isinstance(ranks, str):
+        with pytest.raises(DataError, match=f"{ranks}.* the parameter label: none"):
+            prepared("hf_parquet", tmp_path / "out", path=str(tmp_path))
+    else:
+        found = prepared("hf_parquet", tmp_path / "out", path=str(tmp_path))
+        assert found.labels("train").tolist() == ranks and found.manifest["class_names"] == names
+    found = prepared("hf_parquet", tmp_path / "none", path=str(tmp_path), label="none")
+    assert found.manifest["classes"] is None and found.manifest["class_names"] is None and len(found.train) == 3
+
+
 def test_incomplete_parquet(tmp_path):
     root = tmp_path / "d"
-    with pytest.raises(DataError, match=r"d: expected files train\*.parquet, found no parquet file"):
+    with pytest.raises(DataError, match=r"d: expected a folder of parquet files, found nothing"):
         make("hf_parquet", {"path": str(root)})
     hub(root, "train", [5, 5, 5])
-    with pytest.raises(DataError, match=r"expected files test\*.parquet, found train-00000"):
+    with pytest.raises(
+        DataError, match=r"expected files test\*.parquet or .* for test, found train-\*-of-00003.parquet \(3 of 3 files\)"
+    ):
         make("hf_parquet", {"path": str(root)})
     hub(root, "test", [5])
     hub(tmp_path / "none", "train", [0])
@@ -93,6 +125,6 @@ def test_incomplete_parquet(tmp_path):
 )
 def test_parquet_of_other_data(tmp_path, table, said):
     for split in ("train", "test"):
-        pq.write_table(pa.table(table), tmp_path / f"{split}.parquet")
+        pq.write_table(pa.table(table | {"split": [split] * 2}), tmp_path / f"{split}.parquet")
     with pytest.raises(DataError, match=said):
         prepared("hf_parquet", tmp_path / "out", path=str(tmp_path))

@@ -114,7 +114,7 @@ def test_a_flat_validation_set_with_kaggles_list(ilsvrc, tmp_path):
     (ilsvrc / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *lines]))
     found = prepared("imagenet", tmp_path / "out", path=str(ilsvrc), size=8)
     classes = found.manifest["class_names"]
-    order = [Path(name).stem for name, _ in folders.listing(ilsvrc / "val")]
+    order = [Path(name).stem for name, _ in folders.listing(ilsvrc / "val").files]
     assert [classes[k] for k in found.labels("test")] == [labels[stem] for stem in order]
     (ilsvrc / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *lines[1:]]))
     with pytest.raises(DataError, match=r"LOC_val_solution.csv: it lacks the class of 'ILSVRC2012_val_00', an image of val"):
@@ -144,4 +144,25 @@ def test_incomplete_imagenet(ilsvrc, tmp_path):
         make("imagenet", {"path": str(ilsvrc)})
     saved(picture(), ilsvrc / "train" / "n99999999" / "a.JPEG")
     with pytest.raises(DataError, match="expected 3 folders, one for each class, found 4"):
+        make("imagenet", {"path": str(ilsvrc)})
+
+
+def test_a_batch_that_is_a_copy_of_another(downsampled):
+    """In the releases, nine of ten batches have as many images, so the counts do not show it."""
+    for name in ("val_data.npz", "train_data_batch_2.npz"):
+        with np.load(downsampled / "train_data_batch_1.npz") as one, np.load(downsampled / name) as other:
+            np.savez(downsampled / name, data=one["data"], labels=other["labels"])
+        with pytest.raises(DataError, match=rf"train_data_batch_1\.npz and {name} have the same images; download {name} again"):
+            make("imagenet_downsampled", {"variant": "antialiased", "path": str(downsampled)})
+
+
+def test_files_beside_the_images_are_said(ilsvrc, tmp_path):
+    (ilsvrc / "train" / "n01440764" / "notes.txt").write_text("no image")
+    found = prepared("imagenet", tmp_path / "out", path=str(ilsvrc), size=8)
+    assert found.manifest["notes"] == ["train: 1 file was left out, as no images: 1 .txt"]
+    one = next((ilsvrc / "train" / "n01440764").glob("*.JPEG"))
+    one.rename(one.with_suffix(".JPEG.part"))
+    with pytest.raises(
+        DataError, match=r"train: expected 21 images, found 20 \(and other files: 1 \.part, 1 \.txt\); for a part"
+    ):
         make("imagenet", {"path": str(ilsvrc)})
