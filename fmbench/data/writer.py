@@ -85,16 +85,21 @@ def write(
             "splits": {name: split.entry() for name, split in splits.items()},
         }
         manifest["warnings"] = _warnings(manifest, splits, shift, scale)
-        # From here on the folder is neither the old set nor the new one, so it has no manifest.
-        (folder / "manifest.json").unlink(missing_ok=True)
-        for name in ("train", "train_labels", "test", "test_labels"):
-            written, final = partial / f"{name}.npy", folder / f"{name}.npy"
-            final.unlink(missing_ok=True)
-            if written.exists():
-                os.replace(written, final)
-        write_document(folder / "manifest.json", manifest)
+        _publish(partial, folder, manifest)
         lock.remove()  # while it is held, so that no other process can have begun to work in the folder
     return manifest
+
+
+def _publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """Move whole splits to their final place, and write the manifest last."""
+    # From here on the folder is neither the old set nor the new one, so it has no manifest.
+    (folder / "manifest.json").unlink(missing_ok=True)
+    for name in ("train", "train_labels", "test", "test_labels"):
+        written, final = partial / f"{name}.npy", folder / f"{name}.npy"
+        final.unlink(missing_ok=True)
+        if written.exists():
+            os.replace(written, final)
+    write_document(folder / "manifest.json", manifest)
 
 
 def _numbered(train: Split, test: Split) -> Classes | None:
