@@ -122,7 +122,7 @@ def _mistake(values: dict[str, Any], g: random.Random) -> str:
 
 
 CODE = re.compile(
-    r"\^|\$'|pattern|Traceback|Settings\b(?!')|pydantic|Input should|instance of|<class|object at 0x|function-before|literal\["
+    r"\^|\$'|pattern|Traceback|[A-Za-z]Settings\b|pydantic|Input should|instance of|<class|object at 0x|function-before|literal\["
 )
 """What reads as code: regular expressions, names of classes, the inside of pydantic."""
 
