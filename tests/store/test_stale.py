@@ -9,14 +9,16 @@ from user_code import command
 
 from fmbench.config import specs
 from fmbench.config.config import Config
+from fmbench.errors import DataError
 from fmbench.report.claims import read_sources, write_claims
 from fmbench.report.page import page
-from fmbench.report.render import render
+from fmbench.report.render import made_tables, render
 from fmbench.report.table1 import write_table1
 from fmbench.report.table2 import write_table2
 from fmbench.report.table4 import write_table4
 from fmbench.stages.gather import run as gather
 from fmbench.stages.mlflow_summary import artifacts
+from fmbench.store.parquet import read_source_hash
 from fmbench.store.records import Row, write_rows
 from fmbench.store.result_set import members, table4_files
 from fmbench.store.stale import STALE, stale_files
@@ -42,7 +44,7 @@ def test_a_table_4_of_another_config_is_stale(folders, tmp_path):
     images, points = folders
     assert stale_files(images) == () and set(stale_files(points)) == TABLE4
     assert "dequantisation" in read_sources(images) and "dequantisation" not in read_sources(points)
-    assert "Table 4" in page(images, None) and "Table 4" not in page(points, None)
+    assert "Table 4" in page(images, made_tables(images), None) and "Table 4" not in page(points, made_tables(points), None)
     for listed in (members, lambda folder: {name.rpartition("/")[2] for name in artifacts(folder)}):
         assert set(listed(images)) & TABLE4 and not set(listed(points)) & TABLE4
     reasons = {item.file: item.reason for item in render(points, tmp_path / "out")}
@@ -74,7 +76,7 @@ def test_rows_of_other_settings_are_in_no_report_and_no_archive(tmp_path):
     gone = {"learning_curve.parquet", "claims.csv", "claims.md", "claims.tex", "fig05.png", "fig10.svg"}
     assert gone <= set(stale_files(folder)) and not {"records.parquet", "fig07.png"} & set(stale_files(folder))
     assert "learning_curve" not in read_sources(folder) and not gone & set(members(folder))
-    assert 'id="fig07"' in (text := page(folder, None)) and 'id="fig05"' not in text
+    assert 'id="fig07"' in (text := page(folder, made_tables(folder), None)) and 'id="fig05"' not in text
     assert f"claims is {STALE}" in text and "What Lipman et al. (2023) claim" not in text
     reasons = {item.file: item.reason for item in render(folder, tmp_path / "out", formats=["svg"])}
     assert reasons["figures/fig05.svg"] == (
@@ -100,9 +102,22 @@ def test_export_makes_the_tables_from_the_rows_it_packs(folders, tmp_path):
     assert "a stale table" not in (tmp_path / "out" / "table2.md").read_text()
 
 
-def test_a_folder_without_a_valid_description_has_no_stale_files(folders):
+def test_a_folder_without_a_description_has_no_stale_files_and_a_damaged_one_is_refused(folders):
     _, points = folders
     (points / "benchmark.json").unlink()
     assert stale_files(points) == () and "dequantisation" in read_sources(points)
     (points / "benchmark.json").write_text("{")
-    assert stale_files(points) == () and "dequantisation" in read_sources(points)
+    for read in (stale_files, read_sources):
+        with pytest.raises(DataError, match=r"benchmark\.json cannot be used: it has no checksum"):
+            read(points)
+
+
+def test_a_damaged_file_is_not_taken_for_a_stale_one(folders):
+    images, _ = folders
+    path = images / "dequantisation.parquet"
+    content = path.read_bytes()
+    for place in (content.index(b"fmbench.source_hash"), content.rindex(read_source_hash(path).encode())):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert path.name not in stale_files(images)
+        with pytest.raises(DataError, match=rf"{path.name} cannot be used: its content does not match its checksum"):
+            read_sources(images)
