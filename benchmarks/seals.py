@@ -1,4 +1,4 @@
-"""The cost of seals: the share of a run's processes in which files are hashed, to seal them and to check them.
+"""The cost of seals: the share of a run's processor time in which files are hashed, to seal them and to check them.
 
 Runs a config from nothing into a temporary folder and times, in every process of the run, each file that is hashed. Writing a
 seal and checking one read a file once each. ``--configfile`` names the config; ``configs/smoke.yaml`` takes minutes.

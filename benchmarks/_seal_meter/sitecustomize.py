@@ -1,7 +1,7 @@
 """Python imports this module at its start where ``benchmarks/seals.py`` says so: it times all hashing of files.
 
-At its end a process adds a line to the file ``$FMBENCH_SEAL_METER``: its command, its seconds, the seconds in which it hashed
-files, the bytes that it hashed, and the number of files.
+At its end a process adds a line to the file ``$FMBENCH_SEAL_METER``: its command, its processor time in seconds, the part
+of it in which it hashed files, the bytes that it hashed, and the number of files.
 """
 
 import atexit
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-BEGAN = time.monotonic()
+BEGAN = time.process_time()
 METER = os.environ.get("FMBENCH_SEAL_METER")
 
 
@@ -26,11 +26,11 @@ class Meter:
         """``function``, whose first argument is a file of ``size`` bytes, with its time added to the meter."""
 
         def call(file: Any, *rest: Any) -> Any:
-            start = time.monotonic()
+            start = time.process_time()
             try:
                 return function(file, *rest)
             finally:
-                self.seconds += time.monotonic() - start
+                self.seconds += time.process_time() - start
                 self.bytes += size(file)
                 self.files += 1
 
@@ -40,7 +40,7 @@ class Meter:
         """Add the line of this process."""
         line = {
             "command": " ".join(sys.argv[:2])[-60:],
-            "process_s": time.monotonic() - BEGAN,
+            "process_s": time.process_time() - BEGAN,
             "hash_s": self.seconds,
             "bytes": self.bytes,
             "files": self.files,
