@@ -5,7 +5,9 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from fmbench.config.names import STEP_COSTS
 from fmbench.report.frames import records_frame
@@ -59,15 +61,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     difference exceeds them. Seeds are not paired. About one in twenty measurements exceeds by chance.
     """
     both = cells(a).merge(cells(b), on=IDENTITY, how="outer", suffixes=("_a", "_b"), sort=False)
-    rows = []
-    for cell in both.to_dict("records"):
-        n_a, n_b = (0 if pd.isna(cell[f"count_{s}"]) else int(cell[f"count_{s}"]) for s in ("a", "b"))
-        row: dict[str, Any] = {c: cell[c] for c in IDENTITY}
-        row |= {"seeds_a": n_a, "mean_a": cell["mean_a"], "std_a": cell["std_a"]}
-        row |= {"seeds_b": n_b, "mean_b": cell["mean_b"], "std_b": cell["std_b"]}
-        difference = cell["mean_b"] - cell["mean_a"]
-        rows.append(row | {"difference": difference} | welch(difference, cell["std_a"], n_a, cell["std_b"], n_b))
-    table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(("n", "step", "draws"), "Int64"))
+    counts = {f"seeds_{s}": both[f"count_{s}"].fillna(0).astype("int64") for s in ("a", "b")}
+    table = both.assign(**counts, difference=both.mean_b - both.mean_a)
+    tests = welch(*(table[c].to_numpy() for c in ("difference", "std_a", "seeds_a", "std_b", "seeds_b")))
+    table = table.assign(**tests)[COLUMNS].astype(dict.fromkeys(("n", "step", "draws"), "Int64"))
     found = pd.concat([a, b])
     order = {column: {v: i for i, v in enumerate(found[column].unique())} for column in ("dataset", "method", "stage")}
     key = ["dataset", "method", "stage", "metric", "solver", "budget", "step", "draws", "n"]
@@ -75,23 +72,29 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(key, ignore_index=True, **ranked)  # type: ignore[call-overload]
 
 
-def welch(difference: float, std_a: float, n_a: int, std_b: float, n_b: int) -> dict[str, Any]:
-    """Return Welch's test of a difference of means, as in :func:`compare`; ``critical`` is the value that ``t`` must exceed."""
+def welch(difference: ArrayLike, std_a: ArrayLike, n_a: ArrayLike, std_b: ArrayLike, n_b: ArrayLike) -> dict[str, NDArray]:
+    """Return Welch's test of differences of means, as in :func:`compare`.
+
+    Args:
+        difference, std_a, n_a, std_b, n_b: arrays of one shape, or numbers.
+
+    Returns:
+        ``t``, ``degrees`` and ``critical``, the value that ``t`` must exceed, NaN where there is no test; and ``exceeds``.
+    """
     from scipy.stats import t as student
 
-    nothing: dict[str, Any] = {"t": None, "degrees": None, "critical": None}
-    if n_a == 0 or n_b == 0:
-        return nothing | {"exceeds": "only in B" if n_a == 0 else "only in A"}
-    if n_a == 1 or n_b == 1:
-        return nothing | {"exceeds": NO_SPREAD}
-    left, right = std_a**2 / n_a, std_b**2 / n_b
-    if left + right == 0:
-        return nothing | {"exceeds": "yes" if difference != 0 else "no"}
-    degrees = (left + right) ** 2 / (left**2 / (n_a - 1) + right**2 / (n_b - 1))
-    statistic = difference / (left + right) ** 0.5
-    critical = float(student.ppf(1 - LEVEL / 2, degrees))
-    exceeds = "yes" if abs(statistic) > critical else "no"
-    return {"t": statistic, "degrees": degrees, "critical": critical, "exceeds": exceeds}
+    difference, std_a, n_a, std_b, n_b = (np.asarray(x, np.float64) for x in (difference, std_a, n_a, std_b, n_b))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        left, right = std_a**2 / n_a, std_b**2 / n_b
+        degrees = (left + right) ** 2 / (left**2 / (n_a - 1) + right**2 / (n_b - 1))
+        statistic = difference / np.sqrt(left + right)
+    equal = left + right == 0
+    none = (n_a < 2) | (n_b < 2) | equal
+    numbers = {"t": statistic, "degrees": degrees, "critical": student.ppf(1 - LEVEL / 2, np.where(none, np.nan, degrees))}
+    exceeds = np.where(equal, difference != 0, np.abs(statistic) > numbers["critical"])
+    reasons = [(n_a == 0, "only in B"), (n_b == 0, "only in A"), ((n_a == 1) | (n_b == 1), NO_SPREAD), (exceeds, "yes")]
+    answers = np.select([where for where, _ in reasons], [answer for _, answer in reasons], "no")
+    return {name: np.where(none, np.nan, values) for name, values in numbers.items()} | {"exceeds": answers}
 
 
 def markdown(table: pd.DataFrame, different: Sequence[str], names: tuple[str, str]) -> str:
