@@ -10,6 +10,7 @@ import pandas as pd
 from fmbench.report.layout import NONE, comment, heading, latex_table, markdown_table, notes, paper, tex, write_all
 from fmbench.report.style import label
 from fmbench.store.documents import parse_json
+from fmbench.store.limits import RECORDS
 from fmbench.store.parquet import read_table
 from fmbench.store.tables import SETTINGS
 
@@ -169,6 +170,6 @@ def latex(table: pd.DataFrame) -> str:
 
 def write_table3(settings: Path, out: Path) -> pd.DataFrame:
     """Write ``out`` (CSV) and beside it ``.md`` and ``.tex``; return the table."""
-    table = table3(read_table(settings, SETTINGS).to_pandas())
+    table = table3(read_table(settings, SETTINGS, RECORDS).to_pandas())
     write_all(out, table, markdown(table), latex(table))
     return table

@@ -30,8 +30,11 @@ only a large file may unpack to more.
 """
 LIST = 128
 """Bytes that a list in a cell takes beside its elements, once it is an array of its own."""
-RECORDS = 250_000
-"""The largest number of rows of a file of records. A model has about 100 to 300 rows, and 10 x 10 models have up to 30,000."""
+RECORDS = 500_000
+"""The largest number of rows of a file of records, of settings and of theory.
+
+A model has about 100 to 300 records, so 10 x 10 models on 10 data sets have up to 300,000.
+"""
 MEMBERS = 1000
 """The largest number of files in an archive. A result set has about 40, and one more for each data set."""
 ARCHIVE, ARCHIVE_SMALL, ARCHIVE_RATIO = 8 << 30, 64 << 20, 100
@@ -97,8 +100,11 @@ def parse_document(content: bytes) -> Any:
     return value
 
 
-def read_parquet(path: Path) -> pa.Table:
+def read_parquet(path: Path, most: int | None = None) -> pa.Table:
     """Read a parquet file whose decoded size is within the limits; columns of text are plain, not dictionaries.
+
+    Args:
+        most: the largest number of rows, if it is less than the cells allow.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -113,6 +119,7 @@ def read_parquet(path: Path) -> pa.Table:
     # A dictionary of texts is decoded once, however many cells refer to it. So the size is known before it is used.
     options = {"thrift_string_size_limit": FOOTER, "thrift_container_size_limit": FOOTER, "read_dictionary": list(found.texts)}
     with pq.ParquetFile(path, **options) as file:
+        _check(path, "rows", file.metadata.num_rows, CELLS if most is None else most)
         batches, size = [], 0
         for batch in file.iter_batches(BATCH):
             size += sum(map(_decoded, batch.columns))
@@ -133,15 +140,6 @@ def read_schema(path: Path) -> pa.Schema:
     with open(path, "rb") as stream:
         unpacked(stream)
     return pq.read_schema(path)
-
-
-def check_records(path: Path, rows: int) -> None:
-    """Check that a file of records has at most :data:`RECORDS` rows.
-
-    Raises:
-        DataError: it has more.
-    """
-    _check(path, "rows", rows, RECORDS)
 
 
 def shortened(texts: "list[str]", shown: int = 5, name: Callable[[str], str] = repr) -> str:

@@ -67,18 +67,19 @@ def read_source_hash(path: Path) -> str | None:
         return None
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+def read_table(path: Path, schema: pa.Schema, most: int | None = None) -> pa.Table:
     """Read one parquet file that fmbench wrote. The result has the columns of ``schema``, in that order.
 
     Args:
         schema: the columns that the file must have, their types, and where no null may be.
+        most: the largest number of rows; None for as many as a table may have.
 
     Raises:
         DataError: the file is missing, is damaged, is too large, has no seal, or has other columns.
     """
     try:
         check_seal(path)
-        found = read_parquet(path)
+        found = read_parquet(path, most)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; {MISSING}") from None
     except (OSError, ValueError, MemoryError) as error:  # pyarrow raises the first two for a damaged file

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from fmbench.errors import DataError
 from fmbench.store.documents import MAKE_AGAIN
-from fmbench.store.limits import check_records
+from fmbench.store.limits import RECORDS
 from fmbench.store.parquet import read_table, table, write_table
 
 OK, DIVERGED, SKIPPED = "ok", "diverged", "skipped"
@@ -92,8 +92,7 @@ def read_rows(paths: Sequence[Path]) -> pa.Table:
     """
     tables = []
     for path in paths:
-        found = read_table(path, SCHEMA)
-        check_records(path, found.num_rows)
+        found = read_table(path, SCHEMA, RECORDS)
         if reason := _wrong_row(found):
             raise DataError(f"{path} is not a file of this version of fmbench ({reason}); {MAKE_AGAIN}")
         tables.append(found)

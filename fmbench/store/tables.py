@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
+from fmbench.store.limits import RECORDS
 from fmbench.store.parquet import column, read_table
 from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, PREVIEW, TRAJECTORY, read_previews
 from fmbench.store.records import read_rows
@@ -71,10 +72,10 @@ READERS: dict[str, Callable[[Path], pa.Table]] = {
     "few_step_previews.parquet": partial(read_previews, schema=FEW_STEP_PREVIEWS),
     "trajectory.parquet": partial(read_previews, schema=TRAJECTORY),
     "nfe.parquet": partial(read_table, schema=NFE),
-    "settings.parquet": partial(read_table, schema=SETTINGS),
-    "models.parquet": partial(read_table, schema=MODELS),
+    "settings.parquet": partial(read_table, schema=SETTINGS, most=RECORDS),
+    "models.parquet": partial(read_table, schema=MODELS, most=RECORDS),
     "loss_curves.parquet": partial(read_table, schema=CURVES),
-    **{f"theory/{name}.parquet": partial(read_table, schema=schema) for name, schema in THEORY.items()},
+    **{f"theory/{name}.parquet": partial(read_table, schema=schema, most=RECORDS) for name, schema in THEORY.items()},
 }
 """How each parquet file of a results folder is read, by its name below the folder."""
 

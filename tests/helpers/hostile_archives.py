@@ -115,14 +115,14 @@ def large_footer(rng: Random) -> bytes:
 
 
 def lying_pages(rng: Random) -> bytes:
-    """A file in which the header of a page says that it has ten times as many values; the footer keeps quiet."""
-    rows = rng.randrange(90_000, 100_000)
-    content = parquet(_same("x", rows), write_statistics=False, max_rows_per_page=1 << 20)
+    """A file in which the header of a page says that it has 100 times as many values; the footer keeps quiet."""
+    rows = rng.randrange(1_100_000, 1_200_000)
+    content = parquet(_same("x", rows), write_statistics=False, max_rows_per_page=1 << 21)
     length = struct.unpack("<I", content[-8:-4])[0] + 8
     body, footer = content[:-length], content[-length:]
     if _number(2 * rows) not in body:
         raise AssertionError("no header of a page has the number of rows")
-    return body.replace(_number(2 * rows), _number(2 * 1_000_000)) + footer
+    return body.replace(_number(2 * rows), _number(2 * 130_000_000)) + footer
 
 
 def _number(value: int) -> bytes:
