@@ -26,12 +26,14 @@ def export(
     from fmbench.report.render import remade_tables
     from fmbench.store.archive import export
     from fmbench.store.stale import stale_files
+    from fmbench.store.usable import usable
 
     console = Console("export", mode, log)
-    stale = [name for name in stale_files(results) if name.endswith(".parquet") and (results / name).exists()]
-    if stale:
-        console.say(f"left out, because another config made them: {', '.join(stale)}; run snakemake first to update them")
-    count = export(results, out, remade_tables(results))
+    with usable(str(results)):
+        stale = [name for name in stale_files(results) if name.endswith(".parquet") and (results / name).exists()]
+        if stale:
+            console.say(f"left out, because another config made them: {', '.join(stale)}; run snakemake first to update them")
+        count = export(results, out, remade_tables(results))
     console.say(f"{count} files, {out.stat().st_size / 1e6:.1f} MB -> {out}")
 
 

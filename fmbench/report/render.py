@@ -21,6 +21,7 @@ from fmbench.store.files import write_text
 from fmbench.store.result_set import table4_files
 from fmbench.store.stale import STALE, stale_files
 from fmbench.store.tables import read_member
+from fmbench.store.usable import usable
 
 
 class Rendered(NamedTuple):
@@ -102,7 +103,8 @@ def _write(name: str, results: Path, out: Path, config: Config | None = None) ->
     reason = _missing(results, needed)
     if not reason:
         try:
-            write(results, config or config_of(results), out / f"{name}.csv")
+            with usable(f"{name} of {results}"):
+                write(results, config or config_of(results), out / f"{name}.csv")
         except DataError as error:
             reason = str(error)
     return reason

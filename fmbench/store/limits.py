@@ -119,10 +119,10 @@ def read_parquet(path: Path, most: int | None = None) -> pa.Table:
     # A dictionary of texts is decoded once, however many cells refer to it. So the size is known before it is used.
     options = {"thrift_string_size_limit": FOOTER, "thrift_container_size_limit": FOOTER, "read_dictionary": list(found.texts)}
     with pq.ParquetFile(path, **options) as file:
-        _check(path, "rows", file.metadata.num_rows, CELLS if most is None else most)
-        batches, size = [], 0
+        batches, size, rows = [], 0, 0
         for batch in file.iter_batches(BATCH):
-            size += sum(map(_decoded, batch.columns))
+            size, rows = size + sum(map(_decoded, batch.columns)), rows + batch.num_rows
+            _check(path, "rows", rows, CELLS if most is None else most)
             _check(path, "bytes", size, allowed)
             _check(path, "bytes of text in one cell", max(map(_longest, batch.columns), default=0), TEXT)
             batches.append(batch)

@@ -27,6 +27,7 @@ from fmbench.store.archive import FORMAT, INDEX, archive_kind
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import atomic_folder, check_new_or_empty
 from fmbench.store.result_set import is_member
+from fmbench.store.usable import usable
 
 END_OF_ZIP = struct.Struct("<4s4H2LH")
 """The last bytes of a zip file: mark, numbers of disks, numbers of members, bytes and place of the list of members, comment."""
@@ -65,8 +66,14 @@ def opened(results: Path) -> Iterator[Path]:
     """A results folder: ``results`` itself, or a temporary folder with the content of the archive ``results``.
 
     Raises:
-        DataError: ``results`` is neither a folder nor an archive.
+        DataError: ``results`` is neither a folder nor an archive, or the block cannot use its values (:func:`usable`).
     """
+    with usable(str(results)), _opened(results) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _opened(results: Path) -> Iterator[Path]:
     if results.is_dir():
         yield results
     elif results.exists() or results.name.endswith((".zip", ".tar.gz", ".tgz")):

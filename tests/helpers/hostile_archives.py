@@ -117,7 +117,7 @@ def large_footer(rng: Random) -> bytes:
 def lying_pages(rng: Random) -> bytes:
     """A file in which the header of a page says that it has 100 times as many values; the footer keeps quiet."""
     rows = rng.randrange(1_100_000, 1_200_000)
-    content = parquet(_same("x", rows), write_statistics=False, max_rows_per_page=1 << 21)
+    content = parquet(_same("x", rows), write_statistics=False, max_rows_per_page=1 << 21, row_group_size=1 << 21)
     length = struct.unpack("<I", content[-8:-4])[0] + 8
     body, footer = content[:-length], content[-length:]
     if _number(2 * rows) not in body:

@@ -24,6 +24,7 @@ from fmbench.report.figures.registry import FIGURES
 from fmbench.report.style import SETTINGS
 from fmbench.store.files import atomic
 from fmbench.store.parquet import write_table
+from fmbench.store.usable import usable
 
 LONGEST = 100
 """The largest number of characters of a text in a figure; drawing takes time for each."""
@@ -46,7 +47,12 @@ def write_figure(
     for path in outputs:
         if path.suffix not in (".png", ".svg", ".pdf"):
             raise DataError(f"cannot draw {path}: give a file that ends in .png, .svg or .pdf")
-    data = chosen(name, FIGURES[name].select(results), methods)
+    with usable(f"figure {name} of {results}"):
+        _write(name, chosen(name, FIGURES[name].select(results), methods), outputs, data_path)
+
+
+def _write(name: str, data: pd.DataFrame, outputs: list[Path], data_path: Path | None) -> None:
+    """Write the data that a figure shows, and draw them."""
     if data_path is not None:
         write_table(data_path, pa.Table.from_pandas(data.reset_index(drop=True), preserve_index=False))
     with sns.axes_style("ticks"), plt.rc_context(SETTINGS):
