@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from sealed_files import change_document, content_of
 from tiny_benchmark import CPU
 from user_code import command
@@ -14,6 +15,7 @@ from user_code import command
 from fmbench.config.hashing import canonical, settings_hash
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import cache_key
+from fmbench.store.files import sha256
 from fmbench.system.progress import Console
 
 QUIET = Console("test", "none")
@@ -51,7 +53,8 @@ def test_a_cached_draw_depends_on_the_data_and_the_code(bench, tmp_path, monkeyp
 
     assert "1 solves and 0 from the cache" in said() and "0 solves and 1 from the cache" in said()
     splits = content_of(data / "manifest.json")["splits"]
-    splits["test"]["sha256"] = "0" * 64
+    np.save(data / "test.npy", np.load(data / "test.npy")[::-1])
+    splits["test"]["sha256"] = sha256(data / "test.npy")
     change_document(data / "manifest.json", splits=splits)
     assert "1 solves and 0 from the cache" in said()
     monkeypatch.setattr("fmbench.stages.shared.models.plugin_code", lambda spec: "edited")

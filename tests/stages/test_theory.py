@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from pyarrow.parquet import read_table
@@ -20,7 +19,6 @@ from fmbench.stages import theory as stage
 from fmbench.stages.theory.problems import PATHS
 from fmbench.store.tables import THEORY
 
-SCHEMAS = {name.lower(): value for name, value in vars(stage).items() if isinstance(value, pa.Schema)}
 SLOW = ("equivalence_rows", "density_rows", "sampler_rows")
 """The functions of the stage that take seconds."""
 
@@ -34,15 +32,15 @@ def summary(results: Path) -> list[dict[str, str]]:
 
 
 def test_every_table_has_its_schema_and_rows(theory):
-    assert {path.stem for path in (theory / "theory").iterdir()} == set(SCHEMAS)
-    for name, schema in SCHEMAS.items():
+    assert {path.stem for path in (theory / "theory").iterdir()} == set(THEORY)
+    for name, schema in THEORY.items():
         table = read_table(theory / "theory" / f"{name}.parquet")
         assert table.schema.equals(schema) and table.num_rows > 0
 
 
 def test_the_log_counts_the_rows_and_the_equivalences_that_are_not_as_expected(theory):
     log = (theory / "theory.log").read_text()
-    for name in SCHEMAS:
+    for name in THEORY:
         assert f"{name} {len(frame(theory, name))}" in log
     assert "; 0 equivalences not as expected" in log
 
