@@ -10,9 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fmbench.errors import DataError
-from fmbench.store import limits
 from fmbench.store.files import write_bytes
-from fmbench.store.limits import check_regular, parse_document
 from fmbench.store.seal import UNSEALED, check_seal, sealed
 
 KEY = "seal"
@@ -45,9 +43,11 @@ def read_document(path: Path, shape: type[BaseModel], remedy: str = MAKE_AGAIN, 
     Raises:
         DataError: the file is missing, is damaged, has no seal, is no JSON, or has another shape.
     """
+    from fmbench.store.limits import DOCUMENT, check_regular  # here, since it imports pyarrow
+
     try:
-        if check_regular(path).st_size > limits.DOCUMENT:
-            raise DataError(f"{path} is larger than {limits.DOCUMENT >> 20} MiB, and no such file is; {remedy}")
+        if check_regular(path).st_size > DOCUMENT:
+            raise DataError(f"{path} is larger than {DOCUMENT >> 20} MiB, and no such file is; {remedy}")
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing{missing}") from None
@@ -87,6 +87,8 @@ def parse_json(content: bytes | str, name: str, remedy: str = MAKE_AGAIN) -> Any
     Raises:
         DataError: the text is not JSON, holds a number that is not finite, or is nested too deeply for Python.
     """
+    from fmbench.store.limits import parse_document  # here, since it imports pyarrow
+
     try:
         return parse_document(content if isinstance(content, bytes) else content.encode())
     except ValueError as error:  # not JSON, or not even text
