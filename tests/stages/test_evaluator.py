@@ -442,7 +442,7 @@ def test_a_plug_in_extractor_is_tried_before_any_training(source, part, message,
         ({"extractor": "inception", "options": {"weight": "x"}}, "inception has no option weight: it takes weights"),
         ({"options": {"width": 3}}, "classifier has no option width: it takes none; set epochs, width, ... beside it"),
         ({"extractor": MINE, "more_extractors": ["classifier", MINE]}, f"the extractor {MINE} is listed more than once"),
-        ({"infinity_sizes": 2}, "greater than or equal to 3"),
+        ({"infinity_sizes": 2}, "must be at least 3, not 2"),
     ],
 )
 def test_an_impossible_choice_is_a_config_error(features, message):

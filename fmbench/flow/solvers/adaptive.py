@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.fields import Field, checked
-from fmbench.flow.solvers.grids import check_constant
+from fmbench.flow.solvers.constant import check_constant
 from fmbench.flow.solvers.tableaux import DOPRI5
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
