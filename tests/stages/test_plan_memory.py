@@ -1,7 +1,6 @@
 """``fmbench plan``: peaks of memory and bytes on disk, of small configs and of the presets."""
 
 import re
-from pathlib import Path
 
 import pytest
 from plans import ROOT, digits_config, plan_of, plan_of_preset, points_config, preset
