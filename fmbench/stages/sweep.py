@@ -24,8 +24,8 @@ UNIT = "squared model units"
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path) -> None:
-    """Write ``rows.parquet`` into ``out``: for each cell the mean squared error per coordinate (pixel), the measured NFE, and the
-    wall seconds per sample.
+    """Write ``rows.parquet`` into ``out``: for each cell the mean squared error per coordinate (pixel), its standard error over
+    samples, the measured NFE, and the wall seconds per sample.
 
     Errors are in model space, without clamping (Fig. 7 left of Lipman et al. 2023: error to the 1000-NFE solution). The row
     ``reference_mse`` is the error of the reference itself, against dopri5 at a fine tolerance: an error of a cell below it means
@@ -59,7 +59,8 @@ def _skip(job: Job, settings: SweepSettings, wanted: list[Cell], reason: str) ->
     """Add a skipped row for every number of the sweep."""
     columns, reference = _columns(settings), _reference_name(settings)
     for cell in wanted:
-        job.skip("mse", UNIT, reason, solver=cell.label, nfe=float(cell.nfe), reference=reference, **columns)
+        for metric in ("mse", "mse_stderr"):
+            job.skip(metric, UNIT, reason, solver=cell.label, nfe=float(cell.nfe), reference=reference, **columns)
         job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **columns)
     n, held_to = min(settings.reference_check_n, settings.n), f"dopri5 at {CHECK_TOLERANCE:g}"
     job.skip("reference_mse", UNIT, reason, solver=reference, n=n, reference=held_to)
@@ -84,6 +85,10 @@ class _Sweep:
             where = columns | {"solver": cell.label, "nfe": found["nfe"]}
             reason = "" if found["mse"] is not None else f"the error of {cell.label} at {cell.nfe} NFE is not finite"
             self.job.add("mse", found["mse"], UNIT, reference=self.reference_name, reason=reason, **where)
+            if self.settings.n > 1:
+                self.job.add("mse_stderr", found["mse_stderr"], UNIT, reference=self.reference_name, reason=reason, **where)
+            else:
+                self.job.skip("mse_stderr", UNIT, "one sample has no spread", reference=self.reference_name, **where)
             self.job.add("seconds", found["seconds"], "s", **where)
             progress.update(done)
         progress.close()
@@ -109,8 +114,9 @@ class _Sweep:
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
         solved = self._solve(cell)
-        error = mean_squared_error(solved.samples, self._reference[0])
-        return {"mse": error, "nfe": solved.nfe, "seconds": solved.seconds}
+        reference = self._reference[0]
+        errors = {"mse": mean_squared_error(solved.samples, reference), "mse_stderr": stderr_of_error(solved.samples, reference)}
+        return errors | {"nfe": solved.nfe, "seconds": solved.seconds}
 
     def _reference_error(self, n: int) -> dict[str, Any]:
         exact, dopri5_nfe = fine_solve(self.model, self.dataset, self.job, n)
@@ -133,6 +139,13 @@ class _Sweep:
 def mean_squared_error(samples: NDArray, reference: NDArray) -> float | None:
     """The mean over samples and coordinates, or None if it is not finite (the cache is JSON, which has no infinity)."""
     error = np.mean((samples.astype(np.float64) - reference.astype(np.float64)) ** 2)
+    return float(error) if np.isfinite(error) else None
+
+
+def stderr_of_error(samples: NDArray, reference: NDArray) -> float | None:
+    """The standard error of the mean squared error over samples; None if it is not finite, or of one sample."""
+    of_each = ((samples.astype(np.float64) - reference.astype(np.float64)) ** 2).reshape(len(samples), -1).mean(1)
+    error = of_each.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.nan
     return float(error) if np.isfinite(error) else None
 
 
