@@ -20,6 +20,8 @@ from PIL import Image
 from fmbench.config.names import FIGURES
 from fmbench.errors import DataError, printable
 from fmbench.report.render import Made, made_tables
+from fmbench.report.reproduction import Summary, summary
+from fmbench.report.reproduction.html import sentence_html, with_verdicts
 from fmbench.store.files import write_text
 from fmbench.store.stale import stale_files
 
@@ -117,8 +119,18 @@ def _table(name: str, made: Made) -> str:
     return _section(name, to_html(made.files[f"{name}.md"].decode(), shift=1))
 
 
+def reproduction(results: Path) -> Summary:
+    """Return the comparison with the reference; its sentence gives the reason if it cannot be made."""
+    try:
+        return summary(results)
+    except DataError as error:
+        return Summary(f"Not compared with the reference: {error}")
+
+
 def lead(results: Path, tables: Mapping[str, Made]) -> str:
-    """Return the claims and Table 1 as HTML, or a sentence in the place of one that cannot be made.
+    """Return the sentence on the reference, the claims and Table 1 as HTML, or a sentence in the place of what cannot be made.
+
+    The reference's verdicts are beside the run's own.
 
     Args:
         tables: :func:`fmbench.report.render.made_tables` of the folder.
@@ -129,7 +141,11 @@ def lead(results: Path, tables: Mapping[str, Made]) -> str:
     if all(tables[name].reason for name in LEAD):
         reasons = "; ".join(f"{name}: {tables[name].reason}" for name in LEAD)
         raise DataError(f"{results} has nothing to show ({reasons})")
-    return "".join(_table(name, tables[name]) for name in LEAD)
+    found = reproduction(results)
+    made = dict(tables)
+    if text := made["claims"].files.get("claims.md"):
+        made["claims"] = Made({"claims.md": with_verdicts(text.decode(), found).encode()}, "")
+    return sentence_html(found) + "".join(_table(name, made[name]) for name in LEAD)
 
 
 def _figures(results: Path, stale: tuple[str, ...], captions: Path | None) -> str:
@@ -148,14 +164,14 @@ def _figures(results: Path, stale: tuple[str, ...], captions: Path | None) -> st
 
 def page(results: Path, tables: Mapping[str, Made], captions: Path | None) -> str:
     """Return the whole page."""
-    head = lead(results, tables)
+    first, _, head = lead(results, tables).partition("\n")
     others = "".join(_table(name, tables[name]) for name in OTHERS)
     links = [("claims", "Claims"), ("table1", "Table 1"), ("tables", "Other tables"), ("figures", "Figures")]
     nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in links)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<title>fmbench</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>fmbench</h1>\n{INTRODUCTION}"
+        f"<style>{STYLE}</style>\n</head>\n<body>\n{first}\n<h1>fmbench</h1>\n{INTRODUCTION}"
         f'<nav>{nav}</nav>\n{head}<section id="tables">\n{others}</section>\n'
         f'<section id="figures">\n<h2>Figures</h2>\n{_figures(results, stale_files(results), captions)}</section>\n'
         "</body>\n</html>\n"
