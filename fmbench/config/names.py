@@ -18,6 +18,7 @@ STEP_COSTS = {**FIXED_SOLVERS, "ddim": 1}
 EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
 """Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {
+    "claims": ("records.parquet",),
     "fig02": ("theory/fields.parquet",),
     "fig03": ("theory/trajectories.parquet",),
     "fig04": ("previews.parquet", "records.parquet"),
