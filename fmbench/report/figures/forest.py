@@ -2,6 +2,7 @@
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -100,8 +101,8 @@ def _titles(axis: Axes, wholes: pd.DataFrame, tops: Tops) -> None:
 
 def _definitions(axis: Axes, lines: pd.DataFrame, tops: Tops) -> None:
     """Write the numbers of the claims that follow from definitions."""
-    for claim, here in lines.groupby("claim", sort=False):
-        for at, (_, line) in enumerate(here.iterrows()):
+    for claim in lines.claim.unique():
+        for at, (_, line) in enumerate(lines[lines.claim == claim].iterrows()):
             text = f"{line.part}: {line.statistic} {short(line.value)} {line.unit}"
             written = axis.text(-1.08, tops[int(claim)] + 0.9 + at, text, fontsize=SMALL, va="center_baseline")
             written.set_in_layout(False)  # it runs on into the next column, which is empty there
@@ -110,12 +111,13 @@ def _definitions(axis: Axes, lines: pd.DataFrame, tops: Tops) -> None:
 def _block(axis: Axes, here: pd.DataFrame, top: float) -> None:
     """Draw the lines of one claim on one data set, with a heading for each part."""
     at = top + 0.9
-    for part, lines in here.groupby("part", sort=False):
+    for part in here.part.unique():
+        lines = here[here.part == part]
         axis.text(-1.08, at, part, fontsize=SMALL, va="center_baseline", color="0.35")
         axis.plot([0, 0], [at + 0.45, at + len(lines) + 0.45], color="0.2", linewidth=0.7)
         for _, line in lines.iterrows():
             at += 1
-            look = {"color": COLOURS[line.verdict], "clip_on": False}
+            look: dict[str, Any] = {"color": COLOURS[line.verdict], "clip_on": False}
             axis.plot([line.left, line.right], [at, at], linewidth=0.9, **look)
             axis.plot(line["at"], at, marker=MARKERS[line.verdict], markersize=3.5, **look)
         at += 1
