@@ -30,7 +30,7 @@ COLUMNS = [
     *("difference", "t", "degrees", "critical", "exceeds"),
 ]
 LEFT_OUT = ("train_seconds", "parameters", "iterations", "images_seen")
-"""Metrics that are costs or settings, not outcomes."""
+"""Metrics that are costs or settings, not outcomes. The standard errors of outcomes are left out, too."""
 
 
 def measurements(records: pd.DataFrame) -> pd.DataFrame:
@@ -39,7 +39,8 @@ def measurements(records: pd.DataFrame) -> pd.DataFrame:
     A measurement is one metric by one solver, at one NFE for a fixed-step solver, at one iteration in a learning curve, and for
     one K of NLL against K. The column ``extractor`` keeps the whole name of the feature extractor.
     """
-    mine = records[(records.method != "") & ~records.metric.isin(LEFT_OUT)].copy()
+    left_out = records.metric.isin(LEFT_OUT) | records.metric.str.contains("_stderr")
+    mine = records[(records.method != "") & ~left_out].copy()
     fixed = mine.solver.str.partition("/")[0].isin(list(STEP_COSTS))
     mine["budget"] = mine.nfe.where(fixed)
     # In other stages these are settings, such as the length of the training, and may differ.
