@@ -52,7 +52,8 @@ def distance_name(part: pd.DataFrame) -> str:
 def cells(part: pd.DataFrame, oracles: Sequence[str], style: Style, columns: Sequence[str]) -> list[list[str]]:
     """Return one row of text per method: its name, ``columns``, the sample std and the status.
 
-    The standard error over samples stands in square brackets, and the paper's number in round ones. Oracles learn nothing, so they do not compete for the lowest mean.
+    The standard error over samples stands in square brackets, and the paper's number in round ones. Oracles learn nothing, so
+    they do not compete for the lowest mean.
 
     Args:
         part: the rows of one data set.
