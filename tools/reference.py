@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fmbench.report.figures.animation import NAME, write_animation
 from fmbench.store.provenance import commit
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,7 @@ def keep(results: Path, out: Path) -> None:
     for figure in sorted((results / "figures").iterdir()):
         if figure.suffix in (".png", ".svg"):
             shutil.copy(figure, out / figure.name)
+    write_animation(results, out / NAME)
     shutil.copytree(results / "theory", out / "theory", dirs_exist_ok=True)
     for manifest in sorted((results / "data").glob("*/manifest.json")):
         copy = out / "data" / manifest.parent.name / manifest.name
@@ -72,7 +74,8 @@ def readme_section(reference: Path) -> str:
         ("fig04_densities.png", "Densities of checkerboard samples along t"),
     ]
     images = "\n\n".join(f"![{text}]({folder}/{name})" for name, text in figures)
-    return f"{source}\n\n{tables}\n\n{images}"
+    forest = f"![Every claim with its lines of evidence: interval, threshold and verdict]({folder}/claims.png)"
+    return f"{source}\n\n{forest}\n\n{tables}\n\n{images}"
 
 
 def _section(path: Path) -> str:

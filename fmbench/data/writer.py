@@ -23,7 +23,7 @@ from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream, per_column
 from fmbench.data.split import Split
 from fmbench.data.statistics import Moments
-from fmbench.errors import DataError, LockedError
+from fmbench.errors import DataError, LockedError, printable
 from fmbench.store.documents import write_document
 from fmbench.store.locks import FolderLock
 from fmbench.system.progress import Console
@@ -80,7 +80,7 @@ def write(
             "support": raw.support,
             "entropy": raw.entropy,
             "classes": None if classes is None else classes.count,
-            "class_names": None if names is None else list(names),
+            "class_names": None if names is None else [printable(name) for name in names],
             "notes": [*raw.notes, *(() if classes is None else classes.notes)],
             "splits": {name: split.entry() for name, split in splits.items()},
         }

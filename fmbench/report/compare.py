@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fmbench.config.cells import is_fixed_step
+from fmbench.config.names import STEP_COSTS
 from fmbench.report.frames import records_frame
 from fmbench.report.layout import NONE, block, heading, markdown_table
 from fmbench.store.agreement import setting_differences
@@ -30,24 +30,35 @@ COLUMNS = [
     *("difference", "t", "degrees", "critical", "exceeds"),
 ]
 LEFT_OUT = ("train_seconds", "parameters", "iterations", "images_seen")
-"""Metrics that are costs or settings, not outcomes."""
+"""Metrics that are costs or settings, not outcomes. The standard errors of outcomes are left out, too."""
 
 
-def cells(records: pd.DataFrame) -> pd.DataFrame:
-    """Return mean, standard deviation (n - 1) and number of seeds of every measurement on models, one row each.
+def measurements(records: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows about models, with :data:`IDENTITY` such that the rows of one measurement differ in their seed alone.
 
     A measurement is one metric by one solver, at one NFE for a fixed-step solver, at one iteration in a learning curve, and for
-    one K of NLL against K. Rows that diverged or were skipped do not count as a seed.
+    one K of NLL against K. The column ``extractor`` keeps the whole name of the feature extractor.
     """
-    mine = records[(records.method != "") & (records.status == "ok") & ~records.metric.isin(LEFT_OUT)].copy()
-    fixed = mine.solver.map(is_fixed_step).astype(bool)
+    left_out = records.metric.isin(LEFT_OUT) | records.metric.str.contains("_stderr")
+    mine = records[(records.method != "") & ~left_out].copy()
+    fixed = mine.solver.str.partition("/")[0].isin(list(STEP_COSTS))
     mine["budget"] = mine.nfe.where(fixed)
     # In other stages these are settings, such as the length of the training, and may differ.
     mine["step"] = mine.step.where(mine.stage == "learning_curve")
     mine["draws"] = mine.draws.where(mine.stage == "dequantisation")
     # A classifier's name holds the hash of its weights, which differs between machines; the list of differences shows it.
+    mine["extractor"] = mine.features
     mine["features"] = mine.features.str.partition("(")[0]
-    groups = mine.groupby(IDENTITY, sort=False, dropna=False).value
+    return mine
+
+
+def cells(records: pd.DataFrame) -> pd.DataFrame:
+    """Return mean, standard deviation (n - 1) and number of seeds of every one of :func:`measurements`, one row each.
+
+    Rows that diverged or were skipped do not count as a seed.
+    """
+    mine = measurements(records)
+    groups = mine[mine.status == "ok"].groupby(IDENTITY, sort=False, dropna=False).value
     return groups.agg(["mean", "std", "count"]).reset_index()
 
 
@@ -137,11 +148,11 @@ def compare_sets(a: Path, b: Path) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         DataError: a folder has no records.
     """
-    return compare(*map(_everything, (a, b))), differences(a, b)
+    return compare(*map(all_records, (a, b))), differences(a, b)
 
 
-def _everything(results: Path) -> pd.DataFrame:
-    """The records, learning curves, few-step rows and rows of Table 4 that exist and belong to the present config."""
+def all_records(results: Path) -> pd.DataFrame:
+    """Return the records, learning curves, few-step rows and rows of Table 4 that exist and belong to the present config."""
     others = stale_files(results)
     files = [results / f"{name}.parquet" for name in ("learning_curve", "few_step") if f"{name}.parquet" not in others]
     files += table4_files(results, config_of(results)) if (results / FILE).exists() else [results / TABLE4_ROWS]

@@ -85,11 +85,14 @@ MARKDOWN = Style(("**", "**"), "±")
 LATEX = Style((r"\textbf{", "}"), r"$\pm$")
 
 
-def spread(mean: float | None, std: float | None, digits: int, style: Style = MARKDOWN, best: bool = False) -> str:
-    """Return ``mean ± std`` with ``digits`` decimals, in bold where ``best``; without a std, the mean alone."""
+def spread(
+    mean: float | None, std: float | None, digits: int, style: Style = MARKDOWN, best: bool = False, stderr: float | None = None
+) -> str:
+    """Return ``mean ± std [stderr]`` with ``digits`` decimals, in bold where ``best``; what is missing is left out."""
     if mean is None or pd.isna(mean):
         return NONE
     text = f"{mean:.{digits}f}" + ("" if std is None or pd.isna(std) else f" {style.plus_minus} {std:.{digits}f}")
+    text += "" if stderr is None or pd.isna(stderr) else f" [{stderr:.{digits}f}]"
     return Markup(f"{style.bold[0]}{text}{style.bold[1]}") if best else text
 
 

@@ -1,4 +1,4 @@
-"""Every table and figure that the parquet files of a results folder allow, without training anything."""
+"""Every table, figure and animation that the parquet files of a results folder allow, without training anything."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +11,8 @@ from fmbench.config.names import FIGURES
 from fmbench.errors import DataError
 from fmbench.report.claims import write_claims
 from fmbench.report.figures import write_figure
+from fmbench.report.figures.animation import NAME as ANIMATION
+from fmbench.report.figures.animation import write_animation
 from fmbench.report.table1 import write_table1
 from fmbench.report.table2 import write_table2
 from fmbench.report.table3 import write_table3
@@ -25,7 +27,7 @@ from fmbench.store.usable import usable
 
 
 class Rendered(NamedTuple):
-    """A table or figure: its file below the output folder, and why it could not be made (empty if it was)."""
+    """A table, figure or animation: its file below the output folder, and why it could not be made (empty if it was)."""
 
     file: str
     reason: str
@@ -63,7 +65,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], object]]
 def render(
     results: Path, out: Path, config: Config | None = None, formats: Sequence[str] = ("png", "svg", "pdf")
 ) -> list[Rendered]:
-    """Write tables into ``out`` and figures, each with the data it shows, into ``out/figures``.
+    """Write tables into ``out``, and figures, each with the data it shows, and the animation into ``out/figures``.
 
     Args:
         results: a results folder.
@@ -71,21 +73,22 @@ def render(
         formats: the file formats of figures.
 
     Returns:
-        Every table and figure, with the reason for each that could not be made.
+        Every table, figure and animation, with the reason for each that could not be made.
 
     Raises:
         DataError: nothing could be made.
     """
     done = _tables(results, out, config)
     for name, needed in FIGURES.items():
-        reason = _missing(results, needed)
-        if not reason:
-            try:
-                outputs = [out / "figures" / f"{name}.{kind}" for kind in formats]
-                write_figure(name, results, outputs, out / "figures" / f"{name}.parquet")
-            except DataError as error:
-                reason = str(error)
-        done.append(Rendered(f"figures/{name}.{formats[0]}", reason))
+        outputs = [out / "figures" / f"{name}.{kind}" for kind in formats]
+
+        def write(name: str = name, outputs: list[Path] = outputs) -> None:
+            write_figure(name, results, outputs, out / "figures" / f"{name}.parquet")
+
+        done.append(Rendered(f"figures/{name}.{formats[0]}", _attempt(results, needed, write)))
+    moving = ("trajectory.parquet", "previews.parquet")
+    reason = _attempt(results, moving, lambda: write_animation(results, out / "figures" / ANIMATION))
+    done.append(Rendered(f"figures/{ANIMATION}", reason))
     if all(item.reason for item in done):
         reasons = "; ".join(f"{item.file}: {item.reason}" for item in done)
         raise DataError(f"nothing can be rendered from {results}: {reasons}")
@@ -100,14 +103,12 @@ def _tables(results: Path, out: Path, config: Config | None = None) -> list[Rend
 def _write(name: str, results: Path, out: Path, config: Config | None = None) -> str:
     """Write a table of :data:`TABLES` into ``out`` and return why it cannot be made, or an empty text."""
     needed, write = TABLES[name]
-    reason = _missing(results, needed)
-    if not reason:
-        try:
-            with usable(f"{name} of {results}"):
-                write(results, config or config_of(results), out / f"{name}.csv")
-        except DataError as error:
-            reason = str(error)
-    return reason
+
+    def made() -> None:
+        with usable(f"{name} of {results}"):
+            write(results, config or config_of(results), out / f"{name}.csv")
+
+    return _attempt(results, needed, made)
 
 
 def made_tables(results: Path, names: Iterable[str] = TABLES) -> dict[str, Made]:
@@ -125,6 +126,17 @@ def remade_tables(results: Path) -> dict[str, bytes | None]:
     """Return the content of every table's files, made from the folder's rows; None for a table that cannot be made."""
     made = made_tables(results)
     return {f"{name}.{kind}": made[name].files.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
+
+
+def _attempt(results: Path, needed: Sequence[str], write: Callable[[], object]) -> str:
+    """Write something and return why it cannot be made, or an empty text."""
+    reason = _missing(results, needed)
+    if not reason:
+        try:
+            write()
+        except DataError as error:
+            reason = str(error)
+    return reason
 
 
 def _missing(results: Path, needed: Sequence[str]) -> str:

@@ -131,7 +131,7 @@ def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
         median = None
         job.console.say(f"no MMD: {error}")
     evaluator = PointEvaluator(dataset, settings, median, seed)
-    _add_floors(job, evaluator, others, [m.metric for m in evaluator.metrics() if m.metric != "off_support"])
+    _add_floors(job, evaluator, others, [m.metric for m in evaluator.metrics() if not m.metric.startswith("off_support")])
     if dataset.manifest["entropy"] is not None:
         job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
     if dataset.manifest["support"] is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fmbench.config.cells import Cell, cells
 from fmbench.config.evaluation_settings import FewStepSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.stages.evaluators.base import Evaluator
+from fmbench.stages.evaluators.base import Evaluator, add_primary, skip_primary
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.fixed_solve import fixed
@@ -28,10 +28,10 @@ def run(
 ) -> None:
     """Write ``rows.parquet`` and ``previews.parquet`` into ``out``.
 
-    Rows: for each cell the evaluator's primary metric of its samples, and the wall seconds per sample. The row with the solver
-    ``dopri5`` has the same metric of as many samples of the stage ``sample``. Previews: the first samples of each cell, in data
-    space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start from the same noise. A cell is
-    computed once: the cache knows its weights, code, noise, features and settings.
+    Rows: for each cell the evaluator's primary metric of its samples, the error of this metric, and the wall seconds per sample.
+    The rows with the solver ``dopri5`` have the same of as many samples of the stage ``sample``. Previews: the first samples of
+    each cell, in data space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start from the same
+    noise. A cell is computed once: the cache knows its weights, code, noise, features and settings.
     """
     dataset = read(data)
     settings = FewStepSettings.model_validate(job.spec["settings"])
@@ -59,13 +59,12 @@ def _columns(settings: FewStepSettings) -> dict[str, Any]:
 
 def _skip(job: Job, evaluator: Evaluator, settings: FewStepSettings, wanted: list[Cell], reason: str) -> None:
     """Add a skipped row for every number of this stage."""
-    metric, unit, features, reference = evaluator.primary_metric()
-    extracted = {"features": features, "reference": reference}
+    primary = evaluator.primary_metric()
     for cell in wanted:
         columns = _columns(settings) | {"solver": cell.label, "nfe": float(cell.nfe)}
-        job.skip(metric, unit, reason, **columns, **extracted)
+        skip_primary(job, primary, reason, **columns)
         job.skip("seconds", "s", reason, **columns)
-    job.skip(metric, unit, reason, solver="dopri5", n=settings.n, **extracted)
+    skip_primary(job, primary, reason, solver="dopri5", n=settings.n)
 
 
 class _FewStep:
@@ -73,8 +72,7 @@ class _FewStep:
 
     def __init__(self, job: Job, model: Model, dataset: DataSet, settings: FewStepSettings, evaluator: Evaluator) -> None:
         self.job, self.model, self.dataset, self.settings, self.evaluator = job, model, dataset, settings, evaluator
-        self.metric, self.unit, features, reference = evaluator.primary_metric()
-        self.extracted = {"features": features, "reference": reference}
+        self.primary = evaluator.primary_metric()
         shown = settings.shown
         if shown is None:
             shown = FEW_STEP_IMAGES if dataset.is_images else PREVIEW_POINTS
@@ -91,7 +89,7 @@ class _FewStep:
             reason = ""
             if found["distance"] is None:
                 reason = f"the samples of {cell.label} at {cell.nfe} NFE, or their distance, are not finite"
-            self.job.add(self.metric, found["distance"], self.unit, reason=reason, **where, **self.extracted)
+            add_primary(self.job, self.primary, found["distance"], found["distance_stderr"], reason, **where)
             self.job.add("seconds", found["seconds"], "s", **where)
             pictures.append(self._preview(samples, cell.label, cell.nfe))
             progress.update(done)
@@ -99,32 +97,35 @@ class _FewStep:
         return pictures
 
     def add_adaptive_solve(self, folder: Path) -> pa.Table:
-        """Add the row of the samples of the stage ``sample``, and return their previews."""
+        """Add the rows of the samples of the stage ``sample``, and return their previews."""
         n, samples = self.settings.n, load_samples(folder, self.dataset)
         (solve,) = [row for row in read_rows([folder / "rows.parquet"]).to_pylist() if row["metric"] == "nfe"]
-        where = self.extracted | {"n": n, "solver": "dopri5"} | {name: solve[name] for name in ("batch", "rtol", "atol")}
+        where: dict[str, Any] = {"n": n, "solver": "dopri5"} | {name: solve[name] for name in ("batch", "rtol", "atol")}
         if len(samples) < n:
             reason = f"the stage sample made {len(samples)} samples, and {n} are compared"
-            self.job.skip(self.metric, self.unit, reason, **where)
+            skip_primary(self.job, self.primary, reason, **where)
         elif not np.isfinite(samples[:n]).all():
-            self.job.skip(self.metric, self.unit, f"some of the first {n} samples are not finite", **where)
+            skip_primary(self.job, self.primary, f"some of the first {n} samples are not finite", **where)
         else:
             spent = read_table(folder / "nfe.parquet", NFE).column("nfe").slice(0, n).to_numpy()
-            self.job.add(self.metric, self._distance(samples[:n]), self.unit, nfe=float(spent.mean()), **where)
+            add_primary(self.job, self.primary, *self._distance(samples[:n]), nfe=float(spent.mean()), **where)
         return self._preview(samples, "dopri5", 0)
 
     def _cell(self, cell: Cell) -> tuple[dict[str, Any], NDArray]:
         """The numbers of a cell, and the samples that are shown."""
         solved = fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell)
-        numbers = {"distance": self._distance(solved.samples), "nfe": solved.nfe, "seconds": solved.seconds}
+        distance, error = self._distance(solved.samples)
+        numbers = {"distance": distance, "distance_stderr": error, "nfe": solved.nfe, "seconds": solved.seconds}
         return numbers, solved.samples[: self.shown]
 
-    def _distance(self, samples: NDArray) -> float | None:
-        """The primary metric, or None if it or a sample is not finite (the cache is JSON, which has no infinity)."""
+    def _distance(self, samples: NDArray) -> tuple[float | None, float | None]:
+        """Primary metric and its error; None if they or a sample are not finite (the cache is JSON, which has no infinity)."""
         if not np.isfinite(samples).all():
-            return None
-        value = self.evaluator.measure_primary(samples).value
-        return value if np.isfinite(value) else None
+            return None, None
+        measured, error = self.evaluator.measure_primary(samples)
+        if not np.isfinite(measured.value):
+            return None, None
+        return measured.value, error if error is not None and np.isfinite(error) else None
 
     def _preview(self, samples: NDArray, solver: str, nfe: int) -> pa.Table:
         """Previews of the samples that are shown."""

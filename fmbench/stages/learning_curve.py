@@ -8,7 +8,7 @@ import numpy as np
 
 from fmbench.config.evaluation_settings import LearningCurveSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.stages.evaluators.base import Evaluator
+from fmbench.stages.evaluators.base import Evaluator, add_primary, skip_primary
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
 from fmbench.stages.shared.adaptive_solve import states_at
 from fmbench.stages.shared.cached_results import CachedResults
@@ -20,7 +20,7 @@ from fmbench.store.shapes import ModelConfig
 
 
 def run(job: Job, data: Path, model_folder: Path, features_folder: Path, out: Path, cache_folder: Path) -> None:
-    """Write ``rows.parquet`` into ``out``: NFE and the evaluator's primary metric at each snapshot (iteration: ``step``).
+    """Write ``rows.parquet`` into ``out``: NFE, the evaluator's primary metric and its error at each snapshot (``step``).
 
     The samples start from the noise of the stage ``sample``. An oracle has no training, and so no rows. A training that diverged
     has the rows of its snapshots, and skipped rows at the iteration where it stopped. A snapshot is sampled once: the cache knows
@@ -48,10 +48,10 @@ def run(job: Job, data: Path, model_folder: Path, features_folder: Path, out: Pa
 def _measure(job: Job, model: Model, dataset: DataSet, settings: LearningCurveSettings, evaluator: Evaluator) -> dict[str, Any]:
     """The numbers of one snapshot. ``distance``, and ``of``, its number of samples, are missing unless all samples are finite."""
     (samples,), nfe, failed = states_at([1.0], model, dataset, job, settings.n, settings)
-    found = {"nfe": float(nfe.mean()), "spread": float(nfe.std(ddof=1)), "lost": int(failed.sum())}
+    found: dict[str, Any] = {"nfe": float(nfe.mean()), "spread": float(nfe.std(ddof=1)), "lost": int(failed.sum())}
     if np.isfinite(samples).all():
-        measured = evaluator.measure_primary(samples)
-        found |= {"distance": measured.value, "of": measured.n}
+        measured, error = evaluator.measure_primary(samples)
+        found |= {"distance": measured.value, "distance_stderr": error, "of": measured.n}
     return found
 
 
@@ -61,26 +61,24 @@ def _columns(settings: LearningCurveSettings, step: int) -> dict[str, Any]:
 
 
 def _add_rows(job: Job, settings: LearningCurveSettings, evaluator: Evaluator, step: int, found: dict[str, Any]) -> None:
-    metric, unit, features, reference = evaluator.primary_metric()
+    primary = evaluator.primary_metric()
     columns, lost, nfe = _columns(settings, step), found["lost"], found["nfe"]
     reason = ""
     if lost:
         reason = f"dopri5 failed on {lost} of {settings.n} samples (step size vanished or {settings.max_nfe} NFE spent)"
     for name, value in (("nfe", nfe), ("nfe_std_over_samples", found["spread"])):
         job.add(name, None if lost else value, "evaluations", nfe=nfe, reason=reason, **columns)
-    columns |= {"features": features, "reference": reference}
     if "distance" in found:
         columns |= {"n": found["of"], "nfe": nfe}
-        job.add(metric, found["distance"], unit, **columns)
-        job.console.say(f"iteration {step}: {nfe:.1f} NFE, {metric} {found['distance']:.4g} (n {found['of']})")
+        add_primary(job, primary, found["distance"], found["distance_stderr"], **columns)
+        job.console.say(f"iteration {step}: {nfe:.1f} NFE, {primary.metric} {found['distance']:.4g} (n {found['of']})")
     else:
-        job.skip(metric, unit, f"{lost} of {settings.n} samples are not finite", **columns)
+        skip_primary(job, primary, f"{lost} of {settings.n} samples are not finite", **columns)
         job.console.say(f"iteration {step}: {lost} of {settings.n} solves failed")
 
 
 def _skip(job: Job, settings: LearningCurveSettings, evaluator: Evaluator, step: int, reason: str) -> None:
     """Add skipped rows at the iteration where a training stopped."""
-    metric, unit, features, reference = evaluator.primary_metric()
     for name in ("nfe", "nfe_std_over_samples"):
         job.skip(name, "evaluations", reason, **_columns(settings, step))
-    job.skip(metric, unit, reason, features=features, reference=reference, **_columns(settings, step))
+    skip_primary(job, evaluator.primary_metric(), reason, **_columns(settings, step))

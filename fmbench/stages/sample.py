@@ -1,5 +1,6 @@
 """Stage ``sample``: the adaptive solve that makes the samples, and its cost."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def _shared(settings: SampleSettings) -> dict[str, Any]:
 def _skip(job: Job, settings: SampleSettings, reason: str) -> None:
     """Add a skipped row for every number of this stage."""
     columns = _per_sample(settings)
-    for metric in ("nfe", "nfe_std_over_samples", "nfe_max"):
+    for metric in ("nfe", "nfe_stderr", "nfe_std_over_samples", "nfe_max"):
         job.skip(metric, "evaluations", reason, **columns)
     job.skip("sample_std", "model units", reason, **columns)
     job.skip("nfe_shared", "evaluations", reason, **_shared(settings))
@@ -141,6 +142,7 @@ def _add_rows(job: Job, settings: SampleSettings, cost: Cost, samples: NDArray) 
     mean = cost.evaluations / n
     values = {
         ("nfe", "evaluations"): mean,
+        ("nfe_stderr", "evaluations"): spent.std().item() / math.sqrt(n),
         ("nfe_std_over_samples", "evaluations"): spent.std().item(),
         ("nfe_max", "evaluations"): spent.max().item(),
         ("sample_std", "model units"): None if lost else standard_deviation(samples),

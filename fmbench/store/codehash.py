@@ -36,8 +36,11 @@ They hold messages, files, MLflow, and the reading of the config: what a config 
 Snakemake compares by itself. What a job works out of its settings while it runs must not be in these modules. For this reason
 :mod:`fmbench.config.cells` and :mod:`fmbench.config.snapshots` are modules of their own.
 """
-PAPER_NUMBERS = ("table1", "table2", "table3", "table4", "claims")
-"""Stages that show the paper's numbers, which are data files and part of their hash."""
+DATA_FILES = {
+    **dict.fromkeys(("table1", "table2", "table3", "table4", "claims"), "paper/*.csv"),
+    "page": "page/page.*",
+}
+"""The files of ``fmbench/report`` that are no modules and part of a stage's hash: the paper's numbers; style and script."""
 
 
 def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
@@ -50,9 +53,9 @@ def stage_hash(stage: str, plugins: tuple[str, ...] = ()) -> str:
         ValueError: there is no such stage.
     """
     digest = _digest(stage_module(stage), plugins)
-    if stage in PAPER_NUMBERS:
-        for numbers in sorted((PACKAGE / "report" / "paper").glob("*.csv")):
-            digest.update(numbers.read_bytes())
+    if stage in DATA_FILES:
+        for file in sorted((PACKAGE / "report").glob(DATA_FILES[stage])):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

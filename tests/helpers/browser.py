@@ -20,15 +20,22 @@ def chromium() -> str:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator:
-    """A page showing ``file``, offline; at the end nothing outside it may have been asked for, and no script have failed."""
+def opened(file: Path, width: int = 1280, script: bool = True) -> Iterator:
+    """A page showing ``file``, offline; at the end nothing outside it may have been asked for, and no script have failed.
+
+    Args:
+        width: of the window, in pixels.
+        script: False for a browser that runs no script.
+    """
     from playwright.sync_api import sync_playwright
 
     path = chromium()
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path)
         try:
-            page = browser.new_context(offline=True).new_page()
+            page = browser.new_context(
+                offline=True, viewport={"width": width, "height": 800}, java_script_enabled=script
+            ).new_page()
             errors: list[str] = []
             asked: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))

@@ -187,7 +187,7 @@ def by_metric(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["metric"]: row for row in read_rows([folder / "rows.parquet"]).to_pylist()}
 
 
-OF_IMAGES = {"frechet", "kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"}
+OF_IMAGES = {"frechet", "frechet_stderr", "kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"}
 
 
 def noise(dataset: DataSet, model: Model, n: int) -> torch.Tensor:

@@ -115,7 +115,7 @@ def test_the_peak_of_a_likelihood_is_that_of_its_divergence(mode, probes):
     network = initial_network(unet, shape, 0).eval().requires_grad_(False)
     x = torch.zeros(2, *shape).to(memory_format=torch.channels_last)
     z = torch.ones(probes, 2, *shape)
-    with LiveBytes([*network.parameters(), x, z]) as live:
+    with torch.no_grad(), LiveBytes([*network.parameters(), x, z]) as live:
         hutchinson_divergence(lambda t, x: network(t.expand(2), x), torch.tensor(0.5), x, z, mode)
     planned = cost.peak_jvp if mode == "forward" else cost.peak_vjp if probes == 1 else cost.peak_vjps
     # On the CPU torch's operations need some scratch memory, and norms are computed by sums.

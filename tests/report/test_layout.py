@@ -22,6 +22,8 @@ def test_a_number_with_its_spread(mean, std, best, text):
 
 def test_a_number_in_latex_and_the_papers_beside_it():
     assert spread(2.5, 0.25, 1, LATEX, True) == r"\textbf{2.5 $\pm$ 0.2}"
+    assert spread(2.5, 0.25, 1, LATEX, True, 0.75) == r"\textbf{2.5 $\pm$ 0.2 [0.8]}"
+    assert spread(2.5, None, 1, stderr=0.75) == "2.5 [0.8]" and spread(2.5, None, 1, stderr=float("nan")) == "2.5"
     assert (beside("1.0", 2.99), beside("1.0", None), beside("-", float("nan"))) == ("1.0 (2.99)", "1.0", "-")
 
 

@@ -25,8 +25,8 @@ def test_render_names_what_it_cannot_make_and_why(whole_run, tmp_path):
             assert f"not made: figures/{name}.png: " in said.err
     assert "not made: equivalence.csv: theory/equivalence.parquet is missing" in said.err
     assert "not made: figures/fig02.png: theory/fields.parquet is missing" in said.err
-    made = len([p for p in (tmp_path / "out").rglob("*") if p.suffix in (".csv", ".png")])
-    assert f"{made} of {len(TABLES) + len(names.FIGURES)} tables and figures -> " in said.err
+    made = len([p for p in (tmp_path / "out").rglob("*") if p.suffix in (".csv", ".png", ".gif")])
+    assert f"{made} of {len(TABLES) + len(names.FIGURES) + 1} tables and figures -> " in said.err
 
 
 def test_the_table_of_equivalences_is_made_again_from_its_rows(theory, tmp_path):

@@ -19,9 +19,10 @@ from fmbench.store.records import Row, write_rows
 
 def test_the_columns(digits_rows, tmp_path):
     columns = (
-        "dataset, method, seeds, nll_mean, nll_std, nll_unit, fid_mean, fid_std, fid_features, fid_n, kid_mean, "
-        "kid_std, energy_distance_mean, energy_distance_std, off_support_mean, off_support_std, "
-        "nfe_mean, nfe_std, sample_std, paper_nll, paper_fid, paper_nfe, status"
+        "dataset, method, seeds, nll_mean, nll_std, nll_stderr, nll_unit, fid_mean, fid_std, fid_stderr, fid_features, fid_n, "
+        "kid_mean, kid_std, energy_distance_mean, energy_distance_std, energy_distance_stderr, "
+        "off_support_mean, off_support_std, off_support_stderr, nfe_mean, nfe_std, nfe_stderr, "
+        "sample_std, paper_nll, paper_fid, paper_nfe, status"
     )
     assert columns.split(", ") == COLUMNS
     assert to_csv(table1(frame(digits_rows, tmp_path), SPEC)).splitlines()[0] == columns.replace(" ", "")
@@ -52,7 +53,7 @@ def test_only_the_seeds_of_the_config_count(digits_rows, tmp_path):
     one = table1(rows, SPEC | {"seeds": [1]})
     assert (one.nll_mean[0], one.seeds[0]) == (pytest.approx(2.8), 1)
     assert pd.isna(one.nll_std[0])
-    assert ",2.8,,bits/dim," in to_csv(one)  # no spread of one seed
+    assert ",2.8,,0.01,bits/dim," in to_csv(one)  # no spread of one seed
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_the_csv_is_six_digits_and_the_same_bytes(digits_rows, tmp_path):
         texts.add(b"|".join((tmp_path / name / f"table1.{kind}").read_bytes() for kind in ("csv", "md", "tex")))
     assert len(texts) == 1
     text = (tmp_path / "a" / "table1.csv").read_bytes()
-    assert b"0.333333,,bits/dim,3.33333e-10,," in text and b",3.33333e+06,," in text
+    assert b"0.333333,,0.01,bits/dim,3.33333e-10,,," in text and b",3.33333e+06,,," in text
     assert b"\r" not in text and text.endswith(b"\n")
     assert b",720," in text  # a count is an integer
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from table_rows import FEATURES, SPEC, floors, frame, image, model, oracle, points
@@ -23,8 +24,8 @@ def test_markdown_is_a_section_per_data_set_with_the_best_in_bold(digits_rows, t
     text = markdown(table1(rows, SPEC), rows, SPEC)
     assert "## digits" in text
     assert "| Method | NLL (bits/dim) | Frechet | NFE | Sample std | Status |" in text
-    assert "| DDPM | 2.700 ± 0.141 | 12.00 ± 2.83 | 105.0 ± 7.1 | 0.850 | ok |" in text
-    assert "| FM, OT path | **2.300 ± 0.000** | **8.50 ± 0.71** | **55.0 ± 7.1** | 0.700 | ok |" in text
+    assert "| DDPM | 2.700 ± 0.141 [0.010] | 12.00 ± 2.83 | 105.0 ± 7.1 | 0.850 | ok |" in text
+    assert "| FM, OT path | **2.300 ± 0.000 [0.010]** | **8.50 ± 0.71** | **55.0 ± 7.1** | 0.700 | ok |" in text
     assert text.count("**") == 6
     main = text.partition("### ")[0]
     widths = {line.count("|") for line in main.splitlines() if line.startswith("|")}
@@ -37,7 +38,8 @@ def test_the_notes_name_what_the_numbers_rest_on(digits_rows, tmp_path):
     for fragment in (
         "over 2 seeds",
         "NLL: 360 test samples, dopri5_shared, hutchinson rademacher x1, rtol = atol = 1e-05",
-        "The standard error over test samples is 0.010 bits/dim",
+        "the standard error of one seed's number over its samples",
+        "so the ± of NLL does not contain its standard error",
         "mean over 720 samples",
         "NFE, shared step: dopri5 with one step size for a batch of 128 samples",
         f"720 samples against train, n = 1437, sha256 abc, in the features of the {FEATURES}.",
@@ -52,6 +54,31 @@ def test_the_notes_name_what_the_numbers_rest_on(digits_rows, tmp_path):
         "That of the data is 0.710",
     ):
         assert fragment in text
+
+
+def test_the_sampling_error_of_each_number_is_in_square_brackets(digits_rows, tmp_path):
+    """Frechet distances 10 and 14 with errors 1 and 3: 12.00 ± 2.83 [2.00]. Results of earlier versions have no such rows."""
+    errors = [
+        *(Row("digits", "ddpm", s, "sample_quality", "frechet_stderr", 1.0 + 2 * s, "", n=720) for s in (0, 1)),
+        *(Row("digits", "ddpm", s, "sample", "nfe_stderr", 0.5, "", n=720) for s in (0, 1)),
+    ]
+    rows = frame(digits_rows + errors, tmp_path)
+    table = table1(rows, SPEC)
+    assert table[["nll_stderr", "fid_stderr", "nfe_stderr"]].iloc[0].tolist() == [0.01, 2.0, 0.5]
+    assert table.energy_distance_stderr.isna().all() and pd.isna(table.fid_stderr[1])
+    text = markdown(table, rows, SPEC)
+    assert "| DDPM | 2.700 ± 0.141 [0.010] | 12.00 ± 2.83 [2.00] | 105.0 ± 7.1 [0.5] | 0.850 | ok |" in text
+    assert r"12.00 $\pm$ 2.83 [2.00] & 105.0 $\pm$ 7.1 [0.5] \\" in latex(table, SPEC)
+    without = frame([row for row in digits_rows if not row.metric.endswith("_stderr")], tmp_path)
+    plain = markdown(table1(without, SPEC), without, SPEC)
+    assert "| DDPM | 2.700 ± 0.141 | 12.00 ± 2.83 | 105.0 ± 7.1 |" in plain and "standard error" not in plain
+
+
+def test_the_floor_of_points_has_its_error(tmp_path):
+    error = Row("board", "", 0, "features", "energy_distance_stderr_floor", 0.00035, "data units", n=4000)
+    rows = frame([*floors("board", images=False), error, *points("fm_ot", 0, 2.4, 0.002, 50)], tmp_path)
+    spec = SPEC | {"datasets": ["board"], "seeds": [0]}
+    assert "training points to the test points is 12.30 [3.50], in the same unit." in markdown(table1(rows, spec), rows, spec)
 
 
 def test_the_tolerances_are_both_named_when_they_differ(digits_rows, tmp_path):
@@ -130,15 +157,16 @@ def test_points_have_energy_distance_and_support_in_the_place_of_frechet(tmp_pat
     assert table[["energy_distance_std", "off_support_std"]].isna().all(axis=None)
     text = markdown(table, rows, spec)
     assert "| Method | NLL (nats) | Energy distance (1e-4) | Off support | NFE | Sample std | Status |" in text
-    assert "| DDPM | 2.700 | -3.00 | 0.500 | 164.0 | 2.000 | ok |" in text  # the lowest energy distance is not in bold
-    assert "| FM, OT path | **2.400** | 20.00 | **0.250** | **50.0** | 2.000 | ok |" in text
+    assert "| DDPM | 2.700 [0.020] | -3.00 | 0.500 | 164.0 | 2.000 | ok |" in text  # the lowest energy distance is not in bold
+    assert "| FM, OT path | **2.400 [0.020]** | 20.00 | **0.250** | **50.0** | 2.000 | ok |" in text
     assert "over 1 seed. Bold is the lowest mean of the trained methods." in text and "* No energy distance is bold:" in text
     assert "* The energy distance of as many real training points to the test points is 12.30" in text
     assert "The NLL of the true density is 2.079 nats." in text
     assert "FID" not in text and "Frechet" not in text and "dequantisation" not in text
     tabular = latex(table, spec)
     assert r"Method & NLL & Energy ($10^{-4}$) & NFE \\" in tabular
-    assert r"FM, OT path & \textbf{2.400} & 20.00 & \textbf{50.0} \\" in tabular and "DDPM & 2.700 & -3.00 & 164.0" in tabular
+    assert r"FM, OT path & \textbf{2.400 [0.020]} & 20.00 & \textbf{50.0} \\" in tabular
+    assert "DDPM & 2.700 [0.020] & -3.00 & 164.0" in tabular
     above = tabular.partition(r"\begin")[0]
     assert "% board: the column after NLL is the energy distance in units of 1e-4." in above
     assert "dequantisation" not in tabular
@@ -185,9 +213,9 @@ def test_published_methods_are_below_ours(digits_rows, tmp_path):
         "pgmgan": 21.7,
     }
     assert others.drop(columns=["dataset", "paper_fid", "status"]).isna().all(axis=None)
-    assert "imagenet128,mgan,,,,,,,,,,,,,,,,,,,58.9,,paper only" in to_csv(table)
+    assert "imagenet128,mgan,,,,,,,,,,,,,,,,,,,,,,,,58.9,,paper only" in to_csv(table)
     text = markdown(table, rows, spec)
-    assert "| FM, OT path | **3.000** (2.90) | **30.00** (FID 20.9) | **100.0** | 0.700 | ok |" in text
+    assert "| FM, OT path | **3.000 [0.010]** (2.90) | **30.00** (FID 20.9) | **100.0** | 0.700 | ok |" in text
     assert "| Uncond. BigGAN | - | - (FID 25.3) | - | - | paper only |" in text
     assert "GAN" not in text.split("## imagenet128")[0] and "Where a status" not in text
     tabular = latex(table, spec)
@@ -207,8 +235,8 @@ def test_the_papers_number_is_in_brackets(tmp_path):
     rows = frame(floors("cifar10") + image("cifar10", "fm_ot", 0, 3.456, 20.0, 150.0), tmp_path)
     spec = SPEC | {"datasets": ["cifar10"], "methods": ["fm_ot"], "seeds": [0]}
     table = table1(rows, spec)
-    assert "**3.456** (2.99) | **20.00** (FID 6.35) | **150.0** (142)" in markdown(table, rows, spec)
-    assert r"\textbf{3.456} (2.99) & \textbf{20.00} (FID 6.35) & \textbf{150.0} (142)" in latex(table, spec)
+    assert "**3.456 [0.010]** (2.99) | **20.00** (FID 6.35) | **150.0** (142)" in markdown(table, rows, spec)
+    assert r"\textbf{3.456 [0.010]} (2.99) & \textbf{20.00} (FID 6.35) & \textbf{150.0} (142)" in latex(table, spec)
 
 
 def test_a_method_that_trained_differently_is_named(digits_rows, tmp_path):
@@ -226,7 +254,7 @@ def test_latex_is_a_booktabs_table(digits_rows, tmp_path):
     assert lines[0].startswith("%") and "bits/dim" in lines[0] and FEATURES in lines[0]
     assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
     assert text.count(r"\cmidrule(lr)") == 2 and r"\multicolumn{3}{c}{digits}" in text and r"{b\_2}" in text
-    assert r"FM, OT path & \textbf{2.300 $\pm$ 0.000} & \textbf{8.50 $\pm$ 0.71} & \textbf{55.0 $\pm$ 7.1}" in text
+    assert r"FM, OT path & \textbf{2.300 $\pm$ 0.000 [0.010]} & \textbf{8.50 $\pm$ 0.71} & \textbf{55.0 $\pm$ 7.1}" in text
     assert r"my\_method &" in text
     body = [line for line in lines if line.endswith(r"\\") and not line.startswith(" &")]
     assert {line.count("&") for line in body} == {6}
@@ -243,23 +271,22 @@ def test_an_oracle_is_in_the_table_and_never_in_bold(digits_rows, tmp_path):
     assert (csv_row["method"], csv_row["seeds"], csv_row["status"]) == ("oracle_ot", "2", "ok")
     assert (csv_row["nll_mean"], csv_row["fid_mean"], csv_row["nfe_mean"], csv_row["paper_nll"]) == ("0.5", "0.25", "8", "")
     text = markdown(table, rows, spec)
-    assert "| Oracle, OT path | 0.500 ± 0.000 | 0.25 ± 0.00 | 8.0 ± 0.0 | 0.700 | ok |" in text
-    assert "| FM, OT path | **2.300 ± 0.000** | **8.50 ± 0.71** | **55.0 ± 7.1** | 0.700 | ok |" in text
+    assert "| Oracle, OT path | 0.500 ± 0.000 [99.000] | 0.25 ± 0.00 | 8.0 ± 0.0 | 0.700 | ok |" in text
+    assert "| FM, OT path | **2.300 ± 0.000 [0.010]** | **8.50 ± 0.71** | **55.0 ± 7.1** | 0.700 | ok |" in text
     assert text.count("**") == 6
     tabular = latex(table, spec)
-    assert r"Oracle, OT path & 0.500 $\pm$ 0.000 & 0.25 $\pm$ 0.00 & 8.0 $\pm$ 0.0 \\" in tabular
+    assert r"Oracle, OT path & 0.500 $\pm$ 0.000 [99.000] & 0.25 $\pm$ 0.00 & 8.0 $\pm$ 0.0 \\" in tabular
     assert tabular.count(r"\textbf") == 3
     assert markdown(table1(rows, spec | {"oracles": []}), rows, spec | {"oracles": []}).count("| **0.500") == 1
 
 
 def test_the_notes_on_nll_are_apart_for_trained_methods_and_oracles(digits_rows, tmp_path):
-    """The solver and the standard error are those of a trained method, even where an oracle comes first."""
+    """The solver is that of a trained method, even where an oracle comes first."""
     known = [row for seed in (0, 1) for row in oracle("digits", "oracle_vp", seed, 0.5, 0.25, 8.0)]
     spec = SPEC | {"methods": ["oracle_vp", "ddpm", "fm_ot"], "oracles": ["oracle_vp"]}
     rows = frame(known + digits_rows, tmp_path)
     text = markdown(table1(rows, spec), rows, spec)
     assert "NLL: 360 test samples, dopri5_shared, hutchinson rademacher x1, rtol = atol = 1e-05" in text
-    assert "standard error over test samples is 0.010" in text
     known = "the closed-form field of 1437 points of the training set, with a Gaussian of standard deviation 0.034 around each"
     assert f"* Oracles (Oracle, diffusion path): {known}." in text
     assert "learns nothing and is never bold." in text and "Its NLL of the test set is in closed form" in text
@@ -276,5 +303,5 @@ def test_a_table_of_oracles_alone(tmp_path):
     rows = frame(floors("digits") + oracle("digits", "oracle_ot", 0, 0.5, 0.25, 8.0), tmp_path)
     table = table1(rows, spec)
     text = markdown(table, rows, spec)
-    assert "| Oracle, OT path | 0.500 | 0.25 | 8.0 | 0.700 | ok |" in text
+    assert "| Oracle, OT path | 0.500 [99.000] | 0.25 | 8.0 | 0.700 | ok |" in text
     assert "**" not in text and " nan" not in text and "textbf" not in latex(table, spec)

@@ -11,6 +11,7 @@ from pyarrow.parquet import read_table
 from table_rows import REASON
 
 from fmbench.report.claims.claim10_nll_falls_with_k import falls_with_k
+from fmbench.report.claims.decision import decide
 from fmbench.report.table4 import COLUMNS, write_table4
 from fmbench.store.records import Row, write_rows
 
@@ -193,7 +194,7 @@ def test_a_probe_bias_of_little_noise_is_an_estimate(tmp_path):
 def test_claim_10_says_where_the_probes_do_more_than_is_taken_off(tmp_path, variance, taken, papers):
     write_rows(tmp_path / "rows.parquet", nll_against_k({"ddpm": variance, "fm_ot": variance}))
     frame = read_table(tmp_path / "rows.parquet").to_pandas()
-    averaged, one = falls_with_k({"dequantisation": frame})
+    averaged, one = decide(falls_with_k({"dequantisation": frame}))
     assert ("The estimate is too small, because the variance is 9.2 nats^2" in averaged.why) == taken
     assert "is estimated and subtracted" in averaged.why
     assert f"At K = 5 the noise lowers it by {papers}, which is bias and not likelihood" in one.why

@@ -14,7 +14,7 @@ from user_code import command
 
 from fmbench.report.figures import as_text
 from fmbench.report.layout import LONGEST, Markup, block, comment, heading, markdown_table, notes, plain, tex, to_csv
-from fmbench.report.page import to_html
+from fmbench.report.page.markup import to_html
 from fmbench.report.render import TABLES
 
 pytestmark = pytest.mark.usefixtures("no_fsync")

@@ -95,7 +95,7 @@ def test_an_error_of_fmbench_with_a_plug_in_method_stays_an_error(spoilable, tmp
 
 def test_a_diverged_training_has_no_few_step_samples_and_no_trajectory(bench):
     rows = bench.rows("few_step", "board", "ddpm")
-    assert len(rows) == 4 * 2 + 1 and {r["status"] for r in rows} == {"skipped"}
+    assert len(rows) == 4 * 3 + 2 and {r["status"] for r in rows} == {"skipped"}
     for folder, file, schema in (("few_step", "previews", FEW_STEP_PREVIEWS), ("trajectory", "trajectory", TRAJECTORY)):
         table = read_table(bench.folder(folder, "board", "ddpm") / f"{file}.parquet")
         assert table.num_rows == 0 and table.schema.equals(schema)

@@ -26,6 +26,7 @@ from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.points import energy_distance, gaussian_mmd
 from fmbench.metrics.precision_recall import precision_recall
+from fmbench.metrics.sampling_error import frechet_stderr
 from fmbench.stages.evaluators import extraction, image_metrics
 from fmbench.stages.evaluators.base import UNITS
 from fmbench.stages.evaluators.extraction import Extraction
@@ -118,6 +119,7 @@ def test_every_metric_equals_its_function_of_the_features(tall, samples):
         assert found[f"{metric}/{MINE}"].features == "colours(6 features, 0.5)"
 
     check("frechet", frechet_distance(feature_statistics(mine), reference), 40)
+    check("frechet_stderr", frechet_stderr(mine, feature_statistics(mine), reference), 40)
     check("frechet_at_floor_n", frechet_distance(feature_statistics(mine[:20]), reference), 20)
     kid = kernel_distance(mine[:30], kept, generator(0, "kid"), 7, 9)
     check("kid", kid.mean, 30)
@@ -188,7 +190,7 @@ def test_only_the_chosen_metrics_are_computed(tall, samples, monkeypatch):
     assert found == whole["frechet"] and asked == [evaluator.features]
     (found,) = evaluator.measure(samples, only=(f"frechet/{MINE}",))
     assert found == whole[f"frechet/{MINE}"] and asked[1:] == ["colours(6 features, 0.5)"]
-    with pytest.raises(ValueError, match="unknown metric fid; this evaluator measures frechet, frechet_at_floor_n, kid"):
+    with pytest.raises(ValueError, match="unknown metric fid; this evaluator measures frechet, frechet_stderr, "):
         evaluator.measure(samples, only=("fid",))
 
 
@@ -206,7 +208,8 @@ def test_samples_that_cannot_be_evaluated_are_an_error(tall, samples):
 
 def test_few_samples_have_fewer_metrics_and_no_wrong_ones(tall, samples):
     found = {m.metric for m in tall.evaluator().measure(samples[:3])}
-    assert found == {"frechet", f"frechet/{MINE}"}
+    assert found == {"frechet", "frechet_stderr", f"frechet/{MINE}", f"frechet_stderr/{MINE}"}
+    assert {m.metric for m in tall.evaluator().measure(samples[:2])} == {"frechet", f"frechet/{MINE}"}
     assert {m.metric for m in tall.evaluator().measure(samples[:4])} - found == {
         *("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"),
         *(f"{m}/{MINE}" for m in ("kid", "kid_std", "precision", "recall")),
@@ -359,11 +362,9 @@ def test_points_by_hand(board):
     samples = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
     found = {m.metric: m for m in evaluator.measure(samples)}
     assert evaluator.primary == "energy_distance" and set(found) == {
-        "energy_distance",
-        "sliced_wasserstein",
-        "mmd",
-        "off_support",
+        *("energy_distance", "energy_distance_stderr", "sliced_wasserstein", "mmd", "off_support", "off_support_stderr")
     }
+    assert "energy_distance_stderr" not in {m.metric for m in evaluator.measure(samples[:2])}
     points, test = data.to_data(samples).astype(np.float64), np.asarray(data.test, np.float64)
     assert found["energy_distance"].value == energy_distance(points, test)
     some = np.sort(torch.randperm(300, generator=generator(0, "floor")).numpy()[:200])
@@ -442,7 +443,7 @@ def test_a_plug_in_extractor_is_tried_before_any_training(source, part, message,
         ({"extractor": "inception", "options": {"weight": "x"}}, "inception has no option weight: it takes weights"),
         ({"options": {"width": 3}}, "classifier has no option width: it takes none; set epochs, width, ... beside it"),
         ({"extractor": MINE, "more_extractors": ["classifier", MINE]}, f"the extractor {MINE} is listed more than once"),
-        ({"infinity_sizes": 2}, "greater than or equal to 3"),
+        ({"infinity_sizes": 2}, "must be at least 3, not 2"),
     ],
 )
 def test_an_impossible_choice_is_a_config_error(features, message):

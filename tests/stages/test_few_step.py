@@ -39,8 +39,9 @@ def test_cells_of_few_step_equal_those_by_hand(bench, dataset, method):
     rows = [r for r in bench.rows("few_step", dataset, method) if r["solver"] != "dopri5"]
     cells = [(c.label, c.nfe) for c in settings.cells()]
     distances = {(r["solver"], r["nfe"]): r for r in rows if r["metric"] == judge.primary}
+    errors = {(r["solver"], r["nfe"]): r for r in rows if r["metric"] == f"{judge.primary}_stderr"}
     seconds = {(r["solver"], r["nfe"]): r for r in rows if r["metric"] == "seconds"}
-    assert list(distances) == list(seconds) == cells and len(rows) == 2 * len(cells)
+    assert list(distances) == list(errors) == list(seconds) == cells and len(rows) == 3 * len(cells)
     assert all(r["value"] > 0 and (r["unit"], r["n"]) == ("s", settings.n) for r in seconds.values())
     table = read_table(bench.folder("few_step", dataset, method) / "previews.parquet")
     assert table.schema.equals(FEW_STEP_PREVIEWS)
@@ -52,8 +53,9 @@ def test_cells_of_few_step_equal_those_by_hand(bench, dataset, method):
         with torch.no_grad():
             samples = integrate(model.field(), noise(data, model, settings.n), grid, tableau).numpy()
         row = distances[cell.label, cell.nfe]
-        (expected,) = judge.measure(samples, only=(judge.primary,))
+        expected, error = judge.measure_primary(samples)
         assert row["value"] == pytest.approx(expected.value, rel=1e-3, abs=1e-6)
+        assert errors[cell.label, cell.nfe]["value"] == pytest.approx(error, rel=1e-2)
         assert (row["n"], row["batch"]) == (settings.n, min(settings.batch, settings.n))
         assert (row["features"], row["reference"], row["unit"]) == (expected.features, expected.reference, expected.unit)
         pictures = [r for r in table.to_pylist() if (r["solver"], r["nfe"]) == (cell.label, cell.nfe)]
@@ -69,8 +71,9 @@ def test_many_evaluations_agree_with_the_adaptive_solve(bench, method):
     judge = load_evaluator(bench.results / "features" / "board", data, CPU)
     samples = np.load(bench.folder("sample", "board", method) / "samples.npy")[:20]
     rows = {(r["solver"], r["nfe"]): r["value"] for r in bench.rows("few_step", "board", method) if r["metric"] == judge.primary}
-    (adaptive,) = [r for r in bench.rows("few_step", "board", method) if r["solver"] == "dopri5"]
-    (expected,) = judge.measure(samples, only=(judge.primary,))
+    adaptive, its_error = [r for r in bench.rows("few_step", "board", method) if r["solver"] == "dopri5"]
+    expected, error = judge.measure_primary(samples)
+    assert (its_error["metric"], its_error["value"]) == ("energy_distance_stderr", error)
     assert (adaptive["value"], adaptive["n"], adaptive["rtol"]) == (expected.value, 20, 1e-3)
     spent = read_table(bench.folder("sample", "board", method) / "nfe.parquet").column("nfe").to_pylist()
     assert adaptive["nfe"] == np.mean(spent[:20])
@@ -84,8 +87,10 @@ def test_many_evaluations_agree_with_the_adaptive_solve(bench, method):
 
 
 def test_too_few_adaptive_samples_are_a_skipped_row(bench):
-    (row,) = [r for r in bench.rows("few_step", "tall", "fm_ot") if r["solver"] == "dopri5"]
-    assert row["status"] == "skipped" and row["reason"] == "the stage sample made 16 samples, and 20 are compared"
+    rows = [r for r in bench.rows("few_step", "tall", "fm_ot") if r["solver"] == "dopri5"]
+    assert [r["metric"] for r in rows] == ["frechet", "frechet_stderr"]
+    for row in rows:
+        assert row["status"] == "skipped" and row["reason"] == "the stage sample made 16 samples, and 20 are compared"
 
 
 def test_a_solve_that_overflows_is_a_diverged_row(spoilable):

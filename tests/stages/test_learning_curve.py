@@ -91,7 +91,8 @@ def test_nfe_and_distance_of_each_snapshot_equal_those_by_hand(bench, dataset, m
     rows = {(r["metric"], r["step"]): r for r in bench.rows("learning_curve", dataset, method)}
     steps = steps_of(bench, dataset, method)
     assert len(steps) > 1 and steps[-1] == bench.config.training(dataset, method).iterations
-    assert set(rows) == {(m, s) for m in ("nfe", "nfe_std_over_samples", judge.primary) for s in steps}
+    names = ("nfe", "nfe_std_over_samples", judge.primary, f"{judge.primary}_stderr")
+    assert set(rows) == {(m, s) for m in names for s in steps}
     for step in steps:
         field = snapshot(bench, dataset, method, step)
         with torch.no_grad():
@@ -101,8 +102,9 @@ def test_nfe_and_distance_of_each_snapshot_equal_those_by_hand(bench, dataset, m
         assert rows["nfe", step]["value"] == pytest.approx(solved.nfe.double().mean().item(), abs=6.01 / settings.n)
         spread = solved.nfe.double().std().item()
         assert rows["nfe_std_over_samples", step]["value"] == pytest.approx(spread, abs=1)
-        (expected,) = judge.measure(solved.x.numpy(), only=(judge.primary,))
+        expected, error = judge.measure_primary(solved.x.numpy())
         row = rows[judge.primary, step]
+        assert rows[f"{judge.primary}_stderr", step]["value"] == pytest.approx(error, rel=0.02)
         assert row["value"] == pytest.approx(expected.value, rel=0.02, abs=1e-4)
         assert (row["unit"], row["features"], row["reference"]) == (expected.unit, expected.features, expected.reference)
         assert (row["n"], row["rtol"], row["solver"], row["status"]) == (settings.n, settings.rtol, "dopri5", "ok")
@@ -115,7 +117,8 @@ def test_the_last_snapshot_is_the_final_model(bench):
     last = {r["metric"]: r for r in bench.rows("learning_curve", "board", "fm_ot") if r["step"] == 60}
     for metric in ("nfe", "nfe_std_over_samples"):
         assert last[metric]["value"] == bench.row("sample", "board", "fm_ot", metric)["value"]
-    assert last["energy_distance"]["value"] == bench.row("sample_quality", "board", "fm_ot", "energy_distance")["value"]
+    for metric in ("energy_distance", "energy_distance_stderr"):
+        assert last[metric]["value"] == bench.row("sample_quality", "board", "fm_ot", metric)["value"]
 
 
 @pytest.mark.parametrize("dataset", VALUES["datasets"])
@@ -131,7 +134,7 @@ def test_oracles_have_no_rows_and_diverged_trainings_name_their_last_step(bench,
     assert {r["step"] for r in rows} == {*steps_of(bench, dataset, "ddpm"), stopped["step"]}
 
 
-PRIMARY = {"board": ("energy_distance",), "tall": ("frechet",)}
+PRIMARY = {"board": ("energy_distance", "energy_distance_stderr"), "tall": ("frechet", "frechet_stderr")}
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "others"])

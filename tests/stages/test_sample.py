@@ -40,7 +40,8 @@ def test_nfe_equals_a_count_by_hand(bench, dataset, method):
     assert row["nfe"] == row["value"]
     assert (row["n"], row["rtol"], row["solver"]) == (settings.n, settings.rtol, "dopri5")
     assert bench.row("sample", dataset, method, "nfe_max")["value"] == pytest.approx(max(calls), abs=6)
-    assert bench.row("sample", dataset, method, "nfe_std_over_samples")["value"] == pytest.approx(np.std(calls, ddof=1), abs=0.5)
+    spread, error = (bench.row("sample", dataset, method, m)["value"] for m in ("nfe_std_over_samples", "nfe_stderr"))
+    assert spread == pytest.approx(np.std(calls, ddof=1), abs=0.5) and error == pytest.approx(spread / settings.n**0.5)
 
 
 @pytest.mark.parametrize("dataset", ["board", "tall"])

@@ -12,6 +12,7 @@ from user_code import command
 from fmbench.config.hashing import canonical
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.points import energy_distance, on_checkerboard
+from fmbench.metrics.sampling_error import energy_distance_stderr, frechet_stderr
 from fmbench.stages.shared.classifier import Classifier, to_images
 from fmbench.store.files import read_json
 from fmbench.store.seal import check_seal
@@ -26,6 +27,9 @@ def test_the_quality_of_points(bench):
     assert distance["value"] == pytest.approx(energy_distance(samples, test), rel=1e-5)
     assert off["value"] == pytest.approx(1 - on_checkerboard(samples).mean())
     assert distance["n"] == off["n"] == 30
+    errors = [bench.row("sample_quality", "board", "fm_ot", f"{m}_stderr")["value"] for m in ("energy_distance", "off_support")]
+    of_mean = (~on_checkerboard(samples)).std(ddof=1) / math.sqrt(30)
+    assert errors == pytest.approx([energy_distance_stderr(samples, test), of_mean], rel=1e-5)
     assert (distance["features"], distance["reference"]) == ("coordinates", "test, n = 50")
 
 
@@ -48,6 +52,9 @@ def test_the_quality_of_images_is_a_frechet_distance_on_named_features(bench):
     expected = frechet_distance(feature_statistics(features), feature_statistics(reference))
     assert whole["value"] == pytest.approx(expected, rel=1e-4)
     assert (whole["n"], at_floor["n"]) == (16, 14)
+    error = bench.row("sample_quality", "tall", "fm_ot", "frechet_stderr")
+    expected = frechet_stderr(features, feature_statistics(features), feature_statistics(reference))
+    assert (error["value"], error["n"]) == (pytest.approx(expected, rel=1e-3), 16)
     expected = frechet_distance(feature_statistics(features[:14]), feature_statistics(reference))
     assert at_floor["value"] == pytest.approx(expected, rel=1e-4)
     digest = check_seal(bench.results / "features" / "tall" / "classifier.safetensors")[:8]
@@ -69,7 +76,8 @@ def test_a_metric_with_too_few_samples_is_a_skipped_row(bench, tmp_path):
     assert said.code == 0 and "3 samples are too few for frechet_at_floor_n, kid, kid_std, precision" in said.err
     assert {m: (r["status"], r["n"]) for m, r in rows.items()} == {
         "frechet": ("ok", 3),
-        **{m: ("skipped", 3) for m in OF_IMAGES if m not in ("frechet", "frechet_at_floor_n")},
+        "frechet_stderr": ("ok", 3),
+        **{m: ("skipped", 3) for m in OF_IMAGES if not m.startswith("frechet")},
     }
     assert rows["recall"]["reason"] == "3 samples, or the samples of the reference, are too few"
 

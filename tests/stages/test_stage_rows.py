@@ -13,16 +13,16 @@ from fmbench.store.codehash import stage_hash
 
 METRICS: dict[str, set[str]] = {
     "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds"},
-    "sample": {"nfe", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared", "sample_seconds"},
+    "sample": {"nfe", "nfe_stderr", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared", "sample_seconds"},
     "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
-    "sweep": {"mse", "seconds", "reference_mse"},
+    "sweep": {"mse", "mse_stderr", "seconds", "reference_mse"},
 }
-OF_POINTS = {"energy_distance", "sliced_wasserstein", "mmd"}
+OF_POINTS = {"energy_distance", "energy_distance_stderr", "sliced_wasserstein", "mmd"}
 
 
 def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:
     if stage == "sample_quality":
-        return OF_POINTS | {"off_support"} if dataset == "board" else OF_IMAGES | {"frechet_at_floor_n"}
+        return OF_POINTS | {"off_support", "off_support_stderr"} if dataset == "board" else OF_IMAGES | {"frechet_at_floor_n"}
     more: set[str] = set()
     if method in ORACLES:
         more = {"train": {"bandwidth"}, "likelihood": {"nll_own", "nll_own_closed_form"}}.get(stage, more)

@@ -1,5 +1,6 @@
 """The stage `sweep`: errors of cells against the reference, and the cache."""
 
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.store.seal import seal
 
 
 def test_every_cell_spends_its_nfe(bench):
@@ -29,7 +31,11 @@ def test_the_error_of_a_cell_equals_one_by_hand(bench, solver, nfe):
             grid = uniform_grid(model.objective.t_min, model.objective.t_max, steps)
             ends.append(integrate(model.field(), x0, grid, FIXED[name]).double())
     (row,) = [r for r in bench.cells("board", "mine") if (r["solver"], r["nfe"]) == (solver, nfe)]
-    assert row["value"] == pytest.approx(float((ends[0] - ends[1]).square().mean()), rel=1e-3)
+    of_each = (ends[0] - ends[1]).square().mean(1)
+    assert row["value"] == pytest.approx(of_each.mean().item(), rel=1e-3)
+    rows = [r for r in bench.rows("sweep", "board", "mine") if (r["metric"], r["solver"]) == ("mse_stderr", solver)]
+    (error,) = [r["value"] for r in rows if r["nfe"] == nfe]
+    assert error == pytest.approx(of_each.std().item() / 10**0.5, rel=1e-3)
     assert (row["n"], row["batch"], row["reference"]) == (10, 4, "rk4 at 40 NFE")
 
 
@@ -72,7 +78,7 @@ def test_a_sweep_run_again_computes_nothing_and_one_more_nfe_computes_one_cell_e
     said = spoilable.run("sweep", "board", "fm_ot", settings=more)
     assert "1 cells computed, 11 from the cache" in said.err
     after = {(r["metric"], r["solver"], r["nfe"]): r["value"] for r in spoilable.rows("sweep", "board", "fm_ot")}
-    assert len(after) == 2 * 12 + 1
+    assert len(after) == 3 * 12 + 1
     assert all(after[r["metric"], r["solver"], r["nfe"]] == r["value"] for r in before)  # the seconds too
     assert after["mse", "rk4", 12.0] < after["mse", "rk4", 8.0]
 
@@ -95,6 +101,10 @@ def test_other_weights_settings_or_code_are_not_in_the_cache(spoilable):
     content = bytearray(weights.read_bytes())
     content[-3] ^= 1
     weights.write_bytes(content)
+    said = spoilable.run("sweep", "board", "fm_ot")
+    assert said.code == 3 and "was changed by hand" in said.err
+    weights.write_bytes(re.sub(rb"(?<=fmbench-sha256:)[0-9a-f]{64}", 64 * b"0", bytes(content)))
+    seal(weights)
     assert "11 cells computed" in spoilable.run("sweep", "board", "fm_ot").err
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from result_sets import QUIET, config, make_results, number_for
 from user_code import command
@@ -24,6 +25,7 @@ from fmbench.stages.mlflow_summary import EXPERIMENT, LISTED, artifacts, attach,
 from fmbench.store.archive import export
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import read_json, sha256, write_json
+from fmbench.store.parquet import write_table
 from fmbench.store.tracking import OFF, Mirror, experiment_name
 
 DEAD = "http://127.0.0.1:9"
@@ -169,11 +171,9 @@ def test_a_failed_rebuild_is_an_error(results, tmp_path, monkeypatch):
 
 
 def test_a_model_that_models_parquet_lacks_is_named(results, store, tmp_path):
-    import pyarrow.parquet as pq
-
     for name in ("records.parquet", "loss_curves.parquet", FILE):
         (tmp_path / name).write_bytes((results / name).read_bytes())
-    pq.write_table(pq.read_table(results / "models.parquet").slice(1), tmp_path / "models.parquet")
+    write_table(tmp_path / "models.parquet", pq.read_table(results / "models.parquet").slice(1))
     said = command("mlflow-rebuild", "--results", tmp_path, "--tracking", store)
     assert said.code == 3 and "models.parquet does not have board/ddpm/0, which has records" in said.err
 

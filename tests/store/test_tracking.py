@@ -360,6 +360,8 @@ def results_folder(folder: Path, dataset: str, reason: str = "", seconds: float 
             Row(dataset, method, 0, "sweep", "mse", 0.25, "squared", solver="euler", nfe=4.0),
             Row(dataset, method, 0, "sweep", "mse", 0.125, "squared", solver="euler", nfe=8.0),
             Row(dataset, method, 0, "sweep", "mse", 0.0625, "squared", solver="rk4", nfe=8.0),
+            Row(dataset, method, 0, "sweep", "mse_stderr", 0.5, "squared", solver="rk4", nfe=4.0),
+            Row(dataset, method, 0, "sweep", "mse_stderr", 0.75, "squared", solver="rk4", nfe=8.0),
         ]
     write_rows(folder / "records.parquet", rows)
     write_models(folder, [(dataset, method, 0) for method in ("fm_ot", "ddpm")])
@@ -378,6 +380,7 @@ def test_every_training_has_one_run_and_no_point_twice(store, tmp_path, capsys):
     assert history(store, run, "likelihood/nll") == [(30, 2.5)]
     assert history(store, run, "sweep/mse/euler") == [(4, 0.25), (8, 0.125)]
     assert history(store, run, "sweep/mse/rk4") == [(8, 0.0625)]
+    assert history(store, run, "sweep/mse_stderr/rk4") == [(4, 0.5), (8, 0.75)]
     assert run.data.params["parameters"] == "1234" and run.data.params["training.iterations"] == "5000"
     assert run.data.tags["fmbench.commit"] == "c0ffee"
     mirror(results, store.folder, None, Console("collect", "none"))

@@ -3,7 +3,7 @@
 
 rule figure:
     input:
-        lambda w: [results(name) for name in FIGURES[w.figure]],
+        lambda w: [results(name) for name in (EVIDENCE if w.figure == "claims" else FIGURES[w.figure])],
     output:
         png=report(
             results("figures/{figure}.png"),

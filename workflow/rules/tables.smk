@@ -1,6 +1,6 @@
 # Rules that join all rows into one file, and make the tables and claims from it.
 
-# The files that the claims are tested on, as far as this config makes them.
+# The files that the claims are tested on, as far as this config makes them. The figure of the claims needs them, too.
 EVIDENCE = [
     "records.parquet",
     *(f"{name}.parquet" for name in ("learning_curve", "few_step", "trajectory")),

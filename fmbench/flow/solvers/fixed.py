@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fmbench.flow.fields import Field, checked
-from fmbench.flow.solvers.grids import check_constant
+from fmbench.flow.solvers.constant import check_constant
 from fmbench.flow.solvers.tableaux import Tableau
 
 

@@ -21,19 +21,6 @@ from fmbench.flow.paths import AffinePath
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 
 
-def check_constant(what: str, times: Tensor | float) -> None:
-    """Check that times have no gradient: a solver reads their numbers, so its result would have none or a wrong one.
-
-    Raises:
-        ValueError: they require a gradient.
-    """
-    if isinstance(times, Tensor) and times.requires_grad:
-        raise ValueError(
-            f"the {what} requires a gradient, which this solver does not give; detach it. The derivative of the result by its "
-            "last time is the field there"
-        )
-
-
 def uniform_grid(t0: float, t1: float, steps: int) -> Tensor:
     """``steps + 1`` equally spaced times, float64, both ends exact, in either direction.
 

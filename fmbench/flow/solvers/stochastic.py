@@ -19,7 +19,7 @@ from fmbench.flow.broadcast import check_shape
 from fmbench.flow.fields import Field, checked
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import SCORE, VELOCITY, X, convert
-from fmbench.flow.solvers.grids import check_constant
+from fmbench.flow.solvers.constant import check_constant
 
 Diffusion = Callable[[AffinePath, Tensor], Tensor]
 """g^2 from the path and times, float64 of the shape of t."""

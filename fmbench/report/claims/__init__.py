@@ -12,7 +12,7 @@ training set) show what depends on the path alone. They do not count for the ove
 
 from fmbench.report.claims.evaluation import evaluate_claims
 from fmbench.report.claims.registry import CLAIMS
-from fmbench.report.claims.rendering import write_claims
+from fmbench.report.claims.rendering import claim_lines, write_claims
 from fmbench.report.claims.sources import read_sources
 
-__all__ = ["CLAIMS", "evaluate_claims", "read_sources", "write_claims"]
+__all__ = ["CLAIMS", "claim_lines", "evaluate_claims", "read_sources", "write_claims"]

@@ -26,6 +26,7 @@ class Finding:
         part: the part of the claim that this line is on; ``against``: the other method.
         statistic, unit, value, low, high: the number and its interval, over ``interval`` ("seeds", "samples", or "").
         threshold: what the interval is compared with.
+        claimed: the side of the threshold on which the claim puts the value, "below" or "above".
         coverage: the probability with which such an interval contains the truth, for normal values
             (:func:`fmbench.report.claims.student.coverage`).
         paper: the paper's value of the same number, where it prints one.
@@ -49,6 +50,7 @@ class Finding:
     low: float | None = None
     high: float | None = None
     threshold: float | None = None
+    claimed: str = ""
     interval: str = ""
     seeds: int = 0
     coverage: float | None = None

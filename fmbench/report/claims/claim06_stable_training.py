@@ -52,7 +52,9 @@ def _lost_trainings(ends: pd.DataFrame, columns: Mapping[str, Any]) -> Drafts:
     said = f"{lost[FM]} of {of[FM]} trainings of {in_prose(FM)} diverged and {lost[SCORE]} of {of[SCORE]} of {in_prose(SCORE)}"
     test = Counts(lost[FM], of[FM], lost[SCORE], of[SCORE], said)
     columns = {**columns, "part": "lost trainings", "statistic": "difference in diverged trainings", "unit": "trainings"}
-    return [Evidence({**columns, "seeds": test.seeds, "value": lost[FM] - lost[SCORE], "threshold": 0.0}, (test,))]
+    return [
+        Evidence({**columns, "seeds": test.seeds, "value": lost[FM] - lost[SCORE], "threshold": 0.0, "claimed": "below"}, (test,))
+    ]
 
 
 def _steps_back(snapshots: pd.DataFrame | None, dataset: str, columns: Mapping[str, Any]) -> Finding | Evidence:
@@ -88,7 +90,7 @@ def _spread_over_seeds(here: pd.DataFrame, columns: Mapping[str, Any]) -> Findin
         return Finding(verdict=NOT_TESTED, why="A spread needs two or more seeds with different values", **columns)
     ours, other = log_spreads(both.ours.to_numpy()), log_spreads(both.other.to_numpy())
     if not np.isfinite([ours, other]).all():
-        columns |= {"value": float(both.ours.std() / both.other.std()), "threshold": 1.0, "seeds": len(both)}
+        columns |= {"value": float(both.ours.std() / both.other.std()), "threshold": 1.0, "claimed": "below", "seeds": len(both)}
         return Finding(verdict=INCONCLUSIVE, why=f"The test of a spread needs {LEAST_SEEDS} or more different values", **columns)
     test = mean_test(ours - other, shown="1")
     return Evidence({**columns, **numbers(test, math.exp)}, (test,))

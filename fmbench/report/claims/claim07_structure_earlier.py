@@ -6,7 +6,6 @@ its noise, and this is not structure. The distance of each state to its own fina
 noise point to nearby data, so in few dimensions the noise point already predicts its final state.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.spatial.distance import cdist
 
+from fmbench.metrics.jackknife import group_of_each, jackknife_stderr
 from fmbench.report.claims.claim import PATH_ALONE, Claim, Drafts, Evidence, Finding, Sources
 from fmbench.report.claims.comparison import not_compared, numbers
 from fmbench.report.claims.rows import TRAINED, Contest, Lost, contests, in_prose, lost_seeds, no_contest, say_lost, select
@@ -103,19 +103,17 @@ def _earlier(
     test = mean_test([float(ours[s][0] - other[s][0]) for s in seeds], -margin, other_side=0.0, shown=f"{-margin:.2g}")
     if test.seeds > 1:
         return Evidence({**columns, **numbers(test)}, (test,), notes)
-    low, high = jackknife(ours[seeds[0]] - other[seeds[0]])
+    low, high = interval_over_samples(ours[seeds[0]] - other[seeds[0]])
     where = f"is below {test.limit}" if high < -margin else "is above 0" if low > 0 else f"does not exclude {test.limit} to 0"
     why = f"The interval over samples {where}, but only one seed has states, and the interval does not cover other seeds"
     columns |= numbers(test) | {"low": low, "high": high, "interval": "samples", "coverage": LEVEL}
     return Finding(verdict=INCONCLUSIVE, why=". ".join([why, *notes]), **columns)
 
 
-def jackknife(values: NDArray) -> tuple[float, float]:
+def interval_over_samples(values: NDArray) -> tuple[float, float]:
     """Student's interval from the value of all samples, followed by the values without each group."""
     whole, left_out = float(values[0]), values[1:]
-    g = len(left_out)
-    error = math.sqrt((g - 1) / g * ((left_out - left_out.mean()) ** 2).sum())
-    half = float(-special.stdtrit(g - 1, ALPHA)) * error
+    half = float(-special.stdtrit(len(left_out) - 1, ALPHA)) * jackknife_stderr(left_out)
     return whole - half, whole + half
 
 
@@ -146,7 +144,7 @@ def mean_distances(x: NDArray, y: NDArray) -> NDArray:
     unbiased, even for x and y of the same flow.
     """
     n = len(x)
-    group = np.arange(n) * GROUPS // n
+    group = group_of_each(n, GROUPS)
     starts = np.searchsorted(group, np.arange(GROUPS))
     distances = cdist(x, y)
     np.fill_diagonal(distances, 0.0)

@@ -30,6 +30,7 @@ def numbers(test: Mean, scale: Callable[[float], float] = float) -> dict[str, An
         "low": shown(low),
         "high": shown(high),
         "threshold": shown(test.threshold),
+        "claimed": "below" if test.below else "above",
         "interval": "seeds" if math.isfinite(low) else "",
         "seeds": test.seeds,
         "coverage": coverage(test.seeds) if math.isfinite(low) else None,

@@ -14,7 +14,7 @@ from fmbench.report.claims.verdicts import ALPHA, FAILS, HOLDS, INCONCLUSIVE, LE
 from fmbench.report.layout import Markup, block, heading, latex_table, markdown_table, notes, tex, write_all
 
 COLUMNS = ["claim", "title", "dataset", "about", "part", "against", "statistic", "unit", "value", "low", "high", "threshold"]
-COLUMNS += ["interval", "seeds", "coverage", "paper", "verdict", "seeds_to_decide", "why"]
+COLUMNS += ["claimed", "interval", "seeds", "coverage", "paper", "verdict", "seeds_to_decide", "why"]
 _BOLD = {HOLDS: Markup("**holds**"), FAILS: Markup("**fails**")}
 
 
@@ -23,6 +23,11 @@ def write_claims(results: Path, out: Path) -> Lines:
     lines = evaluate_claims(read_sources(results))
     write_all(out, frame(lines), markdown(lines), latex(lines))
     return lines
+
+
+def claim_lines(results: Path) -> pd.DataFrame:
+    """The rows of ``claims.csv`` of a results folder, made from its parquet files."""
+    return frame(evaluate_claims(read_sources(results)))
 
 
 def frame(lines: Lines) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from fmbench.report.figures.fig04_16_few_step import few_step_data, fig04_few_st
 from fmbench.report.figures.fig05_10_learning_curves import learning_curve, over_iterations
 from fmbench.report.figures.fig07_error import fig07, fig07_data
 from fmbench.report.figures.fig07_quality import fig07_quality, fig07_quality_data
+from fmbench.report.figures.forest import forest, forest_data
 from fmbench.report.figures.nfe_distribution import nfe_distribution, nfe_distribution_data
 from fmbench.report.figures.noise_levels import noise_levels
 from fmbench.report.figures.panels import Drawing
@@ -25,6 +26,7 @@ PAPERS_THREE = ("score_matching", "fm_diffusion", "fm_ot")
 """The methods of the paper's figures 4 and 6."""
 
 FIGURES: dict[str, Drawing] = {
+    "claims": Drawing(forest_data, forest),
     "fig02": Drawing(partial(fields_data, figure="fig02"), fields),
     "fig03": Drawing(partial(theory_frame, name="trajectories"), trajectories),
     "fig04": Drawing(fig04_data, fig04),

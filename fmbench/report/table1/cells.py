@@ -52,7 +52,8 @@ def distance_name(part: pd.DataFrame) -> str:
 def cells(part: pd.DataFrame, oracles: Sequence[str], style: Style, columns: Sequence[str]) -> list[list[str]]:
     """Return one row of text per method: its name, ``columns``, the sample std and the status.
 
-    The paper's number stands in brackets. Oracles learn nothing, so they do not compete for the lowest mean.
+    The standard error over samples stands in square brackets, and the paper's number in round ones. Oracles learn nothing, so
+    they do not compete for the lowest mean.
 
     Args:
         part: the rows of one data set.
@@ -65,7 +66,7 @@ def cells(part: pd.DataFrame, oracles: Sequence[str], style: Style, columns: Seq
         for column, scale, digits, bold in (SHOWN[c] for c in columns):
             mean = row[f"{column}_mean"]
             best = bold and row.method not in oracles and bool(pd.notna(mean) and mean == trained[f"{column}_mean"].min())
-            text = spread(scale * mean, scale * row[f"{column}_std"], digits, style, best)
+            text = spread(scale * mean, scale * row[f"{column}_std"], digits, style, best, scale * row[f"{column}_stderr"])
             # The paper's number is an FID; it is named where ours is another distance.
             measure = "FID" if column == "fid" and features and not is_inception(features) else ""
             line.append(beside(text, row.get(f"paper_{column}"), 2 if column == "nll" else None, measure))

@@ -4,9 +4,16 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.report.frames import of_metric
+from fmbench.report.frames import first_known, of_metric
+from fmbench.report.layout import spread
 from fmbench.report.style import is_inception, label
 from fmbench.report.table1.cells import ENERGY_NOTE, ENERGY_SCALE, is_points
+from fmbench.report.table1.numbers import ERRORS
+
+ERROR_NOTE = (
+    "In square brackets: the standard error of one seed's number over its samples. Every seed draws its own samples, so ± is "
+    "smaller only by chance."
+)
 
 
 def notes(part: pd.DataFrame, mine: pd.DataFrame, spec: dict[str, Any]) -> list[str]:
@@ -36,6 +43,8 @@ def _seeds(part: pd.DataFrame, spec: dict[str, Any]) -> list[str]:
     n = len(spec["seeds"])
     over = f"{n} seeds" if n > 1 else "1 seed"
     found = [f"Mean ± standard deviation over {over}. Bold is the lowest mean of the trained methods."]
+    if part[[f"{column}_stderr" for column in ERRORS]].notna().any(axis=None):
+        found.append(ERROR_NOTE)
     if (part.seeds < n).any():
         found.append("Where a status names a seed, the numbers are over the other seeds.")
     if is_points(part):
@@ -48,11 +57,10 @@ def _likelihood(mine: pd.DataFrame, oracles: list[str], points: bool) -> list[st
     nll = of_metric(trained, "nll")
     if nll.empty:
         return []
-    row, error = nll.iloc[0], of_metric(trained, "nll_stderr").value.mean()
-    found = [
-        f"NLL: {row.n:.0f} test samples, {row.solver}, {_tolerance(row)}. "
-        f"The standard error over test samples is {error:.3f} {row.unit}."
-    ]
+    row = nll.iloc[0]
+    found = [f"NLL: {row.n:.0f} test samples, {row.solver}, {_tolerance(row)}."]
+    if of_metric(mine, "nll_stderr").value.notna().any():
+        found.append("All seeds and methods have the same test samples, so the ± of NLL does not contain its standard error.")
     probes = of_metric(mine, "nll_probe_std")
     if len(probes):
         found.append(f"The probes alone give the NLL of one sample a standard deviation of {probes.value.mean():.3f} {row.unit}.")
@@ -95,8 +103,9 @@ def _point_distance(mine: pd.DataFrame) -> list[str]:
     found = []
     floor, entropy = of_metric(mine, "energy_distance_floor"), of_metric(mine, "nll_floor")
     if len(floor):
-        value = floor.value.iloc[0] * ENERGY_SCALE
-        found.append(f"The energy distance of as many real training points to the test points is {value:.2f}, in the same unit.")
+        error = first_known(of_metric(mine, "energy_distance_stderr_floor").value)
+        value = spread(floor.value.iloc[0] * ENERGY_SCALE, None, 2, stderr=None if error is None else error * ENERGY_SCALE)
+        found.append(f"The energy distance of as many real training points to the test points is {value}, in the same unit.")
     if len(floor) and len(entropy):
         found.append(f"The NLL of the true density is {entropy.value.iloc[0]:.3f} {entropy.unit.iloc[0]}.")
     return found

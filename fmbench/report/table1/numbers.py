@@ -9,9 +9,13 @@ from fmbench.report.layout import paper
 
 SPREADS = {"nll": "nll", "fid": "frechet"} | {m: m for m in ("kid", "energy_distance", "off_support", "nfe")}
 """Columns with a mean and a standard deviation over seeds (``<column>_mean``, ``<column>_std``), and their metric."""
-COLUMNS = ["dataset", "method", "seeds", "nll_mean", "nll_std", "nll_unit", "fid_mean", "fid_std", "fid_features", "fid_n"]
-COLUMNS += ["kid_mean", "kid_std", "energy_distance_mean", "energy_distance_std", "off_support_mean", "off_support_std"]
-COLUMNS += ["nfe_mean", "nfe_std", "sample_std", "paper_nll", "paper_fid", "paper_nfe", "status"]
+ERRORS = {column: f"{metric}_stderr" for column, metric in SPREADS.items() if column != "kid"}
+"""Columns with a standard error over samples (``<column>_stderr``), and their metric."""
+COLUMNS = ["dataset", "method", "seeds", "nll_mean", "nll_std", "nll_stderr", "nll_unit"]
+COLUMNS += ["fid_mean", "fid_std", "fid_stderr", "fid_features", "fid_n", "kid_mean", "kid_std"]
+COLUMNS += ["energy_distance_mean", "energy_distance_std", "energy_distance_stderr"]
+COLUMNS += ["off_support_mean", "off_support_std", "off_support_stderr", "nfe_mean", "nfe_std", "nfe_stderr"]
+COLUMNS += ["sample_std", "paper_nll", "paper_fid", "paper_nfe", "status"]
 PUBLISHED = {
     "mgan": "MGAN",
     "pacgan2": "PacGAN2",
@@ -29,7 +33,8 @@ def table1(records: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
     """Return one row per data set and method, in the config's order.
 
     ``seeds`` counts the seeds whose training ended well. Means and standard deviations are over the seeds that have the
-    number; a single seed has no standard deviation. ``status`` says what is missing and why. Below the methods of a data set
+    number; a single seed has no standard deviation. A standard error is that of one seed's number over its samples, as the mean
+    over seeds; results of earlier versions have none. ``status`` says what is missing and why. Below the methods of a data set
     come the published ones that the paper has for it (:data:`PUBLISHED`), without measured numbers.
     """
     printed = paper("table1").set_index(["dataset", "method"])
@@ -61,6 +66,7 @@ def _measured(records: pd.DataFrame) -> dict[str, Any]:
     for column, metric in SPREADS.items():
         values = of_metric(records, metric).value
         row |= {f"{column}_mean": values.mean(), f"{column}_std": values.std()}
+    row |= {f"{column}_stderr": of_metric(records, metric).value.mean() for column, metric in ERRORS.items()}
     return row
 
 

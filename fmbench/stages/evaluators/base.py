@@ -2,15 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbench.metrics.sampling_error import LEAST_SAMPLES
 from fmbench.stages.shared.job import Job
 
 UNITS = {
     "frechet": "squared features",
+    "frechet_stderr": "squared features",
     "frechet_at_floor_n": "squared features",
     "frechet_infinity": "squared features",
     "frechet_infinity_slope": "squared features",
@@ -24,9 +26,11 @@ UNITS = {
     "classifier_score": "score",
     "classifier_score_std": "score",
     "energy_distance": "data units",
+    "energy_distance_stderr": "data units",
     "sliced_wasserstein": "data units",
     "mmd": "squared MMD",
     "off_support": "fraction",
+    "off_support_stderr": "fraction",
 }
 """Every metric of an evaluator and its unit."""
 
@@ -58,7 +62,7 @@ class Evaluator(ABC):
     """Measures how close samples are to the data.
 
     Attributes:
-        primary: the metric that tables and figures show.
+        primary: the metric that tables and figures show. Its standard error is the metric ``<primary>_stderr``.
         features, reference: the features and the reference of the primary metric.
     """
 
@@ -95,10 +99,32 @@ class Evaluator(ABC):
         (metric,) = self.metrics(only=(self.primary,))
         return metric
 
-    def measure_primary(self, samples: NDArray) -> Measurement:
-        """The primary metric of samples (N, *) in model space; raises as :meth:`measure`."""
-        (measurement,) = self.measure(samples, only=(self.primary,))
-        return measurement
+    def measure_primary(self, samples: NDArray) -> tuple[Measurement, float | None]:
+        """The primary metric of samples (N, *) in model space, and its standard error; raises as :meth:`measure`.
+
+        The error is None if there are too few samples for one.
+        """
+        measurement, *error = self.measure(samples, only=(self.primary, f"{self.primary}_stderr"))
+        return measurement, error[0].value if error else None
+
+
+def add_primary(job: Job, metric: Metric, value: float | None, stderr: float | None, reason: str = "", **columns: Any) -> None:
+    """Add the rows of the primary metric and of its standard error.
+
+    Without a value, both rows have the status ``diverged``. Without an error, its row has the status ``skipped``.
+    """
+    columns |= {"features": metric.features, "reference": metric.reference}
+    job.add(metric.metric, value, metric.unit, reason=reason, **columns)
+    if value is not None and stderr is None:
+        job.skip(f"{metric.metric}_stderr", metric.unit, f"a standard error needs {LEAST_SAMPLES} samples", **columns)
+    else:
+        job.add(f"{metric.metric}_stderr", stderr, metric.unit, reason=reason, **columns)
+
+
+def skip_primary(job: Job, metric: Metric, reason: str, **columns: Any) -> None:
+    """Add skipped rows for the primary metric and its standard error."""
+    for name in (metric.metric, f"{metric.metric}_stderr"):
+        job.skip(name, metric.unit, reason, features=metric.features, reference=metric.reference, **columns)
 
 
 def choose(available: Iterable[Metric], only: Sequence[str] | None) -> list[Metric]:

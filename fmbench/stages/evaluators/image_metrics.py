@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from fmbench.config.feature_settings import FeatureSettings
 from fmbench.metrics.extractors import Extractor
 from fmbench.metrics.fid_infinity import frechet_infinity
-from fmbench.metrics.frechet import feature_statistics, frechet_distance
+from fmbench.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.precision_recall import precision_recall
+from fmbench.metrics.sampling_error import LEAST_SAMPLES, frechet_stderr
 from fmbench.stages.evaluators.references import Reference
 from fmbench.system.rng import generator
 
@@ -66,6 +67,11 @@ class Case:
         return torch.from_numpy(features).to(self.device)
 
     @cached_property
+    def statistics(self) -> FeatureStatistics:
+        """Mean and covariance of all features of samples."""
+        return feature_statistics(self.features)
+
+    @cached_property
     def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
         """At most ``max_samples`` features of samples and of the reference, on the device."""
         most = self.settings.max_samples
@@ -74,8 +80,16 @@ class Case:
 
 def frechet(case: Case) -> list[Found]:
     """The Frechet distance of all samples."""
-    value = frechet_distance(feature_statistics(case.features), case.reference.statistics)
+    value = frechet_distance(case.statistics, case.reference.statistics)
     return [Found("frechet", value, len(case.features), case.reference.name)]
+
+
+def frechet_error(case: Case) -> list[Found]:
+    """The standard error of the Frechet distance of all samples."""
+    if len(case.features) < LEAST_SAMPLES:
+        return []
+    value = frechet_stderr(case.features, case.statistics, case.reference.statistics, case.order)
+    return [Found("frechet_stderr", value, len(case.features), case.reference.name)]
 
 
 def frechet_at_floor_n(case: Case) -> list[Found]:
@@ -140,6 +154,7 @@ def frechet_at_infinity(case: Case) -> list[Found]:
 
 METRICS: dict[tuple[str, ...], Callable[[Case], list[Found]]] = {
     ("frechet",): frechet,
+    ("frechet_stderr",): frechet_error,
     ("frechet_at_floor_n",): frechet_at_floor_n,
     ("kid", "kid_std"): kid,
     ("precision", "recall"): precision_and_recall,

@@ -57,7 +57,7 @@ class ImageEvaluator(Evaluator):
         return self._measure(View(len(values), lambda rows: np.asarray(values[rows])), order, only)
 
     def _metrics_of(self, comparison: Comparison) -> list[Metric]:
-        names = ["frechet", "frechet_at_floor_n", "kid", "kid_std", "precision", "recall"]
+        names = ["frechet", "frechet_stderr", "frechet_at_floor_n", "kid", "kid_std", "precision", "recall"]
         if comparison.extractor.logits is not None:
             score = score_name(comparison.extractor)
             names += [score, f"{score}_std"]

@@ -1,5 +1,6 @@
 """The evaluator of points: distances in the plane to the test split, and the fraction off the support where it is known."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,14 +10,15 @@ from numpy.typing import NDArray
 from fmbench.config.feature_settings import FeatureSettings
 from fmbench.data.prepared import DataSet, drawn
 from fmbench.metrics.points import SUPPORTS, energy_distance, gaussian_mmd, sliced_wasserstein
+from fmbench.metrics.sampling_error import LEAST_SAMPLES, energy_distance_stderr
 from fmbench.stages.evaluators.base import UNITS, Evaluator, Measurement, Metric, check_finite, check_samples, choose
 from fmbench.system.rng import generator
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Bandwidths of the MMD, in units of the median distance between two points of the data."""
 
-Found = tuple[float, int, str]
-"""A value, the number of samples behind it, and what its row adds to the name of the reference."""
+Found = tuple[float, int, str] | None
+"""A value, the number of samples behind it, and what its row adds to the name of the reference; None for too few samples."""
 
 
 class PointEvaluator(Evaluator):
@@ -32,9 +34,9 @@ class PointEvaluator(Evaluator):
         self.primary, self.features, self.reference = "energy_distance", "coordinates", f"test, n = {len(dataset.test)}"
 
     def metrics(self, only: Sequence[str] | None = None) -> list[Metric]:
-        names = ["energy_distance", "sliced_wasserstein", *(["mmd"] if self.bandwidths else [])]
+        names = ["energy_distance", "energy_distance_stderr", "sliced_wasserstein", *(["mmd"] if self.bandwidths else [])]
         if self.dataset.manifest["support"] is not None:
-            names.append("off_support")
+            names += ["off_support", "off_support_stderr"]
         return choose([Metric(n, UNITS[n], self.features, self.reference) for n in names], only)
 
     def measure(self, samples: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
@@ -45,8 +47,10 @@ class PointEvaluator(Evaluator):
         check_samples(len(values), values.shape[1:], self.dataset.shape)
         measurements = []
         for metric, unit, features, reference in self.metrics(only):
-            value, n, against = METRICS[metric](self, values)
-            measurements.append(Measurement(metric, value, unit, n, features, reference + against))
+            found = METRICS[metric](self, values)
+            if found is not None:
+                value, n, against = found
+                measurements.append(Measurement(metric, value, unit, n, features, reference + against))
         return measurements
 
     def test(self) -> NDArray[np.float64]:
@@ -56,6 +60,12 @@ class PointEvaluator(Evaluator):
 
 def _energy_distance(evaluator: PointEvaluator, values: NDArray) -> Found:
     return energy_distance(values.astype(np.float64), evaluator.test()), len(values), ""
+
+
+def _energy_distance_stderr(evaluator: PointEvaluator, values: NDArray) -> Found:
+    if len(values) < LEAST_SAMPLES:
+        return None
+    return energy_distance_stderr(values.astype(np.float64), evaluator.test()), len(values), ""
 
 
 def _sliced_wasserstein(evaluator: PointEvaluator, values: NDArray) -> Found:
@@ -76,11 +86,18 @@ def _off_support(evaluator: PointEvaluator, values: NDArray) -> Found:
     return off_support_fraction(evaluator.dataset, values), len(values), ""
 
 
+def _off_support_stderr(evaluator: PointEvaluator, values: NDArray) -> Found:
+    p, n = off_support_fraction(evaluator.dataset, values), len(values)
+    return math.sqrt(p * (1 - p) / (n - 1)), n, ""
+
+
 METRICS: dict[str, Callable[[PointEvaluator, NDArray], Found]] = {
     "energy_distance": _energy_distance,
+    "energy_distance_stderr": _energy_distance_stderr,
     "sliced_wasserstein": _sliced_wasserstein,
     "mmd": _mmd,
     "off_support": _off_support,
+    "off_support_stderr": _off_support_stderr,
 }
 """The function of each metric, from points in data space."""
 

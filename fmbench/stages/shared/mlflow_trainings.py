@@ -111,8 +111,8 @@ def _evaluation(records: list[dict[str, Any]], step: int) -> list[tuple[str, flo
     points = []
     for row in records:
         if row["status"] == "ok" and row["metric"] != "seconds":
-            if row["metric"] == "mse":
-                points.append((f"sweep/mse/{row['solver']}", row["value"], int(row["nfe"])))
+            if row["metric"] in ("mse", "mse_stderr"):
+                points.append((f"sweep/{row['metric']}/{row['solver']}", row["value"], int(row["nfe"])))
             else:
                 points.append((f"{row['stage']}/{row['metric']}", row["value"], int(step)))
     return points

@@ -103,7 +103,7 @@ def test_a_folder_without_results_is_an_error(tmp_path):
     with pytest.raises(DataError, match="has none of records"):
         read_sources(tmp_path)
     (tmp_path / "learning_curve.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match="not a readable parquet file"):
+    with pytest.raises(DataError, match="cannot be used: it has no checksum"):
         read_sources(tmp_path)
 
 

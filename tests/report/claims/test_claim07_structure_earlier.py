@@ -11,7 +11,7 @@ from fmbench.report.claims.claim07_structure_earlier import (
     EARLIER,
     GROUPS,
     half_time,
-    jackknife,
+    interval_over_samples,
     mean_distances,
     structure_earlier,
 )
@@ -91,7 +91,7 @@ def test_the_mean_distances_are_those_computed_by_hand():
 def test_the_jackknife_of_a_mean_is_students_interval():
     x = np.random.default_rng(3).standard_normal(10)
     without = [np.delete(x, i).mean() for i in range(10)]
-    assert jackknife(np.array([x.mean(), *without])) == pytest.approx(student(x.tolist()))
+    assert interval_over_samples(np.array([x.mean(), *without])) == pytest.approx(student(x.tolist()))
 
 
 def test_a_lost_training_has_no_trajectory():
