@@ -8,9 +8,11 @@ import pytest
 from browser import opened
 from PIL import Image
 
+from fmbench.config.names import FIGURES
 from fmbench.report.claims.scale import COLOURS
 from fmbench.report.page import write_page
 from fmbench.report.page.strips import CLASSES
+from fmbench.report.reproduction import REFERENCE
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -53,6 +55,22 @@ def shown(whole_run, tmp_path_factory):
     return folder / "index.html"
 
 
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The page of the reference run, with all its figures."""
+    out = tmp_path_factory.mktemp("reference") / "index.html"
+    write_page(REFERENCE, out)
+    return out
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_of_the_reference_fits_the_window_and_an_email(reference, width):
+    assert reference.stat().st_size < 15e6
+    with opened(reference, width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("figure:visible").count() == len(FIGURES) - 1
+
+
 @pytest.mark.parametrize(("width", "script"), itertools.product((400, 1280), (True, False)))
 def test_nothing_is_wider_than_the_window_and_the_claims_come_first(shown, width, script):
     with opened(shown, width, script) as page:
@@ -74,6 +92,13 @@ def test_the_first_screen_has_the_verdicts_as_text_and_as_pictures(shown):
             colour = page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--{style}')")
             assert colour.strip() == COLOURS[verdict]  # the figure of the claims has the same
         assert len(set(Image.open(io.BytesIO(page.screenshot())).convert("RGB").getdata())) > 10
+
+
+def test_every_row_has_as_many_cells_as_the_header_of_its_table(shown):
+    with opened(shown) as page:
+        rows = page.evaluate("""[...document.querySelectorAll("table")].flatMap((table) =>
+            [...table.tBodies[0].rows].map((row) => [table.tHead.rows[0].cells.length, row.cells.length]))""")
+        assert len(rows) > 50 and all(header == cells for header, cells in rows)
 
 
 def test_every_text_can_be_read_on_what_is_behind_it(shown):

@@ -427,14 +427,22 @@ def test_modules_that_a_plugin_imports_from_its_package_count(tmp_path, monkeypa
     assert codehash.stage_hash("train", ("ownpkg.path:PATH",)) != before
 
 
-@pytest.mark.parametrize(("stage", "table", "number"), [("table1", "table1", "6.35"), ("table4", "table4", "3.11")])
-def test_the_papers_numbers_are_in_the_hash_of_their_table(tmp_path, monkeypatch, stage, table, number):
+@pytest.mark.parametrize(
+    ("stage", "file", "text"),
+    [
+        ("table1", "paper/table1.csv", "6.35"),
+        ("table4", "paper/table4.csv", "3.11"),
+        ("page", "page/page.css", "13px"),
+        ("page", "page/page.js", "sort"),
+    ],
+)
+def test_data_files_are_in_the_hash_of_the_stage_that_shows_them(tmp_path, monkeypatch, stage, file, text):
     before = codehash.stage_hash(stage)
     package = tmp_path / "fmbench"
     shutil.copytree(codehash.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    numbers = package / "report" / "paper" / f"{table}.csv"
-    assert number in numbers.read_text()
-    numbers.write_text(numbers.read_text().replace(number, "6.36"))
+    shown = package / "report" / file
+    assert text in shown.read_text()
+    shown.write_text(shown.read_text().replace(text, "6.36"))
     monkeypatch.setattr(codehash, "PACKAGE", package)
     codehash._imports.cache_clear()
     codehash._tree_hash.cache_clear()

@@ -16,10 +16,10 @@ from fmbench.report.page.strips import badge, definitions, each, number, part, s
 
 HEADER = ("Verdict", "Data set", "Part of the claim", "Statistic", "Value", "Threshold", "Seeds", "Paper", "Reason")
 KEY = (
-    '<p class="key">Each horizontal line is one piece of evidence: a value with its interval over seeds. The vertical line '
-    "is the threshold; <strong>right of it is what the paper claims</strong>. Each part of a claim has its own scale. Open a "
-    "claim for its numbers.</p>\n"
+    "Each horizontal line is one piece of evidence with its interval over seeds. The vertical line is the threshold: "
+    "<strong>right of it is what the paper claims</strong>. Each part of a claim has its own scale."
 )
+REFERENCE_KEY = " The pale band and the tick are the reference's interval and value."
 
 
 def read_lines(csv: bytes) -> pd.DataFrame:
@@ -48,8 +48,9 @@ def claims_section(files: Mapping[str, bytes], reference: pd.DataFrame, verdicts
     names = "".join(f'<span data-dataset="{escape(name)}">{escape(name)}{sides}</span>' for name in datasets)
     top = f'<div class="columns" aria-hidden="true"><span></span><span>Claim</span><span>Verdict</span>{names}</div>\n'
     style = f"sets{min(len(datasets), 3)}"
-    html = f"{_tally(lines)}{KEY}" + f'<div class="claims {style}">\n{top}{rows}</div>\n'
-    return f'<section id="claims">\n<h2>Claims</h2>\n{html}{folded("How the claims are judged", notes)}</section>\n'
+    key = f'<p class="key">{KEY}{REFERENCE_KEY if len(reference) else ""} Open a claim for its numbers.</p>\n'
+    html = f"{_tally(lines)}{key}" + f'<div class="claims {style}">\n{top}{rows}</div>\n'
+    return f'<section id="claims">\n<h2>Claims</h2> {html}{folded("How the claims are judged", notes)}</section>\n'
 
 
 def _alike(reference: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
@@ -109,16 +110,8 @@ def _evidence(lines: pd.DataFrame) -> str:
     rows = []
     for line in each(lines):
         seeds = "over samples" if line.interval == "samples" else str(int(line.seeds)) if line.seeds else ""
-        texts = [
-            line.dataset,
-            part(line),
-            line.statistic,
-            number(line),
-            short(line.threshold),
-            seeds,
-            short(line.paper),
-            line.why,
-        ]
+        of = [line.dataset, part(line), line.statistic, number(line)]
+        cells = map(escape, [*of, short(line.threshold), seeds, short(line.paper), line.why])
         attributes = {"data-dataset": line.dataset, "data-method": in_prose(line.against)}
-        rows.append(({k: v for k, v in attributes.items() if v}, [badge(line.verdict), *map(escape, [*texts, line.why])]))
+        rows.append(({k: v for k, v in attributes.items() if v}, [badge(line.verdict), *cells]))
     return table(HEADER, rows)

@@ -9,7 +9,7 @@ from fmbench.report.claims.claim import short
 from fmbench.report.claims.rows import in_prose
 from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED
 
-HALF, STEP = 116, 6.5
+HALF, STEP = 116, 5.8
 """Half the width of a strip, and the distance between lines, in the units of its drawing."""
 CLASSES = {HOLDS: "holds", FAILS: "fails", INCONCLUSIVE: "inconclusive", NOT_TESTED: "untested"}
 """The style of each verdict, in ``page.css``."""
@@ -54,21 +54,25 @@ def strip(lines: pd.DataFrame, reference: pd.DataFrame) -> str:
 
     Args:
         lines: of this run, on a scale (:func:`fmbench.report.claims.scale.on_scale`).
-        reference: of the reference, on the same scale; each is drawn pale below the same line of this run.
+        reference: of the reference, on the same scale; each is a band and a tick behind the same line of this run.
     """
     counts = [f"{count} {verdict}" for verdict in CLASSES if (count := int((lines.verdict == verdict).sum()))]
     said = f"{lines.dataset.iloc[0]}: {len(lines)} line{'s' if len(lines) > 1 else ''} of evidence, {', '.join(counts)}"
     beside = {_key(line): line for line in each(reference)}
-    step = STEP + 3.5 if beside else STEP
-    height = step * len(lines) + 4
-    drawn = f'<path class="threshold" d="M{HALF} 0V{height}"/>'
+    height = STEP * len(lines) + 4
+    behind, drawn = "", ""
     for k, line in enumerate(each(lines)):
-        y = step * k + STEP / 2 + 2
+        y = round(STEP * (k + 0.5) + 2, 1)
         told = f"{part(line)}: {number(line)}, threshold {short(line.threshold)}: {line.verdict}"
-        pale = f'<g class="reference">{_mark(beside[_key(line)], y + 4, 1.8)}</g>' if _key(line) in beside else ""
-        drawn += f'{pale}<g class="{CLASSES[line.verdict]}"><title>{escape(told)}</title>{_mark(line, y, 2.6)}</g>'
+        then = beside.get(_key(line))
+        if then is not None:
+            told += f". The reference has {number(then)}: {then.verdict}"
+            behind += f'<g class="reference">{_interval(then, y)}<path class="tick" d="M{_x(then.at):.1f} {y - 2.5:g}v5"/></g>'
+        mark = _interval(line, y) + shape(line.verdict, _x(line.at), y, 2.4)
+        drawn += f'<g class="{CLASSES[line.verdict]}"><title>{escape(told)}</title>{mark}</g>'
+    drawn = f'{behind}<path class="threshold" d="M{HALF} 0V{height:g}"/>{drawn}'
     label = escape(said)
-    return f'<svg class="strip" role="img" aria-label="{label}" viewBox="0 0 {2 * HALF} {height}">{drawn}</svg>'
+    return f'<svg class="strip" role="img" aria-label="{label}" viewBox="0 0 {2 * HALF} {height:g}">{drawn}</svg>'
 
 
 def definitions(lines: pd.DataFrame) -> str:
@@ -76,12 +80,11 @@ def definitions(lines: pd.DataFrame) -> str:
     return "".join(f"<span>{escape(f'{_text(line.statistic)} {number(line)}')}</span>" for line in each(lines))
 
 
-def _mark(line: Any, y: float, r: float) -> str:
-    """The interval and the shape of a line, or its shape alone."""
-    interval = ""
-    if pd.notna(line.left) and pd.notna(line.right):
-        interval = f'<path d="M{_x(line.left):.1f} {y:g}H{_x(line.right):.1f}"/>'
-    return interval + shape(line.verdict, _x(line.at), y, r)
+def _interval(line: Any, y: float) -> str:
+    """The interval of a line; empty if it has none."""
+    if pd.isna(line.left) or pd.isna(line.right):
+        return ""
+    return f'<path d="M{_x(line.left):.1f} {y:g}H{_x(line.right):.1f}"/>'
 
 
 def _x(place: float) -> float:
