@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fmbench.config.hashing import settings_hash
 from fmbench.store.records import read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -134,6 +135,12 @@ def test_the_plugins_of_the_extending_page_work(tmp_path):
     folders = ["--data", "data/line", "--out", "model", "--checkpoints", "kept"]
     fmbench("train", "--spec", json.dumps(short), *folders, "--tracking-uri", "off")
     assert json.loads((tmp_path / "model" / "config.json").read_text())["step"] == 20
+    sweep = json.loads(fmbench("spec", "sweep", "line", "mine")) | {"model": settings_hash(short)}
+    sweep["settings"] |= {"n": 8, "nfe": [4], "reference_nfe": 40, "reference_check_n": 2}
+    fmbench("sweep", "--spec", json.dumps(sweep), *folders[:2], "--model", "model", "--out", "sweep", "--cache", "cells")
+    rows = {row["solver"]: row for row in read_rows([tmp_path / "sweep" / "rows.parquet"]).to_pylist() if row["metric"] == "mse"}
+    assert set(rows) == {"euler", "ab2", "cautious"} and {row["nfe"] for row in rows.values()} == {4}
+    assert len({row["value"] for row in rows.values()}) == 3
 
 
 def test_links_between_documents_lead_somewhere():

@@ -21,12 +21,12 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 """A name of a method or a data set, and so of folders and of files such as ``<name>.log``."""
 
 
-def known_name(what: str, names: tuple[str, ...], plugins: bool = True) -> BeforeValidator:
-    """A validator that takes one of ``names`` or, with ``plugins``, the dotted name of a plug-in."""
+def known_name(what: str, names: tuple[str, ...]) -> BeforeValidator:
+    """A validator that takes one of ``names`` or the dotted name of a plug-in."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, str) and value not in names and not (plugins and is_dotted(value)):
-            or_plugin = "; or a dotted name 'package.module:ATTRIBUTE'" if plugins else ""
+        if isinstance(value, str) and value not in names and not is_dotted(value):
+            or_plugin = "; or a dotted name 'package.module:ATTRIBUTE'"
             raise ValueError(f"unknown {what} {described(value)}; known: {', '.join(names)}{or_plugin}")
         return value
 

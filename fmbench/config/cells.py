@@ -4,21 +4,34 @@ This is a separate module because the code hash of these jobs covers it: their s
 cells by this code. The hash leaves out the other modules of settings.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from fmbench.config.names import ADAPTIVE_SOLVERS
+
+_ADAPTIVE = {name + shared for name in ADAPTIVE_SOLVERS for shared in ("", "_shared")}
+
 
 class Cell(NamedTuple):
-    """One measurement: a solver on a time grid with a number of evaluations."""
+    """One measurement: a solver on a time grid with a number of evaluations.
+
+    Attributes:
+        use: the dotted name of a solver of the user's own; None for a built-in one.
+        lower_order_final: whether the order of a multistep solver falls to 1 in the last steps; None for the solver's own choice.
+    """
 
     solver: str
     grid: str
     nfe: int
+    use: str | None = None
+    lower_order_final: bool | None = None
 
     @property
     def label(self) -> str:
-        """The solver's name in the records, with the grid unless it is the uniform one."""
-        return self.solver if self.grid == "uniform" else f"{self.solver}/{self.grid}"
+        """The solver's name in the records, with its grid and its lowering of the order, where they are not the usual ones."""
+        order = {None: "", True: "/lower_order_final", False: "/full_order_final"}[self.lower_order_final]
+        return self.solver + (f"/{self.grid}" if self.grid != "uniform" else "") + order
 
 
 class SolverEntry(Protocol):
@@ -30,8 +43,21 @@ class SolverEntry(Protocol):
     def grid(self) -> str: ...
     @property
     def nfe(self) -> Sequence[int] | None: ...
+    @property
+    def use(self) -> str | None: ...
+    @property
+    def lower_order_final(self) -> bool | None: ...
 
 
 def cells(solvers: Iterable[SolverEntry], nfe: Sequence[int]) -> list[Cell]:
     """Every solver on its grid at every NFE of its own list, or of the common list ``nfe`` if it has none."""
-    return list(dict.fromkeys(Cell(entry.name, entry.grid, n) for entry in solvers for n in entry.nfe or nfe))
+    return list(dict.fromkeys(Cell(e.name, e.grid, n, e.use, e.lower_order_final) for e in solvers for n in e.nfe or nfe))
+
+
+def is_fixed_step(label: str) -> bool:
+    """Whether the solver of a row spends a number of evaluations that a config asks for, so that its NFE identifies the row.
+
+    The NFE of an adaptive solver is an outcome. Other labels are no names: "closed form", "midpoint at 1000 NFE".
+    """
+    name = label.partition("/")[0]
+    return re.fullmatch(r"[A-Za-z][\w.-]*", name) is not None and name not in _ADAPTIVE

@@ -1,16 +1,25 @@
 """What each stage measures on every model."""
 
 import itertools
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from fmbench.config import names
-from fmbench.config.base import Settings, by_name, known_name
+from fmbench.config.base import Name, Settings, by_name
 from fmbench.config.cells import Cell, cells
 from fmbench.config.feature_settings import FeatureSettings
-from fmbench.config.messages import shortened
+from fmbench.config.messages import described, shortened
 from fmbench.config.numbers import Count, Natural, Positive, Several, Width, number, twice
+from fmbench.config.plugins import is_dotted
 
 
 class SampleSettings(Settings):
@@ -39,15 +48,64 @@ class LikelihoodSettings(Settings):
     )
 
 
-Solver = Annotated[str, known_name("solver", tuple(names.STEP_COSTS), plugins=False)]
+def known_solver(value: Any) -> Any:
+    """The name of a built-in solver, checked.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str) and value not in names.STEP_COSTS:
+        own = "; for a solver of your own give {name: mine, use: 'package.module:SOLVER'}"
+        raise ValueError(f"unknown solver {described(value)}; known: {', '.join(names.STEP_COSTS)}{own}")
+    return value
+
+
+Solver = Annotated[str, BeforeValidator(known_solver)]
 
 
 class SolverSettings(Settings):
     """A fixed-step solver with its time grid and, optionally, its own list of NFE."""
 
-    name: Solver
+    use: str | None = Field(None, description="the dotted name 'package.module:SOLVER' of a solver of your own")
+    name: Name = Field(description="a built-in solver, or with `use` a new name")
     grid: Literal["uniform", "karras", "log_snr", "cosine"] = "uniform"
     nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] | None = Field(None, description="null for the common list")
+    lower_order_final: bool | None = Field(
+        None, description="whether the order of a multistep solver falls to 1 in the last steps; null for the solver's own choice"
+    )
+
+    @field_validator("use")
+    @classmethod
+    def _use_is_dotted(cls, use: str | None) -> str | None:
+        if use is not None and not is_dotted(use):
+            raise ValueError(f"must be a dotted name 'package.module:SOLVER', not {described(use)}")
+        return use
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name_is_known_or_new(cls, name: Any, info: ValidationInfo) -> Any:
+        if "use" not in info.data:  # it has an error of its own
+            return name
+        if info.data["use"] is None:
+            return known_solver(name)
+        if name in (*names.STEP_COSTS, *names.ADAPTIVE_SOLVERS):
+            raise ValueError(f"{name} is the name of a built-in solver; give your own another one")
+        return name
+
+    @model_validator(mode="after")
+    def _has_an_order_to_lower(self) -> Self:
+        if self.lower_order_final is not None and self.use is None and self.name not in names.MULTISTEP_SOLVERS:
+            raise ValueError(
+                f"{self.name} is no multistep solver and has no order to lower; remove lower_order_final. Multistep solvers: "
+                + ", ".join(names.MULTISTEP_SOLVERS)
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings without the two that few solvers have, where they are not set: results of others keep their hash."""
+        values: dict[str, Any] = write(self)
+        return {key: v for key, v in values.items() if v is not None or key not in ("use", "lower_order_final")}
 
 
 Solvers = Annotated[
@@ -58,8 +116,8 @@ Solvers = Annotated[
 
 def _check_divisible(solver: str, nfe: int, remedy: str) -> None:
     """Raise a ValueError unless a whole number of steps costs exactly ``nfe`` evaluations."""
-    cost = names.STEP_COSTS[solver]
-    if nfe % cost:
+    cost = names.STEP_COSTS.get(solver, 1)  # that of a solver of one's own is checked when it is imported
+    if nfe % cost and solver not in names.ANY_NFE:
         raise ValueError(f"{solver} costs {cost} evaluations a step and cannot spend exactly {nfe}; {remedy}")
 
 
@@ -71,14 +129,36 @@ class FixedStepSettings(Settings):
 
     @model_validator(mode="after")
     def _nfe_in_whole_steps(self) -> Self:
-        for solver, _, nfe in self.cells():
-            own = f"or give this solver its own list: solvers: [{{name: {solver}, nfe: [...]}}]"
-            _check_divisible(solver, nfe, f"give multiples of {names.STEP_COSTS[solver]}, {own}")
+        for cell in self.cells():
+            own = f"or give this solver its own list: solvers: [{{name: {cell.solver}, nfe: [...]}}]"
+            _check_divisible(cell.solver, cell.nfe, f"give multiples of {names.STEP_COSTS.get(cell.solver)}, {own}")
         return self
 
     def cells(self) -> list[Cell]:
         """The cells to measure, by the same function as in the stages."""
         return cells(self.solvers, self.nfe)
+
+
+def known_adaptive(value: Any) -> Any:
+    """The name of an adaptive solver, checked.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str) and value not in names.ADAPTIVE_SOLVERS:
+        raise ValueError(f"unknown adaptive solver {described(value)}; known: {', '.join(names.ADAPTIVE_SOLVERS)}")
+    return value
+
+
+class AdaptiveSettings(Settings):
+    """An adaptive solver with its tolerance."""
+
+    name: Annotated[str, BeforeValidator(known_adaptive)]
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+
+
+AdaptiveSolver = Annotated[AdaptiveSettings, BeforeValidator(by_name, json_schema_input_type=str | AdaptiveSettings)]
 
 
 class SweepSettings(FixedStepSettings):
@@ -92,6 +172,16 @@ class SweepSettings(FixedStepSettings):
     )
     reference_nfe: Width = 1000
     reference_check_n: Count = Field(16, description="number of samples on which dopri5 at 1e-7 checks the reference itself")
+    adaptive: Annotated[list[AdaptiveSolver], Field(max_length=100)] = Field(
+        [],
+        description="adaptive solvers whose NFE and error are measured too: names, or {name: bosh3, rtol: 1.0e-4, atol: 1.0e-4}",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings without an empty list of adaptive solvers: the results of a sweep without them keep their hash."""
+        values: dict[str, Any] = write(self)
+        return {key: v for key, v in values.items() if v or key != "adaptive"}
 
     @model_validator(mode="after")
     def _reference_in_whole_steps(self) -> Self:

@@ -13,8 +13,19 @@ GRIDS = ("uniform", "karras", "log_snr", "cosine")
 NETWORKS = ("mlp", "unet")
 FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 """Runge-Kutta solvers, and how many evaluations of the field one step of each costs."""
-STEP_COSTS = {**FIXED_SOLVERS, "ddim": 1}
-"""Evaluations of one step, for every solver that a sweep can run."""
+MULTISTEP_SOLVERS = {
+    **dict.fromkeys(("ab2", "ab3", "ab4", "deis2", "deis3", "ipndm"), False),
+    **dict.fromkeys(("dpmpp_2m", "dpmpp_3m", "unipc2", "unipc3"), True),
+}
+"""Multistep solvers, and whether the order of each falls to 1 in the last steps unless a config says otherwise."""
+SINGLE_STEP_SOLVERS = {"ddim": 1, "ddim2": 2, "edm_heun": 2, "dpm_2s": 2, "dpm_3s": 3}
+"""Exponential integrators without a history, and how many evaluations one step of each costs."""
+STEP_COSTS = {**FIXED_SOLVERS, **SINGLE_STEP_SOLVERS, **dict.fromkeys(MULTISTEP_SOLVERS, 1)}
+"""Evaluations of one step, for every solver that a sweep can run by name."""
+ANY_NFE = ("dpm_2s", "dpm_3s")
+"""Solvers that mix steps of several orders, and so spend any number of evaluations exactly."""
+ADAPTIVE_SOLVERS = ("dopri5", "bosh3", "tsit5", "dopri8", "adaptive_heun")
+"""Adaptive solvers; with one step size for a batch, ``_shared`` follows their name in the records."""
 EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
 """Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {

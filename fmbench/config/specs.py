@@ -13,6 +13,7 @@ from typing import Any
 
 from fmbench.config.config import Config
 from fmbench.config.datasets import sample_shape
+from fmbench.config.evaluation_settings import FixedStepSettings
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import MethodSettings, method_values
 from fmbench.config.names import FIRST_SEED, GATHERED, STEP_COSTS
@@ -21,6 +22,8 @@ from fmbench.config.plugins import is_dotted
 Spec = dict[str, Any]
 USES_EXTRACTOR = ("sample_quality", "learning_curve", "few_step")
 """Stages of a model that run the feature extractor, so that its code is part of theirs."""
+USES_SOLVERS = ("sweep", "few_step")
+"""Stages of a model that run the fixed-step solvers, so that the code of the user's own ones is part of theirs."""
 
 
 # Before everything
@@ -44,14 +47,24 @@ def check(config: Config, code: bool = True) -> Spec:
             for d in config.datasets
         },
         "grids": _grids(config),
+        "solvers": _own_solvers(config),
     }
+
+
+def _own_solvers(config: Config) -> list[dict[str, Any]]:
+    """Every solver of the user's own with the numbers of evaluations that it must spend."""
+    cells = {cell for settings in _fixed_step_settings(config) for cell in settings.cells() if cell.use}
+    return [cell._asdict() for cell in sorted(cells, key=str)]
+
+
+def _fixed_step_settings(config: Config) -> list[FixedStepSettings]:
+    return [s for d in config.datasets for s in (config.dataset(d).evaluation.sweep, config.dataset(d).evaluation.few_step)]
 
 
 def _grids(config: Config) -> list[list[Any]]:
     """Every time grid of sweeps and few-step samples with its number of steps, except uniform ones, which always exist."""
-    settings = [s for d in config.datasets for s in (config.dataset(d).evaluation.sweep, config.dataset(d).evaluation.few_step)]
-    cells = {cell for s in settings for cell in s.cells() if cell.grid != "uniform"}
-    return sorted([cell.grid, cell.nfe // STEP_COSTS[cell.solver]] for cell in cells)
+    cells = {cell for settings in _fixed_step_settings(config) for cell in settings.cells() if cell.grid != "uniform"}
+    return sorted([cell.grid, max(1, cell.nfe // STEP_COSTS.get(cell.solver, 1))] for cell in cells)
 
 
 def theory(config: Config) -> Spec:
@@ -256,8 +269,12 @@ def code_stage(spec: Spec) -> str:
 
 def code_specs(stage: str, config: Config, dataset: str, method: str, seed: int) -> list[Spec]:
     """The specs whose plug-ins a stage of one model runs."""
-    model = train(config, dataset, method, seed)
-    return [model, features(config, dataset)] if stage in USES_EXTRACTOR else [model]
+    used = [train(config, dataset, method, seed)]
+    if stage in USES_EXTRACTOR:
+        used.append(features(config, dataset))
+    if stage in USES_SOLVERS:
+        used.append({"solvers": getattr(config.dataset(dataset).evaluation, stage).model_dump()["solvers"]})
+    return used
 
 
 def plugins(spec: Any) -> tuple[str, ...]:

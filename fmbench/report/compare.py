@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fmbench.config.names import STEP_COSTS
+from fmbench.config.cells import is_fixed_step
 from fmbench.report.frames import records_frame
 from fmbench.report.layout import NONE, block, heading, markdown_table
 from fmbench.store.agreement import setting_differences
@@ -41,7 +41,7 @@ def measurements(records: pd.DataFrame) -> pd.DataFrame:
     """
     left_out = records.metric.isin(LEFT_OUT) | records.metric.str.contains("_stderr")
     mine = records[(records.method != "") & ~left_out].copy()
-    fixed = mine.solver.str.partition("/")[0].isin(list(STEP_COSTS))
+    fixed = mine.solver.map(is_fixed_step).astype(bool)
     mine["budget"] = mine.nfe.where(fixed)
     # In other stages these are settings, such as the length of the training, and may differ.
     mine["step"] = mine.step.where(mine.stage == "learning_curve")

@@ -20,8 +20,12 @@ from fmbench.config.plugins import RAISED, is_dotted, reason, resolve
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import bound, shape_in_file
 from fmbench.errors import ConfigError, DataError
+from fmbench.flow.broadcast import check_alike
+from fmbench.flow.fields import CountingField
 from fmbench.flow.objectives import Objective, build
-from fmbench.flow.solvers.grids import GRIDS
+from fmbench.flow.paths import OptimalTransport
+from fmbench.flow.solvers.grids import GRIDS, uniform_grid
+from fmbench.flow.solvers.registry import find_solver
 from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.shared.classifier import unlearnable
@@ -80,6 +84,7 @@ def try_all(spec: dict[str, Any], data: dict[str, Path], code: bool = True) -> d
     objectives, problems = check_methods(spec)
     checks = {name: check_data_set(spec["datasets"][name], folder, objectives, code) for name, folder in data.items()}
     problems += [f"settings.{name}.{text}" for name, found in checks.items() for text in found.problems]
+    problems += solver_problems(spec["solvers"]) if code else []
     if problems:
         raise ConfigError("this config cannot work:\n" + "\n".join(f"  {line}" for line in problems))
     return checks
@@ -105,6 +110,23 @@ def check_methods(spec: dict[str, Any]) -> tuple[list[tuple[str, Objective]], li
         except RAISED as error:
             problems.append(f"methods.{values['name']}: {reason(error)}")
     return objectives, problems
+
+
+def solver_problems(cells: list[dict[str, Any]]) -> list[str]:
+    """Why solvers of the user's own do not work: each spends what a sweep or the few-step stage asks for on a simple field."""
+    problems = []
+    for cell in cells:
+        nfe, field = cell["nfe"], CountingField(lambda t, x: -x)
+        x = torch.linspace(-1, 1, 6).reshape(3, 2)
+        try:
+            solver = find_solver(cell["solver"], cell["use"], cell["lower_order_final"])
+            end = solver.spend(nfe, field, x, lambda steps: uniform_grid(0.0, 1.0, steps), OptimalTransport())
+            check_alike("the result", end, x)
+            if field.calls > nfe:
+                raise ValueError(f"takes {field.calls} evaluations, not {nfe}; correct its cost, the evaluations of a step")
+        except RAISED as error:
+            problems.append(f"solver {cell['solver']}: {reason(error)}")
+    return list(dict.fromkeys(problems))
 
 
 def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:

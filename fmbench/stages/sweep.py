@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from fmbench.config.cells import Cell, cells
-from fmbench.config.evaluation_settings import SweepSettings
+from fmbench.config.evaluation_settings import AdaptiveSettings, SweepSettings
 from fmbench.data.prepared import DataSet, read
+from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.shared.batching import base_noise
+from fmbench.flow.solvers.tableaux import ADAPTIVE
+from fmbench.stages.shared.batching import base_noise, batches
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.fixed_solve import Solved, fixed
 from fmbench.stages.shared.job import Job
@@ -41,6 +43,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     else:
         sweep = _Sweep(job, model, dataset, settings, cache_folder)
         computed = sweep.add_cells(wanted)
+        sweep.add_adaptive_solves()
         sweep.add_reference_error()
         message = f"{computed} cells computed, {len(wanted) - computed} from the cache -> {out / 'rows.parquet'}"
     write_rows(out / "rows.parquet", job.rows)
@@ -62,6 +65,11 @@ def _skip(job: Job, settings: SweepSettings, wanted: list[Cell], reason: str) ->
         for metric in ("mse", "mse_stderr"):
             job.skip(metric, UNIT, reason, solver=cell.label, nfe=float(cell.nfe), reference=reference, **columns)
         job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **columns)
+    for solver in settings.adaptive:
+        for name in (solver.name, f"{solver.name}_shared"):
+            where = columns | {"solver": name, "rtol": solver.rtol, "atol": solver.atol}
+            job.skip("adaptive_nfe", "evaluations", reason, **where)
+            job.skip("adaptive_mse", UNIT, reason, reference=reference, **where)
     n, held_to = min(settings.reference_check_n, settings.n), f"dopri5 at {CHECK_TOLERANCE:g}"
     job.skip("reference_mse", UNIT, reason, solver=reference, n=n, reference=held_to)
 
@@ -94,6 +102,19 @@ class _Sweep:
         progress.close()
         return results.computed
 
+    def add_adaptive_solves(self) -> None:
+        """Add NFE and error of every adaptive solver, with a step size for each sample and with one for a batch."""
+        for solver in self.settings.adaptive:
+            for per_sample in (True, False):
+                name = solver.name if per_sample else f"{solver.name}_shared"
+                tolerance = {"rtol": solver.rtol, "atol": solver.atol}
+                key = {"solver": name, "reference": self.reference_name, **tolerance}
+                found = self._results().value(key, partial(self._adaptive, solver, per_sample))
+                where = _columns(self.settings) | tolerance | {"solver": name, "nfe": found["nfe"]}
+                self.job.add("adaptive_nfe", found["nfe"], "evaluations", **where)
+                reason = "" if found["mse"] is not None else f"the error of {name} is not finite"
+                self.job.add("adaptive_mse", found["mse"], UNIT, reference=self.reference_name, reason=reason, **where)
+
     def add_reference_error(self) -> None:
         """Add the row of the reference's own error, against dopri5 at :data:`CHECK_TOLERANCE`."""
         settings = self.settings
@@ -117,6 +138,11 @@ class _Sweep:
         reference = self._reference[0]
         errors = {"mse": mean_squared_error(solved.samples, reference), "mse_stderr": stderr_of_error(solved.samples, reference)}
         return errors | {"nfe": solved.nfe, "seconds": solved.seconds}
+
+    def _adaptive(self, solver: AdaptiveSettings, per_sample: bool) -> dict[str, Any]:
+        settings = self.settings
+        end, nfe = adaptive(self.model, self.dataset, self.job, settings.n, settings.batch, solver, per_sample)
+        return {"mse": mean_squared_error(end, self._reference[0]), "nfe": nfe}
 
     def _reference_error(self, n: int) -> dict[str, Any]:
         exact, dopri5_nfe = fine_solve(self.model, self.dataset, self.job, n)
@@ -147,6 +173,22 @@ def stderr_of_error(samples: NDArray, reference: NDArray) -> float | None:
     of_each = ((samples.astype(np.float64) - reference.astype(np.float64)) ** 2).reshape(len(samples), -1).mean(1)
     error = of_each.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.nan
     return float(error) if np.isfinite(error) else None
+
+
+# Many parameters: those of the fixed-step solve, and the solver's.
+def adaptive(
+    model: Model, dataset: DataSet, job: Job, n: int, batch: int, solver: AdaptiveSettings, per_sample: bool
+) -> tuple[NDArray, float]:
+    """The first n samples by an adaptive solver, NaN where the solve failed, and the mean NFE of a sample."""
+    objective, field, pieces = model.objective, model.field(), []
+    with torch.no_grad():
+        for indices in batches(n, batch):
+            x0 = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
+            pair, rtol, atol = ADAPTIVE[solver.name], solver.rtol, solver.atol
+            ends = objective.t_min, objective.t_max
+            solution = dopri5(field, x0, *ends, pair=pair, rtol=rtol, atol=atol, per_sample=per_sample)
+            pieces.append(solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan).cpu().numpy())
+    return np.concatenate(pieces), field.evaluations / n
 
 
 def fine_solve(model: Model, dataset: DataSet, job: Job, n: int) -> tuple[NDArray, float]:

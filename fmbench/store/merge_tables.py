@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fmbench.config.names import FIRST_SEED, STEP_COSTS
+from fmbench.config.cells import is_fixed_step
+from fmbench.config.names import FIRST_SEED
 from fmbench.errors import DataError
 from fmbench.store.merge_models import OWNER, Part, merge_models
 from fmbench.store.records import SCHEMA
@@ -117,7 +118,7 @@ class _Rule:
         if not self.records:
             return tuple(row[k] for k in self.keys)
         # A fixed-step solver's NFE is requested and identifies the row; an adaptive solver's NFE is an outcome.
-        requested = row["nfe"] if row["solver"].split("/")[0] in STEP_COSTS else None
+        requested = row["nfe"] if is_fixed_step(row["solver"]) else None
         # Two extractors of one kind may have different hashes of weights, which follow in brackets.
         return (*(row[k] for k in RECORD_KEYS), row["features"].partition("(")[0], requested)
 

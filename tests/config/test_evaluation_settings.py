@@ -8,15 +8,13 @@ from config_values import changed, config_error
 from torch import Tensor
 
 from fmbench.config import names, specs
+from fmbench.config.cells import Cell, is_fixed_step
 from fmbench.config.evaluation_settings import SolverSettings, SweepSettings
 from fmbench.config.reading import parse
 from fmbench.flow.fields import CountingField
 from fmbench.flow.paths import OptimalTransport
-from fmbench.flow.prediction import VELOCITY
-from fmbench.flow.solvers.ddim import ddim
-from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import GRIDS, uniform_grid
-from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.flow.solvers.registry import MULTISTEP, SOLVERS
 
 
 @pytest.mark.parametrize("nfe", [10, 6, 2, 1])
@@ -28,7 +26,7 @@ def test_an_nfe_that_is_not_a_whole_number_of_steps_is_refused(nfe):
 
 def test_a_solver_may_have_its_own_list_of_nfe():
     values = changed(("settings.board.evaluation.sweep", {"solvers": ["euler", {"name": "rk4", "nfe": [8]}], "nfe": [3, 10, 3]}))
-    cells = [("euler", "uniform", 3), ("euler", "uniform", 10), ("rk4", "uniform", 8)]
+    cells = [Cell("euler", "uniform", 3), Cell("euler", "uniform", 10), Cell("rk4", "uniform", 8)]
     assert parse(values).settings["board"].evaluation.sweep.cells() == cells
 
 
@@ -56,7 +54,37 @@ def test_a_solver_on_several_grids_is_several_cells():
         ("ddim", 4),
         ("ddim", 8),
     ]
-    assert cells[2] == ("euler", "karras", 4)
+    assert cells[2] == Cell("euler", "karras", 4)
+
+
+def test_the_lowering_of_the_order_and_a_solver_of_ones_own_are_in_the_label():
+    solvers = [
+        "dpmpp_2m",
+        {"name": "dpmpp_2m", "grid": "karras", "lower_order_final": False},
+        {"name": "ab2", "lower_order_final": True},
+        {"name": "mine", "use": "user_code:SOLVER", "grid": "log_snr"},
+    ]
+    settings = sweep_of(solvers=solvers, nfe=[8])
+    labels = ["dpmpp_2m", "dpmpp_2m/karras/full_order_final", "ab2/lower_order_final", "mine/log_snr"]
+    assert [cell.label for cell in settings.cells()] == labels
+    assert settings.cells()[3].use == "user_code:SOLVER"
+    assert all(map(is_fixed_step, [*labels, *names.STEP_COSTS]))
+    assert not any(map(is_fixed_step, ["dopri5", "dopri5_shared", "", "closed form", "midpoint at 1000 NFE"]))
+
+
+def test_adaptive_solvers_of_a_sweep():
+    sweep = sweep_of(adaptive=["bosh3", {"name": "tsit5", "rtol": 1e-3}])
+    assert [(a.name, a.rtol, a.atol) for a in sweep.adaptive] == [("bosh3", 1e-5, 1e-5), ("tsit5", 1e-3, 1e-5)]
+    assert "adaptive" in sweep.model_dump() and "adaptive" not in sweep_of().model_dump()
+    message = config_error(changed(("settings.board.evaluation.sweep.adaptive", ["rk45"])))
+    assert "sweep.adaptive.0.name: unknown adaptive solver 'rk45'; known: dopri5, bosh3, tsit5, dopri8" in message
+
+
+def test_settings_that_few_solvers_have_are_written_only_where_they_are_set():
+    """The hash of a sweep, which is in its rows, must not change with a setting that it does not use."""
+    plain, own = sweep_of(solvers=["euler", {"name": "mine", "use": "user_code:SOLVER"}]).model_dump()["solvers"]
+    assert plain == {"name": "euler", "grid": "uniform", "nfe": None}
+    assert own == {"use": "user_code:SOLVER", "name": "mine", "grid": "uniform", "nfe": None}
 
 
 @pytest.mark.parametrize("name", names.STEP_COSTS)
@@ -64,8 +92,8 @@ def test_a_solver_on_several_grids_is_several_cells():
 def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid):
     cost = names.STEP_COSTS[name]
     (cell,) = sweep_of(solvers=[{"name": name, "grid": grid, "nfe": [12]}]).cells()
-    assert cell == (name, grid, 12)
-    if cost > 1:
+    assert cell == Cell(name, grid, 12)
+    if cost > 1 and name not in names.ANY_NFE:
         message = config_error(changed(("settings.board.evaluation.sweep.solvers", [{"name": name, "grid": grid, "nfe": [13]}])))
         assert f"{name} costs {cost} evaluations a step and cannot spend exactly 13" in message
 
@@ -80,12 +108,19 @@ def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid)
         ({"grid": "karras"}, ["sweep.solvers.0.name: this key is missing"]),
         ({"name": "heun3"}, ["heun3 costs 3 evaluations a step and cannot spend exactly 4"]),
         ("euler/karras", ["unknown solver 'euler/karras'", "known: euler"]),
-        ("user_code:Solver", ["sweep.solvers.0.name: unknown solver 'user_code:Solver'; known: euler"]),
+        ("user_code:Solver", ["sweep.solvers.0.name: unknown solver 'user_code:Solver'; known: euler", "give {name: mine, use:"]),
+        (
+            {"name": "mine", "use": "user_code"},
+            ["sweep.solvers.0.use: must be a dotted name 'package.module:SOLVER', not 'user_"],
+        ),
+        ({"name": "euler", "use": "user_code:SOLVER"}, ["sweep.solvers.0.name: euler is the name of a built-in solver"]),
+        ({"name": "dopri5", "use": "user_code:SOLVER"}, ["sweep.solvers.0.name: dopri5 is the name of a built-in solver"]),
+        ({"name": "my solver", "use": "user_code:SOLVER"}, ["sweep.solvers.0.name: must be a name"]),
+        ({"name": "rk4", "lower_order_final": True}, ["rk4 is no multistep solver and has no order to lower", "ab2, ab3"]),
     ],
 )
 def test_an_impossible_solver_of_a_sweep_is_refused(solver, fragments):
     message = config_error(changed(("settings.board.evaluation.sweep.solvers", [solver])))
-    assert "dotted" not in message  # a solver cannot be a plug-in
     for fragment in fragments:
         assert fragment in message
 
@@ -125,7 +160,7 @@ def test_a_reference_nfe_that_is_not_a_whole_number_of_steps_is_refused():
     assert "rk4 costs 4 evaluations a step and cannot spend exactly 1001; make reference_nfe a multiple of 4" in message
     assert "solvers: [" not in message
     message = config_error(changed(("settings.board.evaluation.sweep.reference_solver", "user_code:Solver")))
-    assert "sweep.reference_solver: unknown solver 'user_code:Solver'; known: euler" in message and "dotted" not in message
+    assert "sweep.reference_solver: unknown solver 'user_code:Solver'; known: euler" in message
 
 
 @pytest.mark.parametrize("key", ["nfe", "solvers"])
@@ -155,21 +190,18 @@ def test_impossible_options_of_an_extractor_are_refused(extractor, options, mess
 
 
 def test_the_names_of_solvers_and_grids_are_those_of_the_registries():
-    assert {**{name: tableau.stages for name, tableau in FIXED.items()}, "ddim": 1} == names.STEP_COSTS
+    assert {name: solver.cost for name, solver in SOLVERS.items()} == names.STEP_COSTS
+    assert {name: method.lower_order_final for name, method in MULTISTEP.items()} == names.MULTISTEP_SOLVERS
     assert get_args(SolverSettings.model_fields["grid"].annotation) == names.GRIDS == tuple(GRIDS)
 
 
 @pytest.mark.parametrize("name", names.STEP_COSTS)
 @pytest.mark.parametrize("steps", [1, 4])
 def test_the_cost_of_a_step_is_what_a_counting_field_counts(name, steps):
-    path = OptimalTransport()
     field: CountingField[Tensor] = CountingField(lambda t, x: -x)
-    x, grid = torch.ones(3, 2), uniform_grid(0.1, 0.9, steps)
-    if name == "ddim":
-        ddim(field, x, grid, path, VELOCITY)
-    else:
-        integrate(field, x, grid, FIXED[name])
-    assert (field.calls, field.evaluations) == (steps * names.STEP_COSTS[name], 3 * steps * names.STEP_COSTS[name])
+    nfe = steps * names.STEP_COSTS[name]
+    SOLVERS[name].spend(nfe, field, torch.ones(3, 2), lambda steps: uniform_grid(0.1, 0.9, steps), OptimalTransport())
+    assert (field.calls, field.evaluations) == (nfe, 3 * nfe)
 
 
 def test_few_step_settings_are_checked_like_those_of_a_sweep():

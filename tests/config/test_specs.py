@@ -248,6 +248,19 @@ def test_the_code_of_a_plug_in_extractor_belongs_to_the_stages_that_use_it():
         assert found == (("user_code:colours",) if given else ()), stage
 
 
+def test_the_code_of_a_solver_of_ones_own_belongs_to_the_stage_that_runs_it():
+    """An edit of a solver in a sweep reruns the sweep alone."""
+    for stage in ("sweep", "few_step"):
+        own = {stage: {"solvers": ["euler", {"name": "mine", "use": "user_code:SOLVER"}], "nfe": [4, 8]}}
+        board = {"data": "checkerboard", "network": {"kind": "mlp"}, "evaluation": own}
+        config = parse({"datasets": ["board"], "methods": ["fm_ot"], "settings": {"board": board}})
+        found = {s: specs.plugins(specs.code_specs(s, config, "board", "fm_ot", 0)) for s in ("train", *EVALUATIONS)}
+        assert {s for s, plugins in found.items() if plugins} == {stage} and found[stage] == ("user_code:SOLVER",)
+        assert [(cell["use"], cell["nfe"]) for cell in specs.check(config)["solvers"]] == [
+            ("user_code:SOLVER", n) for n in (4, 8)
+        ]
+
+
 def test_plugins_finds_dotted_names_at_any_depth():
     config = parse(
         changed(

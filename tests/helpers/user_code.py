@@ -17,8 +17,21 @@ from fmbench.cli.main import main
 from fmbench.config.methods import Method, Part
 from fmbench.data.sources import RawData
 from fmbench.flow.paths import AffinePath, Coefficients
+from fmbench.flow.prediction import VELOCITY
+from fmbench.flow.solvers.multistep import Multistep
+from fmbench.flow.solvers.registry import StepSolver
 from fmbench.metrics.extractors import Extractor
 
+
+def half_ab2(x: Any, m: Any, at: Any, to: Any) -> Any:
+    """Adams-Bashforth of order 2 with half of its extrapolation."""
+    return x + (to.t - at[0].t) * (m[0] if len(m) == 1 else (5 * m[0] - m[1]) / 4)
+
+
+SOLVER = Multistep(VELOCITY, "t", (half_ab2, half_ab2))
+WASTEFUL = StepSolver(lambda field, x, grid, path: x + field(grid[0], x) + 0 * field(grid[0], x))
+SHAPELESS = StepSolver(lambda field, x, grid, path: field(grid[0], x).sum())
+NOT_A_SOLVER = half_ab2
 MY_METHOD = Method("whatever", Part("cosine_vp"), Part("v"), weighting=Part("velocity"), t_min=0.25)
 
 

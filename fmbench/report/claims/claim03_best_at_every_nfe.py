@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fmbench.config.names import STEP_COSTS
+from fmbench.config.cells import is_fixed_step
 from fmbench.report.claims.claim import PATH_ALONE, Claim, Drafts, Evidence, Finding, Sources, Test
 from fmbench.report.claims.comparison import may_be_negative, not_compared, numbers, relative_difference
 from fmbench.report.claims.fisher import Counts
@@ -33,7 +33,7 @@ def best_at_every_nfe(sources: Sources) -> Drafts:
     """Compares FM-OT's distance to the data with each other method's, at every NFE of every fixed-step solver."""
     rows = sources["few_step"]
     lines: Drafts = []
-    fixed = rows[[str(s).partition("/")[0] in STEP_COSTS for s in rows.solver]]
+    fixed = rows[[isinstance(s, str) and is_fixed_step(s) for s in rows.solver]]
     for dataset, here in by_dataset(fixed):
         metric = main_distance(here)
         if metric is None:

@@ -1,19 +1,17 @@
 """Fixed-step solves of many samples, each from its own noise: the samples and their cost."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fmbench.config.cells import Cell
-from fmbench.config.names import STEP_COSTS
 from fmbench.data.prepared import DataSet
-from fmbench.flow.prediction import VELOCITY
-from fmbench.flow.solvers.ddim import ddim
-from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import GRIDS
-from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.flow.solvers.registry import find_solver
 from fmbench.stages.shared.batching import base_noise, batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model
@@ -31,18 +29,21 @@ class Solved(NamedTuple):
 def fixed(model: Model, dataset: DataSet, job: Job, n: int, batch: int, cell: Cell) -> Solved:
     """The first n samples by a fixed-step solver on its grid."""
     objective = model.objective
-    path = objective.path
-    grid = GRIDS[cell.grid](path, objective.t_min, objective.t_max, cell.nfe // STEP_COSTS[cell.solver])
+    path, solver = objective.path, find_solver(cell.solver, cell.use, cell.lower_order_final)
+
+    @cache
+    def grid(steps: int) -> Tensor:
+        return GRIDS[cell.grid](path, objective.t_min, objective.t_max, steps)
+
     field, watch = model.field(), Stopwatch(job.device)
     pieces = []
     with torch.no_grad():
         for indices in batches(n, batch):
             x0 = base_noise(job.spec["seed"], indices, dataset.shape, path.base_std, job.device)
             if indices.start == 0:  # the first call of a size sets things up, which must not count as a solve's time
-                model.velocity(grid[0].to(job.device), x0)
+                model.velocity(torch.tensor(objective.t_min, dtype=torch.float64, device=job.device), x0)
             with watch:
-                # Whatever the network predicts, the field is a velocity. DDIM works out data and noise from it.
-                is_ddim = cell.solver == "ddim"
-                x = ddim(field, x0, grid, path, VELOCITY) if is_ddim else integrate(field, x0, grid, FIXED[cell.solver])
+                # Whatever the network predicts, the field is a velocity. Solvers work out data and noise from it.
+                x = solver.spend(cell.nfe, field, x0, grid, path)
             pieces.append(x.cpu().numpy())
     return Solved(np.concatenate(pieces), field.evaluations / n, watch.seconds / n)
