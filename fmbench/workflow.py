@@ -1,7 +1,9 @@
 """Functions for the Snakefile: check the config, and set the environment of all jobs."""
 
+import atexit
 import errno
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -111,6 +113,26 @@ def preflight(config: Config) -> None:
         if about_data or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         console.say(f"warning: {results} cannot be written ({error}); a run needs write permission, or another results_dir")
+
+
+def say_whether_reproduced(config: Config) -> None:
+    """Compare a finished run with the reference, and print the sentence when Snakemake ends, below its own messages."""
+    results = Path(config.results_dir)
+    if not (results / "records.parquet").exists():
+        return
+    command = [
+        sys.executable,
+        "-m",
+        "fmbench",
+        "reproduce",
+        "--results",
+        str(results),
+        "--out",
+        str(results / "reproduction.csv"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    atexit.register(print, said[-1] if said else f"{' '.join(command)} failed")
 
 
 def look(config: Config) -> list[str]:

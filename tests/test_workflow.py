@@ -117,6 +117,20 @@ def test_the_table_has_every_method_and_a_rerun_does_nothing(finished):
     assert not finished.planned()
 
 
+def test_a_run_ends_with_the_sentence_on_the_reference(finished):
+    reference = finished.folder / "results/reference/default"
+    reference.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "results/reference/default/benchmark.json", reference)  # of other settings
+    try:
+        run = finished.command("--forcerun", "table1", "--", "results/table1.csv")
+        done = subprocess.run(run, cwd=finished.folder, env=finished.environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
+        last = done.stdout.splitlines()[-1]
+        assert last == "Not compared with the reference: no number has the settings of the reference", done.stdout
+        assert (finished.folder / "results/reproduction.csv").exists() and not finished.planned()
+    finally:
+        shutil.rmtree(reference)
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

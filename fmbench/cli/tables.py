@@ -1,5 +1,6 @@
 """Commands that write tables, claims, figures and the page from the files of a results folder."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -7,12 +8,15 @@ import typer
 
 from fmbench.cli.job import open_console, read_spec
 from fmbench.cli.options import Log, Progress, Results, Spec, Table
+from fmbench.cli.output import echo
 from fmbench.config.names import FIGURES
 from fmbench.errors import ConfigError
 from fmbench.system.progress import Console
 
 Records = Annotated[Path, typer.Option(help="records.parquet of a run")]
 FORMATS = ("png", "svg", "pdf")
+OFF_LINES = 10
+"""How many numbers that are off `reproduce` lists; the CSV has all."""
 
 
 def _written(table: Path) -> str:
@@ -81,6 +85,30 @@ def claims(results: Results = Path("results"), out: Table = Path("claims.csv"), 
     Console("claims", mode, log).say(f"{verdicts} -> {_written(out)}")
 
 
+def reproduce(
+    results: Results = Path("results"),
+    out: Annotated[Path | None, typer.Option(help="also write a row for each number to this file, .csv")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="a results folder or archive; by default the reference that fmbench ships")
+    ] = None,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Say how many numbers of a run agree with the reference, and which are off. The last line is the answer."""
+    from fmbench.report.reproduction import REFERENCE, write_reproduction
+    from fmbench.store.unpack import opened
+
+    console = Console("reproduce", mode, log)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(opened(results))
+        found = write_reproduction(folder, out, stack.enter_context(opened(reference)) if reference else REFERENCE)
+    for line in found.off[:OFF_LINES]:
+        console.say(line)
+    if out is not None:
+        console.say(f"{len(found.table)} rows -> {out}")
+    echo(found.sentence)
+
+
 def figure(
     name: Annotated[str, typer.Argument(help=f"one of {', '.join(FIGURES)}")],
     results: Results = Path("results"),
@@ -129,7 +157,10 @@ def render(
 ) -> None:
     """Make every table and figure that the parquet files of a result set allow, and say why the others are missing."""
     from fmbench.config.reading import load
+    from fmbench.report.layout import to_csv
+    from fmbench.report.page import reproduction
     from fmbench.report.render import render
+    from fmbench.store.files import write_text
     from fmbench.store.unpack import opened
 
     kinds = formats or list(FORMATS)
@@ -140,10 +171,14 @@ def render(
     console = Console("render", mode, log)
     with opened(results) as folder:
         done = render(folder, out, config, kinds)
+        compared = reproduction(folder)
+    if not compared.table.empty:
+        write_text(out / "reproduction.csv", to_csv(compared.table))
+    console.say(compared.sentence)
     for item in done:
         if item.reason:
             console.say(f"not made: {item.file}: {item.reason}")
     console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables and figures -> {out}")
 
 
-COMMANDS = (table1, table2, table3, table4, claims, figure, page, render)
+COMMANDS = (table1, table2, table3, table4, claims, reproduce, figure, page, render)

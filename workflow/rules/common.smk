@@ -19,6 +19,7 @@ def results(path):
     return f"{settings.results_dir}/{path}"
 
 
+REFERENCE = Path(workflow.basedir) / "results" / "reference" / "default"
 CAPTIONS = relpath(Path(workflow.basedir) / "workflow" / "report")
 CHECKPOINTS = results("checkpoints")
 MLFLOW = results("mlflow")

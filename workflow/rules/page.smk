@@ -5,6 +5,7 @@ rule page:
     input:
         tables=results("table1.md"),
         claims=results("claims.md"),
+        reproduction=results("reproduction.csv"),
         others=[results(f"{name}.md") for name in ("table2", "table3", *(["table4"] if DEQUANTISED else []))],
         figures=expand(results("figures/{figure}.png"), figure=FIGURES),
     output:

@@ -182,3 +182,29 @@ rule claims:
         code=code("claims", {}),
     shell:
         "python -m fmbench claims --results {params.results:q} --out {output.csv:q} --log {log:q} --progress lines"
+
+
+# Every number beside the reference that fmbench ships. After any target the Snakefile runs the same command.
+rule reproduce:
+    input:
+        results("records.parquet"),
+        results("learning_curve.parquet"),
+        results("few_step.parquet"),
+        results("dequantisation.parquet") if DEQUANTISED else [],
+        [str(file) for file in [REFERENCE / "benchmark.json"] if file.exists()],
+    output:
+        csv=report(
+            results("reproduction.csv"),
+            caption="../report/reproduction.rst",
+            category="Claims",
+            labels={"claims": "agreement with the reference"},
+        ),
+    log:
+        results("logs/reproduce.log"),
+    conda:
+        "../../environment.yml"
+    params:
+        results=subpath(output.csv, parent=True),
+        code=code("reproduction", {}),
+    shell:
+        "python -m fmbench reproduce --results {params.results:q} --out {output.csv:q} --log {log:q} --progress lines"

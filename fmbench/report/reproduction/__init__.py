@@ -8,6 +8,6 @@ An equal run on another machine has other values, because rounding changes a tra
 that differ together, with a probability of at most 5 %, if the values are normal.
 """
 
-from fmbench.report.reproduction.summary import REFERENCE, Summary, reference_verdicts, summary
+from fmbench.report.reproduction.summary import REFERENCE, Summary, summary, write_reproduction
 
-__all__ = ["REFERENCE", "Summary", "reference_verdicts", "summary"]
+__all__ = ["REFERENCE", "Summary", "summary", "write_reproduction"]

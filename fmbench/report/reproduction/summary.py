@@ -10,9 +10,11 @@ import pandas as pd
 import fmbench
 from fmbench.errors import DataError
 from fmbench.report.compare import all_records
+from fmbench.report.layout import to_csv
 from fmbench.report.reproduction.settings import Settings
 from fmbench.report.reproduction.verdicts import AGREES, COLUMNS, LEVEL, NOT_COMPARED, OFF, compare_runs
 from fmbench.store.benchmark import FILE, read_benchmark
+from fmbench.store.files import write_text
 from fmbench.store.usable import usable
 
 REFERENCE = Path(fmbench.__file__).parent.parent / "results" / "reference" / "default"
@@ -62,6 +64,20 @@ def summary(results: Path, reference: Path = REFERENCE) -> Summary:
     count = len(described["config"]["seeds"])
     seeds = f"{count} seed{'s' if count > 1 else ''}"
     return Summary(_sentence(table, joint, seeds), table, off, verdicts, seeds)
+
+
+def write_reproduction(results: Path, out: Path | None, reference: Path = REFERENCE) -> Summary:
+    """Write ``reproduction.csv`` to ``out``, if that is a path and has another content, and return the summary.
+
+    Raises:
+        DataError: as in :func:`summary`.
+    """
+    found = summary(results, reference)
+    text = to_csv(found.table)
+    # Other jobs depend on the file's time.
+    if out is not None and not (out.exists() and out.read_text(encoding="utf-8") == text):
+        write_text(out, text)
+    return found
 
 
 def _sentence(table: pd.DataFrame, joint: float, seeds: str) -> str:

@@ -96,7 +96,7 @@ def _judged(numbers: pd.DataFrame, ref: Side, new: Side, reasons: list[str]) -> 
     """The table of all numbers, and the values of both sides on the scales that they are compared on."""
     logarithmic = _logarithmic(numbers, ref, new)
     x, y = (_scaled(side.values, logarithmic) for side in (ref, new))
-    (n, centre, spread), (m, mean, _) = statistics.moments(x), statistics.moments(y)
+    (n, centre, spread), (m, mean, own) = statistics.moments(x), statistics.moments(y)
     size = np.where(logarithmic, 1.0, np.abs(centre))
     resolution = _resolution(numbers)
     constant = (n > 1) & (spread <= ROUNDING * size) & (resolution == 0)
@@ -105,7 +105,7 @@ def _judged(numbers: pd.DataFrame, ref: Side, new: Side, reasons: list[str]) -> 
     rulings = [_ruling(ref, new, i, reason) for i, reason in enumerate(reasons)]
     free = np.array([not verdict for verdict, _ in rulings], bool)
     testable = free & (n > 1) & ~constant
-    error = statistics.standard_error(np.maximum(spread, resolution / 2), n, m)
+    error = statistics.standard_error(np.fmax(np.maximum(spread, resolution / 2), own), n, m)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(testable, (mean - centre) / error, np.nan)
     p = np.where(testable & identical, 1.0, statistics.p_values(z, n))
