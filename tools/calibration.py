@@ -40,9 +40,9 @@ RUN = "run"
 DEAR = {3: 0.5, 4: 0.2, 5: 0.2, 6: 0.2, 7: 0.02, 10: 0.2}
 """Claims with fewer simulations, because each takes longer: their share of the number."""
 OTHER_NOISE_SEEDS = 6
-DISTANCES = ("frechet", "energy_distance")
+DISTANCES = ("frechet", "frechet_stderr", "energy_distance", "energy_distance_stderr")
 USED = {
-    1: ("nll", "nfe", *DISTANCES),
+    1: ("nll", "nfe", "nfe_stderr", *DISTANCES),
     2: ("mse", "reference_mse"),
     3: DISTANCES,
     4: DISTANCES,

@@ -2,7 +2,8 @@
 
 The rows have the form that the claims read. A value is a mean, plus noise that all methods share at a seed, plus noise of the
 training (method and seed), plus noise of the single measurement (method, seed and NFE, snapshot or K). Positive numbers have this
-noise in their logarithm. Three situations:
+noise in their logarithm. The noise of a measurement is that of its samples: distances and NFE have rows with this standard error.
+Three situations:
 
 * ``equal``: every comparison is exactly at its threshold. All methods are equal, or the ratio is exactly at the limit. A claim
   should neither hold nor fail. It is the worst case for a wrong "fails".
@@ -69,6 +70,12 @@ def frame(dataset: str, metric: str, values: NDArray, methods: Sequence[str] = F
     return pd.DataFrame(columns | {name: pd.Series(values, dtype=object) for name, values in words.items()})
 
 
+def measured(dataset: str, metric: str, values: NDArray, spread: float, **cells: Sequence[object]) -> pd.DataFrame:
+    """Rows of a metric whose logarithm has this spread over seeds, and of its standard error over samples."""
+    errors = frame(dataset, f"{metric}_stderr", values * spread * np.sqrt(SHARES[2]), **cells)
+    return pd.concat([frame(dataset, metric, values, **cells), errors])
+
+
 def shifts(draws: Draws, dataset: str, paper_effects: Sequence[float], far: float = FAR) -> NDArray:
     """The mean of each method relative to FM-OT's, in standard deviations of the noise, shape (methods, 1, 1).
 
@@ -112,7 +119,7 @@ def claim1(draws: Draws) -> Sources:
             still = draws.situation == ONE_EQUAL and metric != "nll"
             mean = shifts(draws, POINTS if still else dataset, effects)
             z = spread * (mean + draws.values(5, 1))
-            rows.append(frame(dataset, metric, 3 + z if metric == "nll" else 100 * np.exp(z)))
+            rows.append(frame(dataset, metric, 3 + z) if metric == "nll" else measured(dataset, metric, 100 * np.exp(z), spread))
     return {"records": pd.concat(rows)}
 
 
@@ -148,7 +155,7 @@ def claim3(draws: Draws) -> Sources:
                 mean[:4, :, 1:] = FAR  # equal at one NFE
             values = 100 / np.array(STEPS) * np.exp(FID_SPREAD * (mean + draws.values(5, len(STEPS))))
             metric = "energy_distance" if dataset == POINTS else "frechet"
-            rows.append(frame(dataset, metric, values, nfe=STEPS, solver=[solver] * len(STEPS)))
+            rows.append(measured(dataset, metric, values, FID_SPREAD, nfe=STEPS, solver=[solver] * len(STEPS)))
     return {"few_step": pd.concat(rows)}
 
 
@@ -164,7 +171,7 @@ def claim4(draws: Draws) -> Sources:
             mean[:4, :, :4] = FAR  # equal at the end
         values = 10 / np.array(SNAPSHOTS) * np.exp(FID_SPREAD * (mean + draws.values(5, 5)))
         metric = "energy_distance" if dataset == POINTS else "frechet"
-        rows.append(frame(dataset, metric, values, step=[1000 * k for k in SNAPSHOTS]))
+        rows.append(measured(dataset, metric, values, FID_SPREAD, step=[1000 * k for k in SNAPSHOTS]))
     return {"learning_curve": pd.concat(rows)}
 
 
@@ -278,7 +285,8 @@ def blocks(source: str, rows: pd.DataFrame) -> list[Block]:
     rows = rows[(rows.status == "ok") & rows.method.isin(FIVE)]
     if source == "few_step":
         rows = rows[~rows.solver.str.startswith("dopri5")]
-    wanted = ("nll", "frechet", "energy_distance", "nfe", "mse", "reference_mse", "final_loss", "nll_averaged", "nll_paper")
+    wanted = ["nll", "frechet", "energy_distance", "nfe", "mse", "reference_mse", "final_loss", "nll_averaged", "nll_paper"]
+    wanted += ["frechet_stderr", "energy_distance_stderr", "nfe_stderr"]
     found = []
     for (dataset, metric, solver), group in rows[rows.metric.isin(wanted)].groupby(["dataset", "metric", "solver"], dropna=False):
         key = KEYS.get(source, "nfe" if metric == "mse" else "")

@@ -14,6 +14,11 @@ Sources = Mapping[str, pd.DataFrame]
 PATH_ALONE = " The lines on oracles show what the path alone does."
 """The end of ``how`` where a claim also compares the oracles."""
 
+SAMPLING = (
+    " Every seed draws its own samples, so the spread over seeds counts as at least the sampling error of one seed's difference."
+)
+"""A sentence of ``how`` where sampling errors count."""
+
 
 @dataclass(frozen=True)
 class Finding:

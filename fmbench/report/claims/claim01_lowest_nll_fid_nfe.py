@@ -4,8 +4,8 @@ import functools
 
 import pandas as pd
 
-from fmbench.report.claims.claim import PATH_ALONE, Claim, Drafts, Sources, short
-from fmbench.report.claims.comparison import lower_than_each
+from fmbench.report.claims.claim import PATH_ALONE, SAMPLING, Claim, Drafts, Sources, short
+from fmbench.report.claims.comparison import error_of_difference, lower_than_each
 from fmbench.report.claims.rows import (
     DIFFUSION,
     OURS,
@@ -46,6 +46,8 @@ def _lines(dataset: str, contest: Contest, metric: str, here: pd.DataFrame) -> D
     own = by_seed(of_metric, contest.ours, metric)
     found = {other: pairs(own, by_seed(of_metric, other, metric)) for other in contest.others}
     differences = {other: (pair.ours - pair.other).tolist() for other, pair in found.items()}
+    # All methods and seeds have the same test samples: the error of the NLL is in no spread, and largely cancels in differences.
+    errors = {m: _errors(here, metric, (contest.ours, m), pair) for m, pair in found.items()} if metric != "nll" else None
     name = {"nll": "NLL", "nfe": "NFE"}.get(metric) or metric_name(here, metric)
     # A Frechet distance on other features cannot be compared with the paper's FID.
     comparable = contest == TRAINED and (metric != "frechet" or name == "FID")
@@ -58,7 +60,14 @@ def _lines(dataset: str, contest: Contest, metric: str, here: pd.DataFrame) -> D
     }
     printed = {m: printed_difference(dataset, metric, (m,)) if comparable else None for m in contest.others}
     lost = lost_seeds(here, (contest.ours, *contest.others), metric)
-    return lower_than_each(differences, contest, lost, columns, printed)
+    return lower_than_each(differences, contest, lost, columns, printed, errors)
+
+
+def _errors(here: pd.DataFrame, metric: str, methods: tuple[str, str], pair: pd.DataFrame) -> list[float]:
+    """The standard error of the difference of two methods over samples, for each seed of a pair; NaN where it is not known."""
+    own, other = (by_seed(here, m, f"{metric}_stderr").reindex(pair.index).to_numpy() for m in methods)
+    errors: list[float] = error_of_difference((pair.ours.to_numpy(), pair.other.to_numpy()), (own, other), 1.0).tolist()
+    return errors
 
 
 @functools.cache
@@ -89,7 +98,7 @@ CLAIM = Claim(
     how="The test takes the mean of FM-OT minus each other method, paired by seed. All differences must be below 0. If FM-OT "
     "lost a seed, the claim cannot hold, because the remaining seeds are only those that succeeded. The distance of images is "
     "called FID only with Inception's features. Points use the energy distance instead. The intervals include all variation "
-    "between seeds, also that of sampling. They do not include the choice of the test set." + PATH_ALONE,
+    "between seeds, also that of sampling. They do not include the choice of the test set." + SAMPLING + PATH_ALONE,
     needs=("records",),
     evaluate=lowest,
     in_paper=_in_paper,

@@ -8,8 +8,14 @@ import numpy as np
 import pandas as pd
 
 from fmbench.config.cells import is_fixed_step
-from fmbench.report.claims.claim import PATH_ALONE, Claim, Drafts, Evidence, Finding, Sources, Test
-from fmbench.report.claims.comparison import may_be_negative, not_compared, numbers, relative_difference
+from fmbench.report.claims.claim import PATH_ALONE, SAMPLING, Claim, Drafts, Evidence, Finding, Sources, Test
+from fmbench.report.claims.comparison import (
+    error_of_difference,
+    may_be_negative,
+    not_compared,
+    numbers,
+    scaled_difference,
+)
 from fmbench.report.claims.fisher import Counts
 from fmbench.report.claims.rows import (
     TRAINED,
@@ -27,6 +33,9 @@ from fmbench.report.claims.rows import (
 )
 from fmbench.report.claims.student import mean_test
 from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
+
+Tables = dict[str, pd.DataFrame]
+"""Values by seed (rows) and NFE (columns), of each method."""
 
 
 def best_at_every_nfe(sources: Sources) -> Drafts:
@@ -48,11 +57,12 @@ def best_at_every_nfe(sources: Sources) -> Drafts:
                 name = f"{solver}, {metric_name(of_solver, metric)}" if len(of_solver) else solver
                 columns = {"claim": 3, "dataset": dataset, "about": contest.about, "part": name}
                 compared = of_solver[of_solver.method.isin([contest.ours, *contest.others])]
-                lines += _of_solver(contest, metric, compared, columns)
+                errors = _by_seed_and_nfe(select(here, solver=solver, metric=f"{metric}_stderr"))
+                lines += _of_solver(contest, metric, compared, errors, columns)
     return lines or [Finding(3, "all", "trained", "", NOT_TESTED, "There are no rows of fixed-step solvers")]
 
 
-def _of_solver(contest: Contest, metric: str, rows: pd.DataFrame, columns: dict[str, Any]) -> Drafts:
+def _of_solver(contest: Contest, metric: str, rows: pd.DataFrame, errors: Tables, columns: dict[str, Any]) -> Drafts:
     """The lines on one solver, one for each other method, from the rows of the main distance of the methods compared."""
     good = rows[rows.status == "ok"]
     there = [m for m in contest.others if (good.method == m).any()]
@@ -69,13 +79,13 @@ def _of_solver(contest: Contest, metric: str, rows: pd.DataFrame, columns: dict[
     tables = _by_seed_and_nfe(rows)
     lost = lost_seeds(rows, contest.others, metric)
     return [
-        _against(other, contest.ours, tables, scale, columns) if other in there else not_compared(other, lost, columns)
+        _against((contest.ours, other), tables, errors, scale, columns) if other in there else not_compared(other, lost, columns)
         for other in contest.others
     ]
 
 
-def _by_seed_and_nfe(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Each method's distances by seed (rows) and NFE (columns); NaN where the value is lost."""
+def _by_seed_and_nfe(rows: pd.DataFrame) -> Tables:
+    """Each method's values by seed (rows) and NFE (columns); NaN where the value is lost."""
     found: dict[str, dict[float, dict[int, float]]] = {}
     columns = (rows.method, rows.seed, rows.nfe, rows.value.to_numpy(float), rows.status == "ok")
     for method, seed, nfe, value, ok in zip(*columns, strict=True):
@@ -85,20 +95,23 @@ def _by_seed_and_nfe(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _against(
-    other: str, ours: str, tables: Mapping[str, pd.DataFrame], scale: float | None, columns: Mapping[str, Any]
+    methods: tuple[str, str], tables: Tables, errors: Tables, scale: float | None, columns: Mapping[str, Any]
 ) -> Finding | Evidence:
-    """The line against one other method."""
+    """The line against one other method, from distances and from their standard errors, where these are known."""
+    ours, other = methods
     columns = {**columns, "against": other}
     own, rival = tables[ours].align(tables[other], join="outer")
     a, b = own.to_numpy(), rival.to_numpy()
-    differences = (a - b) / scale if scale is not None else relative_difference(a, b)
+    differences = scaled_difference(a, b, scale)
     differences[np.isnan(a) | np.isnan(b)] = np.nan
+    error_a, error_b = (errors.get(m, pd.DataFrame()).reindex_like(own).to_numpy(float) for m in methods)
+    sampling = error_of_difference((a, b), (error_a, error_b), scale)
     tests: list[Test] = []
     unpaired: list[str] = []
-    for nfe, column in zip(own.columns, differences.T, strict=True):
+    for nfe, column, error in zip(own.columns, differences.T, sampling.T, strict=True):
         name, failed = f"{nfe:g}", tables[ours].get(nfe, pd.Series(dtype=float)).isna()
         if np.isfinite(column).any():
-            tests.append(mean_test(column, name=name))
+            tests.append(mean_test(column, errors=error[np.isfinite(column)], name=name))
         elif rival[nfe].notna().any():
             # Our samples diverged for every seed at this NFE, or our method was not run with the other's seeds there.
             tests += [_all_lost(failed, tables[other][nfe].isna(), name)] if len(failed) and failed.all() else []
@@ -110,8 +123,9 @@ def _against(
     lost = {m: _lost_at(tables[m]) for m in (ours, other)}
     notes = [f"Lost seeds: {'; '.join(f'{in_prose(m)} {at}' for m, at in lost.items() if at)}"] if any(lost.values()) else []
     notes += [f"No seed in common at NFE {', '.join(unpaired)}"] if unpaired else []
-    means = [row[np.isfinite(row)].mean() for row in differences if np.isfinite(row).any()]
-    columns |= numbers(mean_test(means))
+    kept = [(row[at], error[at]) for row, error in zip(differences, sampling, strict=True) if (at := np.isfinite(row)).any()]
+    # The samples at all NFE come from the same noise, so their errors may not average out.
+    columns |= numbers(mean_test([row.mean() for row, _ in kept], errors=[error.mean() for _, error in kept]))
     can_hold = not (lost[ours] or unpaired)
     return Evidence(columns, tuple(tests), tuple(notes), can_hold, rival=in_prose(other), over="NFE")
 
@@ -140,7 +154,7 @@ CLAIM = Claim(
     "distance, needs one scale instead: its mean magnitude over the methods at the solver's smallest NFE. A line is on one "
     "solver and one other method. It shows the mean difference over NFE. It holds if FM-OT is significantly lower at every NFE, "
     "and fails if FM-OT is significantly higher at one. If all seeds of FM-OT diverged at an NFE, Fisher's exact test compares "
-    "the counts. If FM-OT lost a seed, the claim cannot hold." + PATH_ALONE,
+    "the counts. If FM-OT lost a seed, the claim cannot hold." + SAMPLING + PATH_ALONE,
     needs=("few_step",),
     evaluate=best_at_every_nfe,
 )

@@ -43,6 +43,7 @@ def lower_than_each(
     lost: Mapping[str, Lost],
     columns: Mapping[str, Any],
     printed: Mapping[str, float | None] | None = None,
+    errors: Mapping[str, Sequence[float]] | None = None,
 ) -> Drafts:
     """The lines on "ours is lower than each of the others", one for each other method.
 
@@ -52,9 +53,11 @@ def lower_than_each(
         differences: ours minus each other method, for each seed.
         columns: of the lines: claim, data set, part, statistic and unit.
         printed: the paper's value of each difference.
+        errors: the standard errors of the differences over samples, where they are known and count.
     """
     columns = {"about": contest.about, **columns}
-    tests = {m: test for m, values in differences.items() if (test := mean_test(values)).seeds}
+    known = errors or {}
+    tests = {m: test for m, values in differences.items() if (test := mean_test(values, errors=known.get(m, ()))).seeds}
     if not tests:
         return [_none(contest, lost, columns)]
     lines: Drafts = []
@@ -107,3 +110,20 @@ def relative_difference(ours: NDArray, other: NDArray) -> NDArray:
     """
     size = (np.abs(ours) + np.abs(other)) / 2
     return np.divide(ours - other, size, out=np.zeros_like(size), where=size > 0)
+
+
+def scaled_difference(ours: NDArray, other: NDArray, scale: float | None) -> NDArray:
+    """(ours - other) / scale, or without a scale the :func:`relative_difference`."""
+    return relative_difference(ours, other) if scale is None else np.asarray((ours - other) / scale)
+
+
+def error_of_difference(values: tuple[NDArray, NDArray], errors: tuple[NDArray, NDArray], scale: float | None) -> NDArray:
+    """The standard error of :func:`scaled_difference`, from those of ours and of the other; to first order if it is relative.
+
+    Both start from the same noise, and this makes the true error smaller: errors that are independent are the safe assumption.
+    """
+    (a, b), (error_a, error_b) = values, errors
+    if scale is not None:
+        return np.asarray(np.hypot(error_a, error_b) / scale)
+    size = (np.abs(a) + np.abs(b)) ** 2 / 4
+    return np.divide(np.hypot(b * error_a, a * error_b), size, out=np.zeros_like(size), where=size > 0)

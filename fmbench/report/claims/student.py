@@ -47,13 +47,14 @@ class Mean:
     """The test of "the mean over seeds is below (or above) a threshold".
 
     Attributes:
-        mean, deviation, seeds: the mean and the standard deviation of the seeds' values, and their number. The deviation is NaN
-            for one seed, and 0 if all seeds have the same value.
+        mean, deviation, seeds: the mean and the standard deviation of the seeds' values, and their number. The deviation is at
+            least the sampling error. It is NaN for one seed, and 0 if all seeds have the same value without sampling errors.
         threshold: the mean must be on the claimed side of it for the claim to hold.
         below: whether the claimed side is below.
         other_side: the claim fails if the mean is beyond this; the threshold if None.
         shown: how sentences write the threshold, for values on another scale (logarithms of ratios).
         name: what the test is on, where a line has several.
+        sampling: the standard error of one seed's value over its samples; 0 if it is not known, or does not count.
     """
 
     mean: float
@@ -64,6 +65,7 @@ class Mean:
     other_side: float | None = None
     shown: str = ""
     name: str = ""
+    sampling: float = 0.0
 
     @property
     def limit(self) -> str:
@@ -135,7 +137,8 @@ class Mean:
         if self.deviation == 0:
             said = f"all {self.seeds} seeds have the same value, {where} {self.limit}"
             return f"{said}, and the sign test is {'not ' if outcome == INCONCLUSIVE else ''}significant"
-        interval = f"with {self.seeds} seeds the {LEVEL * 100:g} % t interval"
+        spread = " and the sampling error as their spread" if 0 < self.sampling == self.deviation else ""
+        interval = f"with {self.seeds} seeds{spread} the {LEVEL * 100:g} % t interval"
         if outcome != INCONCLUSIVE:
             return f"{interval} is {where} {self.limit}{correction if outcome == FAILS else ''}"
         low, high = self.bounds
@@ -146,10 +149,16 @@ class Mean:
         return f"{interval} is {where} {self.limit}, but this is not significant{correction}"
 
 
-def mean_test(values: Iterable[float], threshold: float = 0.0, below: bool = True, **columns: Any) -> Mean:
+def mean_test(
+    values: Iterable[float], threshold: float = 0.0, below: bool = True, errors: Iterable[float] = (), **columns: Any
+) -> Mean:
     """The test of the mean of ``values``, one for each seed; those that are not finite are left out.
 
+    Every seed draws its own samples, so the true spread over seeds contains the sampling error. The spread of few seeds may be
+    smaller by chance. The root mean square of the errors then takes its place.
+
     Args:
+        errors: the standard error of each value over its samples; those that are not finite are left out.
         columns: further attributes of :class:`Mean`.
     """
     x = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
@@ -157,4 +166,6 @@ def mean_test(values: Iterable[float], threshold: float = 0.0, below: bool = Tru
     deviation = float(x.std(ddof=1)) if len(x) > 1 else math.nan
     if deviation <= ROUNDING * float(np.abs(x).max(initial=0.0)):
         deviation = 0.0
-    return Mean(mean, deviation, len(x), threshold, below, **columns)
+    known = np.array([e for e in errors if np.isfinite(e)], dtype=np.float64)
+    sampling = float(np.sqrt(np.mean(known**2))) if len(known) and len(x) > 1 else 0.0
+    return Mean(mean, max(deviation, sampling), len(x), threshold, below, sampling=sampling, **columns)

@@ -35,6 +35,19 @@ def test_one_seed_is_inconclusive_and_two_seeds_far_from_zero_are_enough():
     assert {line.verdict for line in two} == {HOLDS} and {line.coverage for line in two} == {0.95}
 
 
+@pytest.mark.parametrize("metric", ["frechet", "nfe", "nll"])
+def test_the_spread_of_two_seeds_is_at_least_the_sampling_error(metric):
+    """Errors of 0.3 and 0.4 make 0.5, and the interval of two seeds is wide. That of the NLL is of the shared test samples."""
+    errors = [row(method, seed, f"{metric}_stderr", 0.4 if method == "fm_ot" else 0.3) for method in FIVE for seed in (0, 1)]
+    lines = of_claim(lowest, records=as_frame(table1_rows(seeds=[0, 1]) + errors))
+    part = {"frechet": "Frechet distance", "nfe": "NFE", "nll": "NLL"}[metric]
+    changed = [line for line in lines if line.part == part and metric != "nll"]
+    for line in changed:
+        assert line.verdict == INCONCLUSIVE and line.high - line.low == pytest.approx(2 * 12.706 * 0.5 / 2**0.5, rel=1e-4)
+        assert "with 2 seeds and the sampling error as their spread the 95 % t interval includes 0" in line.why
+    assert {line.verdict for line in lines if line not in changed} == {HOLDS}
+
+
 def test_a_missing_or_diverged_method_leaves_the_claim_inconclusive():
     lines = of_claim(lowest, records=as_frame(table1_rows(lost="scoreflow")))
     assert overall(CLAIMS[0], lines).verdict == INCONCLUSIVE and overall(CLAIMS[0], lines).needs is None

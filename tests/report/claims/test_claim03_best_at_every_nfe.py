@@ -36,6 +36,20 @@ def test_best_at_every_nfe():
     assert overall(CLAIMS[2], [ddpm, *others]).verdict == INCONCLUSIVE and "Not compared with Score matching" in others[0].why
 
 
+def test_the_spread_is_at_least_the_sampling_error_at_each_nfe():
+    """At NFE 4 half of the distance, 12.5 against 25, has errors of 25 and more: not significant there, but at NFE 8."""
+    rows = few_step_rows({4.0: 0.5, 8.0: 0.5})
+    plain = of_claim(best_at_every_nfe, few_step=as_frame(rows))
+    errors = [replace(r, metric="frechet_stderr", value=r.value * (1.0 if r.nfe == 4 else 1e-6)) for r in rows]
+    lines = of_claim(best_at_every_nfe, few_step=as_frame(rows + errors))
+    assert {line.verdict for line in plain} == {HOLDS} and {line.verdict for line in lines} == {INCONCLUSIVE}
+    for line, without in zip(lines, plain, strict=True):
+        assert "at NFE 8 (95 % t intervals). Not significant against" in line.why and " at NFE 4" in line.why
+        # The error of (a - b) / ((a + b) / 2) with b = 2 a is 4 sqrt(2) a b / (a + b)^2 = 1.26, its mean over NFE half of that.
+        assert line.value == without.value
+        assert line.high - line.low == pytest.approx(2 * 2.5706 * 8 * 2**0.5 / 9 / 2 / 6**0.5, rel=0.02)
+
+
 def test_the_rival_is_not_chosen_on_the_same_seeds():
     """Each line is on one method, and its interval is Student's on the mean over NFE of each seed."""
     rows = few_step_rows({4.0: 0.9, 8.0: 1.1})

@@ -29,6 +29,17 @@ def test_faster_and_further():
     assert lines[-1].value == pytest.approx(-2 * (0.2 - 0.1) / (0.2 + 0.1), abs=0.03)
 
 
+def test_the_spread_is_at_least_the_sampling_error():
+    """Errors as large as the distances at the last snapshot alone: "further" is open, and the mean over iterations holds."""
+    rows = snapshot_rows("frechet", lambda m, k: (0.5 if m == "fm_ot" else 1.0) * 10 / k)
+    errors = [replace(r, metric="frechet_stderr", value=r.value * (1.0 if r.step == 5000 else 1e-6)) for r in rows]
+    lines = of_claim(faster_and_further, learning_curve=as_frame(rows + errors))
+    assert [line.verdict for line in lines] == [HOLDS] * 4 + [INCONCLUSIVE] * 4
+    widths = [(line.high - line.low) / (2 * 2.5706 / 6**0.5) for line in lines]
+    error = 8 * 2**0.5 / 9  # of a relative difference with b = 2 a; over the last of four intervals its trapezoid is error / 8
+    assert widths == [pytest.approx(error / 8, rel=0.02)] * 4 + [pytest.approx(error, rel=0.02)] * 4
+
+
 def test_lost_seeds_during_training_keep_the_claim_from_holding():
     rows = snapshot_rows("frechet", lambda m, k: (0.5 if m == "fm_ot" else 1.0) * 10 / k, seeds=range(10))
     stopped = [r for r in rows if r.method != "fm_ot" or r.seed >= 4 or r.step < 2000]

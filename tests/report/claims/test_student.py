@@ -8,9 +8,9 @@ from claim_simulation import NOISES
 from scipy import stats
 
 from fmbench.report.claims.claim06_stable_training import log_spreads
-from fmbench.report.claims.comparison import relative_difference
+from fmbench.report.claims.comparison import error_of_difference, relative_difference, scaled_difference
 from fmbench.report.claims.student import coverage, mean_test, student
-from fmbench.report.claims.verdicts import ALPHA, LEVEL
+from fmbench.report.claims.verdicts import ALPHA, INCONCLUSIVE, LEVEL
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.5], [1.0, 2.5, 2.0], [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0]])
@@ -45,6 +45,42 @@ def test_the_coverage_of_normal_values_is_that_of_the_level(seeds):
     assert float((np.abs(x.mean(1)) < half).mean()) == pytest.approx(coverage(seeds), abs=0.0033)
 
 
+def test_the_spread_is_at_least_the_sampling_error():
+    """The root mean square of the errors of the seeds, if it is larger: here sqrt((9 + 1) / 2)."""
+    values, errors = [-2.0, -2.5], [3.0, 1.0, math.nan]
+    test, plain = mean_test(values, errors=errors), mean_test(values)
+    assert test.deviation == test.sampling == pytest.approx(math.sqrt(5)) and test.mean == plain.mean == -2.25
+    half = stats.t.ppf((1 + LEVEL) / 2, 1) * math.sqrt(5 / 2)
+    assert test.bounds == pytest.approx((-2.25 - half, -2.25 + half))
+    assert test.p_holds == pytest.approx(stats.t.sf(2.25 / math.sqrt(5 / 2), 1)) and test.p_holds > plain.p_holds
+    assert test.reason(INCONCLUSIVE, "") == "with 2 seeds and the sampling error as their spread the 95 % t interval includes 0"
+    assert "sampling" not in plain.reason(INCONCLUSIVE, "")
+
+
+@pytest.mark.parametrize("errors", [[], [math.nan], [0.1, 0.2, 0.3]])
+def test_a_sampling_error_that_is_unknown_or_smaller_changes_nothing(errors):
+    values = [1.0, 2.5, 2.0]
+    test, plain = mean_test(values, errors=errors), mean_test(values)
+    assert (test.bounds, test.p_holds, test.p_fails) == (plain.bounds, plain.p_holds, plain.p_fails)
+    assert test.reason(INCONCLUSIVE, "") == plain.reason(INCONCLUSIVE, "")
+
+
+def test_equal_values_have_the_sampling_error_as_their_spread_and_one_seed_has_none():
+    equal = mean_test([-1.0] * 6, errors=[2.0] * 6)
+    assert mean_test([-1.0] * 6).p_holds == 0.5**6 and equal.p_holds > 0.1 and equal.bounds[0] < 0 < equal.bounds[1]
+    assert math.isnan(mean_test([1.0], errors=[2.0]).deviation)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+def test_a_small_spread_by_chance_is_not_significant(seeds):
+    """Values that are sampling error alone: Student's test is wrong in 2.5 % of cases, of two seeds by a small spread."""
+    rng, runs = np.random.default_rng(seeds), 4000
+    draws = rng.standard_normal((runs, seeds))
+    wrong = [sum(mean_test(x, errors=e).p_holds <= ALPHA for x in draws) / runs for e in ([], [1.0])]
+    assert 0.015 < wrong[0] < 0.035 and wrong[1] < 0.7 * wrong[0]
+    assert seeds > 2 or wrong[1] == 0
+
+
 @pytest.mark.parametrize("noise", NOISES)
 def test_simulated_noise_has_mean_0_and_variance_1(noise):
     x = NOISES[noise](np.random.default_rng(0), (400_000,))
@@ -72,6 +108,19 @@ def test_the_test_of_two_spreads_keeps_its_level_where_the_f_test_does_not(seeds
         beyond += (a.std(ddof=1) / b.std(ddof=1)) ** 2 < limit
     assert below / 4000 < 0.05
     assert beyond / 4000 > 0.08 or noise == "normal"
+
+
+@pytest.mark.parametrize("scale", [None, 2.5])
+def test_the_error_of_a_difference_is_that_of_independent_errors_to_first_order(scale):
+    a, b, error_a, error_b = np.array([3.0, 8.0]), np.array([5.0, 2.0]), np.array([0.1, 0.2]), np.array([0.3, 0.4])
+    step = 1e-6
+    by_a, by_b = (
+        (scaled_difference(a + da, b + db, scale) - scaled_difference(a - da, b - db, scale)) / (2 * step)
+        for da, db in ((step, 0.0), (0.0, step))
+    )
+    expected = np.hypot(by_a * error_a, by_b * error_b)
+    assert error_of_difference((a, b), (error_a, error_b), scale) == pytest.approx(expected, rel=1e-6)
+    assert np.isnan(error_of_difference((a, b), (error_a, np.array([np.nan, 0.4])), scale)).tolist() == [True, False]
 
 
 def test_the_relative_difference():
