@@ -68,7 +68,7 @@ class SolverSettings(Settings):
 
     use: str | None = Field(None, description="the dotted name 'package.module:SOLVER' of a solver of your own")
     name: Name = Field(description="a built-in solver, or with `use` a new name")
-    grid: Literal["uniform", "karras", "log_snr", "cosine"] = "uniform"
+    grid: Literal["uniform", "karras", "log_snr", "cosine", "shift", "quadratic", "beta", "optimal"] = "uniform"
     nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] | None = Field(None, description="null for the common list")
     lower_order_final: bool | None = Field(
         None, description="whether the order of a multistep solver falls to 1 in the last steps; null for the solver's own choice"
@@ -131,6 +131,11 @@ class FixedStepSettings(Settings):
     def _nfe_in_whole_steps(self) -> Self:
         for cell in self.cells():
             own = f"or give this solver its own list: solvers: [{{name: {cell.solver}, nfe: [...]}}]"
+            if cell.grid == names.OPTIMAL_GRID and cell.nfe // names.STEP_COSTS.get(cell.solver, 1) > names.OPTIMAL_STEPS:
+                raise ValueError(
+                    f"{cell.label} at {cell.nfe} evaluations: an optimal grid has at most {names.OPTIMAL_STEPS} steps; "
+                    f"{own.removeprefix('or ')}"
+                )
             _check_divisible(cell.solver, cell.nfe, f"give multiples of {names.STEP_COSTS.get(cell.solver)}, {own}")
         return self
 

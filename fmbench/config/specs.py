@@ -16,7 +16,7 @@ from fmbench.config.datasets import sample_shape
 from fmbench.config.evaluation_settings import FixedStepSettings
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import MethodSettings, method_values
-from fmbench.config.names import FIRST_SEED, GATHERED, STEP_COSTS
+from fmbench.config.names import FIRST_SEED, GATHERED, OPTIMAL_GRID, STEP_COSTS
 from fmbench.config.plugins import is_dotted
 
 Spec = dict[str, Any]
@@ -62,8 +62,13 @@ def _fixed_step_settings(config: Config) -> list[FixedStepSettings]:
 
 
 def _grids(config: Config) -> list[list[Any]]:
-    """Every time grid of sweeps and few-step samples with its number of steps, except uniform ones, which always exist."""
-    cells = {cell for settings in _fixed_step_settings(config) for cell in settings.cells() if cell.grid != "uniform"}
+    """Every time grid of sweeps and few-step samples with its number of steps, except those that always exist."""
+    cells = {
+        cell
+        for settings in _fixed_step_settings(config)
+        for cell in settings.cells()
+        if cell.grid not in ("uniform", OPTIMAL_GRID)
+    }
     return sorted([cell.grid, max(1, cell.nfe // STEP_COSTS.get(cell.solver, 1))] for cell in cells)
 
 

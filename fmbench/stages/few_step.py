@@ -1,6 +1,6 @@
 """Stage ``few_step``: the quality and the looks of samples made with few evaluations (Fig. 4 right, 7 right, 16 and 17)."""
 
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from fmbench.config.cells import Cell, cells
 from fmbench.config.evaluation_settings import FewStepSettings
+from fmbench.config.names import OPTIMAL_GRID
 from fmbench.data.prepared import DataSet, read
 from fmbench.stages.evaluators.base import Evaluator, add_primary, skip_primary
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.fixed_solve import fixed
+from fmbench.stages.shared.grid_fit import Fit, fit
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, load_model
 from fmbench.stages.shared.sample_files import load_samples, preview
@@ -113,10 +115,16 @@ class _FewStep:
 
     def _cell(self, cell: Cell) -> tuple[dict[str, Any], NDArray]:
         """The numbers of a cell, and the samples that are shown."""
-        solved = fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell)
+        errors = self._fit.errors if cell.grid == OPTIMAL_GRID else None
+        solved = fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell, errors)
         distance, error = self._distance(solved.samples)
         numbers = {"distance": distance, "distance_stderr": error, "nfe": solved.nfe, "seconds": solved.seconds}
         return numbers, solved.samples[: self.shown]
+
+    @cached_property
+    def _fit(self) -> Fit:
+        """The local errors for optimal grids."""
+        return fit(self.model, self.dataset, self.job, self.settings.n)
 
     def _distance(self, samples: NDArray) -> tuple[float | None, float | None]:
         """Primary metric and its error; None if they or a sample are not finite (the cache is JSON, which has no infinity)."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fmbench.config.cells import Cell, cells
 from fmbench.config.evaluation_settings import AdaptiveSettings, SweepSettings
+from fmbench.config.names import OPTIMAL_GRID
 from fmbench.data.prepared import DataSet, read
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5
@@ -17,6 +18,7 @@ from fmbench.flow.solvers.tableaux import ADAPTIVE
 from fmbench.stages.shared.batching import base_noise, batches
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.fixed_solve import Solved, fixed
+from fmbench.stages.shared.grid_fit import SAMPLES, Fit, fit
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, load_model
 from fmbench.store.records import write_rows
@@ -65,6 +67,8 @@ def _skip(job: Job, settings: SweepSettings, wanted: list[Cell], reason: str) ->
         for metric in ("mse", "mse_stderr"):
             job.skip(metric, UNIT, reason, solver=cell.label, nfe=float(cell.nfe), reference=reference, **columns)
         job.skip("seconds", "s", reason, solver=cell.label, nfe=float(cell.nfe), **columns)
+    if any(cell.grid == OPTIMAL_GRID for cell in wanted):
+        job.skip("grid_nfe", "evaluations", reason, solver=OPTIMAL_GRID, n=SAMPLES)
     for solver in settings.adaptive:
         for name in (solver.name, f"{solver.name}_shared"):
             where = columns | {"solver": name, "rtol": solver.rtol, "atol": solver.atol}
@@ -100,6 +104,8 @@ class _Sweep:
             self.job.add("seconds", found["seconds"], "s", **where)
             progress.update(done)
         progress.close()
+        if any(cell.grid == OPTIMAL_GRID for cell in wanted):
+            self.job.add("grid_nfe", self._fit.nfe, "evaluations", solver=OPTIMAL_GRID, n=SAMPLES, nfe=self._fit.nfe)
         return results.computed
 
     def add_adaptive_solves(self) -> None:
@@ -131,7 +137,14 @@ class _Sweep:
         return CachedResults(self._folder, self._key, self.job.console.say)
 
     def _solve(self, cell: Cell) -> Solved:
-        return fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell)
+        errors = self._fit.errors if cell.grid == OPTIMAL_GRID else None
+        return fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell, errors)
+
+    @cached_property
+    def _fit(self) -> Fit:
+        """The local errors for optimal grids."""
+        n = self.settings.n
+        return Fit(*self._results().value_and_array({"grid": OPTIMAL_GRID}, lambda: fit(self.model, self.dataset, self.job, n)))
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
         solved = self._solve(cell)

@@ -101,10 +101,17 @@ def test_every_solver_may_run_on_every_grid_at_multiples_of_its_cost(name, grid)
 @pytest.mark.parametrize(
     ("solver", "fragments"),
     [
-        ({"name": "euler", "grid": "karas"}, ["sweep.solvers.0.grid", "'uniform', 'karras', 'log_snr' or 'cosine'"]),
+        (
+            {"name": "euler", "grid": "karas"},
+            ["sweep.solvers.0.grid", "'uniform', 'karras', 'log_snr', 'cosine', 'shift', 'quadratic', 'beta' or 'optimal'"],
+        ),
         ({"name": "euler", "grids": "karras"}, ["sweep.solvers.0.grids: unknown key"]),
         ({"name": "euler", "nfe": []}, ["sweep.solvers.0.nfe: must have at least 1 entry"]),
         ({"name": "euler", "nfe": [0]}, ["sweep.solvers.0.nfe.0: must be at least 1, not 0"]),
+        (
+            {"name": "rk4", "grid": "optimal", "nfe": [260]},
+            ["rk4/optimal at 260 evaluations: an optimal grid has at most 64 steps"],
+        ),
         ({"grid": "karras"}, ["sweep.solvers.0.name: this key is missing"]),
         ({"name": "heun3"}, ["heun3 costs 3 evaluations a step and cannot spend exactly 4"]),
         ("euler/karras", ["unknown solver 'euler/karras'", "known: euler"]),
@@ -192,7 +199,8 @@ def test_impossible_options_of_an_extractor_are_refused(extractor, options, mess
 def test_the_names_of_solvers_and_grids_are_those_of_the_registries():
     assert {name: solver.cost for name, solver in SOLVERS.items()} == names.STEP_COSTS
     assert {name: method.lower_order_final for name, method in MULTISTEP.items()} == names.MULTISTEP_SOLVERS
-    assert get_args(SolverSettings.model_fields["grid"].annotation) == names.GRIDS == tuple(GRIDS)
+    assert get_args(SolverSettings.model_fields["grid"].annotation) == (*names.GRIDS, names.OPTIMAL_GRID)
+    assert tuple(GRIDS) == names.GRIDS
 
 
 @pytest.mark.parametrize("name", names.STEP_COSTS)

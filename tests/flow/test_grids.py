@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from fmbench.config import names
 from fmbench.flow.general_paths import GeneralAffine, Rescaled
 from fmbench.flow.paths import PATHS, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
-from fmbench.flow.solvers.grids import GRIDS, cosine_grid, karras_grid, log_snr_grid, uniform_grid
+from fmbench.flow.solvers.grids import GRIDS, beta_grid, cosine_grid, karras_grid, log_snr_grid, shift_grid, uniform_grid
 
 EVERY_PATH = [
     OptimalTransport(),
@@ -121,6 +122,37 @@ def test_no_steps_are_refused(name, steps):
 def test_intervals_that_are_not_the_paths_are_refused(name, ends):
     with pytest.raises(ValueError, match=f"within .0.0, 0.99999., not {ends[0]} to {ends[1]}"):
         GRIDS[name](VariancePreserving(), *ends, 5)
+
+
+@pytest.mark.parametrize("k", [0.5, 1.0, 3.0])
+def test_the_shift_divides_the_noise_level_of_the_straight_path(k):
+    """Esser et al. 2024: t_noise -> k t_noise / (1 + (k - 1) t_noise) multiplies s / a by k there."""
+    grid, even = shift_grid(0.0, 1.0, 8, k)[1:-1], uniform_grid(0.0, 1.0, 8)[1:-1]
+    path = OptimalTransport(0.0)
+    torch.testing.assert_close(levels(path, grid), k * levels(path, even), rtol=1e-12, atol=0)
+    assert torch.equal(GRIDS["shift"](path, 0.1, 0.9, 5), shift_grid(0.1, 0.9, 5, 3.0))
+
+
+def test_quadratic_and_beta_grids():
+    left = 1 - GRIDS["quadratic"](CosineVP(), 0.0, 1.0, 4)
+    assert left.tolist() == [1, 9 / 16, 1 / 4, 1 / 16, 0]
+    grid = beta_grid(0.0, 1.0, 10)
+    torch.testing.assert_close(torch.from_numpy(scipy.stats.beta(0.6, 0.6).cdf(grid.numpy())), uniform_grid(0.0, 1.0, 10))
+    torch.testing.assert_close(grid, 1 - grid.flip(0), rtol=0, atol=1e-12)
+    assert grid.diff()[0] < grid.diff()[4]
+    torch.testing.assert_close(beta_grid(0.2, 0.7, 5, 1.0, 1.0), uniform_grid(0.2, 0.7, 5), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: shift_grid(0.0, 1.0, 5, 0.0), "the shift must be positive, not 0.0"),
+        (lambda: beta_grid(0.0, 1.0, 5, -1.0), "alpha and beta must be positive, not -1.0 and 0.6"),
+    ],
+)
+def test_impossible_parameters_of_grids_in_time_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 @pytest.mark.parametrize("rho", [0.0, -7.0, math.nan])

@@ -13,6 +13,7 @@ from fmbench.flow.paths import OptimalTransport
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import GRIDS, uniform_grid
+from fmbench.flow.solvers.optimal_grid import candidates, local_errors, optimal_grid
 from fmbench.flow.solvers.registry import MULTISTEP, SOLVERS, StepSolver, find_solver
 from fmbench.flow.solvers.tableaux import FIXED, HEUN, TSIT5
 from fmbench.stages.check import solver_problems
@@ -26,6 +27,7 @@ def swept(healthy, tmp_path_factory) -> Bench:
     """The trained models of the healthy benchmark, with another sweep."""
     values = copy.deepcopy(VALUES)
     solvers = [*MULTISTEP, {"name": "unipc2", "grid": "karras", "lower_order_final": False}, OWN, OWN | {"grid": "karras"}]
+    solvers += [{"name": "ab2", "grid": "optimal"}]
     sweep = {"n": 10, "batch": 4, "nfe": [6], "solvers": solvers, "reference_solver": "rk4", "reference_nfe": 80}
     sweep["adaptive"] = ["bosh3", {"name": "tsit5", "rtol": 1e-3, "atol": 1e-3}]
     values["settings"]["board"]["evaluation"]["sweep"] = sweep | {"reference_check_n": 4}
@@ -47,6 +49,11 @@ def test_multistep_solvers_and_ones_own_have_the_rows_of_any_solver(swept):
         wanted["unipc2/karras/full_order_final"] = full.spend(6, model.field(), x0, lambda steps: grids["karras"], objective.path)
         wanted["mine"] = SOLVER.solve(model.field(), x0, grids["uniform"], objective.path)
         wanted["mine/karras"] = SOLVER.solve(model.field(), x0, grids["karras"], objective.path)
+        # The optimal grid is fitted on the noise of the 64 samples after the 10 that are measured.
+        times = candidates(objective.t_min, objective.t_max)
+        others = noise(data, model, 74)[10:]
+        fitted = optimal_grid(local_errors(model.field(), others, times, objective.path), times, 6)
+        wanted["ab2/optimal"] = MULTISTEP["ab2"].solve(model.field(), x0, fitted, objective.path)
         fine = uniform_grid(objective.t_min, objective.t_max, 20)
         exact = integrate(model.field(), x0, fine, FIXED["rk4"]).double()
     rows = {row["solver"]: row for row in swept.cells("board", "fm_ot")}
@@ -55,6 +62,12 @@ def test_multistep_solvers_and_ones_own_have_the_rows_of_any_solver(swept):
         assert rows[name]["value"] == pytest.approx(float((end.double() - exact).square().mean()), rel=1e-3), name
         assert (rows[name]["nfe"], rows[name]["status"]) == (6, "ok")
     assert len({row["value"] for row in rows.values()}) > 9
+
+
+def test_the_cost_of_an_optimal_grid_is_a_row(swept):
+    found = read_rows([swept.folder("sweep", "board", "fm_ot") / "rows.parquet"]).to_pylist()
+    (row,) = [row for row in found if row["metric"] == "grid_nfe"]
+    assert (row["value"], row["solver"], row["n"], row["status"]) == (64 * (2 * 2 + 1), "optimal", 64, "ok")
 
 
 def test_adaptive_solvers_have_rows_of_their_nfe_and_error(swept):

@@ -17,13 +17,15 @@ from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import GRIDS, uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
 
+SHOWN = ("uniform", "karras", "log_snr", "cosine")
+
 
 @pytest.fixture(scope="module")
 def noise_predicting(healthy, tmp_path_factory) -> Bench:
     """A network that predicts noise, on the VP path, with a sweep of DDIM and grids."""
     values = json.loads(json.dumps(VALUES))
     sweep = {"n": 10, "batch": 4, "nfe": [6], "reference_solver": "rk4", "reference_nfe": 80, "reference_check_n": 4}
-    sweep["solvers"] = ["ddim", *({"name": "heun", "grid": grid} for grid in GRIDS), {"name": "ddim", "grid": "karras"}]
+    sweep["solvers"] = ["ddim", *({"name": "heun", "grid": grid} for grid in SHOWN), {"name": "ddim", "grid": "karras"}]
     values["settings"]["board"]["evaluation"]["sweep"] = sweep
     values |= {"methods": [{"name": "eps", "use": "ddpm"}], "datasets": ["board"]}
     bench = Bench(tmp_path_factory.mktemp("eps"), values)
@@ -67,8 +69,8 @@ def test_a_ddim_cell_equals_ddim_on_the_predicted_noise(noise_predicting, grid):
 def test_a_cell_with_a_grid_equals_the_solver_on_that_grid(noise_predicting):
     data, model = noise_predicting.data("board"), noise_predicting.model("board", "eps")
     objective, errors = model.objective, {}
-    for name, grid in GRIDS.items():
-        times = grid(objective.path, objective.t_min, objective.t_max, 3)
+    for name in SHOWN:
+        times = GRIDS[name](objective.path, objective.t_min, objective.t_max, 3)
         with torch.no_grad():
             end = integrate(model.field(), noise(data, model, 10), times, FIXED["heun"]).double()
         errors["heun" if name == "uniform" else f"heun/{name}"] = float(

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbench.config.cells import Cell
+from fmbench.config.names import OPTIMAL_GRID
 from fmbench.data.prepared import DataSet
 from fmbench.flow.solvers.grids import GRIDS
+from fmbench.flow.solvers.optimal_grid import candidates, optimal_grid
 from fmbench.flow.solvers.registry import find_solver
 from fmbench.stages.shared.batching import base_noise, batches
 from fmbench.stages.shared.job import Job
@@ -26,13 +28,20 @@ class Solved(NamedTuple):
     seconds: float
 
 
-def fixed(model: Model, dataset: DataSet, job: Job, n: int, batch: int, cell: Cell) -> Solved:
-    """The first n samples by a fixed-step solver on its grid."""
+def fixed(model: Model, dataset: DataSet, job: Job, n: int, batch: int, cell: Cell, errors: NDArray | None = None) -> Solved:
+    """The first n samples by a fixed-step solver on its grid.
+
+    Args:
+        errors: the local errors that an optimal grid is chosen by; needed for such a grid only.
+    """
     objective = model.objective
     path, solver = objective.path, find_solver(cell.solver, cell.use, cell.lower_order_final)
 
     @cache
     def grid(steps: int) -> Tensor:
+        if cell.grid == OPTIMAL_GRID:
+            assert errors is not None
+            return optimal_grid(errors, candidates(objective.t_min, objective.t_max), steps)
         return GRIDS[cell.grid](path, objective.t_min, objective.t_max, steps)
 
     field, watch = model.field(), Stopwatch(job.device)
