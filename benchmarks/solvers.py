@@ -1,20 +1,26 @@
-"""Our solvers against torchdiffeq's on the same work: the same grid or tolerance, evaluations and result, float32, one thread.
+"""Our solvers against torchdiffeq's and diffusers' on the same work: the same grid or tolerance, evaluations and result.
+
+float32, one thread. The multistep solvers are compared with diffusers' schedulers, and with our Euler for what a history costs.
 
 On a field of one operation nearly all the time is the solver's own; with a network the solver matters less the larger the
 network, and the ratio goes to 1.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from _timing import arguments, in_turn, machine, show, write
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 from torchdiffeq import odeint
 
 from fmbench.flow.fields import CountingField, Field
+from fmbench.flow.paths import OptimalTransport
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
+from fmbench.flow.solvers.registry import MULTISTEP
 from fmbench.flow.solvers.tableaux import EULER, MIDPOINT, RK4, RK4_38
 from fmbench.flow.solvers.torchdiffeq import torchdiffeq_adaptive
 from fmbench.networks.mlp import MLP
@@ -30,6 +36,48 @@ def decay(t: Tensor, x: Tensor) -> Tensor:
 
 def of_network(network: torch.nn.Module) -> Field:
     return lambda t, x: network(t.to(x.dtype).expand(x.shape[0]), x)
+
+
+class Scheduler:
+    """A multistep scheduler of diffusers on flow levels, set up once, so that only its steps are timed."""
+
+    def __init__(self, scheduler: Any, grid: Tensor) -> None:
+        self.scheduler, self.grid = scheduler, grid
+        scheduler.set_timesteps(len(grid) - 1)
+        scheduler.sigmas, scheduler.timesteps = (1 - grid).float(), torch.arange(len(grid) - 1)
+
+    def solve(self, field: Field, x: Tensor) -> Tensor:
+        scheduler = self.scheduler
+        scheduler.lower_order_nums, scheduler._step_index, scheduler.last_sample = 0, 0, None
+        scheduler.model_outputs = [None] * scheduler.config.solver_order
+        for n, t in zip(scheduler.timesteps, self.grid, strict=False):
+            x = scheduler.step(-field(t, x), n, x, return_dict=False)[0]
+        return x
+
+
+SCHEDULERS: dict[str, Any] = {
+    "dpmpp_2m": lambda **options: DPMSolverMultistepScheduler(solver_order=2, **options),
+    "dpmpp_3m": lambda **options: DPMSolverMultistepScheduler(solver_order=3, **options),
+    "unipc2": lambda **options: UniPCMultistepScheduler(solver_order=2, **options),
+    "unipc3": lambda **options: UniPCMultistepScheduler(solver_order=3, **options),
+}
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "lower_order_final": False}
+
+
+def multistep_rows(name: str, field: Field, x: Tensor, rounds: int) -> list[dict[str, Any]]:
+    """Our multistep solvers against diffusers', both set up once; and against our Euler."""
+    path, grid, rows = OptimalTransport(0.0), uniform_grid(0.02, 0.98, STEPS), []
+    for solver, make in SCHEDULERS.items():
+        theirs = Scheduler(make(**FLOW, final_sigmas_type="sigma_min"), grid)
+        plan = replace(MULTISTEP[solver], lower_order_final=False).plan(grid, path)
+        work = f"{solver}, {STEPS} steps, against diffusers"
+        solves = (lambda f, p=plan: p.run(f, x)), (lambda f, s=theirs: s.solve(f, x))
+        rows.append(compare(work, name, field, *solves, rounds))
+    for solver, method in MULTISTEP.items():
+        plan = method.plan(grid, path)
+        work = f"{solver}, {STEPS} steps, against our Euler"
+        rows.append(compare(work, name, field, lambda f, p=plan: p.run(f, x), lambda f: integrate(f, x, grid, EULER), rounds))
+    return rows
 
 
 def count(solve: Any, field: Field) -> tuple[Tensor, int]:
@@ -74,6 +122,9 @@ def main() -> None:
 
             work = f"{tableau.name}, {STEPS} steps" + (", theirs the 3/8 rule" if tableau is RK4 else "")
             rows.append(compare(work, name, field, ours, theirs, options.rounds))
+
+    for name, field in fields.items():
+        rows += multistep_rows(name, field, x, options.rounds)
 
     def shared(f: Field, x: Tensor, end: float) -> Tensor:
         return dopri5(f, x, 0.0, end, rtol=TOLERANCE, atol=TOLERANCE, per_sample=False).x

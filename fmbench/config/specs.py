@@ -11,9 +11,9 @@ rules ask about a job.
 from collections.abc import Sequence
 from typing import Any
 
+from fmbench.config.cells import Cell
 from fmbench.config.config import Config
 from fmbench.config.datasets import sample_shape
-from fmbench.config.evaluation_settings import FixedStepSettings
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import MethodSettings, method_values
 from fmbench.config.names import FIRST_SEED, GATHERED, OPTIMAL_GRID, STEP_COSTS
@@ -51,24 +51,19 @@ def check(config: Config, code: bool = True) -> Spec:
     }
 
 
+def _cells(config: Config) -> set[Cell]:
+    """What sweeps and the few-step stage measure."""
+    return {c for d in config.datasets for stage in USES_SOLVERS for c in getattr(config.dataset(d).evaluation, stage).cells()}
+
+
 def _own_solvers(config: Config) -> list[dict[str, Any]]:
     """Every solver of the user's own with the numbers of evaluations that it must spend."""
-    cells = {cell for settings in _fixed_step_settings(config) for cell in settings.cells() if cell.use}
-    return [cell._asdict() for cell in sorted(cells, key=str)]
-
-
-def _fixed_step_settings(config: Config) -> list[FixedStepSettings]:
-    return [s for d in config.datasets for s in (config.dataset(d).evaluation.sweep, config.dataset(d).evaluation.few_step)]
+    return [cell._asdict() for cell in sorted(_cells(config), key=str) if cell.use]
 
 
 def _grids(config: Config) -> list[list[Any]]:
     """Every time grid of sweeps and few-step samples with its number of steps, except those that always exist."""
-    cells = {
-        cell
-        for settings in _fixed_step_settings(config)
-        for cell in settings.cells()
-        if cell.grid not in ("uniform", OPTIMAL_GRID)
-    }
+    cells = [cell for cell in _cells(config) if cell.grid not in ("uniform", OPTIMAL_GRID)]
     return sorted([cell.grid, max(1, cell.nfe // STEP_COSTS.get(cell.solver, 1))] for cell in cells)
 
 
