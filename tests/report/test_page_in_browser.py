@@ -57,10 +57,11 @@ def shown(whole_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """The page of the reference run, with all its figures."""
-    out = tmp_path_factory.mktemp("reference") / "index.html"
-    write_page(REFERENCE, out)
-    return out
+    """The page of a run with the numbers of the reference, beside the reference, with all figures."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    shutil.copytree(REFERENCE, folder)
+    write_page(folder, folder / "index.html")
+    return folder / "index.html"
 
 
 @pytest.mark.parametrize("width", [400, 1280])
@@ -69,6 +70,9 @@ def test_the_page_of_the_reference_fits_the_window_and_an_email(reference, width
     with opened(reference, width) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.locator("figure:visible").count() == len(FIGURES) - 1
+        assert "numbers agree with the reference" in page.locator(".reproduction").first.inner_text()
+        bands, lines = (page.locator(f"#claim1 summary {name}").count() for name in (".reference", "svg.strip title"))
+        assert bands == lines > 0 and page.locator("#claim8 .said small", has_text="reference: holds").is_visible()
 
 
 @pytest.mark.parametrize(("width", "script"), itertools.product((400, 1280), (True, False)))

@@ -15,6 +15,8 @@ from fmbench.report.page.markup import folded, sections, table, to_html
 from fmbench.report.page.strips import badge, definitions, each, number, part, strip
 
 HEADER = ("Verdict", "Data set", "Part of the claim", "Statistic", "Value", "Threshold", "Seeds", "Paper", "Reason")
+ACROSS = 4
+"""The largest number of data sets with a column each; of more, every strip has the name of its data set."""
 KEY = (
     "Each horizontal line is one piece of evidence with its interval over seeds. The vertical line is the threshold: "
     "<strong>right of it is what the paper claims</strong>. Each part of a claim has its own scale."
@@ -46,8 +48,9 @@ def claims_section(files: Mapping[str, bytes], reference: pd.DataFrame, verdicts
     notes = to_html(first.body[first.body.find("\n* ") + 1 :])
     sides = "<small><span>← against</span><span>as claimed →</span></small>"
     names = "".join(f'<span data-dataset="{escape(name)}">{escape(name)}{sides}</span>' for name in datasets)
-    top = f'<div class="columns" aria-hidden="true"><span></span><span>Claim</span><span>Verdict</span>{names}</div>\n'
-    style = f"sets{min(len(datasets), 3)}"
+    columns = f'<span></span><span>Claim</span><span>Verdict</span><span class="cells">{names}</span>'
+    top = f'<div class="columns" aria-hidden="true">{columns}</div>\n'
+    style = f"sets{len(datasets)}" if len(datasets) <= ACROSS else "many"
     key = f'<p class="key">{KEY}{REFERENCE_KEY if len(reference) else ""} Open a claim for its numbers.</p>\n'
     html = f"{_tally(lines)}{key}" + f'<div class="claims {style}">\n{top}{rows}</div>\n'
     return f'<section id="claims">\n<h2>Claims</h2> {html}{folded("How the claims are judged", notes)}</section>\n'
@@ -83,7 +86,7 @@ def _claim(claim: int, lines: pd.DataFrame, placed: pd.DataFrame, datasets: list
     needs = f"<small>needs {escape(about)} seeds</small>" if whole.seeds_to_decide else ""
     then = f"<small>reference: {escape(reference)}</small>" if reference else ""
     drawn = placed[(placed.claim == claim) & (placed.about == "trained")]
-    cells = "".join(_cell(drawn[drawn.dataset == name], name) for name in datasets)
+    cells = f'<span class="cells">{"".join(_cell(drawn[drawn.dataset == name], name) for name in datasets)}</span>'
     if drawn.empty:
         text = definitions(own[own.about == "definition"]) or f"<span>{escape(whole.why)}</span>"
         cells = f'<span class="exact">{text}</span>'
