@@ -9,7 +9,7 @@ Outputs agree to 1e-10 in float64 and 1e-6 in float32. Where a library differs o
 * **x0**: torchcfm's matchers add noise to a pair; in fmbench the noise is x0 itself.
 
 Not compared, since fmbench has no counterpart: stochastic interpolants with the noise of a bridge and couplings by optimal
-transport (torchcfm), multistep methods (torchdiffeq), ancestral sampling and Euler with churn (diffusers).
+transport (torchcfm), Adams methods with a Runge-Kutta start (torchdiffeq), ancestral sampling and Euler with churn (diffusers).
 """
 
 import pytest

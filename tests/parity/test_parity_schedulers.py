@@ -1,4 +1,4 @@
-"""Parity with diffusers' multistep schedulers on the same levels: DPM-Solver++, UniPC, DEIS and iPNDM.
+"""Parity with diffusers' schedulers on the same levels: DPM-Solver++, UniPC, DEIS, iPNDM, single-step DPM-Solver and EDM's Euler.
 
 Intended differences, everywhere: their time runs from data to noise and their velocity is noise minus data; their levels are
 float32, made float64 here before either runs; DPM-Solver++ works in float32 within a step, which a test of float64 lifts. They
@@ -6,6 +6,7 @@ lower the order at the end only below 15 steps (DPM-Solver++, DEIS), we where th
 """
 
 import itertools
+import math
 from dataclasses import replace
 from unittest import mock
 
@@ -15,6 +16,8 @@ import torch
 from diffusers import (
     DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EDMEulerScheduler,
     IPNDMScheduler,
     UniPCMultistepScheduler,
 )
@@ -25,6 +28,8 @@ from fmbench.flow.fields import CountingField
 from fmbench.flow.general_paths import GeneralAffine, Rescaled
 from fmbench.flow.paths import AffinePath, OptimalTransport
 from fmbench.flow.prediction import EPSILON, VELOCITY, Prediction, V, X
+from fmbench.flow.solvers.ddim import ddim
+from fmbench.flow.solvers.dpm_solver import DPM_2S, DPM_3S, STEPS
 from fmbench.flow.solvers.multistep import Multistep
 from fmbench.flow.solvers.registry import MULTISTEP
 
@@ -145,3 +150,57 @@ def test_diffusers_ipndm():
     for n, level in zip(scheduler.timesteps, LEVELS.tolist(), strict=False):
         other = scheduler.step(network(other, level), n, other).prev_sample
     agree(ours(MULTISTEP["ipndm"], LEVELS, x, path, V), other)
+
+
+def their_third(eps, x, p, one, two, to):
+    """diffusers' third order: to its second inner level it takes the step of second order."""
+    h, h2 = to.lam - p.lam, two.lam - p.lam
+    e = eps(p, x)
+    u1 = one.a / p.a * x - one.s * math.expm1(one.lam - p.lam) * e
+    u2 = two.a / p.a * x - two.s * math.expm1(h2) * eps(one, u1)
+    return to.a / p.a * x - to.s * (math.expm1(h) * e + h / h2 * (math.expm1(h) / h - 1) * (eps(two, u2) - e))
+
+
+@both_types
+@pytest.mark.filterwarnings("ignore:.*dpmsolver:FutureWarning")
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize(("solver", "order"), [(DPM_2S, 2), (DPM_3S, 3)], ids=["dpm_2s", "dpm_3s"])
+def test_diffusers_single_step_dpm_solver(solver, order, kind, dtype):
+    """Intended differences: their inner evaluations are at levels of the grid, ours at fractions of a step in log(a / s).
+    On levels equally spaced there these are the same. Their third order has another state at its second inner level than the
+    paper's algorithm 2. With that state our loop gives their result."""
+    levels = torch.logspace(1, -1, 4 * order + 1, dtype=torch.float64)
+    options = {"solver_order": order, "algorithm_type": "dpmsolver", "prediction_type": kind, "lower_order_final": False}
+    scheduler = DPMSolverSinglestepScheduler(**options, final_sigmas_type="sigma_min")
+    path, x = unit_variance(), draw(16, 2, dtype=dtype)
+    grid = path.time_of_log_snr(-2 * levels[::order].log())
+    field = CountingField(lambda t, y: network(y, float(torch.exp(-path.log_snr(t) / 2))))
+    with mock.patch.dict(STEPS, {3: their_third}):
+        mine = solver.solve(field, x, grid, path, [order] * 4, PREDICTIONS[kind])
+    assert field.calls == 4 * order
+    agree(mine, theirs(scheduler, levels, x, flow=False))
+
+
+@both_types
+def test_edms_euler(dtype):
+    """DDIM on EDM's path, a = 1. Intended differences: their network's input and output are scaled by c_in, c_skip and c_out
+    (Karras et al. 2022, Table 1), and a step is in float32, which a test of float64 lifts."""
+    scheduler = EDMEulerScheduler(sigma_min=0.002, sigma_max=20.0, sigma_data=0.5)
+    scheduler.set_timesteps(12)
+    levels = scheduler.sigmas.double()
+    scheduler.sigmas = levels.to(dtype)
+    x = other = levels[0].to(dtype) * draw(16, 2, dtype=dtype)
+    with mock.patch.object(torch, "float32", dtype):
+        for n, level in zip(scheduler.timesteps, levels.tolist(), strict=False):
+            other = scheduler.step(network(scheduler.scale_model_input(other, n), level), n, other).prev_sample
+
+    path = GeneralAffine(torch.ones_like, lambda t: HIGHEST * (1 - t), noise_std=HIGHEST)
+
+    def data(t: Tensor, y: Tensor) -> Tensor:
+        level = HIGHEST * (1 - float(t))
+        total = level**2 + 0.5**2
+        return 0.5**2 / total * y + 0.5 * level / total**0.5 * network(y / total**0.5, level)
+
+    mine = ddim(data, x, 1 - levels / HIGHEST, path, X)
+    tolerance = 1e-8 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance * float(levels[0]))
