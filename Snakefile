@@ -1,6 +1,7 @@
 from snakemake.utils import min_version
 
-from fmbench.workflow import check_files, say_whether_reproduced
+from fmbench.workflow.configure import check_files
+from fmbench.workflow.reproduced import say_whether_reproduced
 
 min_version("9.0")
 

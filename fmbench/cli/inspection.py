@@ -31,7 +31,7 @@ def validate(
     starts with ok only if the whole check was done.
     """
     from fmbench.config.reading import load
-    from fmbench.workflow import look, preflight
+    from fmbench.workflow.preflight import look, preflight
 
     config = load(*map(str, configfile))
     ok = "ok"

@@ -39,7 +39,7 @@ from fmbench.store.files import read_json
 from fmbench.store.records import read_rows
 from fmbench.system.progress import Console
 from fmbench.system.rng import generator
-from fmbench.workflow import preflight
+from fmbench.workflow.preflight import preflight
 
 CPU = torch.device("cpu")
 MINE = "user_code:colours"

@@ -1,6 +1,10 @@
 """The check when the Snakefile is read."""
 
+import io
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,10 @@ from fmbench.config.reading import parse
 from fmbench.errors import ConfigError
 from fmbench.stages import check
 from fmbench.store.files import read_json
-from fmbench.workflow import configure, preflight
+from fmbench.workflow.configure import configure
+from fmbench.workflow.preflight import REFUSED, _main, preflight
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def test_the_same_settings_and_code_are_checked_once(elsewhere, capsys, monkeypa
     preflight(parse(longer))
     assert read_json(passed)["methods"] == ["fm_ot", "scoreflow"]
     before = passed.stat().st_mtime_ns
-    monkeypatch.setattr("fmbench.workflow.stage_hash", lambda stage, plugins: f"edited {stage}")
+    monkeypatch.setattr("fmbench.workflow.preflight.stage_hash", lambda stage, plugins: f"edited {stage}")
     preflight(parse(longer))
     assert passed.stat().st_mtime_ns > before and read_json(passed)["key"].endswith("-edited check")
 
@@ -63,9 +70,8 @@ def test_the_check_works_without_write_permission(elsewhere, monkeypatch, capsys
         f"warning: {elsewhere.results_dir} cannot be written (" in said
         and "a run needs write permission, or another results_dir" in said
     )
-    impossible = {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}
     with pytest.raises(ConfigError, match=r"methods\.odd"):
-        preflight(parse(elsewhere.model_dump() | {"methods": [impossible]}))
+        preflight(parse(elsewhere.model_dump() | {"methods": [IMPOSSIBLE]}))
     monkeypatch.setattr(check, "read", lambda folder: refuse(folder / "manifest.json", None))
     unread = VALUES | {"results_dir": elsewhere.results_dir, "datasets": ["tall"]}
     with pytest.raises(PermissionError):  # no reason to go on unchecked
@@ -88,13 +94,39 @@ def test_jobs_learn_of_mlflow_from_the_environment(elsewhere, environment):
     assert os.environ["FMBENCH_TRACKING_URI"] == "off"
 
 
-def test_a_full_disk_stops_snakemake_with_the_remedy(elsewhere, environment):
+def test_a_full_disk_stops_the_check_with_the_remedy(elsewhere, monkeypatch, capsys):
     def full(path: Path, values: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    environment.setattr(check, "write_document", full)
-    with pytest.raises(WorkflowError, match=r"No space left on device: .*checked\.json.*Remove the cause .* and start again"):
-        configure(elsewhere.model_dump(), Path("sources"))
+    monkeypatch.setattr(check, "write_document", full)
+    monkeypatch.setattr("sys.stdin", io.StringIO(elsewhere.model_dump_json()))
+    with pytest.raises(SystemExit) as end:
+        _main()
+    assert end.value.code == REFUSED
+    said = capsys.readouterr().out
+    assert re.search(r"No space left on device: .*checked\.json.*Remove the cause .* and start again", said)
+
+
+IMPOSSIBLE = {"name": "odd", "path": "ot", "prediction": "velocity", "weighting": "likelihood"}
+
+
+def test_snakemake_gets_the_error_of_a_check_that_ran_in_another_process(elsewhere, environment):
+    with pytest.raises(WorkflowError, match=r"^this config cannot work:\n  methods\.odd: the loss weight is not finite"):
+        configure(elsewhere.model_dump() | {"methods": [IMPOSSIBLE]}, ROOT)
+    environment.setattr("fmbench.workflow.preflight.sys.executable", "false")  # a process that fails and says nothing
+    with pytest.raises(WorkflowError, match=r"ended with exit code 1; its error is above"):
+        configure(elsewhere.model_dump(), ROOT)
+
+
+def test_reading_and_checking_a_config_imports_no_torch_into_snakemakes_process(elsewhere):
+    code = (
+        "import json, pathlib, sys; from fmbench.workflow.configure import configure\n"
+        "config = configure(json.load(sys.stdin), pathlib.Path(sys.argv[1]))\n"
+        "print((pathlib.Path(config.results_dir) / 'checked.json').exists(), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(ROOT)]
+    done = subprocess.run(command, input=elsewhere.model_dump_json(), capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[-2] == "True False"
 
 
 @pytest.mark.parametrize("path", ["no_such_module:P", "no_such_package.module:P"])

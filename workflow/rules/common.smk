@@ -9,7 +9,7 @@ from fmbench.config.datasets import DECODED
 from fmbench.config.hashing import canonical
 from fmbench.config.names import FIGURES, GATHERED
 from fmbench.store.codehash import stage_hash
-from fmbench.workflow import configure
+from fmbench.workflow.configure import configure
 
 settings = configure(config, Path(workflow.basedir))
 
