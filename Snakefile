@@ -2,6 +2,7 @@ from snakemake.utils import min_version
 
 from fmbench.workflow.configure import check_files
 from fmbench.workflow.reproduced import say_whether_reproduced
+from fmbench.workflow.start_server import start_server
 
 min_version("9.0")
 
@@ -14,6 +15,10 @@ configfile: "config.yaml"
 
 
 report: "workflow/report/workflow.rst"
+
+
+onstart:
+    start_server(workflow.local_exec)
 
 
 include: "workflow/rules/common.smk"

@@ -26,6 +26,7 @@ def run(configfile: Path, cores: int) -> list[dict[str, Any]]:
         meter = Path(folder) / "meter"
         paths = [str(Path(__file__).parent / "_seal_meter"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "FMBENCH_SEAL_METER": str(meter)}
+        environment["FMBENCH_FORKSERVER"] = "off"  # a meter counts from the start of its process
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", str(configfile), "--quiet"]
         results = ["--config", f"results_dir={folder}/results"]
         subprocess.run([*command, *results], cwd=ROOT, env=environment, check=True)

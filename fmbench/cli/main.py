@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from fmbench.cli.output import open_streams
 from fmbench.config.plugins import reason
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
 from fmbench.system.progress import tell, write_note
+from fmbench.system.usage import usage
 
 HELP = """A benchmark of flow matching and diffusion. Each command runs one stage, or looks at configs and results.
 
@@ -32,12 +34,17 @@ COMMANDS = {
 
 
 def _ends_by_itself(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command that code of a plug-in cannot end: ``sys.exit(0)`` in a network would count as a finished job."""
+    """Return a command that code of a plug-in cannot end: ``sys.exit(0)`` in a network would count as a finished job.
+
+    When the command is done, the time and the memory that it took are in its log.
+    """
 
     @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
+    def run(*arguments: Any, **options: Any) -> None:
+        began = time.monotonic()
         try:
-            return command(*arguments, **options)
+            command(*arguments, **options)
+            _append_to_log(usage(time.monotonic() - began))
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:

@@ -13,8 +13,6 @@ rule sample:
         rows=results(f"sample/{MODEL}/rows.parquet"),
     log:
         results(f"logs/sample/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/sample/{MODEL}.jsonl")
     conda:
         "../../environment.yml"
     threads: settings.processes
@@ -41,8 +39,6 @@ rule likelihood:
         rows=results(f"likelihood/{MODEL}/rows.parquet"),
     log:
         results(f"logs/likelihood/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/likelihood/{MODEL}.jsonl")
     conda:
         "../../environment.yml"
     threads: 1
@@ -70,8 +66,6 @@ rule dequantisation:
         rows=results(f"dequantisation/{MODEL}/rows.parquet"),
     log:
         results(f"logs/dequantisation/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/dequantisation/{MODEL}.jsonl")
     conda:
         "../../environment.yml"
     threads: 1
@@ -99,8 +93,6 @@ rule sweep:
         rows=results(f"sweep/{MODEL}/rows.parquet"),
     log:
         results(f"logs/sweep/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/sweep/{MODEL}.jsonl")
     conda:
         "../../environment.yml"
     threads: 1
@@ -157,8 +149,6 @@ rule learning_curve:
         rows=results(f"learning_curve/{MODEL}/rows.parquet"),
     log:
         results(f"logs/learning_curve/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/learning_curve/{MODEL}.jsonl")
     conda:
         "../../environment.yml"
     threads: 1
@@ -193,8 +183,6 @@ rule few_step:
         previews=results(f"few_step/{MODEL}/previews.parquet"),
     log:
         results(f"logs/few_step/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/few_step/{MODEL}.jsonl")
     conda:
         "../../environment.yml"
     threads: 1
@@ -224,8 +212,6 @@ rule trajectory:
         states=results(f"trajectory/{MODEL}/trajectory.parquet"),
     log:
         results(f"logs/trajectory/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/trajectory/{MODEL}.jsonl")
     conda:
         "../../environment.yml"
     threads: 1

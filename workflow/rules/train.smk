@@ -15,8 +15,6 @@ rule train:
         rows=results(f"models/{MODEL}/rows.parquet"),
     log:
         results(f"logs/train/{MODEL}.log"),
-    benchmark:
-        results(f"benchmarks/train/{MODEL}.jsonl")
     # The longest jobs first, so that all cores finish at about the same time.
     priority: 10
     conda:
