@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 import fmbench
 from fmbench.cli.main import app
 from fmbench.cli.stages import JOB_STAGES
-from fmbench.config import names
+from fmbench.config import names, specs
+from fmbench.config.hashing import canonical
+from fmbench.config.reading import parse
 from fmbench.report.figures.registry import FIGURES
 from fmbench.store.tables import THEORY
 
@@ -64,14 +67,13 @@ def test_the_rules_are_found():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_calls_the_command_of_its_name_with_options_that_the_command_has(rule):
-    line = shell(rule)
+    line = shell(rule).rpartition(" | ")[2]
     # torchrun starts a job of several processes.
     match = re.match(r"(?:python -m|\{params\.launcher\}) fmbench ([\w-]+) ", line)
     assert match is not None and match[1] == rule.replace("_", "-")
     parameters = commands()[match[1]].params
     known = {option: parameter for parameter in parameters for option in parameter.opts}
     used = re.findall(r"(--[\w-]+)", line)
-    used += re.findall(r'"(--\w+)=', RULES[rule].split("params:", 1)[1])  # an option that is repeated for each input
     assert used and set(used) <= set(known)
     demanded = {p.opts[0] for p in parameters if p.required and p.opts[0].startswith("--")}
     assert demanded <= set(used)
@@ -87,6 +89,38 @@ def test_a_rule_is_thin_logged_and_quotes_what_it_passes(rule):
     assert unquoted <= {"threads", "params.code", "wildcards.figure", "params.launcher"}
 
 
+OF_ALL_MODELS = {
+    "collect": [specs.collect],
+    "table1": [specs.table1],
+    "table4": [specs.table4],
+    "theory": [specs.theory],
+    "gather": [lambda config, kind=kind: specs.gather(kind, config) for kind in names.GATHERED],
+}
+"""The specs of the rules that have one for the whole run."""
+MANY_SEEDS = {"seeds": list(range(100)), "methods": [{"name": f"method{i}", "use": "fm_ot"} for i in range(10)]}
+MANY_METHODS = {
+    "seeds": [0],
+    "methods": [{"name": f"method{i}", "use": "fm_ot", "training": {"learning_rate": 0.1 / (i + 1)}} for i in range(1000)],
+}
+
+
+@pytest.mark.parametrize("changes", [MANY_SEEDS, MANY_METHODS])
+def test_no_command_line_grows_with_the_number_of_models(changes):
+    """A system takes arguments of at most 128 KiB. What grows faster than the names of the methods goes through a pipe."""
+    config = parse(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")) | changes)
+    assert len(config.datasets) * len(config.methods) * len(config.seeds) == 2000
+    for rule in RULES:
+        line = shell(rule).rpartition(" | ")[2]
+        assert "{input:q}" not in line and "{params.config:q}" not in line and "{params.rows" not in line
+        if "{params.spec:q}" in line and rule in OF_ALL_MODELS:
+            assert max(len(canonical(build(config))) for build in OF_ALL_MODELS[rule]) + len(line) < 32 * 1024, rule
+
+
+def test_rules_of_the_whole_run_are_the_ones_without_a_data_set_in_their_spec():
+    whole = {rule for rule, text in RULES.items() if re.search(r"spec=(?:canonical\(|lambda w: canonical\(specs\.gather)", text)}
+    assert whole == set(OF_ALL_MODELS)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_reruns_when_its_code_changes(rule):
     """The params hold the hash of the stage's code. Without it Snakemake would not notice an edit."""
@@ -96,6 +130,11 @@ def test_a_rule_reruns_when_its_code_changes(rule):
 @pytest.mark.parametrize("rule", ["train", "sample", "likelihood", "dequantisation", "sweep", "learning_curve", "few_step"])
 def test_long_jobs_declare_threads_and_gpus(rule):
     assert "threads:" in RULES[rule] and "gpu=" in RULES[rule]
+
+
+@pytest.mark.parametrize("rule", ["train", *sorted(JOB_STAGES.keys() - {"features"})])
+def test_a_job_of_a_model_asks_for_what_was_counted_for_its_stage(rule):
+    assert f'mem_mb=memory("{rule}")' in RULES[rule] and f'runtime=minutes("{rule}")' in RULES[rule]
 
 
 @pytest.mark.parametrize("rule", RULES)

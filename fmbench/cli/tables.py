@@ -61,7 +61,10 @@ def table3(
 def table4(
     spec: Spec,
     out: Table,
-    rows: Annotated[list[Path] | None, typer.Option(help="a file of rows of the stage dequantisation; repeatable")] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(help="a file of rows of the stage dequantisation, or @file with such a file on each line; repeatable"),
+    ] = None,
     gathered: Annotated[Path | None, typer.Option(help="also write these rows as one parquet file")] = None,
     log: Log = None,
     mode: Progress = "auto",
@@ -70,8 +73,22 @@ def table4(
     from fmbench.report.table4 import write_table4
 
     values = read_spec(spec, "table4")
-    table = write_table4(rows or [], values, out, gathered)
+    table = write_table4(_listed(rows or []), values, out, gathered)
     open_console(values, mode, log).say(f"{len(table)} rows -> {_written(out)}")
+
+
+def _listed(names: list[str]) -> list[Path]:
+    """The files of an option whose values name a file, or a list of files by ``@``."""
+    found: list[Path] = []
+    for name in names:
+        if not name.startswith("@"):
+            found.append(Path(name))
+            continue
+        try:
+            found += [Path(line) for line in Path(name[1:]).read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--rows {name} is not a list of files: {error}") from None
+    return found
 
 
 def claims(results: Results = Path("results"), out: Table = Path("claims.csv"), log: Log = None, mode: Progress = "auto") -> None:

@@ -158,6 +158,13 @@ class TrainingOfCheckpoints(_Shaped):
     device: str
 
 
+class Counted(_Shaped):
+    """``resources.json``: for each data set, method and stage, the memory in MiB and the minutes that a job asks for."""
+
+    key: str
+    jobs: dict[str, dict[str, dict[str, Annotated[list[_Count], Field(min_length=2, max_length=2)]]]]
+
+
 class Checked(_Shaped):
     """``checked.json``: the config that has passed the stage ``check``."""
 

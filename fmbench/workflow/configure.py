@@ -11,6 +11,7 @@ from fmbench.config.reading import parse
 from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError, FmbenchError
 from fmbench.store.tracking import OFF
+from fmbench.workflow.needs import read_needs
 from fmbench.workflow.preflight import passed, preflight_apart
 
 
@@ -47,7 +48,7 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
     try:
         config = parse(values)
         _set_environment(config, sources)
-        if not passed(config):
+        if not passed(config) or read_needs(config) is None:
             preflight_apart(config)
     except FmbenchError as error:
         raise WorkflowError(str(error)) from None

@@ -10,7 +10,7 @@ from typing import Any
 from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
-from fmbench.config.plugins import RAISED
+from fmbench.config.plugins import RAISED, reason
 from fmbench.config.reading import parse
 from fmbench.errors import ConfigError, DataError, FmbenchError
 from fmbench.metrics.extractor_weights import problem
@@ -18,6 +18,7 @@ from fmbench.store.codehash import stage_hash
 from fmbench.store.documents import read_document
 from fmbench.store.shapes import Checked
 from fmbench.system.progress import Console
+from fmbench.workflow.needs import count_needs
 
 REFUSED = 2
 """Exit code of the check in a process of its own, when it has found an error. Standard output then has the message."""
@@ -52,7 +53,7 @@ def preflight(config: Config) -> None:
 
 
 def preflight_apart(config: Config) -> None:
-    """:func:`preflight` in a process of its own, so that Snakemake's process does not keep torch.
+    """:func:`preflight`, and the count of what the jobs need, in a process of its own: Snakemake's does not keep torch.
 
     The process has the environment of the jobs, so it finds the plug-ins that they find.
 
@@ -121,9 +122,11 @@ def _key(spec: dict[str, Any]) -> str:
 
 
 def _main() -> None:
-    """Check the config that is on standard input, as JSON."""
+    """Check the config that is on standard input, as JSON, and count what its jobs need."""
     try:
-        preflight(parse(json.load(sys.stdin)))
+        config = parse(json.load(sys.stdin))
+        preflight(config)
+        _count(config)
     except FmbenchError as error:
         message = str(error)
     except OSError as error:
@@ -132,6 +135,16 @@ def _main() -> None:
         return
     print(message, end="")
     sys.exit(REFUSED)
+
+
+def _count(config: Config) -> None:
+    """Count what the jobs need. A count that fails stops no run: its jobs ask for more than most need."""
+    try:
+        count_needs(config)
+    except PermissionError:
+        pass  # the check has warned of it
+    except Exception as error:
+        Console("check", "lines").say(f"note: the memory and time of the jobs could not be counted: {reason(error)}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from fmbench.config.hashing import canonical
 from fmbench.config.names import FIGURES, GATHERED
 from fmbench.store.codehash import stage_hash
 from fmbench.workflow.configure import configure
+from fmbench.workflow.needs import Needs, read_needs
 
 settings = configure(config, Path(workflow.basedir))
+needs = read_needs(settings) or Needs({})
 
 
 def results(path):
@@ -83,6 +85,16 @@ def model_spec(stage):
 def model_code(stage):
     """Return a params function: the hash of the code of such a stage and of the plug-ins that it runs."""
     return lambda w: code(stage, specs.code_specs(stage, settings, w.dataset, w.method, int(w.seed)))
+
+
+def memory(stage):
+    """Return a resources function: the MiB that a stage of a model asks for; more at each attempt."""
+    return lambda w, attempt: needs.memory(stage, w.dataset, w.method, attempt)
+
+
+def minutes(stage):
+    """Return a resources function: the minutes that it asks for; more at each attempt."""
+    return lambda w, attempt: needs.minutes(stage, w.dataset, w.method, attempt)
 
 
 def of_models(pattern, models=MODELS):

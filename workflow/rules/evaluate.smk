@@ -18,6 +18,8 @@ rule sample:
     threads: settings.processes
     resources:
         gpu=GPU * settings.processes,
+        mem_mb=memory("sample"),
+        runtime=minutes("sample"),
     params:
         spec=model_spec("sample"),
         code=model_code("sample"),
@@ -44,6 +46,8 @@ rule likelihood:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=memory("likelihood"),
+        runtime=minutes("likelihood"),
     params:
         spec=model_spec("likelihood"),
         code=model_code("likelihood"),
@@ -71,6 +75,8 @@ rule dequantisation:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=memory("dequantisation"),
+        runtime=minutes("dequantisation"),
     params:
         spec=model_spec("dequantisation"),
         code=model_code("dequantisation"),
@@ -98,6 +104,8 @@ rule sweep:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=memory("sweep"),
+        runtime=minutes("sweep"),
     params:
         spec=model_spec("sweep"),
         code=model_code("sweep"),
@@ -124,6 +132,8 @@ rule sample_quality:
     threads: settings.processes
     resources:
         gpu=GPU * settings.processes,
+        mem_mb=memory("sample_quality"),
+        runtime=minutes("sample_quality"),
     params:
         spec=model_spec("sample_quality"),
         code=model_code("sample_quality"),
@@ -154,6 +164,8 @@ rule learning_curve:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=memory("learning_curve"),
+        runtime=minutes("learning_curve"),
     params:
         spec=model_spec("learning_curve"),
         code=model_code("learning_curve"),
@@ -188,6 +200,8 @@ rule few_step:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=memory("few_step"),
+        runtime=minutes("few_step"),
     params:
         spec=model_spec("few_step"),
         code=model_code("few_step"),
@@ -217,6 +231,8 @@ rule trajectory:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=memory("trajectory"),
+        runtime=minutes("trajectory"),
     params:
         spec=model_spec("trajectory"),
         code=model_code("trajectory"),

@@ -41,8 +41,8 @@ rule collect:
         results=subpath(output.records, parent=True),
         tracking=MLFLOW,
     shell:
-        "python -m fmbench collect --spec {params.spec:q} --results {params.results:q} --config {params.config:q}"
-        " --tracking {params.tracking:q} --log {log:q} --progress lines"
+        "printf %s {params.config:q} | python -m fmbench collect --spec {params.spec:q} --results {params.results:q}"
+        " --config @/dev/stdin --tracking {params.tracking:q} --log {log:q} --progress lines"
 
 
 # Joins one file of every model into one: nfe, learning_curve, few_step, few_step_previews or trajectory.
@@ -60,7 +60,8 @@ rule gather:
         code=code("gather", {}),
         results=subpath(output[0], parent=True),
     shell:
-        "python -m fmbench gather --spec {params.spec:q} --results {params.results:q} --log {log:q} --progress lines"
+        "printf %s {params.spec:q} | python -m fmbench gather --spec @/dev/stdin --results {params.results:q}"
+        " --log {log:q} --progress lines"
 
 
 rule table1:
@@ -83,7 +84,8 @@ rule table1:
         spec=canonical(specs.table1(settings)),
         code=code("table1", {}),
     shell:
-        "python -m fmbench table1 --spec {params.spec:q} --records {input.records:q} --out {output.csv:q} --log {log:q} --progress lines"
+        "printf %s {params.spec:q} | python -m fmbench table1 --spec @/dev/stdin --records {input.records:q} --out {output.csv:q}"
+        " --log {log:q} --progress lines"
 
 
 rule table2:
@@ -150,9 +152,8 @@ rule table4:
     params:
         spec=canonical(TABLE4),
         code=code("table4", {}),
-        rows=lambda w, input: [f"--rows={path}" for path in input],
     shell:
-        "python -m fmbench table4 --spec {params.spec:q} {params.rows:q} --out {output.csv:q} --gathered {output.rows:q}"
+        "printf '%s\\n' {input:q} | python -m fmbench table4 --spec {params.spec:q} --rows @/dev/stdin --out {output.csv:q}"
         " --log {log:q} --progress lines"
 
 

@@ -26,5 +26,5 @@ rule theory:
         code=code("theory", specs.theory(settings)),
         out=subpath(output.fields, parent=True),
     shell:
-        "python -m fmbench theory --spec {params.spec:q} --out {params.out:q} --summary {output.summary:q}"
+        "printf %s {params.spec:q} | python -m fmbench theory --spec @/dev/stdin --out {params.out:q} --summary {output.summary:q}"
         " --threads {threads} --log {log:q} --progress lines"

@@ -22,6 +22,8 @@ rule train:
     threads: processes
     resources:
         gpu=lambda w: GPU * processes(w),
+        mem_mb=memory("train"),
+        runtime=minutes("train"),
     params:
         spec=train_spec,
         code=train_code,
