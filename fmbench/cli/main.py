@@ -44,7 +44,8 @@ def _ends_by_itself(command: Callable[..., Any]) -> Callable[..., Any]:
         began = time.monotonic()
         try:
             command(*arguments, **options)
-            _append_to_log(usage(time.monotonic() - began))
+            if os.environ.get("RANK", "0") == "0":  # of several processes, the first one
+                _append_to_log(usage(time.monotonic() - began))
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:

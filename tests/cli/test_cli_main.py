@@ -101,8 +101,12 @@ def test_the_log_gets_every_line_with_its_time(tmp_path):
         arguments = ["--spec", json.dumps(PREPARE), "--out", tmp_path / "data", "--log", log, "--progress", "none"]
         assert command("prepare", *arguments) == Said(0, "", "")
     lines = log.read_text().splitlines()
-    assert len(lines) == 2
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d prepare board: 30 train, 10 test samples", line) for line in lines)
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    forms = [
+        f"{time} prepare board: 30 train, 10 test samples",
+        rf"{time} took [\d.]+ s, [\d.]+ s of processor time, at most \d+ MiB$",
+    ]
+    assert len(lines) == 4 and all(re.match(form, line) for form, line in zip(2 * forms, lines, strict=True))
 
 
 # Errors and exit codes
