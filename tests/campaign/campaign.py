@@ -43,7 +43,7 @@ def made(folder: Path, small: bool = False) -> Bench:
     """A tiny benchmark with all of its files, in ``folder``."""
     bench = Bench(folder, SMALL if small else WHOLE).everything()
     for name, job in jobs(bench).items():
-        if name.startswith(("collect", "export", "unpack", "figure/")):
+        if name.startswith(("collect", "table4", "export", "unpack", "figure/")):
             said = job.run(bench)
             if said.code:
                 raise RuntimeError(f"{name} ended with {said.code}: {said.err}")

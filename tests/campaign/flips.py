@@ -10,13 +10,14 @@ from jobs import COLLECTED, Job, clear, copy_of, jobs, result
 from tiny_benchmark import FOR_FIGURES, STAGES, Bench
 from tries import Tries, in_words, names
 
+from fmbench.config import specs
 from fmbench.config.names import FIGURES
 
 REMADE = re.compile(r"cache/|checkpoints/")
 """Files that fmbench makes again by itself if they cannot be used."""
 EVALUATED = ("models", *STAGES, *FOR_FIGURES, "dequantisation")
 """Folders with a folder for each model."""
-NO_NUMBER = re.compile(r"(^|/)(lock|averages\.safetensors|about\.json|checked\.json|table1\..*|.*\.svg|unpacked/.*)$|(^|/)\.")
+NO_NUMBER = re.compile(r"(^|/)(lock|averages\.safetensors|about\.json|checked\.json|table[14]\..*|.*\.svg|unpacked/.*)$|(^|/)\.")
 """Files that no number depends on."""
 
 
@@ -48,11 +49,12 @@ def flip(path: Path, dice: random.Random) -> int:
 
 
 def _by_kind(bench: Bench) -> dict[str, list[str]]:
-    """The files that a number depends on, by stage and name."""
+    """The files that a number depends on, by stage and name. An oracle has no learning curve in a whole run."""
     found = defaultdict(list)
+    no_curve = tuple(f"learning_curve/{d}/{m}/" for d in bench.config.datasets for m in specs.oracles(bench.config))
     for path in sorted(bench.results.rglob("*")):
         file = path.relative_to(bench.results).as_posix()
-        if path.is_file() and path.stat().st_size and not NO_NUMBER.search(file):
+        if path.is_file() and path.stat().st_size and not NO_NUMBER.search(file) and not file.startswith(no_curve):
             kind = re.sub(r"[0-9a-f]{16}|\d+", "N", path.name)
             found[f"{file.split('/')[0]}/{kind}"].append(file)
     return dict(found)
@@ -109,6 +111,8 @@ def _names_of_readers(bench: Bench, file: str) -> list[str]:
         return ["/".join(rest[:3])]
     if file.endswith(("model.safetensors", "snapshots.safetensors", "averages.safetensors", "config.json")):
         return [f"sample/{model}", f"learning_curve/{model}", "collect"]
+    if stage == "dequantisation":
+        return ["table4"]
     if file.endswith(("samples.npy", "nfe.parquet")):
         return [f"sample_quality/{model}", f"few_step/{model}", "gather/nfe"]
     return ["collect", *(name for name in jobs(bench) if name.startswith("gather/"))]

@@ -108,6 +108,16 @@ def _of_all(bench: Bench) -> Iterator[Job]:
 
     yield Job("table1", ("table1.csv", "table1.md", "table1.tex"), table1)
 
+    shown = [(d, m) for d in bench.config.datasets if d != "board" for m in specs.table4(bench.config)["methods"]]
+    if shown:
+
+        def table4(b: Bench) -> Said:
+            rows = [f"--rows={b.folder('dequantisation', *model) / 'rows.parquet'}" for model in shown]
+            out = ["--out", b.results / "table4.csv", "--gathered", b.results / "dequantisation.parquet"]
+            return command("table4", "--spec", canonical(specs.table4(b.config)), *rows, *out)
+
+        yield Job("table4", ("table4.csv", "table4.md", "table4.tex", "dequantisation.parquet"), table4)
+
     def export(b: Bench) -> Said:
         return command("export", "--results", b.results, "--out", b.results / "set.zip")
 

@@ -23,10 +23,13 @@ def run(bench: Bench, work: Path, number: int, seed: int) -> Tries:
         if job.name not in usual:
             usual[job.name] = _seconds(bench, work, job, report)
         fresh = _without_outputs(bench, work, job)
-        killed = 0
+        killed, said = 0, None
         for _ in range(dice.randint(1, 3)):
-            killed += in_child(lambda j=job, b=fresh: j.run(b), report, dice.uniform(0, 1.1 * usual[job.name])) is None
-        said = in_child(lambda j=job, b=fresh: j.run(b), report)
+            said = in_child(lambda j=job, b=fresh: j.run(b), report, dice.uniform(0, 1.1 * usual[job.name]))
+            if said is not None:  # it ended before the kill
+                break
+            killed += 1
+        said = said or in_child(lambda j=job, b=fresh: j.run(b), report)
         what = f"{job.name}, killed {killed} times"
         if said is None or said.code:
             tries.fault(f"{what}: it ends with {said}")
