@@ -29,6 +29,7 @@ BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
 
 def keep(results: Path, out: Path) -> None:
     """Copy a run's outcome and write its provenance, as the rows themselves have it."""
+    drawn_with = commit()  # before the copies change the working tree
     out.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         shutil.copy(results / name, out / name)
@@ -45,7 +46,7 @@ def keep(results: Path, out: Path) -> None:
     train = [row["value"] for row in rows if row["metric"] == "train_seconds"]
     provenance = {
         "commits": sorted({row["commit"] for row in rows}),
-        "drawn_with": commit(),
+        "drawn_with": drawn_with,
         "versions": [json.loads(v) for v in sorted({row["versions"] for row in rows})],
         "devices": sorted({row["device"] for row in rows}),
         "threads": sorted({row["threads"] for row in rows}),
