@@ -154,7 +154,7 @@ rule table4:
         code=code("table4", {}),
     shell:
         "printf '%s\\n' {input:q} | python -m fmbench table4 --spec {params.spec:q} --rows @/dev/stdin --out {output.csv:q}"
-        " --log {log:q} --progress lines"
+        " --gathered {output.rows:q} --log {log:q} --progress lines"
 
 
 rule claims:
