@@ -184,3 +184,16 @@ def test_a_rule_passes_the_code_and_the_spec_of_its_stage():
     stages = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory", "page", "gather", "mlflow_summary")}
     for rule, stage in (stages | {"figure": "figures", "mlflow_rebuild": "mlflow_summary", "reproduce": "reproduction"}).items():
         assert f'code("{stage}"' in RULES[rule]
+
+
+def test_every_output_of_a_rule_is_named_in_its_command_or_lies_beside_one_that_is():
+    """A command writes the files that it is told: by name, by their folder, or by the name of another kind of the same table."""
+    for rule, text in RULES.items():
+        made, _, rest = text.partition("log:")
+        outputs = dict(re.findall(r'(\w+)=(?:report\(\s*)?results\(f?"([^"]+)"\)', made.partition("output:")[2]))
+        folders = {
+            Path(outputs[name]).parent for name in re.findall(r"subpath\(output\.(\w+), parent=True\)", rest) if name in outputs
+        }
+        stems = {Path(outputs[name]).with_suffix("") for name in re.findall(r"\{output\.(\w+):q\}", rest) if name in outputs}
+        for path in map(Path, outputs.values()):
+            assert path.parent in folders or path.with_suffix("") in stems, (rule, path)
