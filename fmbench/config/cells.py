@@ -4,13 +4,8 @@ This is a separate module because the code hash of these jobs covers it: their s
 cells by this code. The hash leaves out the other modules of settings.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
-
-from fmbench.config.names import ADAPTIVE_SOLVERS
-
-_ADAPTIVE = {name + shared for name in ADAPTIVE_SOLVERS for shared in ("", "_shared")}
 
 
 class Cell(NamedTuple):
@@ -52,12 +47,3 @@ class SolverEntry(Protocol):
 def cells(solvers: Iterable[SolverEntry], nfe: Sequence[int]) -> list[Cell]:
     """Every solver on its grid at every NFE of its own list, or of the common list ``nfe`` if it has none."""
     return list(dict.fromkeys(Cell(e.name, e.grid, n, e.use, e.lower_order_final) for e in solvers for n in e.nfe or nfe))
-
-
-def is_fixed_step(label: str) -> bool:
-    """Whether the solver of a row spends a number of evaluations that a config asks for, so that its NFE identifies the row.
-
-    The NFE of an adaptive solver is an outcome. Other labels are no names: "closed form", "midpoint at 1000 NFE".
-    """
-    name = label.partition("/")[0]
-    return re.fullmatch(r"[A-Za-z][\w.-]*", name) is not None and name not in _ADAPTIVE

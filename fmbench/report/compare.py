@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fmbench.config.cells import is_fixed_step
+from fmbench.config.solver_labels import is_fixed_step
 from fmbench.report.frames import records_frame
 from fmbench.report.layout import NONE, block, heading, markdown_table
 from fmbench.store.agreement import setting_differences

@@ -8,9 +8,10 @@ from config_values import changed, config_error
 from torch import Tensor
 
 from fmbench.config import names, specs
-from fmbench.config.cells import Cell, is_fixed_step
+from fmbench.config.cells import Cell
 from fmbench.config.evaluation_settings import SolverSettings, SweepSettings
 from fmbench.config.reading import parse
+from fmbench.config.solver_labels import is_fixed_step
 from fmbench.flow.fields import CountingField
 from fmbench.flow.paths import OptimalTransport
 from fmbench.flow.solvers.grids import GRIDS, uniform_grid

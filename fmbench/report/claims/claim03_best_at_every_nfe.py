@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fmbench.config.cells import is_fixed_step
+from fmbench.config.solver_labels import is_fixed_step
 from fmbench.report.claims.claim import PATH_ALONE, SAMPLING, Claim, Drafts, Evidence, Finding, Sources, Test
 from fmbench.report.claims.comparison import (
     error_of_difference,
@@ -42,7 +42,7 @@ def best_at_every_nfe(sources: Sources) -> Drafts:
     """Compares FM-OT's distance to the data with each other method's, at every NFE of every fixed-step solver."""
     rows = sources["few_step"]
     lines: Drafts = []
-    fixed = rows[[isinstance(s, str) and is_fixed_step(s) for s in rows.solver]]
+    fixed = rows[np.array([isinstance(s, str) and is_fixed_step(s) for s in rows.solver], dtype=bool)]
     for dataset, here in by_dataset(fixed):
         metric = main_distance(here)
         if metric is None:
