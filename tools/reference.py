@@ -21,7 +21,7 @@ KEPT = [
     "benchmark.json",
     "equivalence.csv",
     *(f"{name}.parquet" for name in ("records", "dequantisation", "settings", "models", "loss_curves", "previews")),
-    *(f"{name}.parquet" for name in ("learning_curve", "few_step", "few_step_previews", "trajectory", "nfe")),
+    *(f"{name}.parquet" for name in ("learning_curve", "few_step", "few_step_previews", "trajectory", "half_way", "nfe")),
 ]
 BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
 

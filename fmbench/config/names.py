@@ -47,6 +47,7 @@ GATHERED = {
     "few_step": ("few_step", "rows.parquet"),
     "few_step_previews": ("few_step", "previews.parquet"),
     "trajectory": ("trajectory", "trajectory.parquet"),
+    "half_way": ("trajectory", "rows.parquet"),
 }
 """Gathered files of the results folder (without .parquet): the stage and the name of the file of each model that they gather."""
 FIRST_SEED = ("few_step_previews", "trajectory")

@@ -151,9 +151,10 @@ def compare_sets(a: Path, b: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def all_records(results: Path) -> pd.DataFrame:
-    """Return the records, learning curves, few-step rows and rows of Table 4 that exist and belong to the present config."""
+    """Return the records, learning curves, few-step rows, half-way times and rows of Table 4 of the present config."""
     others = stale_files(results)
-    files = [results / f"{name}.parquet" for name in ("learning_curve", "few_step") if f"{name}.parquet" not in others]
+    names = [f"{name}.parquet" for name in ("learning_curve", "few_step", "half_way")]
+    files = [results / name for name in names if name not in others]
     files += table4_files(results, config_of(results)) if (results / FILE).exists() else [results / TABLE4_ROWS]
     return read_rows([results / "records.parquet", *(file for file in files if file.exists())]).to_pandas()
 

@@ -67,7 +67,7 @@ def _of_records(path: Path) -> pa.Table:
 
 
 READERS: dict[str, Callable[[Path], pa.Table]] = {
-    **dict.fromkeys((f"{n}.parquet" for n in ("records", "learning_curve", "few_step", "dequantisation")), _of_records),
+    **{f"{name}.parquet": _of_records for name in ("records", "learning_curve", "few_step", "half_way", "dequantisation")},
     "previews.parquet": partial(read_previews, schema=PREVIEW),
     "few_step_previews.parquet": partial(read_previews, schema=FEW_STEP_PREVIEWS),
     "trajectory.parquet": partial(read_previews, schema=TRAJECTORY),

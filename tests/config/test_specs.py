@@ -30,7 +30,7 @@ def all_specs(config: Config) -> dict[tuple, str]:
     [
         (
             ("settings.digits.training.iterations", 7),
-            {"nfe", "learning_curve", "few_step", "few_step_previews", "trajectory", "dequantisation"},
+            {"nfe", "learning_curve", "few_step", "few_step_previews", "trajectory", "half_way", "dequantisation"},
         ),
         (("settings.digits.evaluation.learning_curve.rtol", 0.1), {"learning_curve"}),
         (("settings.digits.evaluation.dequantisation.draws", [1, 7]), {"dequantisation"}),
@@ -203,6 +203,7 @@ def test_the_files_that_are_gathered():
     }
     first = {m for m in models if m[2] == config.seeds[0]}
     assert len(first) < len(models)
+    assert gathered("half_way") == {("trajectory", *m, "rows.parquet") for m in models}
     assert gathered("trajectory") == {("trajectory", *m, "trajectory.parquet") for m in first}
     assert gathered("few_step_previews") == {("few_step", *m, "previews.parquet") for m in first}
 

@@ -5,7 +5,6 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fmbench.report.claims.claim import Finding
@@ -89,25 +88,13 @@ def final_rows(spread: dict[str, float], lost: dict[str, int] | None = None, see
     return rows
 
 
-CORNERS = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-
-
-SHARE = 0.86
-"""The share of the corners in the state's variance at which half of the way is covered, for 2000 points."""
-
-
-def states(half: dict[str, float], n: int = 400, swell: float = 1.0) -> pd.DataFrame:
-    """x_t = w x1 + sqrt(1 - w^2) x0, x1 at four corners: the share w^2 of the data rises to SHARE at the time given."""
-    rng = np.random.default_rng(0)
-    x0, x1 = rng.standard_normal((n, 2)), CORNERS[rng.permutation(n) % 4]
+def half_way_rows(times: dict[str, float | None], seed: int = 0, stderr: float = 0.01, spacing: float = 0.1) -> list[Row]:
+    """The half-way time of each method; None for a training that was lost."""
     rows = []
-    for method, middle in half.items():
-        for t in np.linspace(0, 1, 21):
-            share = t ** (math.log(SHARE) / math.log(middle))
-            scale = 1 + (swell - 1) * (1 - t)
-            for i, value in enumerate(scale * (math.sqrt(share) * x1 + math.sqrt(1 - share) * x0)):
-                rows.append({"dataset": "d", "method": method, "seed": 0, "index": i, "values": value, "shape": [2], "t": t})
-    return pd.DataFrame(rows)
+    for method, t in times.items():
+        values = {"half_way": t, "half_way_stderr": stderr, "half_way_spacing": spacing}
+        rows += [row(method, seed, metric, None if t is None else value, stage="trajectory") for metric, value in values.items()]
+    return rows
 
 
 def dequantisation_rows(fall: float, bias: float = 0.0, metric: str = "nll_averaged", dataset: str = "d") -> list[Row]:

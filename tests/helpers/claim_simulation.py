@@ -201,28 +201,14 @@ def claim6(draws: Draws) -> Sources:
 
 
 def claim7(draws: Draws) -> Sources:
-    """States along t at seeds of their own: the half-way time is 0.6 for the rivals."""
+    """Half-way times at seeds of their own: 0.6 for the rivals."""
     gap = {EQUAL: 0.0, ONE_EQUAL: 0.25, PAPER: 0.25}[draws.situation]
-    n, times = 24, np.linspace(0, 1, 8)
-    rows = []
-    for seed in range(draws.seeds):
-        middle = 0.6 + 0.01 * draws.values(5, 1)[:, 0, 0]
-        middle[-1] -= gap
-        if draws.situation == ONE_EQUAL:
-            middle[2] = middle[-1] + 0.01 * draws.rng.standard_normal()  # equal to ScoreFlow
-        x0 = draws.rng.standard_normal((n, 2))
-        x1 = np.sign(draws.rng.standard_normal((n, 2)))
-        for method, half in zip(FIVE, middle, strict=True):
-            for t in times:
-                share = t ** (np.log(0.8) / np.log(half))
-                states = np.sqrt(share) * x1 + np.sqrt(1 - share) * x0
-                rows.append(
-                    pd.DataFrame(
-                        {"dataset": POINTS, "method": method, "seed": seed, "index": range(n), "values": list(states), "t": t}
-                    )
-                )
-    states = pd.concat(rows)
-    return {"trajectory": states.assign(shape=[[2]] * len(states))}
+    times = 0.6 + 0.01 * draws.values(5, 1)
+    times[-1] -= gap
+    if draws.situation == ONE_EQUAL:
+        times[2] -= gap  # ScoreFlow
+    spacing = np.full_like(times, 0.1)
+    return {"half_way": pd.concat([frame(POINTS, "half_way", times), frame(POINTS, "half_way_spacing", spacing)])}
 
 
 DRAWS = (1, 2, 5)

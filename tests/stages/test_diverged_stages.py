@@ -99,3 +99,4 @@ def test_a_diverged_training_has_no_few_step_samples_and_no_trajectory(bench):
     for folder, file, schema in (("few_step", "previews", FEW_STEP_PREVIEWS), ("trajectory", "trajectory", TRAJECTORY)):
         table = read_table(bench.folder(folder, "board", "ddpm") / f"{file}.parquet")
         assert table.num_rows == 0 and table.schema.equals(schema)
+    assert {r["status"] for r in bench.rows("trajectory", "board", "ddpm")} == {"skipped"}

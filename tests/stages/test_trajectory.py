@@ -11,7 +11,9 @@ from tiny_benchmark import evaluated, noise
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
 from fmbench.flow.solvers.tableaux import FIXED
+from fmbench.metrics.half_way import half_way
 from fmbench.store.previews import TRAJECTORY
+from fmbench.store.records import read_rows
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("board", "near"), ("tall", "mine")])
@@ -50,3 +52,22 @@ def test_the_state_at_the_last_time_is_the_sample(bench, tmp_path):
     states = [row["values"] for row in read_table(tmp_path / "trajectory.parquet").to_pylist()]
     samples = np.load(bench.folder("sample", "board", "mine") / "samples.npy")
     np.testing.assert_array_equal(states, bench.data("board").to_data(samples).astype(np.float32))
+
+
+def test_the_rows_are_of_the_states_that_are_kept(bench):
+    folder = bench.folder("trajectory", "board", "fm_ot")
+    table = read_table(folder / "trajectory.parquet")
+    times = sorted(set(table["t"].to_pylist()))
+    kept = [[r["values"] for r in table.to_pylist() if r["t"] == t] for t in times]
+    rows = {r["metric"]: r for r in read_rows([folder / "rows.parquet"]).to_pylist()}
+    expected = half_way(times, kept)
+    assert rows["half_way"]["value"] == pytest.approx(expected.t, rel=1e-5) and rows["half_way"]["unit"] == "t"
+    assert rows["half_way_stderr"]["value"] == pytest.approx(expected.stderr, rel=1e-3)
+    assert rows["half_way_spacing"]["value"] == 0.75 and {r["n"] for r in rows.values()} == {30}
+
+
+def test_too_few_times_give_rows_with_a_reason(bench):
+    rows = read_rows([bench.folder("trajectory", "tall", "mine") / "rows.parquet"]).to_pylist()
+    assert [r["metric"] for r in rows] == ["half_way", "half_way_stderr", "half_way_spacing"]
+    assert {r["status"] for r in rows} == {"skipped"}
+    assert all("a half-way time needs 3 times and 20 samples" in r["reason"] for r in rows)

@@ -222,6 +222,7 @@ rule trajectory:
         config=results(f"models/{MODEL}/config.json"),
     output:
         states=results(f"trajectory/{MODEL}/trajectory.parquet"),
+        rows=results(f"trajectory/{MODEL}/rows.parquet"),
     log:
         results(f"logs/trajectory/{MODEL}.log"),
     benchmark:

@@ -3,7 +3,7 @@
 # The files that the claims are tested on, as far as this config makes them.
 EVIDENCE = [
     "records.parquet",
-    *(f"{name}.parquet" for name in ("learning_curve", "few_step", "trajectory")),
+    *(f"{name}.parquet" for name in ("learning_curve", "few_step", "half_way")),
     *(["dequantisation.parquet"] if DEQUANTISED else []),
     "theory/fields.parquet",
     "theory/trajectories.parquet",

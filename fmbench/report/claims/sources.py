@@ -11,7 +11,7 @@ FILES = {
     "records": "records.parquet",
     "learning_curve": "learning_curve.parquet",
     "few_step": "few_step.parquet",
-    "trajectory": "trajectory.parquet",
+    "half_way": "half_way.parquet",
     "dequantisation": "dequantisation.parquet",
     "fields": "theory/fields.parquet",
     "trajectories": "theory/trajectories.parquet",

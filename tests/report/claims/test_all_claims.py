@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from claim_rows import as_frame, dequantisation_rows, few_step_rows, snapshot_rows, states, sweep_rows, table1_rows
+from claim_rows import as_frame, dequantisation_rows, few_step_rows, half_way_rows, snapshot_rows, sweep_rows, table1_rows
 from user_code import command
 
 from fmbench.errors import DataError
@@ -15,8 +15,6 @@ from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.rendering import frame, latex, markdown
 from fmbench.report.claims.sources import FILES, read_sources
 from fmbench.report.claims.verdicts import HOLDS, INCONCLUSIVE, NOT_TESTED
-from fmbench.store.parquet import table, write_table
-from fmbench.store.previews import TRAJECTORY
 from fmbench.store.records import write_rows
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference" / "default"
@@ -36,7 +34,7 @@ def test_a_claim_without_its_file_is_not_tested_and_names_the_command_that_makes
         (3, "few_step"),
         (4, "learning_curve"),
         (5, "learning_curve"),
-        (7, "trajectory"),
+        (7, "half_way"),
         (9, "theory/identities"),
         (10, "dequantisation"),
     ):
@@ -80,10 +78,7 @@ def test_the_command_on_a_results_folder_gives_the_same_bytes_again(tmp_path):
     write_rows(tmp_path / "learning_curve.parquet", snapshot_rows("frechet", lambda m, k: 1.0 / k))
     write_rows(tmp_path / "few_step.parquet", few_step_rows({4.0: 0.5, 8.0: 0.5}))
     write_rows(tmp_path / "dequantisation.parquet", dequantisation_rows(0.1))
-    shown = states({"fm_ot": 0.4, "ddpm": 0.8}, n=30)
-    plain = [{**r, "values": r["values"].tolist()} for r in shown.to_dict("records")]
-
-    write_table(tmp_path / "trajectory.parquet", table(plain, TRAJECTORY))
+    write_rows(tmp_path / "half_way.parquet", half_way_rows({"fm_ot": 0.4, "ddpm": 0.8}))
     texts = []
     for name in ("one", "two"):
         out = tmp_path / name / "claims.csv"
