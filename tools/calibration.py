@@ -1,6 +1,6 @@
 """Simulate the verdicts on claims, and write their error rates and power into docs/claims.md.
 
-    python tools/calibration.py                 # the tables of the page; about 15 minutes of processor time
+    python tools/calibration.py                 # the tables of the page
     python tools/calibration.py --runs 20       # the same tables from fewer simulations
 
 Every simulation makes the rows that the claims read, with known true effects (tests/helpers/claim_simulation.py), and runs the

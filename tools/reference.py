@@ -62,9 +62,9 @@ def readme_section(reference: Path) -> str:
     claims = _section(reference / "claims.md").split("\n#### ")[0].strip()  # the verdicts, not the evidence for each
     tables = f"{claims}\n\n{_section(reference / 'table1.md')}"
     folder = reference.relative_to(ROOT).as_posix()
-    versions = provenance["versions"][0]
+    versions, commits = provenance["versions"][0], [c[:12] for c in provenance["commits"]]
     source = (
-        f"The default run (`make all`, commit {provenance['commits'][0][:12]}, torch {versions['torch']}, "
+        f"The default run (`make all`, commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, torch {versions['torch']}, "
         f"{provenance['devices'][0]}; tables and figures drawn with commit "
         f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
     )
