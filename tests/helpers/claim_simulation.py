@@ -202,7 +202,7 @@ def claim6(draws: Draws) -> Sources:
         ]
         z = draws.values(2, 1) * np.array([1.0, spread])[:, None, None]
         records += [frame(dataset, "frechet", 100 + 0.1 * z, methods), frame(dataset, "final_loss", np.ones_like(z), methods)]
-        wave = 0.02 * draws.values(2, 8) * np.array([1.0, back])[:, None, None]
+        wave = 0.1 * draws.values(2, 8) * np.array([1.0, back])[:, None, None]
         curves.append(frame(dataset, "frechet", 10 / np.arange(1, 9) ** 0.2 + wave, methods, step=list(range(1, 9))))
     return {"records": pd.concat(records), "learning_curve": pd.concat(curves)}
 
