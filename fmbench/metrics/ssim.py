@@ -1,37 +1,12 @@
-"""Distances between an image and its ground truth, for super-resolution and reconstruction: MSE, PSNR, SSIM.
+"""SSIM, the structural similarity of an image and its original (Wang et al. 2004)."""
 
-All functions take batches (B, C, H, W), uint8 or floating point, and return one float64 value per image, (B,). The caller takes
-the mean over a test set. (The mean of PSNRs is not the PSNR of the mean MSE; papers report the former.) ``data_range`` is the
-distance from black to white: 255 for uint8. For floats it must be given, because their type does not say whether they are in
-[0, 1] or [-1, 1].
-"""
-
-import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def mse(x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error of each image (B,), in squared units of the pixels.
-
-    Raises:
-        ValueError: the shapes or types differ, or are not those of images.
-    """
-    x, y = _checked(x, y)
-    return (x.to(torch.float64) - y.to(torch.float64)).square().flatten(1).mean(1)
-
-
-def psnr(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
-    """Peak signal-to-noise ratio of each image (B,), 10 log10(data_range^2 / MSE), in decibels; infinite for equal images.
-
-    Raises:
-        ValueError: as :func:`mse`; float images without a range, or a range that is not positive.
-    """
-    span = _range(x, data_range)
-    return 10 * torch.log10(span**2 / mse(x, y))
+from fmbench.metrics.image_pairs import black_to_white, image_pair
 
 
 # Many parameters: published values of SSIM differ in each of these options.
@@ -71,8 +46,8 @@ def ssim(
     Raises:
         ValueError: as :func:`psnr`; or the window is larger than the image, or the options contradict each other.
     """
-    x, y = _checked(x, y)
-    span = _range(x, data_range)
+    x, y = image_pair(x, y)
+    span = black_to_white(x, data_range)
     margin = _margin(border, size, x.shape[2:])
     weights = _window(window, size, sigma, sample_covariance).to(x.device)
     correction = size**2 / (size**2 - 1) if sample_covariance else 1.0
@@ -132,21 +107,3 @@ def _band(weights: Tensor, length: int) -> Tensor:
     for offset, weight in enumerate(weights):
         band.diagonal(offset).fill_(weight)
     return band
-
-
-def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.ndim != 4 or x.shape != y.shape or not x.numel():
-        raise ValueError(f"images must be two batches of one shape (B, C, H, W), not {tuple(x.shape)} and {tuple(y.shape)}")
-    if x.dtype != y.dtype or not (x.dtype == torch.uint8 or x.is_floating_point()):
-        raise ValueError(f"images must both be uint8 or both of one floating type, not {x.dtype} and {y.dtype}")
-    return x, y
-
-
-def _range(x: Tensor, data_range: float | None) -> float:
-    if data_range is None:
-        if x.dtype != torch.uint8:
-            raise ValueError("give the data_range of float images: 1.0 for [0, 1], 2.0 for [-1, 1]")
-        return 255.0
-    if not (math.isfinite(data_range) and data_range > 0):
-        raise ValueError(f"data_range must be positive and finite, not {data_range}")
-    return float(data_range)

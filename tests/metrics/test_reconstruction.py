@@ -1,4 +1,4 @@
-"""MSE, PSNR and SSIM of images: closed forms, invariances, and the numbers of scikit-image and torchmetrics."""
+"""MSE, PSNR, SSIM, Y and consistency of images: closed forms, invariances, and the numbers of scikit-image and torchmetrics."""
 
 import math
 
@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from skimage.color import rgb2ycbcr
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
-from fmbench.metrics.reconstruction import mse, psnr, ssim
+from fmbench.metrics.consistency import consistency
+from fmbench.metrics.luma import luma
+from fmbench.metrics.psnr import mse, psnr
+from fmbench.metrics.ssim import ssim
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -120,6 +124,27 @@ def test_batches_do_not_matter():
     torch.testing.assert_close(ssim(x, y, batch=3), ssim(x, y), rtol=1e-12, atol=0)
     each = torch.cat([ssim(a[None], b[None]) for a, b in zip(x, y, strict=True)])
     torch.testing.assert_close(each, ssim(x, y), rtol=1e-12, atol=0)
+
+
+def test_luma_equals_scikit_image_and_its_ends():
+    x, _ = pair(6)
+    for image, found in zip(x, luma(x), strict=True):
+        np.testing.assert_allclose(found[0].numpy(), rgb2ycbcr(numpy_image(image))[..., 0], rtol=1e-12)
+    ends = luma(torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 1, 1))
+    assert ends.flatten().tolist() == pytest.approx([16, 235])
+    grey = x[:, :1].expand_as(x).contiguous()
+    # Grey images have 219 / 255 of the error on Y, so a PSNR that is higher by 1.32 dB.
+    difference = psnr(luma(grey), luma(grey.flip(0)), 255.0) - psnr(grey, grey.flip(0))
+    assert difference[::2].tolist() == pytest.approx(2 * [20 * math.log10(255 / 219)])
+    with pytest.raises(ValueError, match="RGB images"):
+        luma(x[:, :1])
+
+
+def test_consistency_is_the_mse_in_units_of_the_range():
+    low = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    assert consistency(low + 51, low).tolist() == pytest.approx(2 * [0.04])
+    assert consistency(low + 4, low, levels=17).tolist() == pytest.approx(2 * [1 / 16])
+    assert consistency(low, low).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
