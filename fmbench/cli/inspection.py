@@ -69,11 +69,12 @@ def spec(
 
 def _build_spec(config: "Config", stage: str, dataset: str | None, method: str | None, seed: int) -> Any:
     from fmbench.config import specs
+    from fmbench.config.written_out import written_out
 
     of_config: dict[str, Callable[..., Any]] = {
         "check": specs.check,
         "theory": specs.theory,
-        "benchmark": specs.describe,
+        "benchmark": written_out,
         "collect": specs.collect,
         "table1": specs.table1,
         "table4": specs.table4,

@@ -4,11 +4,20 @@ Imports nothing heavy: the Snakefile reads the config through here on every star
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
+from fmbench.config.condition_settings import ConditionSettings, condition_problem
 from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.folder import results_folder
@@ -34,9 +43,18 @@ class DataSetSettings(Settings):
         SourceSettings,
         BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v, json_schema_input_type=str | SourceSettings),
     ]
+    condition: ConditionSettings | None = Field(
+        None, description="what networks are told of each sample: label, or {low_resolution: {factor: 4}}; null for nothing"
+    )
     network: Annotated[MLPSettings | UNetSettings | PluginNetworkSettings, BeforeValidator(network_of_its_kind)]
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings, without a condition that is not set: other data sets keep their hash."""
+        values: dict[str, Any] = write(self)
+        return {key: v for key, v in values.items() if v is not None or key != "condition"}
 
 
 class TrackingSettings(Settings):
@@ -89,6 +107,7 @@ class Config(Settings):
             )
         for dataset in self.datasets:
             self._check_source(dataset)
+            self._check_condition(dataset)
             for method in self.methods:
                 if not method.is_oracle:
                     self._check_training(dataset, method.name)
@@ -127,6 +146,14 @@ class Config(Settings):
                 f"{dataset} is a data set of the paper ({differs}), and tables show the paper's numbers beside that name. "
                 "Give this data set another name"
             )
+
+    def _check_condition(self, dataset: str) -> None:
+        settings = self.settings[dataset]
+        if settings.condition is not None:
+            source = settings.data
+            shape = sample_shape(source.source, source.parameters)
+            if problem := condition_problem(settings.condition, source.source, shape, settings.network.kind):
+                raise ValueError(f"settings.{dataset}.{problem}")
 
     def _check_training(self, dataset: str, method: str) -> None:
         where = f"training of {method} on {dataset}"

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from fmbench.config.cells import Cell
-from fmbench.config.config import Config
+from fmbench.config.condition_settings import LowResolutionCondition
+from fmbench.config.config import Config, DataSetSettings
 from fmbench.config.datasets import sample_shape
 from fmbench.config.hashing import settings_hash
-from fmbench.config.method_settings import MethodSettings, method_values
+from fmbench.config.method_settings import method_values
 from fmbench.config.names import FIRST_SEED, GATHERED, OPTIMAL_GRID, STEP_COSTS
 from fmbench.config.plugins import is_dotted
 
@@ -43,6 +44,7 @@ def check(config: Config, code: bool = True) -> Spec:
                 "data": config.dataset(d).data.model_dump(),
                 "network": config.dataset(d).network.model_dump(),
                 "extractors": [part.model_dump() for part in config.dataset(d).evaluation.features.extractors()],
+                **_condition(config.dataset(d)),
             }
             for d in config.datasets
         },
@@ -76,8 +78,14 @@ def theory(config: Config) -> Spec:
 
 
 def prepare(config: Config, dataset: str) -> Spec:
-    """The source of a data set."""
-    return {"stage": "prepare", "dataset": dataset, **config.dataset(dataset).data.model_dump()}
+    """The source of a data set, and its condition if it has one."""
+    settings = config.dataset(dataset)
+    return {"stage": "prepare", "dataset": dataset, **settings.data.model_dump(), **_condition(settings)}
+
+
+def _condition(settings: DataSetSettings) -> Spec:
+    """The entry of a condition; none without one."""
+    return {} if settings.condition is None else {"condition": settings.model_dump()["condition"]}
 
 
 def features(config: Config, dataset: str) -> Spec:
@@ -236,27 +244,9 @@ def images(config: Config) -> list[str]:
     return found
 
 
-def describe(config: Config) -> Spec:
-    """The whole config without file locations and tracking, in a form that is read without importing a plug-in.
-
-    A method that is a plug-in is written out.
-    """
-    values = config.model_dump(exclude={"results_dir", "tracking"})
-    values["settings"] = {name: values["settings"][name] for name in config.datasets}
-    values["methods"] = [_written_out(m) for m in config.methods]
-    return values
-
-
-def _written_out(settings: MethodSettings) -> Spec:
-    values = settings.model_dump()
-    if settings.use is None or not is_dotted(settings.use):
-        return values
-    method = settings.resolve()
-    parts = ("path",) if method.oracle is not None else ("path", "prediction", "weighting", "time")
-    for name in parts:
-        part = getattr(method, name)
-        values[name] = {"name": part.name, **(part.parameters if name in ("path", "time") else {})}
-    return values | {"use": None, "t_min": method.t_min, "t_max": method.t_max, "oracle": method.oracle}
+def super_resolved(config: Config) -> list[str]:
+    """The data sets whose condition is the low-resolution image (Table 2)."""
+    return [d for d in config.datasets if isinstance(config.dataset(d).condition, LowResolutionCondition)]
 
 
 # How a job is run

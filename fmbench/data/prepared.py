@@ -1,5 +1,6 @@
 """Prepared data sets, read memory-mapped: one array file per split, and a manifest with their hashes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbench.data.conditions import Condition, make_condition
 from fmbench.errors import DataError
 from fmbench.store.documents import read_document
 from fmbench.store.files import sha256
@@ -61,30 +63,52 @@ class DataSet:
         """
         if self.manifest["classes"] is None:
             raise DataError(f"{self.manifest['dataset']} has no labels, so no classifier can be trained on it")
-        if split not in self._labels:
-            self._labels[split] = self._array(f"{split}_labels")
-        return self._labels[split]
+        return self._beside(split, "labels")
 
     @cached_property
-    def _labels(self) -> dict[str, NDArray]:
-        """The labels that were read so far."""
+    def condition(self) -> Condition:
+        """What networks are told of each sample."""
+        return make_condition(self.manifest["spec"].get("condition"), self.levels, self.manifest["classes"])
+
+    def stored_condition(self, split: str) -> tuple[NDArray, ...]:
+        """What the condition of each sample of a split is made from: nothing, the labels, or the low-resolution images."""
+        return tuple(self._beside(split, name) for name in self.condition.arrays)
+
+    def conditions(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, ...]:
+        """The condition of generated samples: sample i has that of test sample i, and of the first ones again after the last."""
+        places = np.asarray(indices) % self.manifest["splits"]["test"]["n"]
+        stored = (torch.from_numpy(np.array(array[places])).to(device) for array in self.stored_condition("test"))
+        return self.condition.tensors(*stored)
+
+    def _beside(self, split: str, name: str) -> NDArray:
+        """What is stored of each sample of a split beside it, read once."""
+        key = f"{split}_{name}"
+        if key not in self._read:
+            self._read[key] = self._array(key)
+        return self._read[key]
+
+    @cached_property
+    def _read(self) -> dict[str, NDArray]:
+        """What was read so far, beside the samples."""
         return {}
 
     def _array(self, name: str) -> NDArray:
         """A file's array, memory-mapped, after a check of the whole file against the manifest."""
         path = self.folder / f"{name}.npy"
-        split, _, labels = name.partition("_")
+        split, _, beside = name.partition("_")
         entry = self.manifest["splits"][split]
         again = _again(self.folder)
         try:
-            if sha256(path) != entry.get("labels_sha256" if labels else "sha256"):
+            if sha256(path) != entry.get(f"{beside}_sha256" if beside else "sha256"):
                 raise DataError(f"{path} is damaged or was changed: it is not the file that its manifest describes; {again}")
             array: NDArray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path} cannot be read ({error}); {again}") from None
-        n = entry["n"]
-        if array.shape != ((n,) if labels else (n, *self.shape)):
-            raise DataError(f"{path} has shape {array.shape}, its manifest says {n} samples of {self.shape}; {again}")
+        n, of_one = entry["n"], self.shape
+        if beside:
+            of_one = self.condition.stored_shape(self.shape) if beside in self.condition.arrays else ()
+        if array.shape != (n, *of_one):
+            raise DataError(f"{path} has shape {array.shape}, its manifest says {n} samples of {of_one}; {again}")
         return array
 
     def to_model(self, values: Tensor, u: Tensor) -> Tensor:

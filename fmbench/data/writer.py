@@ -5,6 +5,7 @@ therefore leaves nothing that looks whole. If the source can start in the middle
 """
 
 import contextlib
+import itertools
 import math
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
+from fmbench.data.conditions import Condition, make_condition
 from fmbench.data.fit import warnings
 from fmbench.data.labels import Classes, Codes, classes_of_splits
 from fmbench.data.npy import rows_per_piece
@@ -44,13 +46,14 @@ def write(
         workers: the number of processes that a source may use.
 
     Raises:
-        DataError: the data are not what :class:`~fmbench.data.raw.RawData` promises, or the disk is too small. The
-            previous content of ``folder`` stays.
+        DataError: the data are not what :class:`~fmbench.data.raw.RawData` promises, cannot have the condition of the spec, or
+            the disk is too small. The previous content of ``folder`` stays.
         LockedError: another process is preparing the same folder.
     """
     raw.check()
     levels = None if raw.levels is None else int(raw.levels)
     scale, shift = per_column("scale", raw.scale), per_column("shift", raw.shift)
+    condition = make_condition(spec.get("condition"), levels, None)
     streams = {"train": _stream("train", raw.train, raw.train_labels), "test": _stream("test", raw.test, raw.test_labels)}
     partial = folder / PARTIAL
     splits: dict[str, Split] = {}
@@ -62,7 +65,7 @@ def write(
             if reason and console is not None:
                 console.say(f"{name}: the samples on the disk cannot be used, because {reason}; they are made again")
             splits[name] = resumed or fresh
-            _fill(splits[name], stream, key, workers, console)
+            _fill(splits[name], stream, key, condition, workers, console)
             _check_scale(splits[name], scale)
         classes = _numbered(splits["train"], splits["test"])
         names = raw.class_names if classes is None else classes.names
@@ -82,7 +85,7 @@ def write(
             "classes": None if classes is None else classes.count,
             "class_names": None if names is None else [printable(name) for name in names],
             "notes": [*raw.notes, *(() if classes is None else classes.notes)],
-            "splits": {name: split.entry() for name, split in splits.items()},
+            "splits": {name: split.entry() | condition.store(partial, name) for name, split in splits.items()},
         }
         manifest["warnings"] = _warnings(manifest, splits, shift, scale)
         _publish(partial, folder, manifest)
@@ -94,8 +97,8 @@ def _publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> None:
     """Move whole splits to their final place, and write the manifest last."""
     # From here on the folder is neither the old set nor the new one, so it has no manifest.
     (folder / "manifest.json").unlink(missing_ok=True)
-    for name in ("train", "train_labels", "test", "test_labels"):
-        written, final = partial / f"{name}.npy", folder / f"{name}.npy"
+    for split, what in itertools.product(("train", "test"), ("", "_labels", "_low_resolution")):
+        written, final = partial / f"{split}{what}.npy", folder / f"{split}{what}.npy"
         final.unlink(missing_ok=True)
         if written.exists():
             os.replace(written, final)
@@ -193,7 +196,7 @@ def pieces(values: NDArray, labels: NDArray | None = None) -> Iterable[Piece]:
         yield values[i : i + rows], None if labels is None else labels[i : i + rows]
 
 
-def _fill(split: Split, stream: Stream, key: dict[str, Any], workers: int, console: Console | None) -> None:
+def _fill(split: Split, stream: Stream, key: dict[str, Any], condition: Condition, workers: int, console: Console | None) -> None:
     """Write the samples of a stream that are not on the disk yet."""
     start = split.n
     if start and console is not None:
@@ -202,6 +205,8 @@ def _fill(split: Split, stream: Stream, key: dict[str, Any], workers: int, conso
     saved = time.monotonic()
     try:
         for values, labels in stream.pieces(start, workers):
+            if split.n == 0 and (problem := condition.problem(values, labels)):
+                raise DataError(f"{split.name}: {problem}")
             if split.n == 0 and values.ndim and stream.n is not None:
                 _check_disk(split.folder, stream.n * math.prod(values.shape[1:]) * (4 if split.levels is None else 1))
             split.append(values, labels)

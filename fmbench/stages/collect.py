@@ -34,7 +34,8 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     Args:
         spec: the data sets, methods and seeds, which name the files to read.
         results: the results folder.
-        config: the whole config (:func:`fmbench.config.specs.describe`) for ``benchmark.json``, which is not written without it.
+        config: the whole config (:func:`fmbench.config.written_out.written_out`) for ``benchmark.json``, which is not written
+            without it.
 
     Raises:
         DataError: a file is missing or damaged.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmbench.config.specs import describe
+from fmbench.config.written_out import written_out
 from fmbench.store.benchmark import FILE, codes, parse_config
 from fmbench.store.flatten import flatten
 from fmbench.store.result_set import ResultSet
@@ -50,7 +50,7 @@ def comparable_settings(config: dict[str, Any]) -> dict[str, Any]:
         config: the config in a description.
     """
     parsed = parse_config(config, Path(FILE))
-    values = describe(parsed)
+    values = written_out(parsed)
     found = {k: v for k, v in values.items() if k not in ("seeds", "datasets", "methods", "settings")}
     for name in parsed.datasets:
         settings = values["settings"][name]

@@ -37,7 +37,7 @@ def describe(
     """The content of ``benchmark.json``.
 
     Args:
-        config: the config as :func:`fmbench.config.specs.describe` gives it.
+        config: the config as :func:`fmbench.config.written_out.written_out` gives it.
         rows: all records.
         manifests: the manifest of each prepared data set.
         merged: the hashes of the sets that this one was merged from.

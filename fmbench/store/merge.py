@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fmbench.config import specs
+from fmbench.config.written_out import written_out
 from fmbench.errors import DataError
 from fmbench.store.agreement import KINDS, Difference, differences
 from fmbench.store.benchmark import FILE, describe, parse_config
@@ -79,7 +79,7 @@ def merged_config(sets: Sequence[ResultSet]) -> dict[str, Any]:
         "seeds": sorted({s for c in configs for s in c["seeds"]}),
         "settings": {d: next(c["settings"][d] for c in configs if d in c["settings"]) for d in datasets},
     }
-    return specs.describe(parse_config(merged, Path(FILE)))
+    return written_out(parse_config(merged, Path(FILE)))
 
 
 def _merge_all_tables(sets: Sequence[ResultSet], config: dict[str, Any]) -> tuple[dict[str, pa.Table], list[Difference]]:

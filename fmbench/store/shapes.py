@@ -24,6 +24,7 @@ class SplitEntry(_Shaped):
     n: Annotated[int, Field(ge=2)]
     sha256: _Sha256
     labels_sha256: _Sha256 | None = None
+    low_resolution_sha256: _Sha256 | None = None
 
 
 class Splits(_Shaped):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
+from fmbench.config.written_out import written_out
 from fmbench.errors import DataError
 from fmbench.store.codehash import module_hash
 from fmbench.store.documents import read_document, write_document
@@ -57,4 +57,4 @@ def count_needs(config: Config) -> None:
 
 
 def _key(config: Config) -> str:
-    return f"{settings_hash(specs.describe(config))}-{module_hash('fmbench.stages.plan.jobs')}"
+    return f"{settings_hash(written_out(config))}-{module_hash('fmbench.stages.plan.jobs')}"

@@ -14,6 +14,7 @@ from user_code import Said, command
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.written_out import written_out
 
 SMALL: dict[str, Any] = VALUES | {"methods": ["fm_ot"], "datasets": ["board"]}
 """Points and one trained method: for a short campaign."""
@@ -92,7 +93,7 @@ COLLECTED = ("records.parquet", "previews.parquet", "settings.parquet", "models.
 
 def _of_all(bench: Bench) -> Iterator[Job]:
     def collect(b: Bench) -> Said:
-        described = canonical(specs.describe(b.config))
+        described = canonical(written_out(b.config))
         return b.whole("collect", "--results", b.results, "--config", described, "--tracking-uri", "off")
 
     yield Job("collect", COLLECTED, collect)

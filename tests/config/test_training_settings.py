@@ -11,6 +11,7 @@ from fmbench.config.hashing import canonical
 from fmbench.config.methods import METHODS
 from fmbench.config.reading import parse
 from fmbench.config.training_settings import TrainingOverrides, TrainingSettings
+from fmbench.config.written_out import written_out
 
 
 @pytest.mark.parametrize("betas", [[1.5, 0.9], [0.9, 1.0], [-0.1, 0.9]])
@@ -42,7 +43,7 @@ def test_a_method_may_train_without_the_clipping_of_its_data_set():
     """null removes the clipping of the data set, also in the config that results hold."""
     clipped = ("settings.board.training.clip_norm", 1.0)
     config = parse(changed(clipped, ("methods.2.training", {"clip_norm": None})))
-    for found in (config, parse(json.loads(canonical(specs.describe(config))))):
+    for found in (config, parse(json.loads(canonical(written_out(config))))):
         assert [found.training("board", m).clip_norm for m in ("ddpm", "mine")] == [1.0, None]
         assert specs.overridden(found) == {"mine": {"clip_norm": None}}
     assert specs.train(config, "board", "mine", 0) != specs.train(parse(changed(clipped)), "board", "mine", 0)

@@ -13,6 +13,7 @@ from typing import Any
 
 from fmbench.config import specs
 from fmbench.config.reading import parse
+from fmbench.config.written_out import written_out
 from fmbench.errors import ConfigError, printable
 
 NASTY: tuple[Any, ...] = (
@@ -137,7 +138,7 @@ def verdict(values: dict[str, Any]) -> str:
         return f"{type(error).__name__}: {error!r}"[:300]
     try:
         specs.collect(config)
-        specs.describe(config)
+        written_out(config)
         specs.check(config, code=False)
     except ConfigError as error:  # a plug-in method is looked up here
         return _unreadable(str(error))

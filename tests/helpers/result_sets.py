@@ -14,6 +14,7 @@ from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
 from fmbench.config.specs import model_folder
+from fmbench.config.written_out import written_out
 from fmbench.stages.collect import EVALUATIONS
 from fmbench.stages.collect import run as collect
 from fmbench.store.documents import write_document
@@ -102,7 +103,7 @@ def make_results(folder: Path, wanted: Config, **invented: Any) -> Path:
         for method in wanted.methods:
             for seed in wanted.seeds:
                 _write_model(folder, wanted, (dataset, method.name, seed), test, rules)
-    collect(specs.collect(wanted), folder, QUIET, specs.describe(wanted))
+    collect(specs.collect(wanted), folder, QUIET, written_out(wanted))
     return folder
 
 

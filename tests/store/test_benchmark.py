@@ -9,9 +9,9 @@ from pyarrow.parquet import read_table
 from result_sets import config, make_results
 from sealed_files import content_of
 
-from fmbench.config import specs
 from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
+from fmbench.config.written_out import written_out
 from fmbench.errors import DataError
 from fmbench.store.archive import export
 from fmbench.store.benchmark import FILE, codes, config_of, read_benchmark, split_hashes
@@ -49,7 +49,7 @@ def test_a_plugin_method_is_written_out_so_that_no_module_is_needed(monkeypatch)
     own = {"name": "mine", "use": "user_code:MY_METHOD", "training": {"iterations": 7}}
     with_module = config(methods=["ddpm", own])
     method = with_module.method("mine").resolve()
-    values = json.loads(json.dumps(specs.describe(with_module)))
+    values = json.loads(json.dumps(written_out(with_module)))
     monkeypatch.delitem(sys.modules, "user_code")
     monkeypatch.setattr(sys, "path", [])
     again = parse(values)
@@ -57,7 +57,7 @@ def test_a_plugin_method_is_written_out_so_that_no_module_is_needed(monkeypatch)
     assert again.method("mine").resolve() == method
     assert (method.path.name, method.prediction.name, method.weighting.name, method.t_min) == ("cosine_vp", "v", "velocity", 0.25)
     assert again.training("board", "mine").iterations == 7
-    assert specs.describe(again) == values
+    assert written_out(again) == values
 
 
 def test_code_hashes_are_grouped_by_stage_oracle_and_plugin():

@@ -9,7 +9,7 @@ import pytest
 from pyarrow.parquet import read_table
 from result_sets import config
 
-from fmbench.config import specs
+from fmbench.config.written_out import written_out
 from fmbench.errors import DataError
 from fmbench.store.merge_tables import in_order, merge_tables
 from fmbench.store.records import Row, write_rows
@@ -127,7 +127,7 @@ def test_numbers_of_the_theory_may_differ_only_by_rounding():
 
 
 def test_files_with_one_seed_keep_the_lowest_seed():
-    values = specs.describe(config())
+    values = written_out(config())
     table = pa.table(
         {"dataset": ["board"] * 4, "method": ["ddpm", "ddpm", "fm_ot", "data"], "seed": [1, 0, 1, None], "t": [0.0] * 4}
     )

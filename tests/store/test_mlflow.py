@@ -21,6 +21,7 @@ from result_sets import QUIET, config, make_results, number_for
 from user_code import command
 
 from fmbench.config.hashing import canonical
+from fmbench.config.written_out import written_out
 from fmbench.stages.mlflow_summary import EXPERIMENT, LISTED, artifacts, attach, run
 from fmbench.store.archive import export
 from fmbench.store.benchmark import FILE, read_benchmark
@@ -277,9 +278,9 @@ def test_collect_without_a_config_writes_no_description(results, tmp_path):
     (tmp_path / "r" / FILE).unlink()
     arguments = ["--spec", canonical(specs.collect(wanted)), "--results", tmp_path / "r"]
     assert command("collect", *arguments).code == 0 and not (tmp_path / "r" / FILE).exists()
-    assert command("collect", *arguments, "--config", canonical(specs.describe(wanted))).code == 0
+    assert command("collect", *arguments, "--config", canonical(written_out(wanted))).code == 0
     assert (tmp_path / "r" / FILE).read_bytes() == (results / FILE).read_bytes()
-    write_json(tmp_path / "config.json", specs.describe(wanted))
+    write_json(tmp_path / "config.json", written_out(wanted))
     assert command("collect", *arguments, "--config", f"@{tmp_path / 'config.json'}").code == 0
     assert (tmp_path / "r" / FILE).read_bytes() == (results / FILE).read_bytes()
     assert "--config is not JSON" in command("collect", *arguments, "--config", "{").err

@@ -8,6 +8,7 @@ from fmbench.config import specs
 from fmbench.config.datasets import DECODED
 from fmbench.config.hashing import canonical
 from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.written_out import written_out
 from fmbench.store.codehash import stage_hash
 from fmbench.workflow.configure import configure
 from fmbench.workflow.needs import Needs, read_needs

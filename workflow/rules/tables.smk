@@ -37,7 +37,7 @@ rule collect:
     params:
         spec=canonical(specs.collect(settings)),
         code=code("collect", {}),
-        config=canonical(specs.describe(settings)),
+        config=canonical(written_out(settings)),
         results=subpath(output.records, parent=True),
         tracking=MLFLOW,
     shell:
