@@ -61,6 +61,8 @@ def check_data(spec: dict[str, Any], dataset: DataSet) -> None:
         DataError: it is another data set.
     """
     found = dataset.manifest["spec"]
+    if dataset.condition.arrays:
+        raise DataError(f"{dataset.folder} has a condition, and this version of fmbench does not train with conditions yet")
     if settings_hash(found) != spec["data"]:
         raise DataError(
             f"{dataset.folder} holds {found['dataset']} prepared from {found['source']} with {found['parameters']}, which is not "
