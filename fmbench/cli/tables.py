@@ -37,7 +37,8 @@ def table1(spec: Spec, records: Records, out: Table, log: Log = None, mode: Prog
 
 def table2(records: Records, out: Table, log: Log = None, mode: Progress = "auto") -> None:
     """Write Table 2, super-resolution, as CSV, Markdown and LaTeX."""
-    from fmbench.report.table2 import missing, write_table2
+    from fmbench.report.table2 import write_table2
+    from fmbench.report.table2.notes import missing
 
     table = write_table2(records, out)
     ours = (table.source == "ours").sum()

@@ -22,6 +22,8 @@ LABELS = {
     "oracle_vp": "Oracle, diffusion path",
     "data": "Data",
 }
+PICTURES = {"reference": "Reference", "bicubic": "Bicubic", "low_resolution": "Low resolution", "sr3": "SR3"}
+"""The names in print of images that no method of the config makes."""
 SOLVERS = {
     "euler": "Euler",
     "midpoint": "midpoint",
@@ -83,7 +85,7 @@ SETTINGS: dict[str, Any] = {
 
 def label(method: str) -> str:
     """Return a method's name in print; a plug-in method keeps its name."""
-    return LABELS.get(method, method)
+    return (LABELS | PICTURES).get(method, method)
 
 
 def wrap(text: str, width: int = 14) -> str:
