@@ -390,7 +390,7 @@ def test_the_report_is_one_file_that_a_browser_opens_offline(finished, tmp_path)
         page.wait_for_selector("#claims table")
         assert page.locator("#claims h2").first.inner_text() == "Claims"
         verdicts = page.locator("#claims table").first.locator("tbody tr").count()
-        assert verdicts == 10
+        assert verdicts == 11
         assert page.locator("#table1 td", has_text="FM, OT path").count() >= 1
         top = page.locator("#claims h2").first.bounding_box()
         assert top is not None and 0 <= top["y"] < 200  # the start is on the screen, not above it

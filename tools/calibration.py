@@ -2,6 +2,7 @@
 
     python tools/calibration.py                 # the tables of the page
     python tools/calibration.py --runs 20       # the same tables from fewer simulations
+    python tools/calibration.py --claim 11      # only the rows of one claim; those of the others stay
 
 Every simulation makes the rows that the claims read, with known true effects (tests/helpers/claim_simulation.py), and runs the
 claims' own tests on them.
@@ -37,6 +38,8 @@ PAGE = ROOT / "docs" / "claims.md"
 REFERENCE = ROOT / "results" / "reference" / "default"
 RUN = "run"
 """The situation with the means and spreads of the reference run."""
+NOT_IN_RUN = (7, 11)
+"""Claims that are not simulated after the reference run: one is on single samples, one has no rows there."""
 DEAR = {3: 0.5}
 """Claims with fewer simulations, because each takes longer: their share of the number."""
 OTHER_NOISE_SEEDS = 6
@@ -98,7 +101,7 @@ def cells(runs: int) -> list[Cell]:
         for n in SEEDS:
             found += [Cell(claim, EQUAL, n, "normal", own), Cell(claim, ONE_EQUAL, n, "normal", own)]
             found.append(Cell(claim, PAPER, n, "normal", few))
-            found += [Cell(claim, RUN, n, "normal", few)] if claim != 7 else []
+            found += [Cell(claim, RUN, n, "normal", few)] if claim not in NOT_IN_RUN else []
         found += [Cell(claim, EQUAL, OTHER_NOISE_SEEDS, noise, own // 2) for noise in NOISES if noise != "normal" and claim != 7]
     return found
 
@@ -165,6 +168,26 @@ def tables(found: dict[Cell, Counter[str]]) -> list[str]:
     ]
 
 
+def with_others(lines: list[str], before: list[str]) -> list[str]:
+    """The tables with the rows of claims that were not simulated, as they were in the page before."""
+    known: dict[str, dict[int, str]] = {}
+    for tables_of in (before, lines):
+        heading = ""
+        for line in tables_of:
+            heading = line if line.startswith("###") else heading
+            if row := re.match(r"\| (\d+) \|", line):
+                known.setdefault(heading, {})[int(row[1])] = line
+    found, heading = [], ""
+    for line in lines:
+        heading = line if line.startswith("###") else heading
+        if re.match(r"\| \d+ \|", line):
+            continue
+        found.append(line)
+        if line.startswith("|---"):
+            found += [known.get(heading, {})[claim] for claim in sorted(known.get(heading, {}))]
+    return found
+
+
 def count_all(asked: list[Cell], kept: Path | None, processes: int) -> dict[Cell, Counter[str]]:
     """The verdicts of every cell. The file ``kept`` gets each cell when it is done, and a stopped run continues from it."""
     lines = kept.read_text().splitlines() if kept and kept.exists() else []
@@ -184,12 +207,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=RUNS, help=f"simulations of a cell (default {RUNS})")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--claim", type=int, action="append", choices=list(SIMULATED), help="only this claim; repeatable")
     parser.add_argument("--kept", type=Path, help="a file for the cells done so far, to continue from after a stop")
     options = parser.parse_args()
-    found = count_all(cells(options.runs), options.kept, options.processes)
+    asked = [cell for cell in cells(options.runs) if cell.claim in (options.claim or SIMULATED)]
+    found = count_all(asked, options.kept, options.processes)
     text = PAGE.read_text()
     for name, lines in (("coverage", coverage_table()), ("calibration", tables(found))):
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        lines = with_others(lines, text.partition(begin)[2].partition(end)[0].splitlines()) if name == "calibration" else lines
         block = "\n".join([begin, "", *lines, "", end])
         text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, block=block: block, text, flags=re.S)
     PAGE.write_text(text)

@@ -88,7 +88,7 @@ def test_nothing_is_wider_than_the_window_and_the_claims_come_first(shown, width
 
 def test_the_first_screen_has_the_verdicts_as_text_and_as_pictures(shown):
     with opened(shown) as page:
-        assert "Of the paper's 10 claims" in page.locator(".tally").inner_text()
+        assert "Of the paper's 11 claims" in page.locator(".tally").inner_text()
         strips = page.locator("#claim1 .strip")
         assert strips.count() == 2 and strips.first.bounding_box()["y"] < 800
         assert "lines of evidence" in strips.first.get_attribute("aria-label")

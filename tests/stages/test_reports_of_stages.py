@@ -70,7 +70,7 @@ def test_claims_on_these_results(bench, tmp_path):
     assert said.code == 0, said.err
     rows = list(csv.DictReader((tmp_path / "claims.csv").read_text().splitlines()))
     whole = {row["claim"]: row for row in rows if row["about"] == "overall"}
-    assert [*whole] == [str(k) for k in range(1, 11)] and all(row["why"] for row in rows)
+    assert [*whole] == [str(k) for k in range(1, 12)] and all(row["why"] for row in rows)
     assert whole["1"]["verdict"] == whole["4"]["verdict"] == "inconclusive" and whole["3"]["verdict"] != "holds"
     nfe = [row for row in rows if row["claim"] == "1" and row["part"] == "NFE" and row["about"] == "trained"]
     assert nfe and all(row["seeds"] in ("0", "1") for row in nfe)

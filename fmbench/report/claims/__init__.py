@@ -1,4 +1,4 @@
-"""The paper's ten claims, each tested on parquet rows alone: ``claims.csv``, ``claims.md``, ``claims.tex``.
+"""The paper's claims, each tested on parquet rows alone: ``claims.csv``, ``claims.md``, ``claims.tex``.
 
 Each claim is a module (``claim01_...`` to ``claim10_...``) with its statement, thresholds and test; the module ``registry`` lists
 them. A test is a function from the rows to lines of evidence (:class:`~fmbench.report.claims.claim.Evidence`). The module

@@ -95,7 +95,8 @@ class Evidence:
         tests: one or more. The line holds if each is significant, and fails if one is significant on the other side.
         notes: sentences after the reason.
         can_hold: False if the line may only fail, for example because seeds were lost.
-        rival: the other method in prose, where the tests are on "lower than the other method"; always given with ``over``.
+        rival: the other method in prose, where the tests are on "lower (or higher) than the other method"; always given with
+            ``over``.
         over: what the names of the tests are, for example "NFE". Without it a line has one test.
     """
 
@@ -121,7 +122,7 @@ class Claim:
     """One claim of the paper.
 
     Attributes:
-        number: 1 to 10.
+        number: 1 to 11.
         title, statement: the claim in a few words, and in a sentence.
         where: the table, figure or appendix of the paper that makes it.
         how: how it is tested.

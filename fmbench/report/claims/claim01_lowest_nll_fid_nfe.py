@@ -5,7 +5,7 @@ import functools
 import pandas as pd
 
 from fmbench.report.claims.claim import PATH_ALONE, SAMPLING, Claim, Drafts, Sources, short
-from fmbench.report.claims.comparison import error_of_difference, lower_than_each
+from fmbench.report.claims.comparison import compared_with_each, error_of_difference
 from fmbench.report.claims.rows import (
     DIFFUSION,
     OURS,
@@ -60,7 +60,7 @@ def _lines(dataset: str, contest: Contest, metric: str, here: pd.DataFrame) -> D
     }
     printed = {m: printed_difference(dataset, metric, (m,)) if comparable else None for m in contest.others}
     lost = lost_seeds(here, (contest.ours, *contest.others), metric)
-    return lower_than_each(differences, contest, lost, columns, printed, errors)
+    return compared_with_each(differences, contest, lost, columns, printed, errors)
 
 
 def _errors(here: pd.DataFrame, metric: str, methods: tuple[str, str], pair: pd.DataFrame) -> list[float]:

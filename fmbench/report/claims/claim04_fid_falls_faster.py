@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fmbench.report.claims.claim import SAMPLING, Claim, Drafts, Sources
-from fmbench.report.claims.comparison import error_of_difference, lower_than_each, may_be_negative, scaled_difference
+from fmbench.report.claims.comparison import compared_with_each, error_of_difference, may_be_negative, scaled_difference
 from fmbench.report.claims.learning_curves import OF_FIRST, curves, on_common_steps, scale_at_first
 from fmbench.report.claims.rows import (
     DIFFUSION,
@@ -65,7 +65,7 @@ def faster_and_further(sources: Sources) -> Drafts:
                 "statistic": f"{relative}difference to the other method, {over}",
                 "unit": unit,
             }
-            lines += lower_than_each(found.values, TRAINED, lost, columns, errors=found.errors)
+            lines += compared_with_each(found.values, TRAINED, lost, columns, errors=found.errors)
     return lines
 
 

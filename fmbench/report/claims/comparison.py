@@ -37,15 +37,16 @@ def numbers(test: Mean, scale: Callable[[float], float] = float) -> dict[str, An
     }
 
 
-def lower_than_each(
+def compared_with_each(
     differences: Mapping[str, Sequence[float]],
     contest: Contest,
     lost: Mapping[str, Lost],
     columns: Mapping[str, Any],
     printed: Mapping[str, float | None] | None = None,
     errors: Mapping[str, Sequence[float]] | None = None,
+    below: bool = True,
 ) -> Drafts:
-    """The lines on "ours is lower than each of the others", one for each other method.
+    """The lines on "ours is lower than each of the others", or higher, one for each other method.
 
     A line cannot hold if ours lost seeds, because the remaining seeds are only those that succeeded. It can still fail.
 
@@ -54,10 +55,12 @@ def lower_than_each(
         columns: of the lines: claim, data set, part, statistic and unit.
         printed: the paper's value of each difference.
         errors: the standard errors of the differences over samples, where they are known and count.
+        below: whether the claim says lower.
     """
     columns = {"about": contest.about, **columns}
     known = errors or {}
-    tests = {m: test for m, values in differences.items() if (test := mean_test(values, errors=known.get(m, ()))).seeds}
+    found = {m: mean_test(values, below=below, errors=known.get(m, ())) for m, values in differences.items()}
+    tests = {m: test for m, test in found.items() if test.seeds}
     if not tests:
         return [_none(contest, lost, columns)]
     lines: Drafts = []

@@ -19,7 +19,12 @@ import numpy as np
 from fmbench.report.claims.claim import Drafts, Evidence, Finding, Lines, Test, sentence
 from fmbench.report.claims.verdicts import ALPHA, FAILS, HOLDS, INCONCLUSIVE, LEVEL, Needs, not_holding
 
-OUTCOMES = {HOLDS: "Lower than", FAILS: "Higher than", INCONCLUSIVE: "Not significant against"}
+UNDECIDED = "Not significant against"
+OUTCOMES = {
+    "below": {HOLDS: "Lower than", FAILS: "Higher than", INCONCLUSIVE: UNDECIDED},
+    "above": {HOLDS: "Higher than", FAILS: "Lower than", INCONCLUSIVE: UNDECIDED},
+}
+"""The outcomes of a comparison in words, by the side that the claim puts the difference on."""
 
 
 def decide(drafts: Drafts) -> Lines:
@@ -74,13 +79,14 @@ def _needs(tests: Sequence[Test], outcomes: Sequence[str], next_level: float) ->
 def _reasons(line: Evidence, outcomes: Sequence[str], correction: str) -> list[str]:
     """The sentences on a line's tests: the clause of a single one, or where each outcome was found."""
     rival = f"{{}} {line.rival}" if line.rival else ""
+    words_of = OUTCOMES[line.columns.get("claimed") or "below"]
     if not line.over:
         clause = line.tests[0].reason(outcomes[0], correction)
         if rival:
-            return [f"{rival.format(OUTCOMES[outcomes[0]])}: {clause}"]
+            return [f"{rival.format(words_of[outcomes[0]])}: {clause}"]
         return [sentence(f"not significant: {clause}" if outcomes[0] == INCONCLUSIVE and line.tests[0].seeds > 1 else clause)]
     found = []
-    for outcome, words in OUTCOMES.items():
+    for outcome, words in words_of.items():
         names = [test.name for test, o in zip(line.tests, outcomes, strict=True) if o == outcome]
         if names:
             how = f" ({LEVEL * 100:g} % t intervals)" if outcome == HOLDS else correction if outcome == FAILS else ""

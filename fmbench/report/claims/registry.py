@@ -1,4 +1,4 @@
-"""The paper's ten claims, each in a module of its own."""
+"""The paper's claims, each in a module of its own."""
 
 from fmbench.report.claims import (
     claim01_lowest_nll_fid_nfe,
@@ -11,6 +11,7 @@ from fmbench.report.claims import (
     claim08_constant_direction,
     claim09_probability_flow,
     claim10_nll_falls_with_k,
+    claim11_super_resolution,
 )
 
 CLAIMS = (
@@ -24,4 +25,5 @@ CLAIMS = (
     claim08_constant_direction.CLAIM,
     claim09_probability_flow.CLAIM,
     claim10_nll_falls_with_k.CLAIM,
+    claim11_super_resolution.CLAIM,
 )
