@@ -2,6 +2,7 @@ from snakemake.utils import min_version
 
 from fmbench.workflow.configure import check_files
 from fmbench.workflow.reproduced import say_whether_reproduced
+from fmbench.workflow.scheduling import look_once
 from fmbench.workflow.start_server import start_server
 
 min_version("9.0")
@@ -18,6 +19,7 @@ report: "workflow/report/workflow.rst"
 
 
 onstart:
+    look_once(workflow)
     start_server(workflow.local_exec)
 
 
