@@ -10,7 +10,19 @@ from numpy.typing import NDArray
 
 from fmbench.report.claims.claim import PATH_ALONE, Claim, Drafts, Evidence, Finding, Sources
 from fmbench.report.claims.comparison import numbers
-from fmbench.report.claims.rows import TRAINED, Contest, by_dataset, contests, in_prose, lost_seeds, no_contest, say_lost, select
+from fmbench.report.claims.rows import (
+    PAPER_SOLVERS,
+    TRAINED,
+    Contest,
+    by_dataset,
+    contests,
+    in_prose,
+    lost_seeds,
+    no_contest,
+    paper_solves,
+    say_lost,
+    select,
+)
 from fmbench.report.claims.student import mean_test
 from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
 
@@ -85,8 +97,8 @@ def _equal_error(contest: Contest, other: str, here: pd.DataFrame, curves: Curve
 
 
 def _curves(here: pd.DataFrame) -> Curves:
-    """The curves of the midpoint rule."""
-    rows = select(here, metric="mse", solver="midpoint", status="ok")
+    """The curves of the midpoint rule, at the NFE of the paper's solvers."""
+    rows = select(paper_solves(select(here, metric="mse")), solver="midpoint", status="ok")
     points: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for method, seed, nfe, error in zip(rows.method, rows.seed, rows.nfe, rows.value, strict=True):
         points.setdefault((str(method), int(seed)), []).append((float(nfe), float(error)))

@@ -14,6 +14,8 @@ from fmbench.report.style import DISTANCES, distance_label, label
 
 OURS, DIFFUSION = "fm_ot", ("ddpm", "score_matching", "scoreflow", "fm_diffusion")
 ORACLE, ORACLE_DIFFUSION = "oracle_ot", ("oracle_vp",)
+PAPER_SOLVERS = ("euler", "midpoint", "rk4")
+"""The fixed-step solvers of the paper's Fig. 7 and its appendix, each on the uniform grid. Claims on solvers are about these."""
 
 
 def select(rows: pd.DataFrame, **columns: Any) -> pd.DataFrame:
@@ -51,6 +53,16 @@ def pairs(ours: pd.Series, other: pd.Series) -> pd.DataFrame:
     left, right = (dict(zip(series.index.tolist(), series.tolist(), strict=True)) for series in (ours, other))
     at = sorted(key for key in left if key in right and not (pd.isna(left[key]) or pd.isna(right[key])))
     return pd.DataFrame({"ours": [left[key] for key in at], "other": [right[key] for key in at]}, index=at, dtype=float)
+
+
+def paper_solves(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the paper's solvers at the NFE that all of them spent, those of them that a run has.
+
+    So a claim does not change with the other solvers and NFE that a run also measures. The rows are of one data set and metric.
+    """
+    rows = rows[rows.solver.isin(PAPER_SOLVERS)]
+    spent = [set(of_solver.nfe) for _, of_solver in rows.groupby("solver", sort=False)]
+    return rows[rows.nfe.isin(set.intersection(*spent) if spent else set())]
 
 
 def main_distance(rows: pd.DataFrame) -> str | None:

@@ -71,6 +71,17 @@ def test_a_sweep_without_the_midpoint_rule():
     assert line.verdict == NOT_TESTED and "midpoint" in line.why
 
 
+def test_other_solvers_and_budgets_change_nothing():
+    """Neither another solver nor an NFE that Euler's method or RK4 has not spent is part of the midpoint rule's curve."""
+    rows = sweep_rows(0.6)
+    midpoint = [r for r in rows if (r.metric, r.solver) == ("mse", "midpoint")]
+    of_others = [replace(r, solver=name, value=1e-9) for r in midpoint for name in ("unipc2", "midpoint/cosine", "mine")]
+    cheaper = [replace(r, nfe=6.0, value=1e-9) for r in midpoint if r.nfe == 4.0]
+    found = of_claim(fewer_evaluations, records=as_frame(rows + of_others + cheaper))
+    assert found == of_claim(fewer_evaluations, records=as_frame(rows))
+    assert found != of_claim(fewer_evaluations, records=as_frame(midpoint + cheaper))
+
+
 def test_oracles_have_separate_lines_that_do_not_count():
     rows = sweep_rows(0.6)
     for seed in SEEDS:
