@@ -44,6 +44,16 @@ class SolverEntry(Protocol):
     def lower_order_final(self) -> bool | None: ...
 
 
+PICTURED = "midpoint"
+"""The solver whose samples are kept for figures, if a config has it."""
+
+
+def pictured(wanted: Sequence[Cell]) -> list[Cell]:
+    """The cells whose samples are kept for figures: those of :data:`PICTURED` or, without any, of the first solver."""
+    labels = [cell.label for cell in wanted]
+    return [cell for cell in wanted if cell.label == (PICTURED if PICTURED in labels else labels[0])]
+
+
 def cells(solvers: Iterable[SolverEntry], nfe: Sequence[int]) -> list[Cell]:
     """Every solver on its grid at every NFE of its own list, or of the common list ``nfe`` if it has none."""
     return list(dict.fromkeys(Cell(e.name, e.grid, n, e.use, e.lower_order_final) for e in solvers for n in e.nfe or nfe))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fmbench.config.cells import Cell, cells
+from fmbench.config.cells import Cell, cells, pictured
 from fmbench.config.evaluation_settings import FewStepSettings
 from fmbench.config.names import OPTIMAL_GRID
 from fmbench.data.prepared import DataSet, read
@@ -32,7 +32,7 @@ def run(
 
     Rows: for each cell the evaluator's primary metric of its samples, the error of this metric, and the wall seconds per sample.
     The rows with the solver ``dopri5`` have the same of as many samples of the stage ``sample``. Previews: the first samples of
-    each cell, in data space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start from the same
+    each cell of one solver, in data space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start from the same
     noise. A cell is computed once: the cache knows its weights, code, noise, features and settings.
     """
     dataset = read(data)
@@ -81,8 +81,8 @@ class _FewStep:
         self.shown = min(shown, settings.n)
 
     def add_cells(self, wanted: list[Cell], results: CachedResults) -> list[pa.Table]:
-        """Add the rows of all cells, and return their previews."""
-        pictures = []
+        """Add the rows of all cells, and return the previews of one solver's."""
+        pictures, shown = [], pictured(wanted)
         progress = self.job.console.progress(len(wanted), "cells")
         for done, cell in enumerate(wanted, start=1):
             key = {"solver": cell.label, "nfe": cell.nfe}
@@ -93,7 +93,8 @@ class _FewStep:
                 reason = f"the samples of {cell.label} at {cell.nfe} NFE, or their distance, are not finite"
             add_primary(self.job, self.primary, found["distance"], found["distance_stderr"], reason, **where)
             self.job.add("seconds", found["seconds"], "s", **where)
-            pictures.append(self._preview(samples, cell.label, cell.nfe))
+            if cell in shown:
+                pictures.append(self._preview(samples, cell.label, cell.nfe))
             progress.update(done)
         progress.close()
         return pictures

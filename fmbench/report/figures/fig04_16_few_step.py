@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fmbench.config.cells import PICTURED
 from fmbench.report.figures.pictures import pictures_over, plane, sheet
 from fmbench.report.figures.preview_rows import Kind, preview_rows, with_failed_methods, with_real_data
 from fmbench.report.style import solver_label
@@ -13,13 +14,14 @@ from fmbench.report.style import solver_label
 def few_step_data(results: Path, kind: Kind) -> pd.DataFrame:
     """Return samples of ``kind`` from the same noise, by one fixed-step solver at every ``nfe``.
 
-    The solver is midpoint, or the first one where midpoint is missing. Samples of the adaptive solver have ``nfe`` 0.
+    The solver is midpoint, or the first one where midpoint is missing (:func:`fmbench.config.cells.pictured`). Samples of the
+    adaptive solver have ``nfe`` 0.
     """
     data = preview_rows(results, "few_step_previews.parquet", kind)
     fixed = list(data[data.nfe > 0].solver.unique())
     if not fixed:
         return data.iloc[:0]
-    solver = "midpoint" if "midpoint" in fixed else fixed[0]
+    solver = PICTURED if PICTURED in fixed else fixed[0]
     data = data[(data.solver == solver) | (data.nfe == 0)]
     return with_failed_methods(results, with_real_data(results, data, kind))
 
