@@ -32,8 +32,8 @@ def run(
 
     Rows: for each cell the evaluator's primary metric of its samples, the error of this metric, and the wall seconds per sample.
     The rows with the solver ``dopri5`` have the same of as many samples of the stage ``sample``. Previews: the first samples of
-    each cell of one solver, in data space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start from the same
-    noise. A cell is computed once: the cache knows its weights, code, noise, features and settings.
+    each cell of one solver, in data space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start
+    from the same noise. A cell is computed once: the cache knows its weights, code, noise, features and settings.
     """
     dataset = read(data)
     settings = FewStepSettings.model_validate(job.spec["settings"])

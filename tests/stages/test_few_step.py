@@ -70,7 +70,7 @@ def test_cells_of_few_step_equal_those_by_hand(bench, dataset, method):
 
 @pytest.mark.parametrize("method", ["fm_ot", "oracle_ot"])
 def test_many_evaluations_agree_with_the_adaptive_solve(bench, method):
-    """RK4 and Euler at 200 NFE reach the samples, Euler at 4 does not. The distance of the adaptive solve is over as many samples."""
+    """At 200 NFE solvers reach the samples, at 4 they do not. The distance of the adaptive solve is over as many samples."""
     data = bench.data("board")
     judge = load_evaluator(bench.results / "features" / "board", data, CPU)
     samples = np.load(bench.folder("sample", "board", method) / "samples.npy")[:20]
