@@ -155,9 +155,10 @@ CLAIM = Claim(
     where="Fig. 7, left",
     how=f"The test compares the NFE of the midpoint rule at {LEVELS} errors that both curves reach, interpolated in "
     "logarithms. The curves have the NFE that all of the paper's solvers spent "
-    f"({', '.join(PAPER_SOLVERS)}). The ratio is FM-OT's NFE over the other method's. "
-    f"Errors below {FLOOR_MARGIN:g} times the reference's own error are left out. A ratio counts as about 60 % or better if it is below {ABOUT_SIXTY:.2f}, which is nearer to 0.6 "
-    "than to 1. An underfit network is easy to integrate, so read the ratio together with claim 1's NLL." + PATH_ALONE,
+    f"({', '.join(PAPER_SOLVERS)}). The ratio is FM-OT's NFE over the other method's. Errors below {FLOOR_MARGIN:g} times the "
+    f"reference's own error are left out. A ratio counts as about 60 % or better if it is below {ABOUT_SIXTY:.2f}, which is "
+    "nearer to 0.6 than to 1. An underfit network is easy to integrate, so read the ratio together with claim 1's NLL."
+    + PATH_ALONE,
     needs=("records",),
     evaluate=fewer_evaluations,
     in_paper=lambda: "about 0.6",
