@@ -66,6 +66,8 @@ def sample_shape(source: str, parameters: Mapping[str, Any]) -> tuple[int, ...] 
 
 def split_sizes(source: str, parameters: Mapping[str, Any]) -> tuple[int, int] | None:
     """The numbers of training and test samples; None if only preparing the data shows them."""
+    if parameters.get("smaller") == "drop":
+        return None
     if source in POINT_SETS:
         sizes = parameters.get("train", 200_000), parameters.get("test", 4_000)
     elif source == "digits":

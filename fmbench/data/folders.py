@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fmbench.data.image_files import Found, Listing, scan
-from fmbench.data.images import Item, Recipe, Resize, decoded, image_size
+from fmbench.data.images import Item, Recipe, Resize, decoded, recipe_of
 from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream
+from fmbench.data.size_filter import Smaller, large_enough, left_out
 from fmbench.errors import DataError
 
 DECLINE = "the parameter label: none"
@@ -82,11 +83,20 @@ def stream(root: Path, files: Sequence[Found], recipe: Recipe, labels: Mapping[s
     return Stream(pieces, len(files), prefix)
 
 
+def filtered(
+    root: Path, files: Sequence[Found], name: str, size: int | None, smaller: Smaller | None
+) -> tuple[list[Found], tuple[str, ...]]:
+    """The files of a split that are large enough, and a sentence on the others; raises as :func:`large_enough`."""
+    kept = large_enough((Item(str(root / file)) for file, _ in files), size, smaller)
+    return [f for f, keep in zip(files, kept or [True] * len(files), strict=True) if keep], left_out(name, kept, size)
+
+
 def folder(
     path: str,
     size: int | None = None,
     channels: int = 3,
     resize: Resize = "area",
+    smaller: Smaller | None = None,
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None,
     label: Literal["none"] | None = None,
 ) -> RawData:
@@ -97,6 +107,8 @@ def folder(
         size: side of the images after a centre crop to a square; by default all images must have the same size, and keep it.
         channels: 3, or 1 for the luma.
         resize: ``area`` or ``antialias``; see :class:`~fmbench.data.images.Recipe`.
+        smaller: what happens to images whose short side is below ``size``: ``drop`` leaves them out, ``enlarge`` (the default)
+            resizes them like the others.
         test_share: share of the files that becomes the test split, chosen by a hash of each path below ``path``.
         label: ``none`` for images without labels; then the sub-folders are no classes.
 
@@ -110,6 +122,10 @@ def folder(
         splits = [found.files for found in listings]
     else:
         splits = [[f for f in listings[0].files if in_test(f[0], test_share) == test] for test in (False, True)]
+    dropped: list[str] = []
+    for i, (name, place) in enumerate(zip(("train", "test"), places, strict=True)):
+        splits[i], said = filtered(place, splits[i], name, size, smaller)
+        dropped += said
     for name, found, files in zip(("train", "test"), (listings[0], listings[-1]), splits, strict=True):
         if len(files) < 2:
             share = "" if test_share is None else f" in a test share of {test_share:g}"
@@ -117,11 +133,7 @@ def folder(
             others = f"; other files there: {others}" if others else ""
             raise DataError(f"{found.root}: expected two images or more for {name}, found {len(files)}{share}{others}")
     classes = None if label == "none" else _classes(listings, whole=test_share is not None)
-    if size is None:
-        height, width = image_size(Item(str(places[0] / splits[0][0][0])))
-        recipe = Recipe(height, width, channels, None)
-    else:
-        recipe = Recipe(size, size, channels, resize)
+    recipe = recipe_of(size, channels, resize, lambda: Item(str(places[0] / splits[0][0][0])))
     labels = None if classes is None else {name: name for name in classes}
     names = ("train and test",) if test_share is not None else ("train", "test")
     return RawData(
@@ -133,6 +145,7 @@ def folder(
         notes=(
             *(note for name, found in zip(names, listings, strict=True) for note in found.notes(name)),
             *(() if test_share is not None else _beside(root, places)),
+            *dropped,
         ),
         decline=DECLINE,
     )

@@ -11,10 +11,11 @@ import numpy as np
 
 from fmbench.data.arrays import header, rows, whole
 from fmbench.data.download import cache
-from fmbench.data.folders import classes_of, listing, stream
+from fmbench.data.folders import classes_of, filtered, listing, stream
 from fmbench.data.image_files import Found
 from fmbench.data.images import Recipe, Resize
 from fmbench.data.raw import Piece, RawData, Stream
+from fmbench.data.size_filter import Smaller
 from fmbench.errors import DataError
 
 TRAIN, VALIDATION, CLASSES = 1_281_167, 50_000, 1000
@@ -99,12 +100,13 @@ def _check_copies(files: list[Path]) -> None:
             raise DataError(f"{before} and {file.name} have the same images; download {file.name} again. {WHERE}")
 
 
-def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -> RawData:
+def imagenet(size: int = 64, resize: Resize = "area", smaller: Smaller | None = None, path: str | None = None) -> RawData:
     """ImageNet ILSVRC 2012 at any size, centre-cropped: 1,281,167 train and 50,000 validation images, RGB, 1000 classes.
 
     Args:
         size: side of the images.
         resize: ``area`` or ``antialias``; see :class:`~fmbench.data.images.Recipe`.
+        smaller: as for :func:`fmbench.data.folders.folder`. Then there are fewer images.
         path: folder with ``train/<class>/*.JPEG`` and ``val/<class>/*.JPEG``; or ``val/*.JPEG`` with Kaggle's
             ``LOC_val_solution.csv`` beside ``val``. Classes are numbered in the order of their names.
 
@@ -129,6 +131,8 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
     if len(classes) != CLASSES:
         raise DataError(f"{root / 'train'}: expected {CLASSES} folders, one for each class, found {len(classes)}. {WHERE}")
     numbers = {name: i for i, name in enumerate(classes)}
+    train, small = filtered(root / "train", train, "train", size, smaller)
+    val, small_val = filtered(root / "val", val, "val", size, smaller)
     return RawData(
         train=stream(root / "train", train, recipe, numbers),
         test=stream(root / "val", val, recipe, _validation_labels(root, val, numbers)),
@@ -137,7 +141,7 @@ def imagenet(size: int = 64, resize: Resize = "area", path: str | None = None) -
         variant="ILSVRC 2012",
         preprocessing=recipe.describe(),
         class_names=classes,
-        notes=tuple(note for name, found in listings.items() for note in found.notes(name)),
+        notes=(*(note for name, found in listings.items() for note in found.notes(name)), *small, *small_val),
     )
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -85,6 +85,18 @@ def image_size(item: Item) -> tuple[int, int]:
     """
     picture = shown(item.name, item.content, "L")
     return picture.height, picture.width
+
+
+def recipe_of(size: int | None, channels: int, resize: Resize | None, example: Callable[[], Item]) -> Recipe:
+    """The recipe of squares of a size; without one, that of images which all have the size of an example and keep it.
+
+    Raises:
+        DataError: the example cannot be used.
+    """
+    if size is None:
+        height, width = image_size(example())
+        return Recipe(height, width, channels, None)
+    return Recipe(size, size, channels, resize)
 
 
 def decode(item: Item, recipe: Recipe) -> NDArray[np.uint8]:

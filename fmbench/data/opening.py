@@ -40,6 +40,16 @@ def shown(name: str, content: bytes | None, mode: str) -> Any:
         return _upright(_opaque(image, mode), image)
 
 
+def stored_size(name: str, content: bytes | None) -> tuple[int, int]:
+    """Width and height of an encoded image as it is stored, without decoding it.
+
+    Raises:
+        DataError: it is not an image.
+    """
+    with _opened(name, content) as image:
+        return int(image.width), int(image.height)
+
+
 @contextlib.contextmanager
 def _opened(name: str, content: bytes | None) -> Iterator[Any]:
     from PIL import Image

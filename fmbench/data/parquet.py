@@ -3,13 +3,15 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from fmbench.data.images import Item, Recipe, Resize, decoded, image_size
+from fmbench.data.images import Item, Resize, decoded, recipe_of
 from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.data.shards import find
+from fmbench.data.size_filter import Smaller, large_enough, left_out
 from fmbench.data.tree import stand_in_at
 from fmbench.errors import DataError
 from fmbench.store.files import sha256
@@ -28,6 +30,7 @@ def hf_parquet(
     size: int | None = None,
     channels: int = 3,
     resize: Resize = "area",
+    smaller: Smaller | None = None,
 ) -> RawData:
     """Parquet files as the Hugging Face hub stores images: a column of encoded bytes, and perhaps one of labels.
 
@@ -37,7 +40,7 @@ def hf_parquet(
             (:data:`fmbench.data.shards.CUSTOMARY`). Each split must have one whole set of files.
         image, label: names of the columns; by default ``img`` or ``image``, and ``label`` or ``labels`` if there is one. With
             ``label: none`` the images have no labels.
-        size, channels, resize: as for :func:`fmbench.data.folders.folder`.
+        size, channels, resize, smaller: as for :func:`fmbench.data.folders.folder`.
 
     Raises:
         DataError: a file or a column is missing, or a file or an image cannot be read.
@@ -51,20 +54,17 @@ def hf_parquet(
     class_names = None if label is None else _class_names(shards, label)
     notes += tuple(_notes(shards, columns[shards[0]] - {image}, label, unlabelled))
     _check_copies(shards)
-    if size is None:
-        example = next(_items(files["train"].files, image, label), None)
-        if example is None:
-            raise DataError(f"{shards[0]}: expected two images or more for train, found none")
-        height, width = image_size(example)
-        recipe = Recipe(height, width, channels, None)
-    else:
-        recipe = Recipe(size, size, channels, resize)
+    recipe = recipe_of(size, channels, resize, lambda: _first(files["train"].files, image, label))
+    kept = {name: large_enough(_items(split.files, image, None), size, smaller) for name, split in files.items()}
 
     def split(name: str) -> Stream:
         def pieces(start: int, workers: int) -> Iterator[Piece]:
-            return decoded(_items(files[name].files, image, label), recipe, workers, rows_per_piece(recipe.bytes))
+            items = _items(files[name].files, image, label)
+            keep = kept[name]
+            chosen = items if keep is None else compress(items, keep)
+            return decoded(chosen, recipe, workers, rows_per_piece(recipe.bytes))
 
-        return Stream(pieces, n=sum(_open(file).metadata.num_rows for file in files[name].files))
+        return Stream(pieces, n=sum(kept[name] or (_open(file).metadata.num_rows for file in files[name].files)))
 
     return RawData(
         train=split("train"),
@@ -73,9 +73,16 @@ def hf_parquet(
         levels=256,
         preprocessing=recipe.describe(),
         class_names=class_names,
-        notes=notes,
+        notes=(*notes, *(text for name, keep in kept.items() for text in left_out(name, keep, size))),
         decline=DECLINE,
     )
+
+
+def _first(files: Sequence[Path], image: str, label: str | None) -> Item:
+    """The first image of a split."""
+    for item in _items(files, image, label):
+        return item
+    raise DataError(f"{files[0]}: expected two images or more for train, found none")
 
 
 def _columns(columns: dict[Path, set[str]], image: str | None, label: str | None) -> tuple[str, str | None]:

@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbench.config.condition_settings import unfit_factor
+
 DIGITS = 22
 """Binary digits of a weight after the point."""
 
@@ -84,11 +86,12 @@ def low_resolution(images: Tensor, factor: int, name: str = "bicubic", levels: i
     """Images (N, C, H, W) of uint8, reduced to (N, C, H / factor, W / factor); rounded, and clipped to 0 ... levels - 1.
 
     Raises:
-        ValueError: the images are not such, the filter is unknown, or the factor is not 2 or more or does not divide the size.
+        ValueError: the images are not such, the filter is unknown, or the factor does not divide the size.
     """
     _check(images)
     height, width = images.shape[2:]
-    check_factor(factor, height, width)
+    if problem := unfit_factor(factor, height, width):
+        raise ValueError(problem)
     return _resized(images, height // factor, width // factor, name, levels)
 
 
@@ -102,18 +105,6 @@ def upsampled(low: Tensor, factor: int, name: str = "bicubic", levels: int = 256
     if factor < 1:
         raise ValueError(f"images cannot be interpolated by the factor {factor}; give 1 or more")
     return _resized(low, low.shape[2] * factor, low.shape[3] * factor, name, levels)
-
-
-def check_factor(factor: int, height: int, width: int) -> None:
-    """Check that images of this size can be reduced by a factor.
-
-    Raises:
-        ValueError: they cannot; the message names the factors that are possible.
-    """
-    if factor < 2 or height % factor or width % factor:
-        possible = [f for f in range(2, min(height, width) + 1) if height % f == 0 and width % f == 0]
-        remedy = f"choose from {', '.join(map(str, possible))}" if possible else "there is none; resize the images first"
-        raise ValueError(f"images of {height} x {width} pixels cannot be reduced by the factor {factor}; {remedy}")
 
 
 def _check(images: Tensor) -> None:

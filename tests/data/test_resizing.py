@@ -111,8 +111,8 @@ def test_a_batch_does_not_matter():
     ("call", "message"),
     [
         (lambda x: low_resolution(x, 3), "8 x 12 pixels cannot be reduced by the factor 3; choose from 2, 4"),
-        (lambda x: low_resolution(x, 1), "factor 1"),
-        (lambda x: low_resolution(x[..., :7, :], 2), "there is none; resize the images first"),
+        (lambda x: low_resolution(x, 0), "factor 0"),
+        (lambda x: low_resolution(x[..., :7, :], 2), "choose another size of the images"),
         (lambda x: low_resolution(x, 2, "lanczos"), "unknown filter 'lanczos'; known: bicubic, bilinear, area"),
         (lambda x: upsampled(x, 0), "factor 0"),
         (lambda x: upsampled(x.float(), 2), "must be uint8 of shape"),
