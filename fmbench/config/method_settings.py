@@ -93,8 +93,8 @@ class MethodSettings(Settings):
             raise ValueError(
                 f"use: unknown method {described(self.use)}; known: {', '.join(METHODS)}; or 'package.module:MY_METHOD'"
             )
-        if self.name.casefold() == "data":
-            raise ValueError("a method cannot be called data, the name of the real data in figures; choose another name")
+        if taken := names.NOT_METHODS.get(self.name.casefold()):
+            raise ValueError(f"a method cannot be called {self.name.casefold()}, the name of {taken}; choose another name")
         known = {name.casefold(): name for name in METHODS}.get(self.name.casefold(), self.name)
         if known != self.name:
             raise ValueError(

@@ -5,6 +5,13 @@ The registries of other modules hold the objects behind the names; tests keep bo
 """
 
 METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "oracle_ot", "oracle_vp")
+NOT_METHODS = {
+    "data": "the real data in figures",
+    "reference": "the test images in Table 2",
+    "bicubic": "the interpolated low-resolution images in Table 2",
+    "low_resolution": "the low-resolution images in figures",
+}
+"""Names that no method may have, and what they stand for."""
 PATHS = ("ot", "vp", "ve", "cosine_vp")
 PREDICTIONS = ("epsilon", "x", "velocity", "score", "v")
 WEIGHTINGS = ("uniform", "epsilon", "velocity", "sigma_squared", "likelihood")
@@ -47,6 +54,8 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "fig09": ("trajectory.parquet", "previews.parquet", "records.parquet"),
     "fig10": ("learning_curve.parquet",),
     "fig11": ("previews.parquet", "records.parquet"),
+    "fig14": ("previews.parquet", "records.parquet"),
+    "fig15": ("previews.parquet", "records.parquet"),
     "fig16": ("few_step_previews.parquet", "previews.parquet", "records.parquet"),
     "work_precision": ("records.parquet",),
     "nfe_distribution": ("nfe.parquet", "records.parquet"),
@@ -57,6 +66,8 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "samplers": ("theory/samplers.parquet",),
 }
 """Figures, and the files below the results folder from which each is drawn."""
+OF_SUPER_RESOLUTION = ("fig14", "fig15")
+"""Figures that the workflow draws only if a data set is upsampled."""
 GATHERED = {
     "nfe": ("sample", "nfe.parquet"),
     "learning_curve": ("learning_curve", "rows.parquet"),

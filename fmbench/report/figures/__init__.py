@@ -94,7 +94,7 @@ def chosen(name: str, data: pd.DataFrame, methods: Sequence[str] = ()) -> pd.Dat
         raise DataError(f"figure {name} does not show methods one by one; leave --method out")
     if "method" not in data or (not methods and FIGURES[name].methods is None):
         return data
-    there = [m for m in data.method.unique() if m and m != "data"]
+    there = [m for m in data.method.unique() if m and m not in names.NOT_METHODS]
     if methods:
         unknown = [m for m in methods if m not in there]
         if unknown:
@@ -105,7 +105,7 @@ def chosen(name: str, data: pd.DataFrame, methods: Sequence[str] = ()) -> pd.Dat
         shown = [m for m in there if m in defaults or m not in names.METHODS]
         if not any(m in defaults for m in shown):
             shown = there
-    return data[data.method.isin([*shown, "data"])]
+    return data[data.method.isin([*shown, *names.NOT_METHODS])]
 
 
 def _freeze_layout(figure: Figure) -> None:

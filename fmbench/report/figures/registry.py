@@ -13,6 +13,7 @@ from fmbench.report.figures.fig04_16_few_step import few_step_data, fig04_few_st
 from fmbench.report.figures.fig05_10_learning_curves import learning_curve, over_iterations
 from fmbench.report.figures.fig07_error import fig07, fig07_data
 from fmbench.report.figures.fig07_quality import fig07_quality, fig07_quality_data
+from fmbench.report.figures.fig14_15_super_resolution import ZOOMED, fig14, fig15, upsampled_data
 from fmbench.report.figures.forest import forest, forest_data
 from fmbench.report.figures.nfe_distribution import nfe_distribution, nfe_distribution_data
 from fmbench.report.figures.noise_levels import noise_levels
@@ -40,6 +41,8 @@ FIGURES: dict[str, Drawing] = {
     "fig09": Drawing(partial(states_data, kind=is_point), along_t, ("scoreflow", "ddpm")),
     "fig10": Drawing(partial(learning_curve, metrics=("nfe",)), partial(over_iterations, name="NFE (dopri5)")),
     "fig11": Drawing(fig11_data, fig11),
+    "fig14": Drawing(upsampled_data, fig14),
+    "fig15": Drawing(partial(upsampled_data, images=ZOOMED), fig15),
     "fig16": Drawing(partial(few_step_data, kind=is_image), fig16),
     "cost": Drawing(cost_data, cost),
     "densities": Drawing(partial(theory_frame, name="densities"), densities),
