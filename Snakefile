@@ -46,7 +46,7 @@ rule all:
         results("table4.csv") if DEQUANTISED else [],
         results("equivalence.csv"),
         expand(results("{gathered}.parquet"), gathered=GATHERED),
-        expand(results("figures/{figure}.png"), figure=FIGURES),
+        expand(results("figures/{figure}.png"), figure=DRAWN),
         results("summary.json") if settings.tracking.enabled else [],
 
 

@@ -46,6 +46,8 @@ def test_the_rules_are_found():
         "dequantisation",
         "sweep",
         "sample_quality",
+        "baselines",
+        "super_resolution",
         "learning_curve",
         "few_step",
         "trajectory",
@@ -132,7 +134,7 @@ def test_long_jobs_declare_threads_and_gpus(rule):
     assert "threads:" in RULES[rule] and "gpu=" in RULES[rule]
 
 
-@pytest.mark.parametrize("rule", ["train", *sorted(JOB_STAGES.keys() - {"features"})])
+@pytest.mark.parametrize("rule", ["train", *sorted(JOB_STAGES.keys() - {"features", "baselines"})])
 def test_a_job_of_a_model_asks_for_what_was_counted_for_its_stage(rule):
     assert f'mem_mb=memory("{rule}")' in RULES[rule] and f'runtime=minutes("{rule}")' in RULES[rule]
 
@@ -178,7 +180,7 @@ def test_the_rule_theory_makes_the_files_that_its_stage_writes():
 
 def test_a_rule_passes_the_code_and_the_spec_of_its_stage():
     """A job with the hash of another stage would not rerun when its code is edited."""
-    for rule in JOB_STAGES.keys() - {"features"}:
+    for rule in JOB_STAGES.keys() - {"features", "baselines"}:
         assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
     assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
     stages = {rule: rule for rule in ("table2", "table3", "table4", "claims", "theory", "page", "gather", "mlflow_summary")}

@@ -79,7 +79,11 @@ def _build_spec(config: "Config", stage: str, dataset: str | None, method: str |
         "table1": specs.table1,
         "table4": specs.table4,
     }
-    of_dataset: dict[str, Callable[..., Any]] = {"prepare": specs.prepare, "features": specs.features}
+    of_dataset: dict[str, Callable[..., Any]] = {
+        "prepare": specs.prepare,
+        "features": specs.features,
+        "baselines": specs.baselines,
+    }
     known = (*of_config, "prepare", "train", *JOB_STAGES, "gather")
     if stage not in known:
         raise ConfigError(f"unknown stage {stage!r}; known: {', '.join(known)}")

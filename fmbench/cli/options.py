@@ -39,6 +39,7 @@ Data = Annotated[Path, typer.Option(help="folder of the prepared data set")]
 Model = Annotated[Path, typer.Option(help="folder of the trained model")]
 Samples = Annotated[Path, typer.Option(help="folder of the model's samples")]
 Features = Annotated[Path, typer.Option(help="folder of the feature extractor")]
+Baselines = Annotated[Path, typer.Option(help="folder of the baselines of super-resolution")]
 Out = Annotated[Path, typer.Option(help="folder to write to")]
 Cache = Annotated[Path, typer.Option(help="folder for parts of the result, so that a killed job can continue")]
 

@@ -10,6 +10,7 @@ import typer
 
 from fmbench.cli.job import JobOptions, open_console, open_job, read_json, read_spec
 from fmbench.cli.options import (
+    Baselines,
     Cache,
     Code,
     Data,
@@ -88,11 +89,23 @@ def train(
     job.group.close()
 
 
-FOLDERS = {"data": Data, "model": Model, "samples": Samples, "features": Features, "out": Out, "cache": Cache}
+FOLDERS = {
+    "data": Data,
+    "model": Model,
+    "samples": Samples,
+    "features": Features,
+    "baselines": Baselines,
+    "out": Out,
+    "cache": Cache,
+}
 JOB_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "features": (
         "Train the feature extractor of a data set and measure the floors. torchrun may start any number of processes.",
         ("data", "out"),
+    ),
+    "baselines": (
+        "Measure the test images and their interpolated low-resolution images (super-resolution only).",
+        ("data", "features", "out"),
     ),
     "sample": ("Sample a model with the adaptive solver and count its evaluations.", ("data", "model", "out")),
     "likelihood": ("Measure a model's NLL on the test split.", ("data", "model", "out")),
@@ -102,6 +115,10 @@ JOB_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "sweep": ("Compare every fixed-step solver at every NFE with the reference solution.", ("data", "model", "out", "cache")),
     "sample_quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
+    "super_resolution": (
+        "Compare a model's upsampled test images with their originals (super-resolution only).",
+        ("data", "samples", "features", "baselines", "out"),
+    ),
     "learning_curve": (
         "Measure NFE and distance during training, at each snapshot.",
         ("data", "model", "features", "out", "cache"),
@@ -193,5 +210,5 @@ def gather(spec: Spec, results: ResultsFolder, log: Log = None, mode: Progress =
     run(values, results, open_console(values, mode, log))
 
 
-_features, *_model_stages = map(job_command, JOB_STAGES)
-COMMANDS: tuple[Callable[..., Any], ...] = (prepare, check, _features, train, *_model_stages, theory, collect, gather)
+_features, _baselines, *_model_stages = map(job_command, JOB_STAGES)
+COMMANDS: tuple[Callable[..., Any], ...] = (prepare, check, _features, _baselines, train, *_model_stages, theory, collect, gather)

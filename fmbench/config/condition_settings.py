@@ -62,7 +62,7 @@ def condition_problem(
 
 def unfit_factor(factor: int, height: int, width: int) -> str:
     """Why images of this size cannot be reduced by a factor; empty if they can."""
-    if height % factor == 0 and width % factor == 0:
+    if factor > 0 and height % factor == 0 and width % factor == 0:
         return ""
     possible = [f for f in range(2, min(height, width) + 1) if height % f == 0 and width % f == 0]
     remedy = f"choose from {', '.join(map(str, possible))}" if possible else "choose another size of the images"

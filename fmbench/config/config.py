@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
-from fmbench.config.condition_settings import ConditionSettings, condition_problem
+from fmbench.config.condition_settings import ConditionSettings, LowResolutionCondition, condition_problem
 from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.folder import results_folder
@@ -25,6 +25,7 @@ from fmbench.config.messages import FOLDER_PATTERN, in_words
 from fmbench.config.method_settings import MethodSettings
 from fmbench.config.network_settings import MLPSettings, PluginNetworkSettings, UNetSettings, network_of_its_kind
 from fmbench.config.numbers import number, twice, whole_number
+from fmbench.config.super_resolution_settings import unsaid_size_filter
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import ConfigError
 
@@ -154,6 +155,9 @@ class Config(Settings):
             shape = sample_shape(source.source, source.parameters)
             if problem := condition_problem(settings.condition, source.source, shape, settings.network.kind):
                 raise ValueError(f"settings.{dataset}.{problem}")
+            upsampled = isinstance(settings.condition, LowResolutionCondition)
+            if upsampled and (unsaid := unsaid_size_filter(source.source, source.parameters)):
+                raise ValueError(f"settings.{dataset}.{unsaid}")
 
     def _check_training(self, dataset: str, method: str) -> None:
         where = f"training of {method} on {dataset}"

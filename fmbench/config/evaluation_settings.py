@@ -20,6 +20,7 @@ from fmbench.config.feature_settings import FeatureSettings
 from fmbench.config.messages import described, shortened
 from fmbench.config.numbers import Count, Natural, Positive, Several, Width, number, twice
 from fmbench.config.plugins import is_dotted
+from fmbench.config.super_resolution_settings import SuperResolutionSettings
 
 
 class SampleSettings(Settings):
@@ -273,3 +274,11 @@ class EvaluationSettings(Settings):
     few_step: FewStepSettings = FewStepSettings()
     trajectory: TrajectorySettings = TrajectorySettings()
     features: FeatureSettings = FeatureSettings()
+    super_resolution: SuperResolutionSettings = SuperResolutionSettings()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings, without those of super-resolution where they are the defaults: other configs keep their hash."""
+        values: dict[str, Any] = write(self)
+        default = self.super_resolution == SuperResolutionSettings()
+        return {key: v for key, v in values.items() if key != "super_resolution" or not default}

@@ -11,20 +11,19 @@ rules ask about a job.
 from collections.abc import Sequence
 from typing import Any
 
-from fmbench.config.cells import Cell
 from fmbench.config.condition_settings import LowResolutionCondition
 from fmbench.config.config import Config, DataSetSettings
 from fmbench.config.datasets import sample_shape
+from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.hashing import settings_hash
+from fmbench.config.measured_cells import USES_SOLVERS, own_solvers, time_grids
 from fmbench.config.method_settings import method_values
-from fmbench.config.names import FIRST_SEED, GATHERED, OPTIMAL_GRID, STEP_COSTS
+from fmbench.config.names import FIRST_SEED, GATHERED
 from fmbench.config.plugins import is_dotted
 
 Spec = dict[str, Any]
-USES_EXTRACTOR = ("sample_quality", "learning_curve", "few_step")
+USES_EXTRACTOR = ("sample_quality", "super_resolution", "learning_curve", "few_step")
 """Stages of a model that run the feature extractor, so that its code is part of theirs."""
-USES_SOLVERS = ("sweep", "few_step")
-"""Stages of a model that run the fixed-step solvers, so that the code of the user's own ones is part of theirs."""
 
 
 # Before everything
@@ -45,28 +44,21 @@ def check(config: Config, code: bool = True) -> Spec:
                 "network": config.dataset(d).network.model_dump(),
                 "extractors": [part.model_dump() for part in config.dataset(d).evaluation.features.extractors()],
                 **_condition(config.dataset(d)),
+                **_comparison(config.dataset(d).evaluation if d in super_resolved(config) else None),
             }
             for d in config.datasets
         },
-        "grids": _grids(config),
-        "solvers": _own_solvers(config),
+        "grids": time_grids(config),
+        "solvers": own_solvers(config),
     }
 
 
-def _cells(config: Config) -> set[Cell]:
-    """What sweeps and the few-step stage measure."""
-    return {c for d in config.datasets for stage in USES_SOLVERS for c in getattr(config.dataset(d).evaluation, stage).cells()}
-
-
-def _own_solvers(config: Config) -> list[dict[str, Any]]:
-    """Every solver of the user's own with the numbers of evaluations that it must spend."""
-    return [cell._asdict() for cell in sorted(_cells(config), key=str) if cell.use]
-
-
-def _grids(config: Config) -> list[list[Any]]:
-    """Every time grid of sweeps and few-step samples with its number of steps, except those that always exist."""
-    cells = [cell for cell in _cells(config) if cell.grid not in ("uniform", OPTIMAL_GRID)]
-    return sorted([cell.grid, max(1, cell.nfe // STEP_COSTS.get(cell.solver, 1))] for cell in cells)
+def _comparison(evaluation: EvaluationSettings | None) -> Spec:
+    """What decides whether upsampled images can be compared with their originals; nothing where none are."""
+    if evaluation is None:
+        return {}
+    settings = evaluation.super_resolution.model_dump()
+    return {"comparison": {"settings": settings, "n": evaluation.sample.n, "splits": evaluation.features.splits}}
 
 
 def theory(config: Config) -> Spec:
@@ -103,6 +95,13 @@ def features(config: Config, dataset: str) -> Spec:
     }
 
 
+def baselines(config: Config, dataset: str) -> Spec:
+    """What Table 2 compares models with, without a training: the test images, and their low-resolution images interpolated."""
+    of, evaluation = features(config, dataset), config.dataset(dataset).evaluation
+    settings = {"n": evaluation.sample.n, "settings": evaluation.super_resolution.model_dump()}
+    return of | {"stage": "baselines", "features": settings_hash(of)} | settings
+
+
 # One model
 
 
@@ -129,8 +128,7 @@ def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
 
 
 def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -> Spec:
-    """A stage that works on one model: ``sample``, ``likelihood``, ``dequantisation``, ``sweep``, ``sample_quality``,
-    ``learning_curve``, ``few_step`` or ``trajectory``."""
+    """A stage that works on one model, such as ``sample`` or ``likelihood``."""
     spec = {
         "stage": stage,
         "dataset": dataset,
@@ -140,10 +138,12 @@ def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -
         "device": config.device,
     }
     evaluation = config.dataset(dataset).evaluation
-    if stage in ("sample_quality", "few_step"):
+    if stage in ("sample_quality", "super_resolution", "few_step"):
         spec["samples"] = settings_hash(evaluate("sample", config, dataset, method, seed))
     if stage in USES_EXTRACTOR:
         spec["features"] = settings_hash(features(config, dataset))
+    if stage == "super_resolution":
+        spec["baselines"] = settings_hash(baselines(config, dataset))
     if stage != "sample_quality":
         spec["settings"] = getattr(evaluation, stage).model_dump()
     return spec
@@ -190,6 +190,7 @@ def collect(config: Config) -> Spec:
         "seeds": config.seeds,
         "gathered": {f"{kind}.parquet": gather(kind, config)["of"] for kind in GATHERED}
         | {"dequantisation.parquet": table4(config)["of"]},
+        **({"super_resolved": names} if (names := super_resolved(config)) else {}),
     }
 
 

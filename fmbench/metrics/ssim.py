@@ -8,6 +8,9 @@ from torch import Tensor
 
 from fmbench.metrics.image_pairs import black_to_white, image_pair
 
+WINDOW, SIGMA = 11, 1.5
+"""The paper's window: its width in pixels, and the standard deviation of the Gaussian."""
+
 
 # Many parameters: published values of SSIM differ in each of these options.
 def ssim(
@@ -17,8 +20,8 @@ def ssim(
     *,
     black: float = 0.0,
     window: Literal["gaussian", "uniform"] = "gaussian",
-    size: int = 11,
-    sigma: float = 1.5,
+    size: int = WINDOW,
+    sigma: float = SIGMA,
     k1: float = 0.01,
     k2: float = 0.03,
     sample_covariance: bool = False,

@@ -29,6 +29,7 @@ from fmbench.flow.solvers.registry import find_solver
 from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.shared.classifier import unlearnable
+from fmbench.stages.shared.comparison import comparison_problems
 from fmbench.stages.shared.initial_network import initial_network
 from fmbench.store.documents import write_document
 from fmbench.system.progress import Console
@@ -175,6 +176,7 @@ def check_data_set(
         found.problems += import_problems(settings) if code else []
         found.notes.append("network is tried once its data are prepared, because their shape is not known before")
         return found
+    found.problems += comparison_problems(settings, shape, folder)
     if len(shape) == 3:
         tried = [part for part in settings["extractors"] if code or not is_dotted(part["extractor"])]
         reasons = [extractor_problem(part["extractor"], part["options"], shape) for part in tried]

@@ -16,7 +16,7 @@ from fmbench.store.benchmark import FILE, describe
 from fmbench.store.documents import read_document, write_document
 from fmbench.store.flatten import flatten
 from fmbench.store.parquet import read_table, table, write_table
-from fmbench.store.previews import PREVIEW_IMAGES, PREVIEW_POINTS, previews, read_previews
+from fmbench.store.previews import preview_count, previews, read_previews
 from fmbench.store.records import read_rows
 from fmbench.store.shapes import Manifest, ModelConfig
 from fmbench.store.tables import CURVE, CURVES, MODELS, OWNER, SETTINGS
@@ -42,12 +42,16 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     """
     models = [(d, m, s) for d in spec["datasets"] for m in spec["methods"] for s in spec["seeds"]]
     files = [results / "features" / d / "rows.parquet" for d in spec["datasets"]]
+    upsampled = spec.get("super_resolved", [])
+    files += [results / "baselines" / d / "rows.parquet" for d in upsampled]
     files += [results / model_folder("models", *model) / "rows.parquet" for model in models]
     files += [results / model_folder(stage, *model) / "rows.parquet" for stage in EVALUATIONS for model in models]
+    files += [results / model_folder("super_resolution", *m) / "rows.parquet" for m in models if m[0] in upsampled]
     records = read_rows(files)
     write_table(results / "records.parquet", records)
 
-    shown = [read_previews(results / model_folder("sample", *model) / "preview.parquet") for model in models]
+    shown = [read_previews(results / "baselines" / d / "previews.parquet") for d in upsampled]
+    shown += [read_previews(results / model_folder("sample", *model) / "preview.parquet") for model in models]
     shown += [_data_preview(results / "data" / d) for d in spec["datasets"]]
     write_table(results / "previews.parquet", pa.concat_tables(shown))
     write_table(results / "settings.parquet", used_settings(results, models))
@@ -103,5 +107,5 @@ def _manifest(results: Path, dataset: str) -> dict[str, Any]:
 
 def _data_preview(folder: Path) -> pa.Table:
     dataset = read(folder)
-    shown = dataset.test[: PREVIEW_IMAGES if dataset.is_images else PREVIEW_POINTS]
+    shown = dataset.test[: preview_count(dataset.shape)]
     return previews(dataset.manifest["dataset"], "data", None, shown, range(len(shown)))

@@ -21,7 +21,7 @@ from fmbench.stages.shared.sample_files import preview
 from fmbench.stages.shared.timing import Stopwatch
 from fmbench.store.files import atomic_array
 from fmbench.store.parquet import write_table
-from fmbench.store.previews import NFE, PREVIEW_IMAGES, PREVIEW_POINTS
+from fmbench.store.previews import NFE, preview_count
 from fmbench.store.records import write_rows
 
 BLOCK = 2**22
@@ -58,7 +58,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
                 f"{settings.n} samples, {nfe:.1f} NFE per sample, {shared:.0f} for a batch of {settings.shared_batch}, "
                 f"{int(cost.failed.sum())} failed -> {out}"
             )
-    shown = samples[: PREVIEW_IMAGES if dataset.is_images else PREVIEW_POINTS]
+    shown = samples[: preview_count(dataset.shape)]
     write_table(out / "preview.parquet", preview(job, dataset, shown))
     write_rows(out / "rows.parquet", job.rows)
 

@@ -15,6 +15,8 @@ from fmbench.store.parquet import column, read_table, table
 
 PREVIEW_POINTS, PREVIEW_IMAGES = 4000, 64
 """Samples of each model in ``previews.parquet``."""
+PREVIEW_VALUES = 2**22
+"""The most values of the images of each model there: of large images there are fewer."""
 FEW_STEP_IMAGES, TRAJECTORY_IMAGES = 16, 32
 """Images of each model in ``few_step_previews.parquet`` and ``trajectory.parquet``."""
 LARGEST_RANK, LARGEST_SIZE = 4, 1 << 15
@@ -29,7 +31,8 @@ PREVIEW = pa.schema(
         column("shape", pa.list_(pa.int64())),
     ]
 )
-"""A sample in data space: ``values`` is the flat sample. Method ``data`` (seed null) is the test split."""
+"""A sample in data space: ``values`` is the flat sample. Method ``data`` (seed null) is the test split. In super-resolution,
+``low_resolution`` and ``bicubic`` (seed null) are its low-resolution images, and these interpolated."""
 FEW_STEP_PREVIEWS = pa.schema([*PREVIEW, column("solver", pa.string()), column("nfe", pa.int64())])
 """A sample made with few evaluations; a sample of the adaptive solve has solver ``dopri5`` and NFE 0."""
 TRAJECTORY = pa.schema([*PREVIEW, column("t", pa.float64())])
@@ -44,6 +47,11 @@ NFE = pa.schema(
     ]
 )
 """The NFE of the adaptive solve of one sample; null if the solve failed."""
+
+
+def preview_count(shape: tuple[int, ...]) -> int:
+    """The number of samples of ``shape`` of each model in ``previews.parquet``."""
+    return max(1, min(PREVIEW_IMAGES, PREVIEW_VALUES // math.prod(shape))) if len(shape) == 3 else PREVIEW_POINTS
 
 
 def previews(dataset: str, method: str, seed: int | None, samples: NDArray, indices: Iterable[int]) -> pa.Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 from fmbench.config import specs
 from fmbench.config.datasets import DECODED
 from fmbench.config.hashing import canonical
-from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.names import FIGURES, GATHERED, OF_SUPER_RESOLUTION
 from fmbench.config.written_out import written_out
 from fmbench.store.codehash import stage_hash
 from fmbench.workflow.configure import configure
@@ -30,6 +30,10 @@ MODEL = "{dataset}/{method}/{seed}"
 MODELS = [(dataset, method.name, seed) for dataset in settings.datasets for method in settings.methods for seed in settings.seeds]
 GPU = int(settings.device == "cuda")
 TABLE4 = specs.table4(settings)
+# Data sets whose images are upsampled, for Table 2.
+SUPER_RESOLVED = specs.super_resolved(settings)
+DRAWN = [figure for figure in FIGURES if SUPER_RESOLVED or figure not in OF_SUPER_RESOLUTION]
+UPSAMPLED = [model for model in MODELS if model[0] in SUPER_RESOLVED]
 # Models whose NLL is measured against K: trained methods on images.
 DEQUANTISED = [(d, m, s) for d, m, s in MODELS if d in TABLE4["datasets"] and m in TABLE4["methods"]]
 

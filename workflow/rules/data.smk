@@ -42,3 +42,31 @@ rule features:
     shell:
         "{params.launcher} fmbench features --spec {params.spec:q} --data {params.data:q} --out {params.out:q}"
         " --threads {threads} --code {params.code} --log {log:q} --progress lines"
+
+
+# Super-resolution only: Table 2's rows without a training.
+rule baselines:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+        extractor=results("features/{dataset}/extractor.json"),
+    output:
+        rows=results("baselines/{dataset}/rows.parquet"),
+        previews=results("baselines/{dataset}/previews.parquet"),
+    log:
+        results("logs/baselines/{dataset}.log"),
+    # Before the trainings, as the features are.
+    priority: 20
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
+    params:
+        spec=dataset_spec(specs.baselines),
+        code=dataset_code("baselines", specs.features),
+        data=subpath(input.manifest, parent=True),
+        features=subpath(input.extractor, parent=True),
+        out=subpath(output.rows, parent=True),
+    shell:
+        "python -m fmbench baselines --spec {params.spec:q} --data {params.data:q} --features {params.features:q}"
+        " --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"

@@ -147,6 +147,39 @@ rule sample_quality:
         " --features {params.features:q} --out {params.out:q} --threads {threads} --code {params.code} --log {log:q} --progress lines"
 
 
+# Super-resolution only: Table 2.
+rule super_resolution:
+    input:
+        manifest=results("data/{dataset}/manifest.json"),
+        samples=results(f"sample/{MODEL}/samples.npy"),
+        solved=results(f"sample/{MODEL}/rows.parquet"),
+        extractor=results("features/{dataset}/extractor.json"),
+        baselines=results("baselines/{dataset}/rows.parquet"),
+    output:
+        rows=results(f"super_resolution/{MODEL}/rows.parquet"),
+    log:
+        results(f"logs/super_resolution/{MODEL}.log"),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=memory("super_resolution"),
+        runtime=minutes("super_resolution"),
+    params:
+        spec=model_spec("super_resolution"),
+        code=model_code("super_resolution"),
+        data=subpath(input.manifest, parent=True),
+        samples=subpath(input.samples, parent=True),
+        features=subpath(input.extractor, parent=True),
+        baselines=subpath(input.baselines, parent=True),
+        out=subpath(output.rows, parent=True),
+    shell:
+        "python -m fmbench super-resolution --spec {params.spec:q} --data {params.data:q} --samples {params.samples:q}"
+        " --features {params.features:q} --baselines {params.baselines:q} --out {params.out:q} --threads {threads}"
+        " --code {params.code} --log {log:q} --progress lines"
+
+
 # The next three rules are not part of Table 1. They make the data of the figures during training, with few evaluations and over t.
 rule learning_curve:
     input:

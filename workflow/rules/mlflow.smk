@@ -9,7 +9,7 @@ rule mlflow_summary:
         expand(results("{table}.csv"), table=["table1", "table2", "table3"]),
         results("table4.csv") if DEQUANTISED else [],
         results("equivalence.csv"),
-        expand(results("figures/{figure}.png"), figure=FIGURES),
+        expand(results("figures/{figure}.png"), figure=DRAWN),
         results("index.html"),
     output:
         listed=results("summary.json"),

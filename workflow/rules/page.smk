@@ -7,7 +7,7 @@ rule page:
         claims=results("claims.md"),
         reproduction=results("reproduction.csv"),
         others=[results(f"{name}.md") for name in ("table2", "table3", *(["table4"] if DEQUANTISED else []))],
-        figures=expand(results("figures/{figure}.png"), figure=FIGURES),
+        figures=expand(results("figures/{figure}.png"), figure=DRAWN),
     output:
         page=report(
             results("index.html"),

@@ -23,6 +23,9 @@ rule collect:
         of_models(results(f"likelihood/{MODEL}/rows.parquet")),
         of_models(results(f"sweep/{MODEL}/rows.parquet")),
         of_models(results(f"sample_quality/{MODEL}/rows.parquet")),
+        expand(results("baselines/{dataset}/rows.parquet"), dataset=SUPER_RESOLVED),
+        expand(results("baselines/{dataset}/previews.parquet"), dataset=SUPER_RESOLVED),
+        of_models(results(f"super_resolution/{MODEL}/rows.parquet"), UPSAMPLED),
     output:
         records=results("records.parquet"),
         previews=results("previews.parquet"),

@@ -162,7 +162,12 @@ def check_samples(n: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> No
 
 
 def add_measurements(
-    job: Job, measurements: Sequence[Measurement], wanted: Iterable[Metric], n: int, called: Callable[[str], str] = str
+    job: Job,
+    measurements: Sequence[Measurement],
+    wanted: Iterable[Metric],
+    n: int,
+    called: Callable[[str], str] = str,
+    **columns: Any,
 ) -> None:
     """Add a row for each measurement, and a skipped row for each wanted metric that ``n`` samples were too few for.
 
@@ -170,14 +175,15 @@ def add_measurements(
 
     Args:
         called: from the name of a metric to the name in its row.
+        columns: of all rows.
     """
     for metric, value, unit, of, features, reference in measurements:
-        job.add(called(metric), value, unit, n=of, features=features, reference=reference)
+        job.add(called(metric), value, unit, n=of, features=features, reference=reference, **columns)
     measured = {m.metric for m in measurements}
     missing = [m for m in wanted if m.metric not in measured]
     for metric, unit, features, reference in missing:
         if not metric.startswith("frechet_at_floor_n"):
             reason = f"{n} samples, or the samples of the reference, are too few"
-            job.skip(called(metric), unit, reason, n=n, features=features, reference=reference)
+            job.skip(called(metric), unit, reason, n=n, features=features, reference=reference, **columns)
     if missing:
         job.console.say(f"{n} samples are too few for {', '.join(called(m.metric) for m in missing)}")

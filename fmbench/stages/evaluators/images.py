@@ -36,6 +36,10 @@ class ImageEvaluator(Evaluator):
         first = comparisons[0]
         self.primary, self.features, self.reference = "frechet", first.extractor.name, first.reference.name
 
+    def with_comparisons(self, comparisons: Sequence[Comparison]) -> "ImageEvaluator":
+        """The same evaluator with other references."""
+        return ImageEvaluator(self.dataset, comparisons, self.settings, self.floor_n, self.seed, self.extraction)
+
     def metrics(self, only: Sequence[str] | None = None) -> list[Metric]:
         return choose([metric for comparison in self.comparisons for metric in self._metrics_of(comparison)], only)
 
@@ -47,14 +51,21 @@ class ImageEvaluator(Evaluator):
             return values
 
         check_samples(len(samples), samples.shape[1:], self.dataset.shape)
-        # Samples are in random order already.
-        return self._measure(View(len(samples), read), np.arange(len(samples)), only)
+        # Samples are in random order already, unless they follow the test split.
+        order = self._random_order(len(samples)) if self.dataset.condition.arrays else np.arange(len(samples))
+        return self._measure(View(len(samples), read), order, only)
 
     def measure_data(self, values: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
         check_samples(len(values), values.shape[1:], self.dataset.shape)
+        return self.measure_levels(View(len(values), lambda rows: np.asarray(values[rows])), only)
+
+    def measure_levels(self, images: View, only: Sequence[str] | None = None) -> list[Measurement]:
+        """:meth:`measure` of images in the data set's levels, which are computed when they are read, in any order."""
         # A split of the data may be sorted by class.
-        order = torch.randperm(len(values), generator=generator(self.seed, "places")).numpy()
-        return self._measure(View(len(values), lambda rows: np.asarray(values[rows])), order, only)
+        return self._measure(images, self._random_order(len(images)), only)
+
+    def _random_order(self, n: int) -> NDArray[np.int64]:
+        return torch.randperm(n, generator=generator(self.seed, "places")).numpy()
 
     def _metrics_of(self, comparison: Comparison) -> list[Metric]:
         names = ["frechet", "frechet_stderr", "frechet_at_floor_n", "kid", "kid_std", "precision", "recall"]

@@ -1,4 +1,4 @@
-"""References of distances between images: what an extractor makes of the training images, computed once and kept in a file.
+"""References of distances between images: what an extractor makes of the images of a split, computed once and kept in a file.
 
 The file's name is a hash of everything the reference depends on: the data, the extractor, the settings and the code.
 """
@@ -29,29 +29,37 @@ from fmbench.system.rng import generator
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of the features of training images, and the features (m, F) of some of these images, in random order."""
+    """Statistics of the features of real images, and the features (m, F) of some of these images, in random order."""
 
     name: str
     statistics: FeatureStatistics
     features: NDArray[np.float32]
 
 
-def reference_name(dataset: DataSet, n: int | None = None) -> str:
-    """The name of the reference set in rows: all training images or ``n`` of them, not augmented, with the split's hash."""
-    entry = dataset.manifest["splits"]["train"]
+def reference_name(dataset: DataSet, n: int | None = None, split: str = "train") -> str:
+    """The name of the reference set in rows: all images of a split or ``n`` of them, not augmented, with the split's hash."""
+    entry = dataset.manifest["splits"][split]
     some = "" if n is None or n >= entry["n"] else f"{n} random of "
-    return f"train, {some}n = {entry['n']}, sha256 {entry['sha256'][:12]}"
+    return f"{split}, {some}n = {entry['n']}, sha256 {entry['sha256'][:12]}"
 
 
+# Many parameters: a reference depends on each.
 def make_reference(
-    extractor: Extractor, dataset: DataSet, settings: FeatureSettings, seed: int, batch: int, extraction: Extraction
+    extractor: Extractor,
+    dataset: DataSet,
+    settings: FeatureSettings,
+    seed: int,
+    batch: int,
+    extraction: Extraction,
+    split: str = "train",
 ) -> Reference:
-    """The reference, by one pass of the extractor over the training images. Every process receives all of it.
+    """The reference, by one pass of the extractor over the images of a split. Every process receives all of it.
 
-    If the reference is of some training images only, they are drawn at random; so are the images whose features are kept. The
-    first images of a folder would be of few classes.
+    If the reference is of some images only, they are drawn at random; so are the images whose features are kept. The first images
+    of a folder would be of few classes.
     """
-    total = len(dataset.train)
+    images = dataset.test if split == "test" else dataset.train
+    total = len(images)
     n = min(total, settings.reference_n or total)
     order = torch.randperm(total, generator=generator(seed, "reference")).numpy()[:n]
     used = np.sort(order)
@@ -60,7 +68,7 @@ def make_reference(
     place[kept] = np.arange(len(kept))
 
     def read(rows: slice) -> NDArray[np.uint8]:
-        return np.asarray(dataset.train[rows] if n == total else dataset.train[used[rows]])
+        return np.asarray(images[rows] if n == total else images[used[rows]])
 
     accumulator = FeatureAccumulator(extractor.dimensions)
     features = np.empty((len(kept), extractor.dimensions), np.float32)
@@ -68,11 +76,11 @@ def make_reference(
         accumulator.update(found)
         where = place[used[start : start + len(found)]]
         features[where[where >= 0]] = found[where >= 0]
-    return Reference(reference_name(dataset, n), accumulator.statistics(), features)
+    return Reference(reference_name(dataset, n, split), accumulator.statistics(), features)
 
 
 def reference_file(extractor: Extractor, part: dict[str, Any], dataset: DataSet, settings: FeatureSettings, seed: int) -> str:
-    """The name of the reference's file, a hash of all that the reference depends on."""
+    """The name of the file of the training images' reference, a hash of all that the reference depends on."""
     dotted = part["extractor"]
     key = {
         "data": dataset.manifest["splits"]["train"]["sha256"],

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.config.config import Config
+from fmbench.config.specs import super_resolved
 from fmbench.networks.counting import Cost
 from fmbench.stages.plan.hardware import GPUS, evaluation_hours, traffic_per_byte, training_hours
-from fmbench.stages.plan.memory import activation_bytes, likelihood_bytes, solve_bytes, state_bytes
+from fmbench.stages.plan.memory import activation_bytes, comparison_bytes, likelihood_bytes, solve_bytes, state_bytes
 from fmbench.stages.plan.operations import (
     ADAPTIVE_NFE,
+    comparison_flops,
     dequantisation_passes,
     extractor_flops,
     likelihood_passes,
@@ -74,6 +76,12 @@ def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
         "few_step": (solve + features, _seconds(work, few_passes * flops + few * first)),
         "trajectory": (solve, _seconds(work, trajectory_samples(e, work.shape) * ADAPTIVE_NFE * flops)),
     }
+    if work.name in super_resolved(work.config):
+        compared = comparison_bytes(e.super_resolution.batch, work.shape)
+        found["super_resolution"] = (
+            features + compared,
+            _seconds(work, e.sample.n * (every + comparison_flops(work.shape))),
+        )
     if work.is_images:
         found["dequantisation"] = (nll, _seconds(work, dequantisation_passes(work) * flops))
     return {stage: (asked_memory(size), asked_minutes(seconds)) for stage, (size, seconds) in found.items()}

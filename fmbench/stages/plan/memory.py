@@ -60,6 +60,11 @@ def likelihood_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[in
     return 4 * cost.parameters + most
 
 
+def comparison_bytes(batch: int, shape: tuple[int, ...]) -> int:
+    """The peak of the comparison of upsampled images with their originals: SSIM holds about a dozen maps in float64."""
+    return 8 * 12 * batch * dimensions(shape)
+
+
 def _divergence_peak(stage: LikelihoodSettings | DequantisationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
     """The peak of one evaluation of the field and its divergence, per sample."""
     if dimensions(shape) <= stage.exact_up_to:

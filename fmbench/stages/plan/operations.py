@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
 from fmbench.config.feature_settings import ExtractorSettings
+from fmbench.config.specs import super_resolved
 from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.plan.workload import Workload
@@ -126,6 +127,8 @@ def extraction(work: Workload) -> tuple[int, int, list[str]]:
     """
     evaluation, generators = work.evaluation, len(work.config.methods) * len(work.config.seeds)
     images, notes = evaluation.sample.n * generators, []
+    if work.name in super_resolved(work.config):  # each of the upsampled images once more, and the baselines
+        images += evaluation.sample.n * (generators + 4)
     if work.sizes is None:
         notes.append("features of the data's own images are left out: their number is known once the data are prepared")
     else:
@@ -143,6 +146,13 @@ def extraction(work: Workload) -> tuple[int, int, list[str]]:
         shared += images * flops
         other += (0 if i else more_images) * flops
     return shared, other, notes
+
+
+def comparison_flops(shape: tuple[int, ...]) -> int:
+    """Operations that compare one upsampled image (C, H, W) with its original: SSIM's five local means, each two products."""
+    channels, height, width = shape
+    planes = channels + (channels == 3)  # and Y of colour images
+    return 5 * planes * 2 * height * width * (height + width)
 
 
 def extractor_flops(settings: ExtractorSettings, shape: tuple[int, ...]) -> int | None:
