@@ -76,7 +76,7 @@ def results_folder(
     methods: tuple[str, ...] = ("ddpm", "score_matching", "fm_ot", "mine"),
     seeds: tuple[int, ...] = (0, 1),
 ) -> Path:
-    """A results folder with points (board) and images of 5 levels (tall); the methods in ``lost`` diverged."""
+    """A results folder with points (board) and upsampled images of 5 levels (tall); the methods in ``lost`` diverged."""
     g = np.random.default_rng(0)
     rows: dict[str, list[Row]] = {"records": [], "learning_curve": [], "few_step": []}
     shown: dict[str, list[pa.Table]] = {"previews": [], "trajectory": [], "few_step_previews": [], "nfe": []}
@@ -102,6 +102,10 @@ def results_folder(
                         frame(previews(dataset, method, seed, draw()[:8], range(8)), solver=solver, nfe=n)
                     )
         shown["previews"].append(previews(dataset, "data", None, draw(), range(40)))
+        if dataset == "tall":  # it is upsampled
+            for method, shape in (("low_resolution", (40, 3, 3, 2)), ("bicubic", (40, 3, 6, 4))):
+                images = np.random.default_rng(1).integers(0, 5, shape)
+                shown["previews"].insert(0, previews(dataset, method, None, images, range(40)))
     for name, some in rows.items():
         write_rows(folder / f"{name}.parquet", some)
     schemas = {"previews": PREVIEW, "trajectory": TRAJECTORY, "few_step_previews": FEW_STEP_PREVIEWS, "nfe": NFE}

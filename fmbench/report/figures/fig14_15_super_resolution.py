@@ -44,7 +44,7 @@ def fig15(data: pd.DataFrame) -> Figure:
 
 def _by_image(data: pd.DataFrame, draw: Draw, tall: float = 1) -> Figure:
     if data.empty:
-        return nothing("no super-resolution")
+        return nothing("no upsampled images")
     methods = [m for m in GIVEN if (data.method == m).any()]
     methods += [m for m in data.method.unique() if m not in (*GIVEN, "data")] + ["data"]
     rows = []
