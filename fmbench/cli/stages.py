@@ -69,7 +69,8 @@ def train(
 ) -> None:
     """Train one method on one data set with one seed. A training that was killed continues from its checkpoint.
 
-    With `processes: N` in the config, start it by `torchrun --standalone --nproc-per-node N -m -- fmbench train ...`.
+    With `processes: N` in the config, start it by
+    `torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node N -m -- fmbench train ...`.
     """
     from fmbench.config.hashing import settings_hash
     from fmbench.stages import oracles

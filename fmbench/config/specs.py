@@ -285,5 +285,9 @@ def processes(spec: Spec) -> int:
 
 
 def launcher(count: int) -> str:
-    """The command that starts a module with ``count`` processes. The ``--`` keeps torchrun from taking the module's options."""
-    return "python -m" if count == 1 else f"torchrun --standalone --nproc-per-node {count} -m --"
+    """The command that starts a module with ``count`` processes on this machine.
+
+    Without the address, torchrun looks up the machine's name, and waits for ever where no server knows it. The ``--`` keeps
+    torchrun from taking the module's options.
+    """
+    return "python -m" if count == 1 else f"torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node {count} -m --"

@@ -1,6 +1,9 @@
 """Several processes that work on one job, started by ``torchrun``. A single process is a group of one, at no cost."""
 
 import os
+import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +22,8 @@ Result = TypeVar("Result")
 
 # If a process dies, torchrun ends the others. A slow process (a checkpoint on a slow disk, a long solve) must not end them.
 _TIMEOUT = timedelta(days=1)
+_PATIENCE = 30.0
+"""Seconds until a process says that it waits for the others at the start."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,39 @@ def join_group(device: torch.device) -> Group:
     """
     if launched() == 1:
         return ALONE
+    _check_address(os.environ.get("MASTER_ADDR", ""))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    notice = threading.Timer(_PATIENCE, _say_waiting)
+    notice.daemon = True
+    notice.start()
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the {launched()} processes cannot find each other ({error}); start them by {launcher(launched())}"
         ) from None
+    finally:
+        notice.cancel()
     return Group(dist.get_rank(), dist.get_world_size())
+
+
+def _check_address(host: str) -> None:
+    """Check that the address at which the processes meet is known here. torch would look it up again for a day."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise ConfigError(
+            f"the {launched()} processes should meet at {host!r}, but this machine does not know that address ({error}); "
+            f"start them by {launcher(launched())}"
+        ) from None
+
+
+def _say_waiting() -> None:
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    print(
+        f"fmbench: waiting at {where} for the other {launched() - 1} processes; if they do not come, start all of them by "
+        f"{launcher(launched())}",
+        file=sys.stderr,
+        flush=True,
+    )

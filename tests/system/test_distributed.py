@@ -1,6 +1,10 @@
 """Several processes at one job: same numbers as one process up to rounding, one writes, and a failure ends them all."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import pytest
 import together
 import torch
 from filelock import FileLock
-from launch import launch
+from launch import HERE, launch
 from pyarrow.parquet import read_table
 from torch import Tensor
 from user_code import command, tall_images
@@ -16,10 +20,21 @@ from user_code import command, tall_images
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
+from fmbench.config.specs import launcher
 from fmbench.data.prepared import read
 from fmbench.data.writer import write
+from fmbench.errors import ConfigError
 from fmbench.store.files import read_json
-from fmbench.system.distributed import ALONE, Group
+from fmbench.system import distributed
+from fmbench.system.distributed import ALONE, Group, join_group
+
+
+def can_rename_this_machine() -> bool:
+    """Whether a process may get a host name of its own here (Linux, with the right to)."""
+    try:
+        return subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def stages(folder: Path) -> None:
@@ -214,6 +229,41 @@ def test_a_training_started_with_another_number_of_processes_is_refused(processe
     _, arguments = job(tmp_path, processes)
     monkeypatch.setenv("WORLD_SIZE", str(started))
     said = command("train", *arguments, "--out", tmp_path / "out")
-    how = {2: "torchrun --standalone --nproc-per-node 2 -m -- fmbench train", 1: "python -m fmbench train"}[processes]
+    how = {
+        2: "torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m -- fmbench train",
+        1: "python -m fmbench train",
+    }[processes]
     assert said.code == 2
     assert f"this job needs {processes} processes, but {started} were started; start it by {how}" in said.err
+
+
+def test_processes_that_cannot_look_up_where_to_meet_say_so_at_once(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "nowhere.invalid")
+    with pytest.raises(ConfigError, match=r"does not know that address .*--local-addr 127\.0\.0\.1"):
+        join_group(torch.device("cpu"))
+
+
+def test_a_process_that_waits_for_the_others_says_so(monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29999")
+    monkeypatch.setattr(distributed, "_PATIENCE", 0.0)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **__: time.sleep(0.5))
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 2)
+    assert join_group(torch.device("cpu")) == Group(0, 2)
+    assert "waiting at 127.0.0.1:29999 for the other 1 processes" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not can_rename_this_machine(), reason="needs the right to give a process a host name of its own")
+def test_a_machine_that_does_not_know_its_own_name_starts_several_processes():
+    start = f"hostname nowhere-at-all; exec {launcher(2).removesuffix(' -m --')} {HERE / 'meet.py'}"
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "OMP_NUM_THREADS": "1",
+    }
+    said = subprocess.run(
+        ["unshare", "--uts", "sh", "-c", start], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert said.returncode == 0 and sorted(said.stdout.split()) == ["0", "1"], said.stderr
