@@ -44,6 +44,7 @@ rule all:
         results("table2.csv"),
         results("table3.csv"),
         results("table4.csv") if DEQUANTISED else [],
+        results("solvers.csv"),
         results("equivalence.csv"),
         expand(results("{gathered}.parquet"), gathered=GATHERED),
         expand(results("figures/{figure}.png"), figure=DRAWN),

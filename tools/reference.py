@@ -18,7 +18,11 @@ from fmbench.store.provenance import commit
 
 ROOT = Path(__file__).parent.parent
 KEPT = [
-    *(f"{name}.{kind}" for name in ("table1", "table2", "table3", "table4", "claims") for kind in ("csv", "md", "tex")),
+    *(
+        f"{name}.{kind}"
+        for name in ("table1", "table2", "table3", "table4", "solvers", "claims")
+        for kind in ("csv", "md", "tex")
+    ),
     "benchmark.json",
     "equivalence.csv",
     *(f"{name}.parquet" for name in ("records", "dequantisation", "settings", "models", "loss_curves", "previews")),

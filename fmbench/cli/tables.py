@@ -78,6 +78,20 @@ def table4(
     open_console(values, mode, log).say(f"{len(table)} rows -> {_written(out)}")
 
 
+def solvers(
+    records: Records,
+    few_step: Annotated[Path, typer.Option(help="few_step.parquet of the same run")],
+    out: Table,
+    log: Log = None,
+    mode: Progress = "auto",
+) -> None:
+    """Write the best solver and grid at each number of evaluations, as CSV, Markdown and LaTeX."""
+    from fmbench.report.solvers import write_solvers
+
+    table = write_solvers(records, few_step, out)
+    Console("solvers", mode, log).say(f"{len(table)} rows -> {_written(out)}")
+
+
 def _listed(names: list[str]) -> list[Path]:
     """The files of an option whose values name a file, or a list of files by ``@``."""
     found: list[Path] = []
@@ -199,4 +213,4 @@ def render(
     console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables and figures -> {out}")
 
 
-COMMANDS = (table1, table2, table3, table4, claims, reproduce, figure, page, render)
+COMMANDS = (table1, table2, table3, table4, solvers, claims, reproduce, figure, page, render)

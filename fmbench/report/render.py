@@ -13,6 +13,7 @@ from fmbench.report.claims import write_claims
 from fmbench.report.figures import write_figure
 from fmbench.report.figures.animation import NAME as ANIMATION
 from fmbench.report.figures.animation import write_animation
+from fmbench.report.solvers import write_solvers
 from fmbench.report.table1 import write_table1
 from fmbench.report.table2 import write_table2
 from fmbench.report.table3 import write_table3
@@ -56,6 +57,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], object]]
     "table2": (("records.parquet",), lambda r, config, out: write_table2(r / "records.parquet", out)),
     "table3": (("settings.parquet",), lambda r, config, out: write_table3(r / "settings.parquet", out)),
     "table4": ((), _table4),
+    "solvers": (
+        ("records.parquet", "few_step.parquet"),
+        lambda r, config, out: write_solvers(r / "records.parquet", r / "few_step.parquet", out),
+    ),
     "equivalence": (("theory/equivalence.parquet",), _equivalence),
     "claims": (("records.parquet",), lambda r, config, out: write_claims(r, out)),
 }

@@ -67,6 +67,7 @@ def test_help_names_every_command_and_the_exit_codes():
         "table2",
         "table3",
         "table4",
+        "solvers",
         "claims",
         "theory",
         "figure",

@@ -132,6 +132,7 @@ def test_gather(board, kind, file):
         ("table1 --records {r}/records.parquet --out {o}/table1.csv", "records.parquet"),
         ("table2 --records {r}/records.parquet --out {o}/table2.csv", "records.parquet"),
         ("table3 --settings {r}/settings.parquet --out {o}/table3.csv", "settings.parquet"),
+        ("solvers --records {r}/records.parquet --few-step {r}/few_step.parquet --out {o}/solvers.csv", "few_step.parquet"),
         ("figure nfe_distribution --results {r} --out {o}/f.svg", "nfe.parquet"),
         ("figure fig04_densities --results {r} --out {o}/f.svg", "trajectory.parquet"),
         ("figure fig04 --results {r} --out {o}/f.svg", "previews.parquet"),

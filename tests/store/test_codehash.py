@@ -351,6 +351,11 @@ def test_a_new_import_is_followed(copy):
         ),
         ("table4", {"store.records", "report.style", "report.layout"}, {"report.figures", "report.table1", "flow.objectives"}),
         (
+            "solvers",
+            {"store.records", "report.solvers.choice", "report.claims.student", "report.layout"},
+            {"report.table1", "report.figures", "flow.objectives"},
+        ),
+        (
             "claims",
             {"store.records", "report.claims.verdicts", "report.claims.claim07_structure_earlier", "report.layout"},
             {"report.table1", "report.figures", "flow.objectives"},

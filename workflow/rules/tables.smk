@@ -160,6 +160,30 @@ rule table4:
         " --gathered {output.rows:q} --log {log:q} --progress lines"
 
 
+rule solvers:
+    input:
+        records=results("records.parquet"),
+        few_step=results("few_step.parquet"),
+    output:
+        csv=report(
+            results("solvers.csv"),
+            caption="../report/solvers.rst",
+            category="Tables",
+            labels={"table": "Solvers"},
+        ),
+        md=results("solvers.md"),
+        tex=results("solvers.tex"),
+    log:
+        results("logs/solvers.log"),
+    conda:
+        "../../environment.yml"
+    params:
+        code=code("solvers", {}),
+    shell:
+        "python -m fmbench solvers --records {input.records:q} --few-step {input.few_step:q} --out {output.csv:q}"
+        " --log {log:q} --progress lines"
+
+
 rule claims:
     input:
         [results(name) for name in EVIDENCE],
