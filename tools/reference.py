@@ -73,7 +73,8 @@ def readme_section(reference: Path) -> str:
         f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
     )
     figures = [
-        ("fig07.png", "Error against NFE of every fixed-step solver, with each model's NLL"),
+        ("solver_budget.png", "The best solver for each method at each number of evaluations, by sample quality and by error"),
+        ("fig07.png", "Error against NFE by solver, with each model's NLL"),
         ("fig07_quality.png", "Distance to the data against NFE"),
         ("fig06.png", "The same noise on its way to data"),
         ("fig04_densities.png", "Densities of checkerboard samples along t"),

@@ -58,6 +58,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "fig15": ("previews.parquet", "records.parquet"),
     "fig16": ("few_step_previews.parquet", "previews.parquet", "records.parquet"),
     "work_precision": ("records.parquet",),
+    "solver_budget": ("records.parquet", "few_step.parquet"),
     "nfe_distribution": ("nfe.parquet", "records.parquet"),
     "cost": ("learning_curve.parquet", "records.parquet"),
     "densities": ("theory/densities.parquet",),

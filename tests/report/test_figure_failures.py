@@ -24,6 +24,7 @@ def test_a_figure_is_drawn_if_all_methods_of_the_only_seed_diverged(tmp_path, na
         "fig05": "1 of 1 seeds diverged",
         "fig07_quality": "5 of 5 diverged",
         "work_precision": "no errors",
+        "solver_budget": "failed",
     }
     said |= {"fig04": "diverged", "fig11": "diverged", "nfe_distribution": "1 of 1 diverged", "fig10": "1 of 1 seeds div"}
     assert said.get(name, "") in texts(tmp_path / "f.svg")
@@ -84,7 +85,7 @@ def test_a_figure_of_files_without_rows_says_so(tmp_path, name):
     results_folder(tmp_path, datasets=())
     text, data = drawn(name, tmp_path, tmp_path)
     assert data.empty or name == "claims"  # the verdict on each claim is a row
-    missing = "samples|learning curves|sweep of solvers|NFE of samples|few-step samples|line of evidence|upsampled images"
+    missing = "samples|learning curves|sweep of solvers|NFE of samples|few-step samples|line of evidence|upsampled images|solver"
     assert re.search(f"no ({missing})", text)
 
 

@@ -114,8 +114,8 @@ def documented():
     return {name: [parameters, *rest.split(" | ")] for name, parameters, rest in rows}
 
 
-# The other two are presets of the embedded data.
-@pytest.mark.parametrize("name", sorted({p.stem for p in (ROOT / "configs").glob("*.yaml")} - {"smoke", "reference"}))
+# The other three are presets of the embedded data.
+@pytest.mark.parametrize("name", sorted({p.stem for p in (ROOT / "configs").glob("*.yaml")} - {"smoke", "reference", "solvers"}))
 def test_the_memory_that_the_documents_state(name):
     found = plan_of_preset(name)
     (training,) = found["trainings"]

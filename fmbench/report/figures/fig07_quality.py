@@ -12,15 +12,14 @@ from fmbench.report.figures.panels import (
     curve,
     distance_names,
     each_panel,
-    legend_below,
     note_failures,
     nothing,
     panels,
-    solver_looks,
     wrapped,
 )
+from fmbench.report.figures.solver_families import family_legend, solver_styles
 from fmbench.report.frames import MODEL, records_frame
-from fmbench.report.style import DISTANCES, label, solver_label
+from fmbench.report.style import DISTANCES, label
 
 ADAPTIVE = "dopri5"
 
@@ -33,11 +32,14 @@ def fig07_quality_data(results: Path) -> pd.DataFrame:
 
 
 def fig07_quality(data: pd.DataFrame) -> Figure:
-    """Draw a panel per data set and method: a line per solver with its range over seeds, and crosses of the adaptive solver."""
+    """Draw a panel per data set and method: a line per solver with its range over seeds, and crosses of the adaptive solver.
+
+    Families of solvers differ by colour and dashes, their members by markers.
+    """
     if data.empty:
         return nothing("no few-step samples")
     datasets, methods = list(data.dataset.unique()), list(data.method.unique())
-    styles = solver_looks([s for s in data.solver.unique() if s != ADAPTIVE])
+    styles = solver_styles(data[(data.solver != ADAPTIVE) & (data.status == "ok")], "value")
     down, across = wrapped(len(methods), 4)
     figure, axes = panels(len(datasets) * down, across, 1.55, sharex=True)
     for i, dataset in enumerate(datasets):
@@ -53,11 +55,8 @@ def fig07_quality(data: pd.DataFrame) -> Figure:
             row[0].set_ylabel(f"{dataset}\n{distance_names(here)}", fontsize=7)
     for axis in axes[-1]:
         axis.set_xlabel("NFE")
-    entries = [(solver_label(s), style) for s, style in styles.items()]
-    if (data.solver == ADAPTIVE).any():
-        cross = {"color": "black", "marker": "x", "linestyle": "", "markersize": 4}
-        entries.append(("adaptive (dopri5), one cross per seed", cross))
-    legend_below(figure, entries)
+    cross = {"color": "black", "marker": "x", "linestyle": "", "markersize": 4}
+    family_legend(figure, styles, [("adaptive (dopri5),\none cross per seed", cross)] if (data.solver == ADAPTIVE).any() else [])
     return figure
 
 

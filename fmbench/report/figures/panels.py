@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -135,17 +134,6 @@ def distance_names(rows: pd.DataFrame) -> str:
     """Return the names in print of the distances in ``rows``."""
     names = {distance_label(m, f) for m, f in zip(rows.metric, rows.features, strict=True)}
     return " or ".join(sorted(names))
-
-
-def solver_looks(solvers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the look of each solver's line: viridis shades, which are no method's colour, with dashes and markers."""
-    shades = sns.color_palette("viridis", max(2, len(solvers)))
-    dashes = ["-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))]
-    kinds = "os^Dv<>*"
-    return {
-        s: {"color": shades[i], "linestyle": dashes[i % len(dashes)], "marker": kinds[i % len(kinds)], "markersize": 2.5}
-        for i, s in enumerate(solvers)
-    }
 
 
 def method_legend(figure: Figure, methods: Sequence[str]) -> None:

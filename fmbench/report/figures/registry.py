@@ -20,6 +20,7 @@ from fmbench.report.figures.noise_levels import noise_levels
 from fmbench.report.figures.panels import Drawing
 from fmbench.report.figures.preview_rows import is_image, is_point
 from fmbench.report.figures.samplers import samplers
+from fmbench.report.figures.solver_budget import solver_budget, solver_budget_data
 from fmbench.report.figures.theory import theory_frame
 from fmbench.report.figures.work_precision import work_precision, work_precision_data
 
@@ -49,6 +50,7 @@ FIGURES: dict[str, Drawing] = {
     "equivalence": Drawing(partial(theory_frame, name="equivalence"), equivalence),
     "nfe_distribution": Drawing(nfe_distribution_data, nfe_distribution),
     "noise_levels": Drawing(partial(theory_frame, name="noise_levels", may_be_empty=True), noise_levels),
+    "solver_budget": Drawing(solver_budget_data, solver_budget),
     "samplers": Drawing(partial(theory_frame, name="samplers"), samplers),
     "work_precision": Drawing(work_precision_data, work_precision),
 }

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fmbench.report.figures.axes import limits, log_x, ticks_at
-from fmbench.report.figures.panels import band, curve, empty, legend_below, note_failures, nothing, panels, solver_looks
+from fmbench.report.figures.panels import band, curve, empty, note_failures, nothing, panels
+from fmbench.report.figures.solver_families import family_legend, solver_styles
 from fmbench.report.frames import MODEL, records_frame
-from fmbench.report.style import WIDTH, label, solver_label, wrap
+from fmbench.report.style import WIDTH, label, wrap
 
 
 def work_precision_data(results: Path) -> pd.DataFrame:
@@ -26,12 +27,14 @@ def work_precision_data(results: Path) -> pd.DataFrame:
 def work_precision(data: pd.DataFrame) -> Figure:
     """Draw a row per method and, for each data set, a column over NFE and one over seconds per sample; a line per solver.
 
+    Families of solvers differ by colour and dashes, their members by markers.
+
     Lines are geometric means over seeds, of errors and of seconds. Bands are the range of errors.
     """
     if data.empty:
         return nothing("no sweep of solvers")
-    datasets, methods, solvers = (list(data[c].unique()) for c in ("dataset", "method", "solver"))
-    styles = solver_looks(solvers)
+    datasets, methods = list(data.dataset.unique()), list(data.method.unique())
+    styles = solver_styles(data[data.status == "ok"], "mse")
     width = max(WIDTH, WIDTH / 2 * len(datasets))
     figure, axes = panels(len(methods), 2 * len(datasets), 1.25, width, sharex="col")
     for j, dataset in enumerate(datasets):
@@ -48,7 +51,7 @@ def work_precision(data: pd.DataFrame) -> Figure:
             note_failures(axes[i, 2 * j], here, [method], named=False)
     for i, method in enumerate(methods):
         axes[i, 0].set_ylabel(f"{wrap(label(method))}\nMSE", fontsize=7)
-    legend_below(figure, [(solver_label(s), style) for s, style in styles.items()], columns=6)
+    family_legend(figure, styles)
     return figure
 
 
