@@ -91,8 +91,8 @@ def _notes(part: pd.DataFrame) -> list[str]:
         found.append("One seed gives no interval, so nothing says whether a lead is more than chance.")
     else:
         found += [
-            "Bold: significantly better than every other solver, paired by seed, at 2.5 % with Bonferroni's correction. (+3): not "
-            "significantly better than 3 others, which are a tie with it.",
+            "Bold: significantly better than every other solver, paired by seed, at 2.5 % with Bonferroni's correction. "
+            "(+3): not significantly better than 3 others, which are a tie with it.",
             f"{NOT_BEATEN}: the best solver, or a tie with it, on the most methods.",
             "The best number is chosen on the data that it is shown of, so it is a little too low.",
         ]
