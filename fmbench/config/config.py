@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
-from fmbench.config.condition_settings import ConditionSettings, LowResolutionCondition, condition_problem
+from fmbench.config.condition_settings import LABEL, ConditionSettings, LowResolutionCondition, condition_problem
 from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.folder import results_folder
@@ -150,6 +150,13 @@ class Config(Settings):
 
     def _check_condition(self, dataset: str) -> None:
         settings = self.settings[dataset]
+        if settings.training.label_dropout and settings.condition != LABEL:
+            raise ValueError(f"settings.{dataset}.training.label_dropout: there is no label to leave out; set condition: label")
+        if settings.evaluation.guidance != 1 and not settings.training.label_dropout:
+            raise ValueError(
+                f"settings.{dataset}.evaluation.guidance: it needs networks that also know the data without the label; set "
+                "condition: label and a training.label_dropout, such as 0.1"
+            )
         if settings.condition is not None:
             source = settings.data
             shape = sample_shape(source.source, source.parameters)

@@ -32,6 +32,10 @@ PAPERS = {
 """The paper's data sets by their names in the tables, each with the first letters of its source's name and its side in pixels."""
 
 
+CLASSES = {"digits": 10, "fashion_mnist": 10, "cifar10": 10, "imagenet_downsampled": 1000, "imagenet": 1000}
+"""The classes of sources that are known before their data are prepared."""
+
+
 def not_the_papers(dataset: str, source: str, parameters: Mapping[str, Any]) -> str:
     """How a data set differs from the data set of the paper with its name, as in "not digits".
 

@@ -266,6 +266,11 @@ class DequantisationSettings(Settings):
 class EvaluationSettings(Settings):
     """The settings of every stage that works on a model."""
 
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(number)] = Field(
+        1.0,
+        description="scale of classifier-free guidance by the label, of all samples but not of likelihoods; 1 for none, 0 for "
+        "samples without the label. Other scales than 1 take two evaluations of the network, and both count",
+    )
     sample: SampleSettings = SampleSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
     sweep: SweepSettings = SweepSettings()
@@ -278,7 +283,7 @@ class EvaluationSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings, without those of super-resolution where they are the defaults: other configs keep their hash."""
+        """The settings, without a guidance of 1 and the defaults of super-resolution: other configs keep their hash."""
         values: dict[str, Any] = write(self)
-        default = self.super_resolution == SuperResolutionSettings()
-        return {key: v for key, v in values.items() if key != "super_resolution" or not default}
+        unused = {"guidance": self.guidance == 1, "super_resolution": self.super_resolution == SuperResolutionSettings()}
+        return {key: v for key, v in values.items() if not unused.get(key)}

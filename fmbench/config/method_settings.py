@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fmbench.config import names
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
@@ -56,6 +56,26 @@ class OracleSettings(Settings):
         "takes, for images, that of a uniform variable within one level, and for points, the value with the largest "
         "leave-one-out likelihood",
     )
+    condition_bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(number)] | None = Field(
+        None,
+        description="standard deviation, in model units, of the Gaussian kernel around a low-resolution image: training images "
+        "count the more, the nearer theirs is. null takes that of a uniform variable within one level. Labels have no kernel",
+    )
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings, without a kernel that is not set: oracles without a condition keep their hash."""
+        values: dict[str, Any] = write(self)
+        return {key: v for key, v in values.items() if v is not None or key != "condition_bandwidth"}
+
+
+class StartSettings(Settings):
+    """Where the paths start: at the condition, which must be an image, with noise (fmbench/flow/starts.py)."""
+
+    name: Literal["condition"]
+    std: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(number)] = Field(
+        0.1, description="standard deviation of the noise, in model units"
+    )
 
 
 class MethodSettings(Settings):
@@ -80,7 +100,16 @@ class MethodSettings(Settings):
     t_min: Number | None = None
     t_max: Number | None = None
     oracle: OracleSettings | None = None
+    source: Annotated[StartSettings, BeforeValidator(by_name, json_schema_input_type=str | StartSettings)] | None = Field(
+        None, description="where paths start: null for noise, {name: condition, std: 0.1} for the low-resolution image"
+    )
     training: TrainingOverrides = TrainingOverrides()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings, without a source that is not set: other methods keep their hash."""
+        values: dict[str, Any] = write(self)
+        return {key: v for key, v in values.items() if v is not None or key != "source"}
 
     @property
     def is_oracle(self) -> bool:
@@ -106,7 +135,7 @@ class MethodSettings(Settings):
         return self
 
     def _check_known_method_unchanged(self) -> None:
-        parts = ("use", "path", "prediction", "weighting", "time", "t_min", "t_max", "oracle")
+        parts = ("use", "path", "prediction", "weighting", "time", "t_min", "t_max", "oracle", "source")
         changed = [k for k in parts if getattr(self, k) is not None]
         if self.name in METHODS and changed:
             raise ValueError(
@@ -116,7 +145,7 @@ class MethodSettings(Settings):
 
     def _check_oracle_has_no_training(self) -> None:
         if self.is_oracle:
-            unused = [k for k in ("prediction", "weighting", "time") if getattr(self, k) is not None]
+            unused = [k for k in ("prediction", "weighting", "time", "source") if getattr(self, k) is not None]
             unused += sorted(self.training.model_dump())
             if unused:
                 raise ValueError(
@@ -139,7 +168,7 @@ class MethodSettings(Settings):
             ConfigError: ``use`` names a plug-in that cannot be imported or is not a Method.
         """
         given: dict[str, Any] = {}
-        for name in ("path", "prediction", "weighting", "time"):
+        for name in ("path", "prediction", "weighting", "time", "source"):
             settings = getattr(self, name)
             if settings is not None:
                 values = settings.model_dump()
@@ -166,11 +195,13 @@ def _method(name: str) -> Method:
 
 
 def method_values(method: Method) -> dict[str, Any]:
-    """A method as plain values, parts with their parameters."""
-    return dataclasses.asdict(method)
+    """A method as plain values, parts with their parameters; without a source that it does not have."""
+    return {key: value for key, value in dataclasses.asdict(method).items() if value is not None or key != "source"}
 
 
 def method_from_values(values: Mapping[str, Any]) -> Method:
     """The inverse of :func:`method_values`."""
-    parts: dict[str, Any] = {k: Part(**values[k]) for k in ("path", "prediction", "weighting", "time")}
+    names = ("path", "prediction", "weighting", "time", "source")
+    parts: dict[str, Any] = {k: Part(**values[k]) for k in names if values.get(k) is not None}
+    parts.setdefault("path", None)
     return Method(name=values["name"], t_min=values["t_min"], t_max=values["t_max"], oracle=values["oracle"], **parts)

@@ -14,6 +14,8 @@ exactly.
 `oracle_ot` and `oracle_vp` are not trained. Their field is the closed-form field of the training set
 (:mod:`fmbench.flow.oracle`), so their rows show the properties of the path alone, without learning error.
 
+`regression` has no path: the network predicts the sample from its condition by one evaluation (:mod:`fmbench.flow.regression`).
+
 This module is data and imports nothing heavy; :mod:`fmbench.flow.objectives` turns it into losses.
 """
 
@@ -34,22 +36,24 @@ class Method:
     """A training objective and the sampling field that belongs to it.
 
     Attributes:
-        path: a name of :data:`fmbench.flow.paths.PATHS`, or a dotted name.
+        path: a name of :data:`fmbench.flow.paths.PATHS`, or a dotted name; None for regression, which has no path.
         prediction: a name of :data:`fmbench.flow.prediction.PREDICTIONS`, or a dotted name.
         weighting: a name of :data:`fmbench.flow.weighting.WEIGHTINGS`.
         time: a name of :data:`fmbench.flow.training_times.TIME_DISTRIBUTIONS`.
         t_min, t_max: the interval of time; None for the widest that path and prediction allow.
         oracle: the settings of the closed-form field (:data:`ORACLE`); None for a network.
+        source: a name of :data:`fmbench.flow.starts.STARTS` for paths that start at the condition; None for noise.
     """
 
     name: str
-    path: Part
+    path: Part | None
     prediction: Part
     weighting: Part = Part("uniform")
     time: Part = Part("uniform")
     t_min: float | None = None
     t_max: float | None = None
     oracle: dict[str, Any] | None = None
+    source: Part | None = None
 
 
 ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
@@ -65,6 +69,7 @@ METHODS: dict[str, Method] = {
         Method("scoreflow", Part("vp"), Part("score"), weighting=Part("likelihood")),
         Method("fm_diffusion", Part("vp"), Part("velocity")),
         Method("fm_ot", Part("ot"), Part("velocity")),
+        Method("regression", None, Part("x")),
         Method("oracle_ot", Part("ot"), Part("velocity"), oracle=dict(ORACLE)),
         Method("oracle_vp", Part("vp"), Part("velocity"), oracle=dict(ORACLE)),
     )

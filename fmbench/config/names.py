@@ -4,7 +4,7 @@ The registries of other modules hold the objects behind the names; tests keep bo
 :mod:`fmbench.config.datasets`.
 """
 
-METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "oracle_ot", "oracle_vp")
+METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "regression", "oracle_ot", "oracle_vp")
 NOT_METHODS = {
     "data": "the real data in figures",
     "reference": "the test images in Table 2",

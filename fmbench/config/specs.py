@@ -24,6 +24,8 @@ from fmbench.config.plugins import is_dotted
 Spec = dict[str, Any]
 USES_EXTRACTOR = ("sample_quality", "super_resolution", "learning_curve", "few_step")
 """Stages of a model that run the feature extractor, so that its code is part of theirs."""
+GUIDED = ("sample", "sweep", "learning_curve", "few_step", "trajectory")
+"""Stages of a model that make samples, and so follow the guidance."""
 
 
 # Before everything
@@ -144,6 +146,8 @@ def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -
         spec["features"] = settings_hash(features(config, dataset))
     if stage == "super_resolution":
         spec["baselines"] = settings_hash(baselines(config, dataset))
+    if stage in GUIDED and evaluation.guidance != 1:
+        spec["guidance"] = evaluation.guidance
     if stage != "sample_quality":
         spec["settings"] = getattr(evaluation, stage).model_dump()
     return spec
@@ -207,8 +211,8 @@ def table1(config: Config) -> Spec:
 
 
 def table4(config: Config) -> Spec:
-    """NLL against K, for trained methods: test points have no meaning to an oracle of the training set."""
-    datasets, methods = images(config), [m.name for m in config.methods if m.name not in oracles(config)]
+    """NLL against K, for trained flows: test points have no meaning to an oracle of the training set."""
+    datasets, methods = images(config), flows(config)
     return {
         "stage": "table4",
         "datasets": datasets,
@@ -228,6 +232,12 @@ def overridden(config: Config) -> dict[str, dict[str, Any]]:
 def oracles(config: Config) -> list[str]:
     """The methods without a network."""
     return [m.name for m in config.methods if m.resolve().oracle is not None]
+
+
+def flows(config: Config) -> list[str]:
+    """The methods with a network and a path: all but oracles and regression."""
+    resolved = [m.resolve() for m in config.methods]
+    return [m.name for m in resolved if m.oracle is None and m.path is not None]
 
 
 def images(config: Config) -> list[str]:

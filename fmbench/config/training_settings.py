@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from fmbench.config.base import Settings
@@ -48,6 +56,9 @@ class TrainingSettings(Settings):
         "dropout, whose masks are drawn for each micro-batch",
     )
     flips: bool = Field(False, description="mirror each training image left to right with probability 1/2; images only")
+    label_dropout: Decay = Field(
+        0.0, description="probability with which a training sample's label is not told, for guidance; with condition: label only"
+    )
     resident_mib: Natural = Field(
         4096,
         description="the largest training split, in MiB, to hold on the device; a larger one is streamed in the same batches",
@@ -71,6 +82,12 @@ class TrainingSettings(Settings):
         if repeated:
             raise ValueError(f"more_ema_decays: {repeated[0]} is already there, as ema_decay or twice in the list; remove it")
         return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings, without a probability of 0 to leave out labels: results without conditions keep their hash."""
+        values: dict[str, Any] = write(self)
+        return {key: v for key, v in values.items() if v or key != "label_dropout"}
 
     def snapshot_steps(self) -> list[int]:
         """The iterations whose averaged weights are kept, by the same function as in the training."""

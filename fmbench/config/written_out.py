@@ -24,7 +24,9 @@ def _method(settings: MethodSettings) -> dict[str, Any]:
         return values
     method = settings.resolve()
     parts = ("path",) if method.oracle is not None else ("path", "prediction", "weighting", "time")
-    for name in parts:
+    for name in (*parts, "source"):
         part = getattr(method, name)
-        values[name] = {"name": part.name, **(part.parameters if name in ("path", "time") else {})}
+        if part is None:
+            continue
+        values[name] = {"name": part.name, **(part.parameters if name in ("path", "time", "source") else {})}
     return values | {"use": None, "t_min": method.t_min, "t_max": method.t_max, "oracle": method.oracle}

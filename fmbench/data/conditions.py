@@ -4,6 +4,7 @@ A condition is a tuple of tensors: the empty one without a condition, else one t
 therefore always called as ``network(t, x, *condition)``, and nobody who passes a condition on needs to know its kind.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,22 @@ class Condition(ABC):
     def arguments(self, shape: Shape) -> dict[str, int]:
         """What the constructor of a network is told, beside the shape of a sample."""
 
+    def log_weights(self, wanted: Tensor, points: Tensor, bandwidth: float) -> Tensor:
+        """How much each of N points counts for each of B samples: the log of weights that add up to 1, float64 (B, N).
+
+        Args:
+            wanted, points: what is stored of the samples' and of the points' conditions.
+            bandwidth: of a kernel on the condition, in model units. Labels have none.
+        """
+        raise NotImplementedError("without a condition all points count the same")
+
     @abstractmethod
     def tensors(self, *stored: Tensor) -> tuple[Tensor, ...]:
         """The condition as networks take it, from what is stored of these samples."""
+
+    def dropped(self, where: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
+        """The condition of a batch, not told ``where`` (B,) is true. Only labels can be left out; other conditions stay."""
+        return condition
 
     @abstractmethod
     def example(self, n: int, shape: Shape, device: torch.device | str) -> tuple[Tensor, ...]:
@@ -88,6 +102,10 @@ class Labels(Condition):
     def arguments(self, shape: Shape) -> dict[str, int]:
         return {"condition_classes": self.classes}
 
+    def log_weights(self, wanted: Tensor, points: Tensor, bandwidth: float) -> Tensor:
+        same = wanted[:, None] == points
+        return torch.where(same, 0.0, -math.inf).double() - same.sum(1, keepdim=True).double().log()
+
     def tensors(self, *stored: Tensor) -> tuple[Tensor, ...]:
         (labels,) = stored
         return (labels.long(),)
@@ -95,9 +113,9 @@ class Labels(Condition):
     def example(self, n: int, shape: Shape, device: torch.device | str) -> tuple[Tensor, ...]:
         return (torch.zeros(n, dtype=torch.int64, device=device),)
 
-    def dropped(self, labels: Tensor, where: Tensor) -> Tensor:
-        """Labels (B,), not told ``where`` (B,) is true."""
-        return labels.masked_fill(where, self.classes)
+    def dropped(self, where: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
+        (labels,) = condition
+        return (labels.masked_fill(where, self.classes),)
 
 
 @dataclass(frozen=True)
@@ -137,6 +155,11 @@ class LowResolution(Condition):
 
     def arguments(self, shape: Shape) -> dict[str, int]:
         return {"condition_channels": shape[0]}
+
+    def log_weights(self, wanted: Tensor, points: Tensor, bandwidth: float) -> Tensor:
+        here, there = (low.double().flatten(1) * (2 / self.levels) for low in (wanted, points))
+        squares = torch.cdist(here, there, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+        return torch.log_softmax(-squares / (2 * bandwidth**2), 1)
 
     def tensors(self, *stored: Tensor) -> tuple[Tensor, ...]:
         (low,) = stored

@@ -76,9 +76,12 @@ class DataSet:
 
     def conditions(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, ...]:
         """The condition of generated samples: sample i has that of test sample i, and of the first ones again after the last."""
+        return self.condition.tensors(*(stored.to(device) for stored in self.stored_conditions(indices)))
+
+    def stored_conditions(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        """What the condition of these generated samples is made from, on the CPU."""
         places = np.asarray(indices) % self.manifest["splits"]["test"]["n"]
-        stored = (torch.from_numpy(np.array(array[places])).to(device) for array in self.stored_condition("test"))
-        return self.condition.tensors(*stored)
+        return tuple(torch.from_numpy(np.array(array[places])) for array in self.stored_condition("test"))
 
     def _beside(self, split: str, name: str) -> NDArray:
         """What is stored of each sample of a split beside it, read once."""
@@ -162,6 +165,6 @@ def drawn(values: NDArray, n: int, seed: int, name: str) -> NDArray:
     return values[torch.randperm(len(values), generator=generator(seed, name))[:n].sort().values.numpy()]
 
 
-def resident(dataset: DataSet, device: torch.device) -> Tensor:
-    """The training split on the device, in its own type."""
-    return torch.from_numpy(np.array(dataset.train)).to(device)
+def resident(array: NDArray, device: torch.device) -> Tensor:
+    """An array of a split on the device, in its own type."""
+    return torch.from_numpy(np.array(array)).to(device)

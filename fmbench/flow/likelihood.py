@@ -70,16 +70,18 @@ def log_likelihood(
     t_max: float,
     *,
     base_std: float = 1.0,
+    base_mean: Tensor | float = 0.0,
     probes: Tensor | None = None,
     divergence: Divergence | None = None,
     mode: str = "reverse",
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> LogLikelihood:
-    """log p1 of data (eq. 31) under the flow of ``field`` from N(0, base_std^2 I) at t_min to t_max.
+    """log p1 of data (eq. 31) under the flow of ``field`` from N(base_mean, base_std^2 I) at t_min to t_max.
 
     Args:
         x1: data, shape (B, *).
+        base_mean: of shape (B, *), or a number.
         probes: shape (K, B, *) for Hutchinson's estimate, drawn once for the whole solve; None for the exact divergence.
         divergence: the field with its divergence in closed form, used instead of ``field`` and ``probes``.
         mode: how probes are applied, ``reverse`` or ``forward``: see :func:`~fmbench.flow.divergence.hutchinson_divergence`.
@@ -110,6 +112,7 @@ def log_likelihood(
     start = torch.cat([x1.reshape(batch, -1), x1.new_zeros(batch, count)], 1)
     solution = dopri5(joint, start, t_max, t_min, rtol=rtol, atol=atol, per_sample=False)
     x0, change = solution.x[:, :dimensions].double(), solution.x[:, dimensions:].double()
+    x0 = x0 - (base_mean.reshape(batch, -1) if isinstance(base_mean, Tensor) else base_mean)
     # change = -(log p1 - log p0), integrated from t_max down to t_min.
     by_probe = gaussian_log_density(x0, base_std) - change.T
     exact = probes is None or divergence is not None

@@ -17,6 +17,7 @@ from fmbench.config.plugins import resolve
 from fmbench.flow.broadcast import check_shape
 from fmbench.flow.paths import PATHS, AffinePath
 from fmbench.flow.prediction import PREDICTIONS, VELOCITY, Prediction, usable_interval
+from fmbench.flow.starts import NOISE, STARTS, Start
 from fmbench.flow.training_times import TIME_DISTRIBUTIONS, TimeDistribution
 from fmbench.flow.weighting import WEIGHTINGS, Weighting
 
@@ -35,7 +36,7 @@ class Objective:
     Raises:
         ValueError: the interval is empty, or is not within the path's interval and [0, 1]; target, weight or density of t is not
             finite at an end of it; or somewhere on it a weight is negative or not finite, or the prediction does not determine
-            the velocity.
+            the velocity; or path or prediction do not go with a start at the condition.
     """
 
     path: AffinePath
@@ -44,9 +45,11 @@ class Objective:
     times: TimeDistribution
     t_min: float
     t_max: float
+    start: Start = NOISE
 
     def __post_init__(self) -> None:
         self._check_interval()
+        self._check_start()
         self._check_finite_ends()
         t = torch.linspace(self.t_min, self.t_max, _CHECKED_TIMES, dtype=torch.float64)
         self._check_determinant(t)
@@ -62,6 +65,30 @@ class Objective:
                 f"the interval [{self.t_min}, {self.t_max}] is not within [0, 1], from noise to data; "
                 "measure the path's time in other units, or narrow it with t_min and t_max"
             )
+
+    def _check_start(self) -> None:
+        if self.start == NOISE:
+            return
+        if self.path.base_std != 1:
+            raise ValueError(
+                f"a path whose noise has standard deviation {self.path.base_std:g} cannot start at the condition; choose ot, vp "
+                "or cosine_vp, or leave out the source"
+            )
+        if self.prediction.name in ("epsilon", "score", "v"):
+            raise ValueError(
+                f"the prediction {self.prediction.name} is about Gaussian noise, which is not where a path from the condition "
+                "starts; predict velocity or x"
+            )
+
+    @property
+    def base_std(self) -> float:
+        """The standard deviation of what sampling starts from, around its mean."""
+        return self.path.base_std * self.start.std
+
+    @property
+    def noise_std(self) -> float:
+        """The standard deviation of the noise that :attr:`start` is given in sampling."""
+        return self.path.base_std
 
     def _check_finite_ends(self) -> None:
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
@@ -172,8 +199,10 @@ def build(method: Method) -> Objective:
     """The objective of a method; parameters go to the constructors of path and time distribution.
 
     Raises:
-        ValueError: an unknown name, a wrong parameter, or a combination that :class:`Objective` refuses.
+        ValueError: an unknown name, a wrong parameter, a combination that :class:`Objective` refuses, or a method without a path.
     """
+    if method.path is None:
+        raise ValueError(f"{method.name} has no path")
     path = _make(PATHS, "path", method.path.name, method.path.parameters)
     prediction = resolve(PREDICTIONS, "prediction", method.prediction.name)
     times = _make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters)
@@ -192,6 +221,7 @@ def build(method: Method) -> Objective:
         times=times,
         t_min=t_min if method.t_min is None else method.t_min,
         t_max=t_max if method.t_max is None else method.t_max,
+        start=NOISE if method.source is None else _make(STARTS, "source", method.source.name, method.source.parameters),
     )
 
 

@@ -10,11 +10,13 @@ E[x0 | x, i] = -s score_i, E[x1 | x, i] = mu_i - a Sigma_i score_i. Traces of th
 d r_i / dx = r_i (score_i - score) for the softmax r. All sums run in float64, since float32 does not have the digits for the
 exponents near t = 1, which are differences of squared distances over s^2.
 
-A finite set has Sigma_i = bandwidth^2 I. At bandwidth 0 nothing is defined where s = 0.
+A finite set has Sigma_i = bandwidth^2 I. At bandwidth 0 nothing is defined where s = 0. Given a condition, its points have other
+weights (:meth:`FiniteOracle.given`): those of the points with this label, or a kernel around the condition. All else stays.
 """
 
 import math
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -104,7 +106,9 @@ ROWS = 256
 
 
 class FiniteOracle(Oracle):
-    """Finitely many points of equal weight, each smoothed by a Gaussian of standard deviation ``bandwidth``.
+    """Finitely many points, each smoothed by a Gaussian of standard deviation ``bandwidth``.
+
+    All have the same weight, unless :meth:`given` others.
 
     q of eq. 6 is then a sum, and u_t of eq. 8 minimises the flow-matching loss on these points. At bandwidth 0 the field is NaN
     where s = 0. The smaller the bandwidth, the harder the field is to integrate near the end. A running softmax goes through the
@@ -134,29 +138,55 @@ class FiniteOracle(Oracle):
         if not torch.isfinite(total).all():
             raise ValueError("some points are not finite")
         self.mean = total / len(points)
+        self.log_weights: Tensor | None = None
+
+    def given(self, log_weights: Tensor) -> "FiniteOracle":
+        """The same points with other weights for each sample of a batch, as a condition gives them.
+
+        All methods then take x of B samples, and :meth:`sample` draws one for each.
+
+        Args:
+            log_weights: float64, shape (B, N); the weights of a sample add up to 1, and may be 0.
+
+        Raises:
+            ValueError: the shape is another, or the weights of a sample do not add up to 1.
+        """
+        if log_weights.ndim != 2 or log_weights.shape[1] != len(self.points):
+            raise ValueError(f"log_weights must have shape (B, {len(self.points)}), not {tuple(log_weights.shape)}")
+        if not (log_weights.logsumexp(1).abs() < 1e-6).all():
+            raise ValueError("the weights of some samples do not add up to 1: no point may have their condition")
+        weighted = copy(self)
+        weighted.log_weights = log_weights
+        return weighted
 
     def posterior_at(self, c: Coefficients, x: Tensor) -> Posterior:
+        rows = [None] * len(x.split(ROWS)) if self.log_weights is None else self.log_weights.split(ROWS)
         pieces = [
-            self._posterior(Coefficients(*columns), piece)
-            for piece, *columns in zip(x.split(ROWS), *(v.split(ROWS) for v in c), strict=True)
+            self._posterior(Coefficients(*columns), piece, weights)
+            for piece, weights, *columns in zip(x.split(ROWS), rows, *(v.split(ROWS) for v in c), strict=True)
         ]
         return Posterior(*(torch.cat(values) for values in zip(*pieces, strict=True)))
 
-    def _posterior(self, c: Coefficients, x: Tensor) -> Posterior:
+    def _posterior(self, c: Coefficients, x: Tensor, log_weights: Tensor | None) -> Posterior:
         batch, dimensions = x.shape
         a, s = c.a, c.s
         variance = a**2 * self.bandwidth**2 + s**2
         centred = x - a * self.mean
         squares = (centred**2).sum(1, keepdim=True)
-        highest = torch.full((batch, 1), -math.inf, dtype=torch.float64, device=x.device)
+        # The smallest number, and not minus infinity: of pieces without any weight the difference of two would be no number.
+        highest = torch.full((batch, 1), torch.finfo(torch.float64).min, dtype=torch.float64, device=x.device)
         total = torch.zeros_like(highest)
         first = torch.zeros_like(x)
         second = torch.zeros_like(highest)
+        first_point = 0
         for piece in self.points.split(max(1, self.memory // (dimensions + 2 * batch))):
             mu = piece.double() - self.mean
             mu_squares = (mu**2).sum(1)
             distances = (squares - 2 * a * (centred @ mu.T) + a**2 * mu_squares).clamp(min=0)
             exponent = -distances / (2 * variance)
+            if log_weights is not None:
+                exponent = exponent + log_weights[:, first_point : first_point + len(piece)]
+                first_point += len(piece)
             # The result does not depend on the peak, so neither does its derivative.
             peak = torch.maximum(highest, exponent.detach().max(1, keepdim=True).values)
             keep, weight = torch.exp(highest - peak), torch.exp(exponent - peak)
@@ -171,13 +201,17 @@ class FiniteOracle(Oracle):
         trace = -dimensions / variance + a**2 / variance**2 * spread
         x1 = m + self.mean - a * self.bandwidth**2 * score
         trace_mu = a / variance * spread
-        log_density = highest + torch.log(total / len(self.points)) - dimensions / 2 * torch.log(2 * math.pi * variance)
+        whole = len(self.points) if log_weights is None else 1  # by which the sum of the weights is too large
+        log_density = highest + torch.log(total / whole) - dimensions / 2 * torch.log(2 * math.pi * variance)
         return Posterior(
             log_density[:, 0], score, x1, -s * score, (trace_mu - a * self.bandwidth**2 * trace)[:, 0], (-s * trace)[:, 0]
         )
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(self.points), (n,), generator=generator)
+        if self.log_weights is None:
+            chosen = torch.randint(len(self.points), (n,), generator=generator)
+        else:
+            chosen = torch.multinomial(self.log_weights.cpu().exp(), 1, generator=generator)[:, 0]
         noise = torch.randn(n, self.points.shape[1], generator=generator, dtype=torch.float64)
         points = self.points[chosen.to(self.points.device)].cpu().double()
         return (points + self.bandwidth * noise).reshape(n, *self.shape)
@@ -242,30 +276,3 @@ class MixtureOracle(Oracle):
         chosen = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
         noise = torch.randn(n, *self.shape, generator=generator, dtype=torch.float64) * self.eigenvalues[chosen].sqrt()
         return self.means[chosen] + torch.einsum("ne,nde->nd", noise, self.vectors[chosen])
-
-
-def leave_one_out_bandwidth(points: Tensor, candidates: int = 25, queries: int = 200) -> float:
-    """The bandwidth under which each point is most likely given all others (Habbema, Hermans & van den Broek 1974).
-
-    Args:
-        points: shape (N, *), at least two and not all the same.
-        candidates: how many bandwidths to try, equally spaced in their logarithm, from the root mean squared distance between
-            points down to 1/1000 of it.
-        queries: the likelihood is that of the first ``queries`` points.
-
-    Raises:
-        ValueError: all points are the same, or there is only one.
-    """
-    flat = points.reshape(len(points), -1).double()
-    spread = float(2 * flat.var(0, correction=0).sum()) ** 0.5
-    if len(flat) < 2 or not spread > 0:
-        raise ValueError("a bandwidth by leave-one-out likelihood needs at least two different points; give a bandwidth")
-    dimensions = flat.shape[1]
-    bandwidths = spread * torch.logspace(-3, 0, candidates, dtype=torch.float64)
-    totals = torch.zeros(candidates, dtype=torch.float64)
-    for piece in torch.arange(min(queries, len(flat))).split(max(1, (1 << 22) // len(flat))):
-        squares = torch.cdist(flat[piece], flat, compute_mode="donot_use_mm_for_euclid_dist") ** 2
-        squares[torch.arange(len(piece)), piece] = math.inf
-        for k, h in enumerate(bandwidths.tolist()):
-            totals[k] += (torch.logsumexp(-squares / (2 * h**2), 1) - dimensions * math.log(h)).sum()
-    return float(bandwidths[totals.argmax()])

@@ -44,8 +44,14 @@ class Cost:
     peak_jvp: int | None
 
 
-def count(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Cost:
-    """The cost of a network called as ``network(t, x)`` on samples of ``shape``.
+Inputs = Callable[[], tuple[Tensor, ...]]
+"""Makes the inputs of a network: times, samples and, if it takes one, a condition."""
+Example = Callable[[int, tuple[int, ...], str], tuple[Tensor, ...]]
+"""A condition of n samples of a shape on a device: a tuple of one tensor, or the empty one."""
+
+
+def count(build: Callable[[], nn.Module], shape: tuple[int, ...], example: Example = lambda n, shape, device: ()) -> Cost:
+    """The cost of a network called as ``network(t, x, *condition)`` on samples of ``shape``.
 
     A network that reads numbers from tensors, or names a device for a new tensor, is built and run on the CPU.
 
@@ -54,37 +60,37 @@ def count(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Cost:
     """
     try:
         with torch.device("meta"):
-            return _count(build(), shape, "meta")
+            return _count(build(), lambda: _inputs(shape, example, "meta"))
     except Exception:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the network may warn about numbers that it reads; they mean nothing here
-            return _count(build(), shape, "cpu")
+            return _count(build(), lambda: _inputs(shape, example, "cpu"))
 
 
-def _count(network: nn.Module, shape: tuple[int, ...], device: str) -> Cost:
+def _count(network: nn.Module, inputs: Inputs) -> Cost:
     return Cost(
         parameters=sum(p.numel() for p in network.parameters()),
-        flops=_flops(network.eval(), shape, device) // PAIR,
-        kept=_kept(network.train(), shape, device) // PAIR,
-        peak=_peak(network.eval(), shape, device) // PAIR,
-        peak_vjp=_peak_vjp(network, shape, device, products=1) // PAIR,
-        peak_vjps=_peak_vjp(network, shape, device, products=2) // PAIR,
-        peak_jvp=_peak_jvp(network, shape, device),
+        flops=_flops(network.eval(), inputs) // PAIR,
+        kept=_kept(network.train(), inputs) // PAIR,
+        peak=_peak(network.eval(), inputs) // PAIR,
+        peak_vjp=_peak_vjp(network, inputs, products=1) // PAIR,
+        peak_vjps=_peak_vjp(network, inputs, products=2) // PAIR,
+        peak_jvp=_peak_jvp(network, inputs),
     )
 
 
-def _inputs(shape: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
+def _inputs(shape: tuple[int, ...], example: Example, device: str) -> tuple[Tensor, ...]:
     x = torch.zeros(PAIR, *shape, device=device)
-    return torch.full((PAIR,), 0.5, device=device), x
+    return torch.full((PAIR,), 0.5, device=device), x, *example(PAIR, shape, device)
 
 
-def _flops(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
+def _flops(network: nn.Module, inputs: Inputs) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        network(*_inputs(shape, device))
+        network(*inputs())
     return int(counter.get_total_flops())
 
 
-def _kept(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
+def _kept(network: nn.Module, inputs: Inputs) -> int:
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
     kept: dict[int, Tensor] = {}  # by storage, because views of one tensor share it
 
@@ -93,7 +99,7 @@ def _kept(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), fused_attention():
-        network(*_inputs(shape, device)).sum()
+        network(*inputs()).sum()
     return sum(t.untyped_storage().nbytes() for storage, t in kept.items() if storage not in weights)
 
 
@@ -101,19 +107,19 @@ def _live(network: nn.Module) -> "LiveBytes":
     return LiveBytes([*network.parameters(), *network.buffers()])
 
 
-def _peak(network: nn.Module, shape: tuple[int, ...], device: str) -> int:
-    inputs = _inputs(shape, device)
+def _peak(network: nn.Module, inputs: Inputs) -> int:
+    made = inputs()
     with torch.no_grad(), _live(network) as live, fused_attention():
-        network(*inputs)
+        network(*made)
     return live.peak
 
 
-def _peak_vjp(network: nn.Module, shape: tuple[int, ...], device: str, products: int) -> int:
+def _peak_vjp(network: nn.Module, inputs: Inputs, products: int) -> int:
     network.requires_grad_(False)
-    t, x = _inputs(shape, device)
+    t, x, *condition = inputs()
     x.requires_grad_()
     with _live(network) as live, fused_attention():
-        out = network(t, x)
+        out = network(t, x, *condition)
         if out.requires_grad:
             for left in reversed(range(products)):
                 torch.autograd.grad(out, x, torch.ones_like(out), retain_graph=left > 0, allow_unused=True)
@@ -121,14 +127,14 @@ def _peak_vjp(network: nn.Module, shape: tuple[int, ...], device: str, products:
     return live.peak
 
 
-def _peak_jvp(network: nn.Module, shape: tuple[int, ...], device: str) -> int | None:
-    t, x = _inputs(shape, device)
+def _peak_jvp(network: nn.Module, inputs: Inputs) -> int | None:
+    t, x, *condition = inputs()
     try:
         # The likelihood uses this kernel too, since the fused ones have no forward-mode derivative.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about how it computes these derivatives
             with forward_ad.dual_level(), _live(network) as live:
-                network(t, forward_ad.make_dual(x, torch.ones_like(x)))
+                network(t, forward_ad.make_dual(x, torch.ones_like(x)), *condition)
     except RuntimeError:  # an operation has no such derivative; the likelihood reports that
         return None
     return live.peak // PAIR

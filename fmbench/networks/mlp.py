@@ -13,6 +13,8 @@ class MLP(nn.Module):
         shape: (D,).
         time_embedding: ``raw`` takes t itself as one input, ``sinusoidal`` its embedding.
         time_dimension, max_frequency: of the sinusoidal embedding.
+        condition_classes: classes of a label as the condition; the number after the last says that it is not told. 0 for none.
+            The embedding of a class is added to the first layer, as if the class were further inputs.
 
     Raises:
         ValueError: the shape is not (D,), width or depth is below 1, or the time embedding is unknown.
@@ -26,6 +28,7 @@ class MLP(nn.Module):
         time_embedding: str = "raw",
         time_dimension: int = 32,
         max_frequency: float = 60.0,
+        condition_classes: int = 0,
     ) -> None:
         super().__init__()
         if len(shape) != 1:
@@ -42,9 +45,22 @@ class MLP(nn.Module):
             layers += [nn.Linear(inputs, width), nn.SiLU()]
             inputs = width
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, shape[0]))
+        # Last, so that the initial weights of the rest are those without a condition.
+        self.label = nn.Embedding(condition_classes + 1, width) if condition_classes else None
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Times (B,) and points (B, D) to a prediction (B, D)."""
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Times (B,), points (B, D) and, if the network was built for it, class numbers (B,) to a prediction (B, D).
+
+        Raises:
+            ValueError: the class numbers are missing, of another shape, or not what the network was built for.
+        """
         time = t[:, None] if self.embedding is None else self.embedding(t)
-        out: Tensor = self.layers(torch.cat([x, time], 1))
+        inputs = torch.cat([x, time], 1)
+        if (None if condition is None else condition.shape) != (None if self.label is None else x.shape[:1]):
+            takes = "no condition" if self.label is None else f"class numbers of shape ({len(x)},)"
+            raise ValueError(f"this network takes {takes}, not {'none' if condition is None else tuple(condition.shape)}")
+        if self.label is None:
+            out: Tensor = self.layers(inputs)
+        else:
+            out = self.layers[1:](self.layers[0](inputs) + self.label(condition))
         return out

@@ -17,9 +17,8 @@ The flow-matching paper says "minimal changes" and gives Table 3. It leaves thes
   channels. t enters by :class:`~fmbench.networks.embedding.SinusoidalEmbedding`; its top frequency is a setting.
 * **GroupNorm** has 32 groups, or fewer where channels are few: at least 4 channels a group, so from 128 channels on it is ADM's.
 * **Initial weights** are torch's, but the last layer of every residual branch, of every attention and of the network starts at 0.
-* **Conditions.** All networks of the paper but the one for super-resolution are unconditional. A condition is concatenated to the
-  channels of the image: the low-resolution image, upsampled to the image's size, or a class as :func:`label_planes`. The pipeline
-  trains without conditions; they are for code that calls the network itself.
+* **Conditions.** All networks of the paper but the one for super-resolution are unconditional. An image, upsampled to the size of
+  the sample, is concatenated to its channels; a class has an embedding, which is added to that of the time as in ADM.
 """
 
 from collections.abc import Sequence
@@ -34,12 +33,6 @@ from fmbench.networks.blocks import BlockWithAttention, Resample, ResidualBlock
 from fmbench.networks.embedding import SinusoidalEmbedding
 from fmbench.networks.layers import concatenated, zeroed
 from fmbench.networks.norms import group_norm
-
-
-def label_planes(labels: Tensor, classes: int, height: int, width: int) -> Tensor:
-    """Classes (B,) as a condition (B, classes, height, width): ones on the plane of the class, zeros on the others."""
-    planes = F.one_hot(labels, classes).to(torch.get_default_dtype())
-    return planes[:, :, None, None].expand(-1, -1, height, width)
 
 
 @dataclass(frozen=True)
@@ -86,11 +79,12 @@ class UNet(nn.Module):
         dropout: inside residual blocks.
         resample_blocks: resample by residual blocks (ADM) rather than by plain convolutions.
         max_frequency: top frequency of the time embedding, radians per unit of t (ADM's own: 1000).
-        condition_channels: channels of the condition, behind those of the image; 0 for none.
+        condition_channels: channels of an image as the condition, behind those of the image; 0 for none.
+        condition_classes: classes of a label as the condition; the number after the last says that it is not told. 0 for none.
 
     Raises:
-        ValueError: the shape is not (C, H, W) or cannot be halved often enough, ``condition_channels`` is negative, or the
-            channels do not divide into heads.
+        ValueError: the shape is not (C, H, W) or cannot be halved often enough, ``condition_channels`` is negative, there are two
+            conditions, or the channels do not divide into heads.
     """
 
     # Many parameters: a config's ``network`` section is passed on by name.
@@ -106,10 +100,13 @@ class UNet(nn.Module):
         resample_blocks: bool = True,
         max_frequency: float = 1000.0,
         condition_channels: int = 0,
+        condition_classes: int = 0,
     ) -> None:
         super().__init__()
         if condition_channels < 0:
             raise ValueError(f"condition_channels must be at least 0, not {condition_channels}")
+        if condition_channels and condition_classes:
+            raise ValueError("a U-Net takes an image or a class as its condition, not both")
         _check_shape(shape, levels=len(channels_multiple))
         embedding = 4 * channels
         self.time = nn.Sequential(
@@ -128,20 +125,23 @@ class UNet(nn.Module):
         self.middle = blocks.middle(skips[-1])
         self.up = _up(blocks, skips, widths, depth, height)
         self.tail = nn.Sequential(group_norm(widths[0]), nn.SiLU(), zeroed(nn.Conv2d(widths[0], colours, 3, padding=1)))
+        # Last, so that the initial weights of the rest are those without a condition.
+        self.label = nn.Embedding(condition_classes + 1, embedding) if condition_classes else None
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Times (B,), images (B, C, H, W) and a condition (B, condition_channels, H, W) to a prediction (B, C, H, W).
+        """Times (B,), images (B, C, H, W) and a condition to a prediction (B, C, H, W).
+
+        Args:
+            condition: an image (B, condition_channels, H, W), or class numbers, int64 (B,); as the network was built for.
 
         Raises:
             ValueError: the condition is missing, of another shape, or not one that the network was built for.
         """
-        if self.condition_channels or condition is not None:
-            wanted = (x.shape[0], self.condition_channels, *x.shape[2:])
-            if condition is None or tuple(condition.shape) != wanted:
-                found = "none" if condition is None else f"one of {tuple(condition.shape)}"
-                raise ValueError(f"this network takes a condition of {wanted}, not {found} (upsample it to the image's size)")
+        self._check_condition(x, condition)
+        embedding = self.time(t) if self.label is None else F.silu(self.time[:-1](t) + self.label(condition))
+        if self.condition_channels:
+            assert condition is not None
             x = torch.cat([x, condition.to(x.dtype)], 1)
-        embedding = self.time(t)
         h = self.head(x)
         skips = [h]
         for block in self.down:
@@ -153,6 +153,20 @@ class UNet(nn.Module):
             h = block(h if block.resamples else concatenated(h, skips.pop()), embedding)
         out: Tensor = self.tail(h)
         return out
+
+    def _check_condition(self, x: Tensor, condition: Tensor | None) -> None:
+        wanted: tuple[int, ...] | None = None
+        if self.label is not None:
+            wanted = x.shape[:1]
+        elif self.condition_channels:
+            wanted = (x.shape[0], self.condition_channels, *x.shape[2:])
+        found = None if condition is None else tuple(condition.shape)
+        if found != wanted:
+            raise ValueError(f"this network takes a condition of {_words(wanted)}, not of {_words(found)}")
+
+
+def _words(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else f"shape {tuple(shape)}"
 
 
 def _check_shape(shape: tuple[int, ...], levels: int) -> None:

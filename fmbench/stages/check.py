@@ -10,27 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fmbench.config.datasets import MAYBE_UNLABELLED, sample_shape
 from fmbench.config.hashing import settings_hash
-from fmbench.config.method_settings import method_from_values
 from fmbench.config.names import NETWORKS
 from fmbench.config.plugins import RAISED, is_dotted, reason, resolve
+from fmbench.data.conditions import UNCONDITIONAL, Condition
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import bound, shape_in_file
 from fmbench.errors import ConfigError, DataError
-from fmbench.flow.broadcast import check_alike
-from fmbench.flow.fields import CountingField
-from fmbench.flow.objectives import Objective, build
-from fmbench.flow.paths import OptimalTransport
-from fmbench.flow.solvers.grids import GRIDS, uniform_grid
-from fmbench.flow.solvers.registry import find_solver
+from fmbench.flow.regression import Loss
 from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.shared.classifier import unlearnable
 from fmbench.stages.shared.comparison import comparison_problems
-from fmbench.stages.shared.initial_network import initial_network
+from fmbench.stages.shared.initial_network import expected_condition, initial_network
+from fmbench.stages.shared.method_checks import check_methods, image_problems, solver_problems
 from fmbench.store.documents import write_document
 from fmbench.system.progress import Console
 
@@ -91,62 +87,7 @@ def try_all(spec: dict[str, Any], data: dict[str, Path], code: bool = True) -> d
     return checks
 
 
-def check_methods(spec: dict[str, Any]) -> tuple[list[tuple[str, Objective]], list[str]]:
-    """Build every method and every grid of the sweeps on its path.
-
-    Returns:
-        The trained methods with their objectives, and the problems.
-    """
-    objectives, problems = [], []
-    for values in spec["methods"]:
-        try:
-            objective = build(method_from_values(values))
-            objective.check_ends()
-            for grid, steps in spec["grids"]:
-                GRIDS[grid](objective.path, objective.t_min, objective.t_max, steps)
-            if values["oracle"] is None:
-                objectives.append((values["name"], objective))
-            else:
-                check_oracle(values["oracle"], objective)
-        except RAISED as error:
-            problems.append(f"methods.{values['name']}: {reason(error)}")
-    return objectives, problems
-
-
-def solver_problems(cells: list[dict[str, Any]]) -> list[str]:
-    """Why solvers of the user's own do not work: each spends what a sweep or the few-step stage asks for on a simple field."""
-    problems = []
-    for cell in cells:
-        nfe, field = cell["nfe"], CountingField(lambda t, x: -x)
-        x = torch.linspace(-1, 1, 6).reshape(3, 2)
-        try:
-            solver = find_solver(cell["solver"], cell["use"], cell["lower_order_final"])
-            end = solver.spend(nfe, field, x, lambda steps: uniform_grid(0.0, 1.0, steps), OptimalTransport())
-            check_alike("the result", end, x)
-            if field.calls > nfe:
-                raise ValueError(f"takes {field.calls} evaluations, not {nfe}; correct its cost, the evaluations of a step")
-        except RAISED as error:
-            problems.append(f"solver {cell['solver']}: {reason(error)}")
-    return list(dict.fromkeys(problems))
-
-
-def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
-    """Check that an oracle's field is finite at the end of its path.
-
-    Raises:
-        ValueError: the field of a finite set without bandwidth is infinite where s = 0.
-    """
-    s = objective.path.coefficients(torch.tensor(objective.t_max, dtype=torch.float64)).s
-    if parameters["bandwidth"] == 0 and s == 0:
-        raise ValueError(
-            f"the field of a finite set is infinite at t = {objective.t_max:g}, where this path has no noise left; "
-            "give the oracle a bandwidth, or a t_max before that"
-        )
-
-
-def check_data_set(
-    settings: dict[str, Any], folder: Path, objectives: list[tuple[str, Objective]], code: bool = True
-) -> DataSetCheck:
+def check_data_set(settings: dict[str, Any], folder: Path, objectives: list[tuple[str, Loss]], code: bool = True) -> DataSetCheck:
     """Check one data set with its network and feature extractors.
 
     Args:
@@ -160,7 +101,7 @@ def check_data_set(
             bound(source, parameters)
     except RAISED as error:
         found.problems.append(f"data: {reason(error)}")
-    shape = sample_shape(source, parameters)
+    shape, dataset = sample_shape(source, parameters), None
     if shape is None and not found.problems:
         shape = shape_in_file(source, parameters)
     if shape is None or source in MAYBE_UNLABELLED:
@@ -185,7 +126,9 @@ def check_data_set(
         found.notes += [f"network: {unused}"] if unused else []
     if is_dotted(settings["network"]["kind"]) and not code:
         return found
-    problems, found.parameters = network_problems(settings["network"], shape, objectives)
+    condition = expected_condition(settings.get("condition"), source, dataset)
+    found.problems += image_problems(objectives, condition)
+    problems, found.parameters = network_problems(settings["network"], shape, objectives, condition)
     found.problems += [f"network{text}" for text in problems]
     return found
 
@@ -216,29 +159,40 @@ def import_problems(settings: dict[str, Any]) -> list[str]:
 
 
 def network_problems(
-    settings: dict[str, Any], shape: tuple[int, ...], objectives: list[tuple[str, Objective]]
+    settings: dict[str, Any],
+    shape: tuple[int, ...],
+    objectives: list[tuple[str, Loss]],
+    condition: Condition = UNCONDITIONAL,
 ) -> tuple[list[str], int]:
     """Why a network does not work on samples of ``shape`` or with a method, and its number of parameters."""
     try:
         if settings["kind"] in NETWORKS:
             with torch.device("meta"):
-                network = initial_network(settings, shape, 0)
+                network = initial_network(settings, shape, 0, condition)
             count = sum(p.numel() for p in network.parameters())
-            if count > LARGE and not _try_network(network, shape, objectives, "meta"):
+            if count > LARGE and not _try_network(network, shape, objectives, condition, "meta"):
                 return [], count
             # An operation may fail only for want of storage, so the network is tried with it.
-        network = initial_network(settings, shape, 0)
+        network = initial_network(settings, shape, 0, condition)
         count = sum(p.numel() for p in network.parameters())
     except RAISED as error:
         return [f": {reason(error)}"], 0
-    return _try_network(network, shape, objectives, "cpu"), count
+    return _try_network(network, shape, objectives, condition, "cpu"), count
 
 
-def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tuple[str, Objective]], device: str) -> list[str]:
+def _try_network(
+    network: nn.Module, shape: tuple[int, ...], objectives: list[tuple[str, Loss]], condition: Condition, device: str
+) -> list[str]:
     x1 = torch.linspace(-1, 1, 2 * math.prod(shape)).reshape(2, *shape).to(device)
     times = torch.tensor([0.25, 0.75]).to(device)
+    given = condition.example(2, shape, device)
+
+    def conditioned(t: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = network(t, x, *given)
+        return out
+
     try:
-        found = network(times, x1).shape
+        found = conditioned(times, x1).shape
     except RAISED:
         found = x1.shape  # the losses below report what is wrong
     if found != x1.shape:  # the loss might broadcast it silently
@@ -246,7 +200,7 @@ def _try_network(network: nn.Module, shape: tuple[int, ...], objectives: list[tu
     problems = []
     for method, objective in objectives:
         try:
-            objective.loss(network, x1.flip(0), x1, times)
+            objective.loss(conditioned, x1.flip(0), x1, times)
         except RAISED as error:
             problems.append(f" with method {method}: {reason(error)}")
     return problems

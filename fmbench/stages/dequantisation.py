@@ -29,8 +29,8 @@ from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, log_mean_p, pro
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.likelihood_solve import SOLVER, dequantised_samples, draw_probes, solve
-from fmbench.stages.shared.models import Model, cache_key, load_model
+from fmbench.stages.shared.likelihood_solve import SOLVER, dequantised_samples, draw_probes, given, solve
+from fmbench.stages.shared.models import Model, cache_key, model_of
 from fmbench.store.records import write_rows
 
 UNIT = "bits/dim"
@@ -50,7 +50,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         job.console.say("no rows: points are not dequantised")
         return
     settings = DequantisationSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    model = model_of(job, model_folder, dataset)
     if model.oracle is not None:
         raise DataError(
             f"{model_folder} is an oracle, whose likelihood is a closed form; the stage likelihood measures it, without draws"
@@ -60,11 +60,12 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     metrics = ({"nll_exact": 0} if exact else {"nll_averaged": settings.probes}) | {"nll_paper": 1}
     n = min(settings.n, len(dataset.test))
     columns = {"n": n, "batch": min(settings.batch, n), "rtol": settings.rtol, "atol": settings.atol, "solver": SOLVER}
-    if model.reason:
+    columns |= {"reference": given(dataset)}
+    if reason := model.unsolvable or model.no_density:
         for metric, probes in metrics.items():
             for k in settings.draws:
-                job.skip(metric, UNIT, model.reason, draws=k, probes=probes, **columns)
-        message = f"skipped, {model.reason}"
+                job.skip(metric, UNIT, reason, draws=k, probes=probes, **columns)
+        message = f"skipped, {reason}"
     else:
         # nll_paper has a solve of its own only beside the exact divergence; otherwise it takes a probe of nll_averaged.
         solves = metrics if exact else {"nll_averaged": settings.probes}
@@ -129,7 +130,7 @@ def _solve(
         x = dequantised_samples(job, dataset, indices, f"dequantise/{k}" if k else "dequantise")
         streams = [f"draws/{k}/probe/{m}" for m in range(probes)]
         counting = model.field()
-        result = solve(model, counting, x, draw_probes(job, dataset, settings.probe, indices, streams), settings)
+        result = solve(model, counting, indices, x, draw_probes(job, dataset, settings.probe, indices, streams), settings)
         calls.append(counting.calls)
         failed += int(result.failed.sum())
         pieces.append(result.by_probe.cpu())

@@ -18,7 +18,7 @@ from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.fixed_solve import fixed
 from fmbench.stages.shared.grid_fit import Fit, fit
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.models import Model, cache_key, load_model
+from fmbench.stages.shared.models import Model, cache_key, model_of
 from fmbench.stages.shared.sample_files import load_samples, preview
 from fmbench.store.parquet import read_table, write_table
 from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, NFE, PREVIEW_POINTS
@@ -37,12 +37,12 @@ def run(
     """
     dataset = read(data)
     settings = FewStepSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    model = model_of(job, model_folder, dataset)
     evaluator = load_evaluator(features_folder, dataset, job.device, job.console)
     wanted = cells(settings.solvers, settings.nfe)
-    if model.reason:
-        _skip(job, evaluator, settings, wanted, model.reason)
-        pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {model.reason}"
+    if model.unsolvable:
+        _skip(job, evaluator, settings, wanted, model.unsolvable)
+        pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {model.unsolvable}"
     else:
         few_step = _FewStep(job, model, dataset, settings, evaluator)
         key = cache_key(model, job) | evaluator_key(features_folder) | {"n": settings.n, "batch": settings.batch}
@@ -117,7 +117,7 @@ class _FewStep:
     def _cell(self, cell: Cell) -> tuple[dict[str, Any], NDArray]:
         """The numbers of a cell, and the samples that are shown."""
         errors = self._fit.errors if cell.grid == OPTIMAL_GRID else None
-        solved = fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell, errors)
+        solved = fixed(self.model, self.job, self.settings.n, self.settings.batch, cell, errors)
         distance, error = self._distance(solved.samples)
         numbers = {"distance": distance, "distance_stderr": error, "nfe": solved.nfe, "seconds": solved.seconds}
         return numbers, solved.samples[: self.shown]
@@ -125,7 +125,7 @@ class _FewStep:
     @cached_property
     def _fit(self) -> Fit:
         """The local errors for optimal grids."""
-        return fit(self.model, self.dataset, self.job, self.settings.n)
+        return fit(self.model, self.job, self.settings.n)
 
     def _distance(self, samples: NDArray) -> tuple[float | None, float | None]:
         """Primary metric and its error; None if they or a sample are not finite (the cache is JSON, which has no infinity)."""

@@ -1,6 +1,7 @@
 """Stage ``likelihood``: NLL of the test split."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.flow.fields import CountingField
 from fmbench.flow.likelihood import GAVE_UP, bits_per_dimension, log_likelihood
 from fmbench.flow.oracle import FiniteOracle
+from fmbench.stages.oracles import OracleOfSamples
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.likelihood_solve import SOLVER, dequantised_samples, draw_probes, solve
-from fmbench.stages.shared.models import Model, load_model
+from fmbench.stages.shared.likelihood_solve import SOLVER, dequantised_samples, draw_probes, given, solve
+from fmbench.stages.shared.models import Model, model_of
 from fmbench.store.records import write_rows
 from fmbench.system.rng import generator
 
@@ -32,10 +34,10 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = LikelihoodSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    model = model_of(job, model_folder, dataset)
     likelihood = _Likelihood(job, model, dataset, settings)
-    if model.reason:
-        message = likelihood.skip(model.reason)
+    if reason := model.unsolvable or model.no_density:
+        message = likelihood.skip(reason)
     elif model.oracle is not None:
         likelihood.add_closed_form(model.oracle)
         message = f"{likelihood.add_own_samples(model.oracle)} -> {out / 'rows.parquet'}"
@@ -76,7 +78,8 @@ class _Likelihood:
         for indices in batches(n, settings.batch):
             probes = draw_probes(job, self.dataset, settings.probe, indices, streams)
             before = field.calls
-            result = solve(self.model, field, dequantised_samples(job, self.dataset, indices), probes, settings)
+            x = dequantised_samples(job, self.dataset, indices)
+            result = solve(self.model, field, indices, x, probes, settings)
             calls += (field.calls - before) * len(indices)
             failed += int(result.failed.sum())
             values.append(self._in_units(result.log_p.cpu()))
@@ -97,40 +100,47 @@ class _Likelihood:
             job.add(metric, None if failed else value, unit, **columns)
         return f"NLL {mean:.4f} {self.unit} over {n} test samples ({self._estimator()})"
 
-    def add_closed_form(self, oracle: FiniteOracle) -> None:
+    def add_closed_form(self, oracle: OracleOfSamples) -> None:
         """Add the closed-form NLL of the test split under an oracle."""
         n, job = self.n, self.job
-        pieces = [dequantised_samples(job, self.dataset, i) for i in batches(n, self.settings.batch)]
-        nll = torch.cat([self._closed_form(oracle, x) for x in pieces])
-        columns = {"n": n, "solver": "closed form", "draws": self.draws}
+        pieces = batches(n, self.settings.batch)
+        nll = torch.cat([self._closed_form(oracle.of(i), dequantised_samples(job, self.dataset, i)) for i in pieces])
+        columns = {"n": n, "solver": "closed form", "draws": self.draws, "reference": given(self.dataset)}
         job.add("nll", nll.mean().item(), self.unit, **columns)
         job.add("nll_stderr", nll.std().item() / math.sqrt(n), self.unit, **columns)
 
-    def add_own_samples(self, oracle: FiniteOracle) -> str:
+    def add_own_samples(self, oracle: OracleOfSamples) -> str:
         """Add the NLL of samples of the oracle's own distribution, solved and in closed form, and return a summary."""
-        job, settings, n, objective = self.job, self.settings, self.n, self.model.objective
+        job, settings, n, objective = self.job, self.settings, self.n, self.model.flow()
         path, t_min, t_max = objective.path, objective.t_min, objective.t_max
-        x = oracle.marginal_sample(path, t_max, n, generator(job.spec["seed"], "oracle/own")).float().to(job.device)
-        # The field and its divergence are computed together, so an evaluation of the pair counts once.
-        pair = CountingField(lambda t, x: oracle.velocity_and_divergence(path, t, x), t_min, t_max)
+        x = oracle.draw(path, t_max, n, generator(job.spec["seed"], "oracle/own")).float().to(job.device)
         tolerance: dict[str, Any] = {"rtol": settings.rtol, "atol": settings.atol}
         solved, closed, calls, failed = [], [], 0.0, 0
         for indices in batches(n, settings.batch):
-            piece, before = x[indices.start : indices.stop], pair.calls
+            piece, here = x[indices.start : indices.stop], oracle.of(indices)
+            # The field and its divergence are computed together, so an evaluation of the pair counts once.
+            pair = CountingField(partial(here.velocity_and_divergence, path), t_min, t_max)
             with torch.no_grad():
                 result = log_likelihood(
-                    self.model.velocity, piece, t_min, t_max, base_std=path.base_std, divergence=pair, **tolerance
+                    self.model.field().rows(indices), piece, t_min, t_max, base_std=path.base_std, divergence=pair, **tolerance
                 )
             solved.append(self._in_units(result.log_p.cpu()))
-            closed.append(self._closed_form(oracle, piece))
-            calls += (pair.calls - before) * len(indices) / n
+            closed.append(self._closed_form(here, piece))
+            calls += pair.calls * len(indices) / n
             failed += int(result.failed.sum())
         reason = f"dopri5 failed on {failed} of {n} samples of the oracle ({GAVE_UP})" if failed else ""
-        columns: dict[str, Any] = {"n": n, "batch": min(settings.batch, n), **tolerance}
+        columns: dict[str, Any] = {"n": n, "batch": min(settings.batch, n), "reference": given(self.dataset), **tolerance}
         columns |= {"solver": f"{SOLVER}, exact divergence", "probes": 0, "nfe": calls, "reason": reason}
         job.add("nll_own", None if failed else torch.cat(solved).mean().item(), self.unit, **columns)
         job.add("nfe_likelihood", None if failed else calls, "evaluations", **columns)
-        job.add("nll_own_closed_form", torch.cat(closed).mean().item(), self.unit, n=n, solver="closed form")
+        job.add(
+            "nll_own_closed_form",
+            torch.cat(closed).mean().item(),
+            self.unit,
+            n=n,
+            solver="closed form",
+            reference=columns["reference"],
+        )
         return f"NLL {job.rows[0].value:.4f} {self.unit} over {n} test samples (closed form)"
 
     def _estimator(self) -> str:
@@ -147,6 +157,7 @@ class _Likelihood:
             "solver": f"{SOLVER}, {self._estimator()}",
             "draws": self.draws,
             "probes": 0 if self.exact else settings.probes,
+            "reference": given(self.dataset),
         }
 
     def _in_units(self, log_p: Tensor) -> Tensor:
@@ -158,4 +169,4 @@ class _Likelihood:
     def _closed_form(self, oracle: FiniteOracle, x: Tensor) -> Tensor:
         """NLL of samples x (b, *) under an oracle at the end of its path."""
         end = torch.tensor(self.model.objective.t_max, dtype=torch.float64)
-        return self._in_units(oracle.log_density(self.model.objective.path, end, x).cpu())
+        return self._in_units(oracle.log_density(self.model.flow().path, end, x).cpu())

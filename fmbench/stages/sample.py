@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from fmbench.config.evaluation_settings import SampleSettings
-from fmbench.data.prepared import DataSet, read
+from fmbench.data.prepared import read
 from fmbench.flow.broadcast import expand_to
-from fmbench.flow.solvers.adaptive import dopri5
-from fmbench.stages.shared.batching import base_noise, batches
+from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.models import Model, load_model
+from fmbench.stages.shared.models import Model, model_of
 from fmbench.stages.shared.sample_files import preview
 from fmbench.stages.shared.timing import Stopwatch
 from fmbench.store.files import atomic_array
@@ -38,21 +37,21 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = SampleSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    model = model_of(job, model_folder, dataset)
     if not job.group.main:
         if not model.reason:
-            solve(job, dataset, settings, model, None)
+            solve(job, settings, model, None)
         return
     with atomic_array(out / "samples.npy", (settings.n, *dataset.shape)) as samples:
         if model.reason:
             samples[:] = np.nan
-            _skip(job, settings, model.reason)
+            _skip(job, settings, model)
             write_table(out / "nfe.parquet", NFE.empty_table())
         else:
-            cost = solve(job, dataset, settings, model, samples)
+            cost = solve(job, settings, model, samples)
             write_table(out / "nfe.parquet", nfe_table(job, cost.nfe, cost.failed))
-            _add_rows(job, settings, cost, samples)
-            _add_shared(job, dataset, settings, model)
+            _add_rows(job, settings, model, cost, samples)
+            _add_shared(job, settings, model)
             nfe, shared = cost.evaluations / settings.n, job.rows[-1].nfe
             job.console.say(
                 f"{settings.n} samples, {nfe:.1f} NFE per sample, {shared:.0f} for a batch of {settings.shared_batch}, "
@@ -74,19 +73,25 @@ class Cost:
 
 
 @torch.no_grad()
-def solve(job: Job, dataset: DataSet, settings: SampleSettings, model: Model, samples: NDArray | None) -> Cost:
+def solve(job: Job, settings: SampleSettings, model: Model, samples: NDArray | None) -> Cost:
     """Solve all samples batch by batch, and write them into ``samples`` if it is given; NaN where the solve failed."""
     objective, field = model.objective, model.field()
 
     def solved(indices: range) -> tuple[NDArray, torch.Tensor, torch.Tensor, int, float]:
         """Samples, NFE and failure of each, the evaluations that the field saw, and seconds."""
-        x0 = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
+        x0, of_batch = model.start(job.spec["seed"], indices), field.rows(indices)
         before, watch = field.evaluations, Stopwatch(job.device)
         with watch:
-            solution = dopri5(field, x0, objective.t_min, objective.t_max, **_tolerance(settings))
+            solution = model.sampler.solve(of_batch, x0, objective.t_min, objective.t_max, **_tolerance(settings, model))
         # The state of a failed solve is not a sample. It becomes NaN, and no distance is measured over the remaining samples.
         ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
-        return ended.cpu().numpy(), solution.nfe.cpu(), solution.failed.cpu(), field.evaluations - before, watch.seconds
+        return (
+            ended.cpu().numpy(),
+            model.cost * solution.nfe.cpu(),
+            solution.failed.cpu(),
+            field.evaluations - before,
+            watch.seconds,
+        )
 
     # One tensor each: small tensors kept between the batches' large ones would hold the heap's pages, and memory would grow.
     nfe, failed = torch.zeros(settings.n, dtype=torch.int64), torch.zeros(settings.n, dtype=torch.bool)
@@ -106,39 +111,39 @@ def solve(job: Job, dataset: DataSet, settings: SampleSettings, model: Model, sa
     return Cost(nfe, failed, evaluations, seconds)
 
 
-def _tolerance(settings: SampleSettings) -> dict[str, Any]:
-    return {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe}
+def _tolerance(settings: SampleSettings, model: Model) -> dict[str, Any]:
+    return {"rtol": settings.rtol, "atol": settings.atol, "max_nfe": settings.max_nfe // model.cost}
 
 
-def _per_sample(settings: SampleSettings) -> dict[str, Any]:
+def _per_sample(settings: SampleSettings, model: Model) -> dict[str, Any]:
     """The columns of rows about the solve with a step size per sample."""
-    batch = min(settings.batch, settings.n)
-    return {"rtol": settings.rtol, "atol": settings.atol, "n": settings.n, "batch": batch, "solver": "dopri5"}
+    return {"n": settings.n, "batch": min(settings.batch, settings.n), **model.sampler.columns(settings.rtol, settings.atol)}
 
 
-def _shared(settings: SampleSettings) -> dict[str, Any]:
+def _shared(settings: SampleSettings, model: Model) -> dict[str, Any]:
     """The columns of rows about the solve with one step size for a batch."""
     batch = settings.shared_batch
-    return {"rtol": settings.rtol, "atol": settings.atol, "n": batch, "batch": batch, "solver": "dopri5_shared"}
+    columns = model.sampler.columns(settings.rtol, settings.atol) | {"solver": model.sampler.shared}
+    return {"n": batch, "batch": batch, **columns}
 
 
-def _skip(job: Job, settings: SampleSettings, reason: str) -> None:
+def _skip(job: Job, settings: SampleSettings, model: Model) -> None:
     """Add a skipped row for every number of this stage."""
-    columns = _per_sample(settings)
+    columns, reason = _per_sample(settings, model), model.reason
     for metric in ("nfe", "nfe_stderr", "nfe_std_over_samples", "nfe_max"):
         job.skip(metric, "evaluations", reason, **columns)
     job.skip("sample_std", "model units", reason, **columns)
-    job.skip("nfe_shared", "evaluations", reason, **_shared(settings))
+    job.skip("nfe_shared", "evaluations", reason, **_shared(settings, model))
     job.skip("sample_seconds", "s", reason, **columns)
     job.console.say(f"skipped, {reason}")
 
 
-def _add_rows(job: Job, settings: SampleSettings, cost: Cost, samples: NDArray) -> None:
+def _add_rows(job: Job, settings: SampleSettings, model: Model, cost: Cost, samples: NDArray) -> None:
     """Add the rows of the samples and their cost; without values if any solve failed."""
     spent, lost, n = cost.nfe.double(), int(cost.failed.sum()), settings.n
-    reason = ""
+    reason, columns = "", _per_sample(settings, model)
     if lost:
-        reason = f"dopri5 failed on {lost} of {n} samples (step size vanished or {settings.max_nfe} NFE spent)"
+        reason = f"{columns['solver']} failed on {lost} of {n} samples (step size vanished or {settings.max_nfe} NFE spent)"
     mean = cost.evaluations / n
     values = {
         ("nfe", "evaluations"): mean,
@@ -149,19 +154,20 @@ def _add_rows(job: Job, settings: SampleSettings, cost: Cost, samples: NDArray) 
         ("sample_seconds", "s"): cost.seconds / n,
     }
     for (metric, unit), value in values.items():
-        job.add(metric, None if lost else value, unit, nfe=mean, reason=reason, **_per_sample(settings))
+        job.add(metric, None if lost else value, unit, nfe=mean, reason=reason, **columns)
 
 
 @torch.no_grad()
-def _add_shared(job: Job, dataset: DataSet, settings: SampleSettings, model: Model) -> None:
+def _add_shared(job: Job, settings: SampleSettings, model: Model) -> None:
     """Add the row of the NFE of one batch that shares a step size."""
-    objective, field = model.objective, model.field()
-    x0 = base_noise(job.spec["seed"], range(settings.shared_batch), dataset.shape, objective.path.base_std, job.device)
-    solution = dopri5(field, x0, objective.t_min, objective.t_max, per_sample=False, **_tolerance(settings))
+    indices = range(settings.shared_batch)
+    objective, field, x0 = model.objective, model.field().rows(indices), model.start(job.spec["seed"], indices)
+    ends = objective.t_min, objective.t_max
+    solution = model.sampler.solve(field, x0, *ends, per_sample=False, **_tolerance(settings, model))
     failed = bool(solution.failed.any())
     reason = f"dopri5 failed on the batch after {field.calls} NFE" if failed else ""
     value = None if failed else float(field.calls)
-    job.add("nfe_shared", value, "evaluations", nfe=field.calls, reason=reason, **_shared(settings))
+    job.add("nfe_shared", value, "evaluations", nfe=field.calls, reason=reason, **_shared(settings, model))
 
 
 def standard_deviation(samples: NDArray) -> float:

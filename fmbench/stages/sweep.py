@@ -15,12 +15,12 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.tableaux import ADAPTIVE
-from fmbench.stages.shared.batching import base_noise, batches
+from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.cached_results import CachedResults
 from fmbench.stages.shared.fixed_solve import Solved, fixed
 from fmbench.stages.shared.grid_fit import SAMPLES, Fit, fit
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.models import Model, cache_key, load_model
+from fmbench.stages.shared.models import Model, cache_key, model_of
 from fmbench.store.records import write_rows
 
 CHECK_TOLERANCE = 1e-7
@@ -37,11 +37,11 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
     """
     dataset = read(data)
     settings = SweepSettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    model = model_of(job, model_folder, dataset)
     wanted = cells(settings.solvers, settings.nfe)
-    if model.reason:
-        _skip(job, settings, wanted, model.reason)
-        message = f"skipped, {model.reason}"
+    if model.unsolvable:
+        _skip(job, settings, wanted, model.unsolvable)
+        message = f"skipped, {model.unsolvable}"
     else:
         sweep = _Sweep(job, model, dataset, settings, cache_folder)
         computed = sweep.add_cells(wanted)
@@ -138,13 +138,13 @@ class _Sweep:
 
     def _solve(self, cell: Cell) -> Solved:
         errors = self._fit.errors if cell.grid == OPTIMAL_GRID else None
-        return fixed(self.model, self.dataset, self.job, self.settings.n, self.settings.batch, cell, errors)
+        return fixed(self.model, self.job, self.settings.n, self.settings.batch, cell, errors)
 
     @cached_property
     def _fit(self) -> Fit:
         """The local errors for optimal grids."""
         n = self.settings.n
-        return Fit(*self._results().value_and_array({"grid": OPTIMAL_GRID}, lambda: fit(self.model, self.dataset, self.job, n)))
+        return Fit(*self._results().value_and_array({"grid": OPTIMAL_GRID}, lambda: fit(self.model, self.job, n)))
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
         solved = self._solve(cell)
@@ -154,11 +154,11 @@ class _Sweep:
 
     def _adaptive(self, solver: AdaptiveSettings, per_sample: bool) -> dict[str, Any]:
         settings = self.settings
-        end, nfe = adaptive(self.model, self.dataset, self.job, settings.n, settings.batch, solver, per_sample)
+        end, nfe = adaptive(self.model, self.job, settings.n, settings.batch, solver, per_sample)
         return {"mse": mean_squared_error(end, self._reference[0]), "nfe": nfe}
 
     def _reference_error(self, n: int) -> dict[str, Any]:
-        exact, dopri5_nfe = fine_solve(self.model, self.dataset, self.job, n)
+        exact, dopri5_nfe = fine_solve(self.model, self.job, n)
         samples, nfe = self._reference
         return {"mse": mean_squared_error(samples[:n], exact), "nfe": nfe, "dopri5_nfe": dopri5_nfe}
 
@@ -189,27 +189,25 @@ def stderr_of_error(samples: NDArray, reference: NDArray) -> float | None:
 
 
 # Many parameters: those of the fixed-step solve, and the solver's.
-def adaptive(
-    model: Model, dataset: DataSet, job: Job, n: int, batch: int, solver: AdaptiveSettings, per_sample: bool
-) -> tuple[NDArray, float]:
+def adaptive(model: Model, job: Job, n: int, batch: int, solver: AdaptiveSettings, per_sample: bool) -> tuple[NDArray, float]:
     """The first n samples by an adaptive solver, NaN where the solve failed, and the mean NFE of a sample."""
     objective, field, pieces = model.objective, model.field(), []
     with torch.no_grad():
         for indices in batches(n, batch):
-            x0 = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
+            x0 = model.start(job.spec["seed"], indices)
             pair, rtol, atol = ADAPTIVE[solver.name], solver.rtol, solver.atol
             ends = objective.t_min, objective.t_max
-            solution = dopri5(field, x0, *ends, pair=pair, rtol=rtol, atol=atol, per_sample=per_sample)
+            solution = dopri5(field.rows(indices), x0, *ends, pair=pair, rtol=rtol, atol=atol, per_sample=per_sample)
             pieces.append(solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan).cpu().numpy())
     return np.concatenate(pieces), field.evaluations / n
 
 
-def fine_solve(model: Model, dataset: DataSet, job: Job, n: int) -> tuple[NDArray, float]:
+def fine_solve(model: Model, job: Job, n: int) -> tuple[NDArray, float]:
     """The first n samples by dopri5 at :data:`CHECK_TOLERANCE`, NaN where the solve failed, and the mean NFE."""
     objective, field = model.objective, model.field()
-    x0 = base_noise(job.spec["seed"], range(n), dataset.shape, objective.path.base_std, job.device)
+    x0 = model.start(job.spec["seed"], range(n))
     with torch.no_grad():
-        solution = dopri5(field, x0, objective.t_min, objective.t_max, rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE)
+        solution = dopri5(field.rows(range(n)), x0, objective.t_min, objective.t_max, rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE)
     samples = solution.x.cpu().numpy()
     samples[solution.failed.cpu().numpy()] = np.nan
     return samples, field.evaluations / n

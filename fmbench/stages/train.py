@@ -9,7 +9,7 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.flow.objectives import build
+from fmbench.flow.regression import build_loss
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.job import Job, check_data, split_hashes
 from fmbench.stages.shared.model_files import FinishedModel, write_model
@@ -35,14 +35,14 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     """
     spec = job.spec
     dataset = read(data)
-    objective = build(method_from_values(spec["method"]))
+    objective = build_loss(method_from_values(spec["method"]))
     check_data(spec, dataset)
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])
     key, about = _identity(job, dataset)
     guard = PluginGuard(objective, network, plugin_files(spec), job.console.say)
     loss = guard if job.group.size == 1 else objective
-    training = TrainingRun(loss, network, dataset, settings, spec["seed"], key, job.device, job.group)
+    training = TrainingRun(loss, network, dataset, settings, spec["seed"], key, job.device, job.group, objective.start)
 
     folder = CheckpointFolder(checkpoints / key, about)
     outcome = _train(job, training, folder, about, tracker)

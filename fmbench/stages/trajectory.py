@@ -12,7 +12,7 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.metrics.half_way import LEAST_SAMPLES, LEAST_TIMES, half_way
 from fmbench.stages.shared.adaptive_solve import States, states_at
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.models import load_model
+from fmbench.stages.shared.models import model_of
 from fmbench.stages.shared.sample_files import preview
 from fmbench.store.parquet import write_table
 from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY, TRAJECTORY_IMAGES
@@ -31,14 +31,14 @@ def run(job: Job, data: Path, model_folder: Path, out: Path) -> None:
     """
     dataset = read(data)
     settings = TrajectorySettings.model_validate(job.spec["settings"])
-    model = load_model(model_folder, dataset, job.device, job.spec["model"])
+    model = model_of(job, model_folder, dataset)
     n = settings.n or (TRAJECTORY_IMAGES if dataset.is_images else PREVIEW_POINTS)
     pieces = []
-    if model.reason:
-        _skip(job, model.reason, n=n)
-        job.console.say(f"skipped, {model.reason}")
+    if model.unsolvable:
+        _skip(job, model.unsolvable, n=n)
+        job.console.say(f"skipped, {model.unsolvable}")
     else:
-        solved = states_at(settings.times, model, dataset, job, n, settings)
+        solved = states_at(settings.times, model, job, n, settings)
         _add_half_way(job, dataset, settings, solved)
         for t, states in zip(settings.times, solved.states, strict=True):
             rows = preview(job, dataset, states)

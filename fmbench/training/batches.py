@@ -1,4 +1,4 @@
-"""The batch of each training iteration: data, noise and times, all functions of (seed, iteration).
+"""The batch of each training iteration: data, noise, times and conditions, all functions of (seed, iteration).
 
 A batch is the same wherever the data is stored, whatever the number of processes, and after any kill.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, resident
 from fmbench.errors import ConfigError
+from fmbench.flow.starts import NOISE, Start
 from fmbench.system.distributed import ALONE, Group
 from fmbench.system.rng import generator, named_seed
 
@@ -53,8 +54,13 @@ class BatchSampler:
         return self._orders[epoch]
 
 
+def arrays_of(dataset: DataSet) -> list[NDArray[Any]]:
+    """What a training reads of each training sample: the sample itself, and what its condition is made from."""
+    return [dataset.train, *dataset.stored_condition("train")]
+
+
 class Resident:
-    """A training split held on the device, in the type of its file.
+    """A training split held on the device, in the types of its files.
 
     Args:
         part: this process's share of each batch.
@@ -62,20 +68,19 @@ class Resident:
     """
 
     def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, mirrored: bool) -> None:
-        self.data, self.size, self.mirrored = resident(dataset, device), len(dataset.train), mirrored
+        self.data, self.size, self.mirrored = [resident(a, device) for a in arrays_of(dataset)], len(dataset.train), mirrored
         if mirrored:
-            self.data = torch.cat([self.data, self.data.flip(-1)])
+            self.data = [torch.cat([a, a.flip(-1)]) if _is_images(a) else torch.cat([a, a]) for a in self.data]
         self.sampler, self.part = sampler, part
 
-    def read(self, step: int, coins: Tensor | None) -> Tensor:
-        """This process's part of the batch of iteration ``step``. Each sample whose coin is true is mirrored."""
+    def read(self, step: int, coins: Tensor | None) -> list[Tensor]:
+        """This process's part of the batch of iteration ``step``, from each array. Images whose coin is true are mirrored."""
         indices = self.sampler.indices(step)[self.part]
-        # index_select copies whole samples and data[indices] copies number by number: 7 times slower on images of bytes.
-        if coins is None:
-            return self.data.index_select(0, indices)
-        if self.mirrored:
-            return self.data.index_select(0, indices + coins * self.size)
-        return _mirror(self.data.index_select(0, indices), coins)
+        if coins is not None and self.mirrored:
+            indices = indices + coins * self.size
+        # index_select copies whole samples and a[indices] copies number by number: 7 times slower on images of bytes.
+        parts = [a.index_select(0, indices) for a in self.data]
+        return parts if coins is None or self.mirrored else [_mirror(a, coins) for a in parts]
 
     def close(self) -> None:
         """Do nothing: no thread reads."""
@@ -85,13 +90,13 @@ class Streamed:
     """A training split that a thread reads from its file during training, a few batches ahead. For a GPU, into pinned memory."""
 
     def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, iterations: int) -> None:
-        self.array: NDArray[Any] = dataset.train
+        self.arrays = arrays_of(dataset)
         self.sampler, self.part, self.device, self.iterations = sampler, part, device, iterations
-        self._queue: queue.Queue[tuple[int, Tensor | Exception]] = queue.Queue(AHEAD)
+        self._queue: queue.Queue[tuple[int, list[Tensor] | Exception]] = queue.Queue(AHEAD)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def read(self, step: int, coins: Tensor | None) -> Tensor:
+    def read(self, step: int, coins: Tensor | None) -> list[Tensor]:
         """The same as :meth:`Resident.read`, but iterations must be read one after the other.
 
         Raises:
@@ -106,24 +111,27 @@ class Streamed:
             raise batch
         if found != step:
             raise ValueError(f"a stream is read in order: iteration {found} is next, not {step}")
-        x = batch.to(self.device, non_blocking=True)
-        return x if coins is None else _mirror(x, coins)
+        parts = [a.to(self.device, non_blocking=True) for a in batch]
+        return parts if coins is None else [_mirror(a, coins) for a in parts]
 
     def _read_ahead(self, first: int) -> None:
         try:
-            kind = torch.from_numpy(np.empty(0, self.array.dtype)).dtype
             for step in range(first, self.iterations):
-                # Read in the order of the file, which is faster from a disk, and write in the order of the batch.
                 indices = self.sampler.indices(step)[self.part].numpy()
-                order = np.argsort(indices)
-                batch = torch.empty(len(indices), *self.array.shape[1:], dtype=kind, pin_memory=self.device.type == "cuda")
-                batch.numpy()[order] = self.array[indices[order]]
-                if not self._put(step, batch):
+                if not self._put(step, [self._rows(array, indices) for array in self.arrays]):
                     return
         except Exception as error:
             self._put(-1, error)
 
-    def _put(self, step: int, batch: Tensor | Exception) -> bool:
+    def _rows(self, array: NDArray[Any], indices: NDArray[np.int64]) -> Tensor:
+        # Read in the order of the file, which is faster from a disk, and write in the order of the batch.
+        order = np.argsort(indices)
+        kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        rows = torch.empty(len(indices), *array.shape[1:], dtype=kind, pin_memory=self.device.type == "cuda")
+        rows.numpy()[order] = array[indices[order]]
+        return rows
+
+    def _put(self, step: int, batch: list[Tensor] | Exception) -> bool:
         while not self._stop.is_set():
             try:
                 self._queue.put((step, batch), timeout=0.1)
@@ -139,29 +147,42 @@ class Streamed:
             self._thread.join()
 
 
+def _is_images(array: Tensor) -> bool:
+    return array.ndim == 4
+
+
 def _mirror(images: Tensor, coins: Tensor) -> Tensor:
+    if not _is_images(images):  # labels
+        return images
     rows = torch.arange(len(images), device=images.device) + coins * len(images)
     return torch.cat([images, images.flip(-1)]).index_select(0, rows)  # copies whole samples, as above
 
 
 class Batches:
-    """``batches(i)`` is (x0, x1, u) of iteration i on the device: noise and data (B, *) in model space, uniforms (B,) for times.
+    """``batches(i)`` is (x0, x1, u, *condition) of iteration i on the device.
 
-    Each process draws the numbers of the whole batch and keeps its part of them.
+    These are the start of the path and data (B, *) in model space, uniforms (B,) for times, and the condition of the data if they
+    have one. Each process draws the numbers of the whole batch and keeps its part of them.
 
     Raises:
         ConfigError: the settings ask for flips of points.
     """
 
     def __init__(
-        self, dataset: DataSet, settings: TrainingSettings, seed: int, device: torch.device, group: Group = ALONE
+        self,
+        dataset: DataSet,
+        settings: TrainingSettings,
+        seed: int,
+        device: torch.device,
+        group: Group = ALONE,
+        start: Start = NOISE,
     ) -> None:
         if settings.flips and not dataset.is_images:
             raise ConfigError(f"only images can be flipped, and {dataset.manifest['dataset']} has points; set flips to false")
-        self.dataset, self.settings, self.seed, self.device = dataset, settings, seed, device
+        self.dataset, self.settings, self.seed, self.device, self.start = dataset, settings, seed, device, start
         self.part = group.part(settings.batch_size)
         self._draws, self._coins = torch.Generator(device), torch.Generator(device)
-        room, size = settings.resident_mib * 2**20, dataset.train.nbytes
+        room, size = settings.resident_mib * 2**20, sum(array.nbytes for array in arrays_of(dataset))
         held = size <= room
         sampler = BatchSampler(len(dataset.train), settings.batch_size, seed, device if held else None)
         self.source: Resident | Streamed
@@ -171,13 +192,13 @@ class Batches:
         else:
             self.source = Streamed(dataset, sampler, self.part, device, settings.iterations)
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        coins = None
+    def __call__(self, step: int) -> tuple[Tensor, ...]:
         batch = (self.settings.batch_size,)
-        if self.settings.flips:
-            self._coins.manual_seed(named_seed(self.seed, f"train/flips/{step}"))
-            coins = (torch.rand(batch, generator=self._coins, device=self.device) < 0.5)[self.part]
-        x = self.source.read(step, coins)
+        x, *stored = self.source.read(step, self._toss("flips", step, 0.5) if self.settings.flips else None)
+        condition = self.dataset.condition.tensors(*stored)
+        if self.settings.label_dropout:
+            where = self._toss("labels", step, self.settings.label_dropout)
+            condition = self.dataset.condition.dropped(where, *condition)
         draws, device = self._draws, self.device
         draws.manual_seed(named_seed(self.seed, f"train/noise/{step}"))
         shape = (*batch, *x.shape[1:])
@@ -186,14 +207,21 @@ class Batches:
         else:
             offsets = torch.zeros((), device=device)
         x1 = self.dataset.to_model(x, offsets)
-        x0 = torch.randn(shape, generator=draws, device=device)[self.part]
-        return x0, x1, torch.rand(batch, generator=draws, device=device)[self.part]
+        x0 = self.start.place(torch.randn(shape, generator=draws, device=device)[self.part], *condition)
+        return x0, x1, torch.rand(batch, generator=draws, device=device)[self.part], *condition
 
-    def example(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _toss(self, name: str, step: int, probability: float) -> Tensor:
+        """Coins (B,) that are true with this probability, for this process's part of the batch of an iteration."""
+        self._coins.manual_seed(named_seed(self.seed, f"train/{name}/{step}"))
+        coins = torch.rand((self.settings.batch_size,), generator=self._coins, device=self.device)
+        return (coins < probability)[self.part]
+
+    def example(self) -> tuple[Tensor, ...]:
         """Numbers with the shapes of this process's part of a batch."""
         n = self.part.stop - self.part.start
         x = torch.ones(n, *self.dataset.shape, device=self.device)
-        return x.clone(), x, torch.full((n,), 0.5, device=self.device)
+        example = self.dataset.condition.example(n, self.dataset.shape, self.device)
+        return x.clone(), x, torch.full((n,), 0.5, device=self.device), *example
 
     def close(self) -> None:
         """End the reading thread, if there is one."""

@@ -35,7 +35,7 @@ def train(run: TrainingRun, checkpoints: CheckpointFolder, listener: Listener = 
     """
     with matrix_precision(run.settings.precision, run.device):
         training = _Training(run, checkpoints, listener)
-        with contextlib.closing(Batches(run.dataset, run.settings, run.seed, run.device, run.group)) as batches:
+        with contextlib.closing(Batches(run.dataset, run.settings, run.seed, run.device, run.group, run.start)) as batches:
             training.resume()
             training.prepare(batches)
             reason = _iterate(training, batches)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet
+from fmbench.flow.starts import NOISE, Start
 from fmbench.system.distributed import ALONE, Group
 from fmbench.training.step import Loss
 
@@ -23,6 +24,7 @@ class TrainingRun:
         network: trained in place.
         key: hash of everything that the training depends on. A checkpoint with another key is not used.
         group: the processes that train together. Each calls ``train`` itself; only the first writes, and only it holds the lock.
+        start: where the paths of the objective start.
     """
 
     objective: Loss
@@ -33,6 +35,7 @@ class TrainingRun:
     key: str
     device: torch.device
     group: Group = ALONE
+    start: Start = NOISE
 
 
 def _ignore(*_: object) -> None:

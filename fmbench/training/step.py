@@ -3,7 +3,8 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,7 @@ class Loss(Protocol):
 
 
 class Step:
-    """``step(x0, x1, u)`` trains a network in place by one batch and returns the batch's mean loss.
+    """``step(x0, x1, u, *condition)`` trains a network in place by one batch and returns the batch's mean loss.
 
     With precision bf16 or fp16 the network runs under autocast; the loss is always float32. A batch is cut into ``accumulation``
     micro-batches, whose gradients are added. Each of several processes has its share of the batch, and the gradients are averaged
@@ -85,16 +86,19 @@ class Step:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
-    def __call__(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
-        """Make one step on a batch: noise and data (B, *), uniforms (B,) for times. Returns the mean loss, a detached scalar."""
-        loss = (self._recording or self._update)(x0, x1, u)
+    def __call__(self, *batch: Tensor) -> Tensor:
+        """Make one step on a batch: noise and data (B, *), uniforms (B,) for times, and the condition (B, *) if there is one.
+
+        Returns the mean loss, a detached scalar.
+        """
+        loss = (self._recording or self._update)(*batch)
         for average in self.averages:
             average.update()
         return loss
 
-    def _update(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+    def _update(self, *batch: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._gradients(x0, x1, u)
+        loss = self._gradients(*batch)
         if self.settings.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
@@ -102,24 +106,25 @@ class Step:
         self.scaler.update()
         return loss
 
-    def _gradients(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
+    def _gradients(self, *batch: Tensor) -> Tensor:
         pieces = self.settings.accumulation
-        if len(x1) % pieces:
-            raise ValueError(f"a batch of {len(x1)} cannot be cut into accumulation = {pieces} equal micro-batches")
+        if len(batch[0]) % pieces:
+            raise ValueError(f"a batch of {len(batch[0])} cannot be cut into accumulation = {pieces} equal micro-batches")
         losses = []
-        for number, piece in enumerate(zip(x0.chunk(pieces), x1.chunk(pieces), u.chunk(pieces), strict=True), start=1):
+        for number, piece in enumerate(zip(*(part.chunk(pieces) for part in batch), strict=True), start=1):
+            x0, x1, u, *condition = piece
             with self._exchange(last=number == pieces):
-                loss = self.objective.loss(self._run, *piece).mean() / pieces
+                loss = self.objective.loss(partial(self._run, condition), x0, x1, u).mean() / pieces
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
         return sum(losses[1:], losses[0])
 
-    def _run(self, t: Tensor, x: Tensor) -> Tensor:
+    def _run(self, condition: Sequence[Tensor], t: Tensor, x: Tensor) -> Tensor:
         if self._autocast is None:
-            out: Tensor = self._runner(t, x)
+            out: Tensor = self._runner(t, x, *condition)
             return out
         with torch.autocast(self.device.type, self._autocast):
-            out = self._runner(t, x)
+            out = self._runner(t, x, *condition)
         return out.float()
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -129,23 +134,23 @@ class Step:
         alone: contextlib.AbstractContextManager[None] = self._runner.no_sync()
         return alone
 
-    def compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
+    def compile(self, *batch: Tensor) -> float:
         """Compile by a first forward and backward pass, and capture. Returns the seconds taken. No weight or buffer changes.
 
         Raises:
             ConfigError: the network cannot be compiled here.
         """
         with self._buffers_kept():
-            return self._compile(x0, x1, u)
+            return self._compile(*batch)
 
-    def warm_up(self, x0: Tensor, x1: Tensor, u: Tensor) -> None:
+    def warm_up(self, *batch: Tensor) -> None:
         """Make a forward and a backward pass that change nothing, for several processes. Compilation makes such a pass, too.
 
         In its first pass DDP adds up gradients in one order, and in all later passes in another, which matters with three or more
         processes. After this pass every step uses the later order, the first step of a new or resumed training included.
         """
         with self._buffers_kept():
-            self._gradients(x0, x1, u)
+            self._gradients(*batch)
         self.optimiser.zero_grad(set_to_none=True)
 
     @contextlib.contextmanager
@@ -158,22 +163,22 @@ class Step:
         for (buffers, name, buffer), value in zip(kept, values, strict=True):
             buffers[name] = buffer if buffer is None or value is None else buffer.copy_(value)
 
-    def _compile(self, x0: Tensor, x1: Tensor, u: Tensor) -> float:
+    def _compile(self, *batch: Tensor) -> float:
         from torch._dynamo.exc import TorchDynamoException
         from torch._inductor.exc import InductorError
 
         began = time.monotonic()
         try:
-            float(self._gradients(x0, x1, u))
+            float(self._gradients(*batch))
         except (TorchDynamoException, InductorError) as error:
             reason = " ".join(str(error).strip().split("\n\n")[0].split())
             raise ConfigError(f"compile: the network cannot be compiled here ({reason}); set it to false") from error
         self.optimiser.zero_grad(set_to_none=True)
         if self._captures:
-            self._capture(x0, x1, u)
+            self._capture(*batch)
         return time.monotonic() - began
 
-    def _capture(self, x0: Tensor, x1: Tensor, u: Tensor) -> None:
+    def _capture(self, *batch: Tensor) -> None:
         """Record the step, unless a rehearsal finds an obstacle.
 
         Raises:
@@ -181,7 +186,7 @@ class Step:
         """
         if not self.optimiser.state:
             self._make_moments()
-        inputs = [x.clone() for x in (x0, x1, u)]
+        inputs = [x.clone() for x in batch]
 
         def gradients(*inputs: Tensor) -> Tensor:
             self.optimiser.zero_grad(set_to_none=True)

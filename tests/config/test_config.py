@@ -20,7 +20,7 @@ PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
 
 def test_the_default_config_parses():
     config = load(str(ROOT / "config.yaml"))
-    assert [m.name for m in config.methods] == list(names.METHODS)
+    assert [m.name for m in config.methods] == [name for name in names.METHODS if name != "regression"]
     assert set(config.datasets) == {"checkerboard", "digits"}
     assert len(config.seeds) > 1
 

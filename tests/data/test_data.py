@@ -194,7 +194,7 @@ def test_a_written_data_set_is_read_back(tmp_path, raw):
     if raw.train_labels is not None:
         assert np.array_equal(found.labels("train"), raw.train_labels)
         assert np.array_equal(found.labels("test"), raw.test_labels)
-    assert torch.equal(resident(found, torch.device("cpu")), torch.from_numpy(raw.train))
+    assert torch.equal(resident(found.train, torch.device("cpu")), torch.from_numpy(raw.train))
 
 
 def test_splits_are_memory_mapped(tmp_path):

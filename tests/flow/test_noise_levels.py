@@ -9,7 +9,7 @@ from fmbench.flow.noise_levels import noise_levels
 from fmbench.flow.objectives import build
 from fmbench.flow.prediction import PREDICTIONS
 
-NETWORKED = [method for method in METHODS.values() if method.oracle is None]
+NETWORKED = [method for method in METHODS.values() if method.oracle is None and method.path is not None]
 STRAIGHT = Part("ot", {"sigma_min": 0.0})
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fmbench.data.sources import digits
+from fmbench.flow.bandwidth import leave_one_out_bandwidth
 from fmbench.flow.divergence import exact_divergence
 from fmbench.flow.fields import CountingField
 from fmbench.flow.objectives import Objective
-from fmbench.flow.oracle import FiniteOracle, MixtureOracle, leave_one_out_bandwidth
+from fmbench.flow.oracle import FiniteOracle, MixtureOracle
 from fmbench.flow.paths import OptimalTransport, VariancePreserving
 from fmbench.flow.prediction import VELOCITY
 from fmbench.flow.solvers.adaptive import dopri5

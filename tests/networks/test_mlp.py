@@ -36,6 +36,28 @@ def test_mlp_by_hand(time_embedding):
     torch.testing.assert_close(network(t, x), h)
 
 
+def test_a_class_is_as_good_as_further_inputs():
+    """The embedding of a class, added to the first layer, is a layer on one input a class that is 1 or 0."""
+    network = MLP((2,), width=6, depth=2, condition_classes=3).double()
+    t, x, labels = draw(0, 5).double(), draw(1, 5, 2).double(), torch.tensor([0, 3, 1, 1, 2])
+    wide = MLP((2 + 4,), width=6, depth=2).double()
+    first, *_ = (layer for layer in network.layers if isinstance(layer, nn.Linear))
+    values = {n: v for n, v in network.state_dict().items() if n != "label.weight"}
+    columns = torch.cat([first.weight[:, :2], network.label.weight.T, first.weight[:, 2:]], 1)
+    last = {n: torch.cat([values[n], torch.zeros(4, *values[n].shape[1:])]) for n in ("layers.4.weight", "layers.4.bias")}
+    wide.load_state_dict(values | {"layers.0.weight": columns} | last)
+    inputs = torch.cat([x, nn.functional.one_hot(labels, 4).double()], 1)
+    torch.testing.assert_close(wide(t, inputs)[:, :2], network(t, x, labels))
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(3, None), (3, (5, 1)), (0, (5,))])
+def test_a_class_the_mlp_was_not_built_for_is_refused(classes, labels):
+    network = MLP((2,), width=6, depth=2, condition_classes=classes)
+    values = None if labels is None else torch.zeros(labels, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"this network takes (class numbers of shape \(5,\)|no condition), not "):
+        network(torch.rand(5), torch.zeros(5, 2), values)
+
+
 @pytest.mark.parametrize(
     ("shape", "parameters", "message"),
     [

@@ -9,7 +9,7 @@ from small_networks import SMALL, count, draw, shaken
 from torch import nn
 
 from fmbench import report
-from fmbench.networks.unet import UNet, label_planes
+from fmbench.networks.unet import UNet
 
 
 @pytest.mark.parametrize("resample_blocks", [True, False])
@@ -139,20 +139,47 @@ def test_a_network_with_a_condition_is_the_same_behind_its_first_layer():
     assert (other - out).abs().amax((1, 2, 3)).min() > 1e-3  # and no sample depends on another's condition
 
 
-def test_label_planes():
-    planes = label_planes(torch.tensor([2, 0]), 3, 2, 4)
-    assert planes.shape == (2, 3, 2, 4) and planes.dtype == torch.float32
-    assert planes.sum(1).eq(1).all() and planes[0, 2].eq(1).all() and planes[1, 0].eq(1).all()
-    network = shaken(UNet((1, 8, 12), **SMALL, condition_channels=3))
-    out = network(torch.rand(1).expand(3), draw(0, 1, 1, 8, 12).expand(3, -1, -1, -1), label_planes(torch.arange(3), 3, 8, 12))
-    assert (out[0] - out[1]).abs().max() > 1e-3 and (out[1] - out[2]).abs().max() > 1e-3
+def test_a_class_is_an_embedding_beside_that_of_the_time():
+    plain = UNet((3, 8, 12), **SMALL)
+    network = shaken(UNet((3, 8, 12), **SMALL, condition_classes=4)).double()
+    assert [n for n, _ in network.named_parameters()] == [*(n for n, _ in plain.named_parameters()), "label.weight"]
+    assert network.label.weight.shape == (5, 64)  # one more: the label is not told
+    x, t, labels = draw(0, 4, 3, 8, 12).double(), torch.rand(4).double(), torch.tensor([4, 0, 2, 2])
+    out = network(t, x, labels)
+    # By hand: the embedding of the class is added before the last SiLU of the time's.
+    rest = shaken(UNet((3, 8, 12), **SMALL)).double()
+    rest.load_state_dict({n: v for n, v in network.state_dict().items() if n != "label.weight"})
+    rest.time[-2].register_forward_hook(lambda module, inputs, output: output + network.label.weight[labels])
+    torch.testing.assert_close(rest(t, x), out)
+    other = network(t, x, labels.roll(1, 0))
+    assert (other - out).abs().amax((1, 2, 3))[:3].min() > 1e-3 and torch.equal(other[3], out[3])
 
 
-@pytest.mark.parametrize(("channels", "condition"), [(2, None), (2, (2, 3, 8, 8)), (2, (2, 2, 4, 4)), (0, (2, 1, 8, 8))])
-def test_a_condition_the_network_was_not_built_for_is_refused(channels, condition):
-    network = UNet((1, 8, 8), **SMALL, condition_channels=channels)
-    values = None if condition is None else torch.zeros(condition)
-    with pytest.raises(ValueError, match=rf"takes a condition of \(2, {channels}, 8, 8\), not (none|one of)"):
+def test_a_class_changes_no_initial_weight_of_the_rest():
+    def made(**condition: int) -> dict:
+        torch.manual_seed(5)
+        return UNet((1, 8, 8), **SMALL, **condition).state_dict()
+
+    plain, labelled = made(), made(condition_classes=3)
+    assert all(torch.equal(labelled[name], value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize(
+    ("built", "condition", "takes"),
+    [
+        ({"condition_channels": 2}, None, r"shape \(2, 2, 8, 8\), not of none"),
+        ({"condition_channels": 2}, (2, 3, 8, 8), r"shape \(2, 2, 8, 8\), not of shape \(2, 3, 8, 8\)"),
+        ({"condition_channels": 2}, (2, 2, 4, 4), r"shape \(2, 2, 8, 8\), not of shape"),
+        ({}, (2, 1, 8, 8), r"none, not of shape \(2, 1, 8, 8\)"),
+        ({"condition_classes": 3}, None, r"shape \(2,\), not of none"),
+        ({"condition_classes": 3}, (2, 1), r"shape \(2,\), not of shape \(2, 1\)"),
+        ({}, (2,), "none, not of shape"),
+    ],
+)
+def test_a_condition_the_network_was_not_built_for_is_refused(built, condition, takes):
+    network = UNet((1, 8, 8), **SMALL, **built)
+    values = None if condition is None else torch.zeros(condition, dtype=torch.int64)
+    with pytest.raises(ValueError, match=f"takes a condition of {takes}"):
         network(torch.rand(2), torch.zeros(2, 1, 8, 8), values)
 
 
@@ -188,6 +215,7 @@ def small_by_hand() -> int:
         ((3, 8, 12), {"channels_multiple": (1, 2, 2, 2)}, "divisible by 8, not 8 x 12"),
         ((1, 28, 28), {"channels_multiple": (1, 2, 2, 2)}, "not 28 x 28"),
         ((3, 8, 8), {"condition_channels": -1}, "condition_channels"),
+        ((3, 8, 8), {"condition_channels": 3, "condition_classes": 2}, "an image or a class as its condition, not both"),
         ((3, 8, 8), {"channels": 15, "channels_multiple": (1, 2)}, "even"),
         ((3, 8, 8), {"channels": 10, "head_channels": 4, "channels_multiple": (1, 3)}, "heads of 4"),
     ],

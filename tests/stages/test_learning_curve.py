@@ -12,7 +12,6 @@ from tiny_benchmark import CPU, VALUES, Bench, by_metric, noise
 from user_code import command
 
 from fmbench.config.hashing import canonical
-from fmbench.data.prepared import DataSet
 from fmbench.flow.fields import CountingField, velocity_field
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.stages.evaluators.loading import load_evaluator
@@ -51,8 +50,8 @@ def test_the_spread_of_nfe_is_the_sample_standard_deviation(bench, tmp_path, mon
     """With n - 1 in the denominator, as in the stage ``sample``."""
     spent = np.array([8, 14, 14, 20, 38, 8, 14, 26])
 
-    def solved(times: list[float], model: Model, dataset: DataSet, *_: Any, **__: Any) -> States:
-        return States(np.zeros((1, 8, *dataset.shape), np.float32), spent, np.zeros(8, bool))
+    def solved(times: list[float], model: Model, *_: Any, **__: Any) -> States:
+        return States(np.zeros((1, 8, *model.dataset.shape), np.float32), spent, np.zeros(8, bool))
 
     monkeypatch.setattr("fmbench.stages.learning_curve.states_at", solved)
     folders = ["--data", bench.results / "data" / "tall", "--model", bench.folder("train", "tall", "fm_ot"), "--out", tmp_path]

@@ -1,6 +1,8 @@
 """Memory stays constant: in a training, and in sampling, which writes samples to disk as they are made."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fmbench.config.reading import parse
 from fmbench.flow.solvers.adaptive import AdaptiveSolution
 from fmbench.stages import sample
 from fmbench.stages.sample import standard_deviation
+from fmbench.stages.shared import models
 from fmbench.system.progress import Progress
 
 STATUS = Path("/proc/self/status")
@@ -91,8 +94,13 @@ def test_samples_are_written_to_disk_as_they_are_made(tmp_path, monkeypatch):
 
     config = parse(CONFIG)
     prepare_and_train(config, "large", tmp_path)
-    monkeypatch.setattr(sample, "dopri5", unsolved)  # a real solve takes minutes
-    monkeypatch.setattr(sample, "base_noise", constant)
+    known = models.model_of
+
+    def quick(*arguments: Any) -> models.Model:
+        return dataclasses.replace(known(*arguments), sampler=models.Sampler(unsolved))  # a real solve takes minutes
+
+    monkeypatch.setattr(sample, "model_of", quick)
+    monkeypatch.setattr(models, "base_noise", constant)
     seen = watch_memory(monkeypatch)
     spec = canonical(specs.evaluate("sample", config, "large", "fm_ot", 0))
     folders = ["--data", tmp_path / "data", "--model", tmp_path / "model", "--out", tmp_path / "s"]

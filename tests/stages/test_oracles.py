@@ -77,7 +77,7 @@ def test_the_loss_of_an_oracle_is_the_lowest_possible(bench):
     assert model.oracle is not None
     g = torch.Generator().manual_seed(0)
     n = 500
-    x1, x0 = model.oracle.sample(n, g), torch.randn(n, 2, generator=g).double()
+    x1, x0 = model.oracle.points.sample(n, g), torch.randn(n, 2, generator=g).double()
     t = torch.rand(n, generator=g).double()
     x_t = t[:, None] * x1 + (1 - t[:, None]) * x0
     velocity = torch.cat([model.velocity(at, x[None]) for at, x in zip(t, x_t, strict=True)])
@@ -158,9 +158,9 @@ def test_samples_of_an_oracle_lie_around_its_points(bench, dataset, method):
 
 def test_the_sweep_of_an_oracle_uses_its_closed_form_field(bench):
     data, model = bench.data("board"), bench.model("board", "near")
-    assert model.oracle is not None and model.objective.path.base_std == 20
+    assert model.oracle is not None and model.flow().path.base_std == 20
     x0 = indexed_normal(SEED, "sample", range(10), (2,)) * 20
-    oracle, path = model.oracle, model.objective.path
+    oracle, path = model.oracle.points, model.flow().path
     field: CountingField[torch.Tensor] = CountingField(lambda t, x: oracle.velocity(path, t, x), 0.0, 1.0)
     ends = [integrate(field, x0, uniform_grid(0.0, 1.0, n), FIXED["rk4"]).double() for n in (2, 10)]
     row = next(r for r in bench.cells("board", "near") if (r["solver"], r["nfe"]) == ("rk4", 8.0))

@@ -21,7 +21,7 @@ from fmbench.flow.fields import velocity_field
 from fmbench.flow.likelihood import LogLikelihood, bits_per_dimension, log_likelihood
 from fmbench.flow.objectives import build
 from fmbench.flow.paths import VarianceExploding
-from fmbench.stages.shared.models import Model, load_model
+from fmbench.stages.shared.models import Model, model_of
 from fmbench.store.records import read_rows
 from fmbench.system.rng import indexed_rademacher, indexed_uniform
 
@@ -95,9 +95,9 @@ def test_the_nll_uses_the_base_deviation_of_the_path(bench, tmp_path, monkeypatc
     objective = build(Method("m", Part("ve", {"sigma_min": 0.1, "sigma_max": 5.0}), Part("velocity")))
 
     def replaced(*arguments: Any) -> Model:
-        return dataclasses.replace(load_model(*arguments), velocity=exploding, objective=objective)
+        return dataclasses.replace(model_of(*arguments), velocity=exploding, objective=objective)
 
-    monkeypatch.setattr(f"fmbench.stages.{stage}.load_model", replaced)
+    monkeypatch.setattr(f"fmbench.stages.{stage}.model_of", replaced)
     changes = {"n": 4, "batch": 4, "exact_up_to": 72, "rtol": 1e-6, "atol": 1e-6} | (
         {"draws": [1]} if stage == "dequantisation" else {}
     )
@@ -114,7 +114,7 @@ def test_the_nfe_of_a_batch_is_weighted_by_its_samples(bench, tmp_path, monkeypa
     """Also if solves failed."""
 
     def solved(field: Any, x1: torch.Tensor, *_: Any, **__: Any) -> LogLikelihood:
-        field.calls += 10 if len(x1) == 5 else 30  # batches of 5, 5 and 4
+        field.count.calls += 10 if len(x1) == 5 else 30  # batches of 5, 5 and 4
         return LogLikelihood(torch.zeros(2, len(x1)).double(), torch.zeros(len(x1)), torch.arange(len(x1)) == 4, 2)
 
     monkeypatch.setattr("fmbench.stages.shared.likelihood_solve.log_likelihood", solved)

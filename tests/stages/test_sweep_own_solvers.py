@@ -16,7 +16,7 @@ from fmbench.flow.solvers.grids import GRIDS, uniform_grid
 from fmbench.flow.solvers.optimal_grid import candidates, local_errors, optimal_grid
 from fmbench.flow.solvers.registry import MULTISTEP, SOLVERS, StepSolver, find_solver
 from fmbench.flow.solvers.tableaux import FIXED, HEUN, TSIT5
-from fmbench.stages.check import solver_problems
+from fmbench.stages.shared.method_checks import solver_problems
 from fmbench.store.records import read_rows
 
 OWN = {"name": "mine", "use": "user_code:SOLVER"}

@@ -6,7 +6,8 @@ first step is their automatic one. As in torchdiffeq, the step size never shrink
 exactly. NFE is 2 + (stages - 1) (accepted + rejected): the first slope, the first-step probe, and all stages of a step but the
 last, which is the first of the next step.
 
-With one step size for the batch, the hardest sample decides NFE. With one for each sample, finished samples leave the batch.
+With one step size for the batch, the hardest sample decides NFE. With one for each sample, finished samples leave the batch, and
+the field is that of the others (:func:`~fmbench.flow.fields.rows_of`).
 
 **Derivatives.** The result has derivatives by x and by the parameters of the field: those of the accepted steps, with their sizes
 held constant. Error norms and step sizes are outside of the graph, as in torchdiffeq. A sample whose state or slope is not finite
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fmbench.flow.broadcast import expand_to
-from fmbench.flow.fields import Field, checked
+from fmbench.flow.fields import Field, checked, rows_of
 from fmbench.flow.solvers.constant import check_constant
 from fmbench.flow.solvers.tableaux import DOPRI5, Tableau
 
@@ -113,13 +114,14 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
     sign, t1, pair, step_nfe = problem.sign, problem.t1, problem.pair, problem.pair.stages - 1
 
     nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
+    field = problem.field  # of the samples that are not finished
 
     def evaluate(t: Tensor, y: Tensor) -> Tensor:
         nonlocal nfe
         states = y.reshape(-1, *shape[1:])
-        slopes = problem.field(t, states)
+        slopes = field(t, states)
         if slopes.requires_grad:
-            slopes, repeated = _without_broken_samples(problem.field, t, states, slopes)
+            slopes, repeated = _without_broken_samples(field, t, states, slopes)
             nfe = nfe + repeated
         return slopes.reshape(y.shape)
 
@@ -159,7 +161,7 @@ def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
             ended, going = lane[over], ~over
             failed[ended], spent[ended], final[ended] = lost[over], nfe[over], y[over]
             y, k1, t, h, nfe, lane, broken = (v[going] for v in (y, k1, t, h, nfe, lane, broken))
-            step = _Step(pair, y, k1)
+            step, field = _Step(pair, y, k1), rows_of(field, going)
         else:
             step.put(0, k1)
     return AdaptiveSolution(final.reshape(shape), spent, failed)
@@ -279,7 +281,7 @@ def _without_broken_samples(field: Field, t: Tensor, x: Tensor, slopes: Tensor) 
         return slopes, 0
     separate = slopes.detach().clone()
     if good.any():
-        separate[good] = field(t[good], x[good])
+        separate[good] = rows_of(field, good)(t[good], x[good])
     return separate, good
 
 

@@ -45,19 +45,18 @@ class EvaluationWork:
 def evaluation_work(work: Workload) -> EvaluationWork:
     """The operations of all evaluations."""
     sample = work.evaluation.sample
-    sampling = (sample.n + sample.shared_batch) * ADAPTIVE_NFE * work.models * work.cost.flops
+    sampling = (sample.n + sample.shared_batch) * ADAPTIVE_NFE * work.solved * work.cost_of_field * work.cost.flops
     features, other_features, notes = extraction(work) if work.is_images else (0, 0, [])
     return EvaluationWork(sampling, evaluation_passes(work) * work.cost.flops, features, other_features, notes)
 
 
 def evaluation_passes(work: Workload) -> int:
-    """Forward passes of all evaluations but sampling."""
+    """Forward passes of all evaluations but sampling. Those of regression, one for each sample, are left out."""
     few_step = work.evaluation.few_step
-    of_a_model = sweep_passes(work.evaluation) + likelihood_passes(work)
-    of_a_model += few_step.n * sum(cell.nfe for cell in few_step.cells())
-    if work.is_images:
-        of_a_model += dequantisation_passes(work)
-    return of_a_model * work.models + learning_curve_passes(work) + trajectory_passes(work)
+    of_a_model = sweep_passes(work.evaluation) + few_step.n * sum(cell.nfe for cell in few_step.cells())
+    of_likelihoods = likelihood_passes(work) + (dequantisation_passes(work) if work.is_images else 0)
+    of_samples = of_a_model * work.solved + learning_curve_passes(work) + trajectory_passes(work)
+    return of_samples * work.cost_of_field + of_likelihoods * work.solved
 
 
 def sweep_passes(evaluation: EvaluationSettings) -> int:
@@ -88,13 +87,13 @@ def dequantisation_passes(work: Workload) -> int:
 
 def learning_curve_passes(work: Workload) -> int:
     """Forward passes of the samples at every snapshot, of all models."""
-    snapshots = _snapshots(work)
+    snapshots = _snapshots(work, work.flows)
     return work.evaluation.learning_curve.n * snapshots * ADAPTIVE_NFE * len(work.config.seeds)
 
 
 def trajectory_passes(work: Workload) -> int:
     """Forward passes of the trajectories, which only models of the first seed have."""
-    return trajectory_samples(work.evaluation, work.shape) * ADAPTIVE_NFE * len(work.trained)
+    return trajectory_samples(work.evaluation, work.shape) * ADAPTIVE_NFE * len(work.flows)
 
 
 def trajectory_samples(evaluation: EvaluationSettings, shape: tuple[int, ...]) -> int:
@@ -113,9 +112,9 @@ def _test_samples(settings: LikelihoodSettings | DequantisationSettings, work: W
     return min((n for n in limits if n is not None), default=0)
 
 
-def _snapshots(work: Workload) -> int:
-    """Snapshots of one seed's trainings together."""
-    return sum(len(work.config.training(work.name, method).snapshot_steps()) for method in work.trained)
+def _snapshots(work: Workload, methods: list[str]) -> int:
+    """Snapshots of one seed's trainings of these methods together."""
+    return sum(len(work.config.training(work.name, method).snapshot_steps()) for method in methods)
 
 
 def extraction(work: Workload) -> tuple[int, int, list[str]]:
@@ -134,7 +133,7 @@ def extraction(work: Workload) -> tuple[int, int, list[str]]:
     else:
         train, test = work.sizes
         images += min(train, evaluation.features.reference_n or train) + test
-    more_images = _snapshots(work) * evaluation.learning_curve.n * len(work.config.seeds)
+    more_images = _snapshots(work, work.trained) * evaluation.learning_curve.n * len(work.config.seeds)
     more_images += (len(evaluation.few_step.cells()) + 1) * evaluation.few_step.n * generators
 
     shared = other = 0

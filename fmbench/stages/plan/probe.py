@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fmbench.flow.objectives import build
+from fmbench.flow.regression import build_loss
 from fmbench.stages.plan.workload import Workload, dimensions
 from fmbench.stages.shared.initial_network import initial_network
 from fmbench.training.step import Step
@@ -29,20 +29,21 @@ def probe(work: Workload, seconds: float) -> tuple[float, float] | None:
         return None
     config, method = work.config, work.trained[0]
     settings = config.training(work.name, method)
-    network = initial_network(config.dataset(work.name).network.model_dump(), work.shape, 0)
+    network = initial_network(config.dataset(work.name).network.model_dump(), work.shape, 0, work.condition)
     batch = max(1, min(settings.batch_size, int(seconds / 4 * SLOW_FLOPS / flop)))
     x = torch.linspace(-1, 1, batch * dimensions(work.shape)).reshape(batch, *work.shape)
     u = torch.linspace(0.1, 0.9, batch)
+    condition = work.condition.example(batch, work.shape, "cpu")
 
     plain = settings.model_copy(update={"precision": "fp32", "compile": False, "accumulation": 1})
-    step = Step(build(config.method(method).resolve()), network, plain, torch.device("cpu"))
+    step = Step(build_loss(config.method(method).resolve()), network, plain, torch.device("cpu"))
     step.set_rate(1e-8)
 
     def forward() -> None:
         with torch.no_grad():
-            network(u, x)
+            network(u, x, *condition)
 
-    trained = calls_per_second(lambda: step(x.flip(0), x, u), seconds / 2)
+    trained = calls_per_second(lambda: step(x.flip(0), x, u, *condition), seconds / 2)
     return batch * trained, batch * calls_per_second(forward, seconds / 2)
 
 

@@ -12,10 +12,11 @@ from fmbench.config.config import Config
 from fmbench.config.datasets import sample_shape, split_sizes
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.plugins import RAISED, reason
+from fmbench.data.conditions import UNCONDITIONAL, Condition
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.networks.counting import Cost, count
-from fmbench.stages.shared.initial_network import initial_network
+from fmbench.stages.shared.initial_network import expected_condition, initial_network
 
 Sizes = tuple[int, int]
 """Training and test samples."""
@@ -30,6 +31,7 @@ class Workload:
     shape: tuple[int, ...]  # of one sample
     sizes: Sizes | None  # training and test samples; None if they are known only once the data are prepared
     cost: Cost  # of the network, for one sample
+    condition: Condition = UNCONDITIONAL
 
     @cached_property
     def evaluation(self) -> EvaluationSettings:
@@ -39,10 +41,24 @@ class Workload:
     def trained(self) -> list[str]:
         return trained_methods(self.config)
 
+    @cached_property
+    def flows(self) -> list[str]:
+        return specs.flows(self.config)
+
     @property
     def models(self) -> int:
         """Trained models: one for each trained method and seed."""
         return len(self.trained) * len(self.config.seeds)
+
+    @property
+    def solved(self) -> int:
+        """Trained models that are flows, which samples and likelihoods are solved with."""
+        return len(self.flows) * len(self.config.seeds)
+
+    @property
+    def cost_of_field(self) -> int:
+        """Evaluations of the network in one of a sampling field: 2 with guidance."""
+        return 1 if self.evaluation.guidance == 1 else 2
 
     @property
     def dimensions(self) -> int:
@@ -62,6 +78,7 @@ def read_workload(config: Config, name: str, results: Path) -> Workload | None:
     """
     data = config.dataset(name).data
     shape, sizes = sample_shape(data.source, data.parameters), split_sizes(data.source, data.parameters)
+    dataset = None
     with contextlib.suppress(DataError):
         dataset = read(results / "data" / name)
         shape = shape or dataset.shape
@@ -69,18 +86,19 @@ def read_workload(config: Config, name: str, results: Path) -> Workload | None:
         sizes = splits["train"]["n"], splits["test"]["n"]
     if shape is None:
         return None
-    return Workload(config, name, shape, sizes, network_cost(config, name, shape))
+    condition = expected_condition(specs.prepare(config, name).get("condition"), data.source, dataset)
+    return Workload(config, name, shape, sizes, network_cost(config, name, shape, condition), condition)
 
 
-def network_cost(config: Config, name: str, shape: tuple[int, ...]) -> Cost:
-    """The cost of a data set's network for one sample of ``shape``.
+def network_cost(config: Config, name: str, shape: tuple[int, ...], condition: Condition = UNCONDITIONAL) -> Cost:
+    """The cost of a data set's network for one sample of ``shape`` with its condition.
 
     Raises:
         ConfigError: the network cannot be run on such a sample.
     """
     settings = config.dataset(name).network.model_dump()
     try:
-        return count(lambda: initial_network(settings, shape, 0), shape)
+        return count(lambda: initial_network(settings, shape, 0, condition), shape, condition.example)
     except RAISED as error:
         raise ConfigError(f"the network of {name} cannot be run on a sample of shape {shape}: {reason(error)}") from error
 

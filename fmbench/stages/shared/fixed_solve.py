@@ -10,11 +10,10 @@ from torch import Tensor
 
 from fmbench.config.cells import Cell
 from fmbench.config.names import OPTIMAL_GRID
-from fmbench.data.prepared import DataSet
 from fmbench.flow.solvers.grids import GRIDS
 from fmbench.flow.solvers.optimal_grid import candidates, optimal_grid
 from fmbench.flow.solvers.registry import find_solver
-from fmbench.stages.shared.batching import base_noise, batches
+from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model
 from fmbench.stages.shared.timing import Stopwatch
@@ -28,13 +27,13 @@ class Solved(NamedTuple):
     seconds: float
 
 
-def fixed(model: Model, dataset: DataSet, job: Job, n: int, batch: int, cell: Cell, errors: NDArray | None = None) -> Solved:
+def fixed(model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArray | None = None) -> Solved:
     """The first n samples by a fixed-step solver on its grid.
 
     Args:
         errors: the local errors that an optimal grid is chosen by; needed for such a grid only.
     """
-    objective = model.objective
+    objective = model.flow()
     path, solver = objective.path, find_solver(cell.solver, cell.use, cell.lower_order_final)
 
     @cache
@@ -48,11 +47,11 @@ def fixed(model: Model, dataset: DataSet, job: Job, n: int, batch: int, cell: Ce
     pieces = []
     with torch.no_grad():
         for indices in batches(n, batch):
-            x0 = base_noise(job.spec["seed"], indices, dataset.shape, path.base_std, job.device)
+            x0, here = model.start(job.spec["seed"], indices), field.rows(indices)
             if indices.start == 0:  # the first call of a size sets things up, which must not count as a solve's time
-                model.velocity(torch.tensor(objective.t_min, dtype=torch.float64, device=job.device), x0)
+                here.field(torch.tensor(objective.t_min, dtype=torch.float64, device=job.device), x0)
             with watch:
                 # Whatever the network predicts, the field is a velocity. Solvers work out data and noise from it.
-                x = solver.spend(cell.nfe, field, x0, grid, path)
+                x = solver.spend(cell.nfe, here, x0, grid, path)
             pieces.append(x.cpu().numpy())
     return Solved(np.concatenate(pieces), field.evaluations / n, watch.seconds / n)

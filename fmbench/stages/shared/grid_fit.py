@@ -5,9 +5,7 @@ from typing import NamedTuple
 import torch
 from numpy.typing import NDArray
 
-from fmbench.data.prepared import DataSet
 from fmbench.flow.solvers.optimal_grid import candidates, local_errors
-from fmbench.stages.shared.batching import base_noise
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model
 
@@ -22,11 +20,11 @@ class Fit(NamedTuple):
     errors: NDArray
 
 
-def fit(model: Model, dataset: DataSet, job: Job, first: int) -> Fit:
+def fit(model: Model, job: Job, first: int) -> Fit:
     """Local errors on the samples after the ``first`` ones, which are those that a stage measures."""
-    objective, field = model.objective, model.field()
+    objective, field = model.flow(), model.field()
     indices = range(first, first + SAMPLES)
-    x0 = base_noise(job.spec["seed"], indices, dataset.shape, objective.path.base_std, job.device)
+    x0 = model.start(job.spec["seed"], indices)
     with torch.no_grad():
-        errors = local_errors(field, x0, candidates(objective.t_min, objective.t_max), objective.path)
+        errors = local_errors(field.rows(indices), x0, candidates(objective.t_min, objective.t_max), objective.path)
     return Fit(field.evaluations / SAMPLES, errors)

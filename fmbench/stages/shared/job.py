@@ -61,8 +61,6 @@ def check_data(spec: dict[str, Any], dataset: DataSet) -> None:
         DataError: it is another data set.
     """
     found = dataset.manifest["spec"]
-    if dataset.condition.arrays:
-        raise DataError(f"{dataset.folder} has a condition, and this version of fmbench does not train with conditions yet")
     if settings_hash(found) != spec["data"]:
         raise DataError(
             f"{dataset.folder} holds {found['dataset']} prepared from {found['source']} with {found['parameters']}, which is not "
@@ -71,5 +69,6 @@ def check_data(spec: dict[str, Any], dataset: DataSet) -> None:
 
 
 def split_hashes(dataset: DataSet) -> list[str]:
-    """The sha256 of each split's file."""
-    return [split["sha256"] for split in dataset.manifest["splits"].values()]
+    """The sha256 of each split's file, then those of the files that its condition is made from."""
+    names = ["sha256", *(f"{name}_sha256" for name in dataset.condition.arrays)]
+    return [split[name] for name in names for split in dataset.manifest["splits"].values()]

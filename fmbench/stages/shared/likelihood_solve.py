@@ -32,22 +32,29 @@ def draw_probes(job: Job, dataset: DataSet, kind: str, indices: range, streams: 
     return torch.stack([draw(job.spec["seed"], stream, indices, dataset.shape) for stream in streams]).to(job.device)
 
 
+def given(dataset: DataSet) -> str:
+    """The column ``reference`` of a likelihood: what each test sample is given, if the data set has a condition."""
+    return f"given {dataset.condition.given}" if dataset.condition.given else ""
+
+
 @torch.no_grad()
 def solve(
     model: Model,
     field: CountingField[Tensor],
+    indices: range,
     x: Tensor,
     probes: Tensor | None,
     settings: LikelihoodSettings | DequantisationSettings,
 ) -> LogLikelihood:
-    """log p of samples x (b, *) under the flow of ``field``, over the time interval of the model's objective."""
-    objective = model.objective
+    """log p of the test samples ``indices``, x (b, *), each given its condition, over the interval of the model's objective."""
+    objective = model.flow()
     return log_likelihood(
-        field,
+        field.rows(indices),
         x,
         objective.t_min,
         objective.t_max,
-        base_std=objective.path.base_std,
+        base_std=objective.base_std,
+        base_mean=model.start_mean(indices),
         probes=probes,
         mode=settings.mode,
         rtol=settings.rtol,

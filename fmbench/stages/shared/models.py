@@ -1,7 +1,8 @@
 """A trained model, or an oracle, as the stages that evaluate it see it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
 from fmbench.data.prepared import DataSet
 from fmbench.errors import DataError
-from fmbench.flow.fields import CountingField, Field, velocity_field
+from fmbench.flow.fields import CountingField, Field, FieldOfAll, guided, velocity_field
 from fmbench.flow.objectives import Objective, build
-from fmbench.flow.oracle import FiniteOracle
+from fmbench.flow.regression import NO_FLOW, Regression, build_loss, one_evaluation, prediction
+from fmbench.flow.solvers.adaptive import AdaptiveSolution, dopri5
 from fmbench.stages import oracles
+from fmbench.stages.oracles import OracleOfSamples
+from fmbench.stages.shared.batching import base_noise
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.job import Job, check_data, split_hashes
 from fmbench.store.codehash import plugin_code
@@ -26,27 +30,96 @@ from fmbench.store.weights import fit, load_weights, open_tensors
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """How the stage ``sample`` makes samples: by the adaptive solver, or by one evaluation without any tolerance."""
+
+    solve: Callable[..., AdaptiveSolution] = dopri5
+    name: str = "dopri5"
+    shared: str = "dopri5_shared"  # the name with one step size for a batch
+    adaptive: bool = True  # whether it solves to a tolerance
+
+    def columns(self, rtol: float, atol: float) -> dict[str, Any]:
+        """The columns of a row about such a solve with a step size for each sample."""
+        return {"solver": self.name, **({"rtol": rtol, "atol": atol} if self.adaptive else {})}
+
+
+PREDICTOR = Sampler(one_evaluation, "one evaluation", "one evaluation", adaptive=False)
+
+
+@dataclass(frozen=True)
 class Model:
-    """A trained model, or an oracle."""
+    """A trained model, or an oracle, with the conditions of the test split.
+
+    Sample i has the condition of test sample i, and after the last one those of the first again.
+
+    Attributes:
+        velocity: the sampling field. With a condition it differs by sample (:class:`fmbench.flow.fields.FieldOfAll`).
+    """
 
     velocity: Field
-    objective: Objective
+    objective: Objective | Regression
+    dataset: DataSet
+    device: torch.device
     sha256: str  # the digits in the seal of the weights
     code: str  # hash of the plug-in modules that the model needs; empty if it needs none
     data: str  # hash of all splits
     reason: str = ""  # "training diverged: " and the cause; empty if the training ended well
-    oracle: FiniteOracle | None = None
+    no_flow: str = ""  # why there is nothing but a sampler to measure; empty for a flow
+    oracle: OracleOfSamples | None = None
+    guidance: float = 1.0  # the scale of classifier-free guidance; 1 for none
+    sampler: Sampler = Sampler()
 
-    def field(self) -> CountingField[torch.Tensor]:
-        """A sampling field that counts its evaluations, from 0."""
-        return CountingField(self.velocity, self.objective.t_min, self.objective.t_max)
+    @property
+    def unsolvable(self) -> str:
+        """Why the flow cannot be solved; empty if it can."""
+        return self.reason or self.no_flow
+
+    @property
+    def no_density(self) -> str:
+        """Why the samples of a flow have no density, given a condition; empty if they have one."""
+        return "" if self.objective.start.std else "the source has no noise, so the samples given a condition have no density"
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of the network in one of the field."""
+        return 1 if self.guidance == 1 else 2
+
+    def flow(self) -> Objective:
+        """The objective of a model that is a flow."""
+        assert isinstance(self.objective, Objective)
+        return self.objective
+
+    def field(self) -> CountingField[Tensor]:
+        """A sampling field that counts its evaluations, from 0. Its ``rows`` are the fields of samples."""
+        ends = (self.objective.t_min, self.objective.t_max)
+        return CountingField(self.velocity, *ends, self.cost)
+
+    def start(self, seed: int, indices: range) -> Tensor:
+        """Where these samples start, (len(indices), *): the same for every method with the same start, solver and batch size."""
+        noise = base_noise(seed, indices, self.dataset.shape, self.objective.noise_std, self.device)
+        return self.objective.start.place(noise, *self.dataset.conditions(indices, self.device))
+
+    def start_mean(self, indices: range) -> Tensor | float:
+        """The mean of what these samples start from."""
+        return self.objective.start.mean(*self.dataset.conditions(indices, self.device))
 
 
-def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: str | None = None) -> Model:
+def model_of(job: Job, folder: Path, dataset: DataSet) -> Model:
+    """The model that a job evaluates, with the guidance of its spec; raises as :func:`load_model`."""
+    return load_model(folder, dataset, job.device, job.spec["model"], guidance_of(job))
+
+
+def guidance_of(job: Job) -> float:
+    """The guidance scale of a job's samples; 1 means none."""
+    return float(job.spec.get("guidance", 1.0))
+
+
+def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: str | None = None, guidance: float = 1.0) -> Model:
     """The model in a folder that the stage ``train`` wrote.
 
     Args:
         expected: the hash that the training's spec must have.
+        guidance: the scale of classifier-free guidance by the label; 1 for none.
 
     Raises:
         DataError, CheckpointError: a file is missing or truncated, or does not agree with its config or the spec.
@@ -63,30 +136,76 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
     check_data(spec, dataset)
     weights = folder / "model.safetensors"
     if spec["method"]["oracle"] is not None:
-        return _oracle(spec, weights, dataset, device)
+        return _oracle(spec, weights, dataset, device, guidance)
     network = new_network(spec, dataset)
     digest = load_weights(weights, network)
     reason = f"training diverged: {config['reason']}" if config["reason"] else ""
-    return _trained(spec, network.to(device), digest, dataset, reason)
+    return _trained(spec, network.to(device), digest, dataset, device, guidance, reason)
 
 
-def _oracle(spec: dict[str, Any], weights: Path, dataset: DataSet, device: torch.device) -> Model:
+def _oracle(spec: dict[str, Any], weights: Path, dataset: DataSet, device: torch.device, guidance: float) -> Model:
     objective = build(method_from_values(spec["method"]))
     holder = oracles.weights(0.0)
     digest = load_weights(weights, holder)
     oracle = oracles.oracle_of(spec["method"]["oracle"], float(holder.get_buffer("bandwidth")), dataset, device)
 
-    def closed_form(t: Tensor, x: Tensor) -> Tensor:
-        return oracle.velocity(objective.path, t, x)
+    def bind(*log_weights: Tensor) -> Field:
+        return partial(oracle.bound(*log_weights).velocity, objective.path)
 
-    return Model(closed_form, objective, digest, plugin_code(spec), _data_hash(dataset), oracle=oracle)
+    velocity = _of_samples(dataset, bind, lambda *_: bind(), oracle.log_weights, guidance)
+    about = (digest, plugin_code(spec), _data_hash(dataset))
+    return Model(velocity, objective, dataset, device, *about, oracle=oracle, guidance=guidance)
 
 
-def _trained(spec: dict[str, Any], network: nn.Module, digest: str, dataset: DataSet, reason: str = "") -> Model:
-    objective = build(method_from_values(spec["method"]))
+# Many parameters: what a model is made from.
+def _trained(
+    spec: dict[str, Any],
+    network: nn.Module,
+    digest: str,
+    dataset: DataSet,
+    device: torch.device,
+    guidance: float = 1.0,
+    reason: str = "",
+) -> Model:
+    objective = build_loss(method_from_values(spec["method"]))
     network.eval().requires_grad_(False)
-    field = velocity_field(network, objective.path, objective.prediction)
-    return Model(field, objective, digest, plugin_code(spec), _data_hash(dataset), reason)
+
+    def bind(*condition: Tensor) -> Field:
+        def conditioned(t: Tensor, x: Tensor) -> Tensor:
+            out: Tensor = network(t, x, *condition)
+            return out
+
+        if isinstance(objective, Regression):
+            return prediction(conditioned)
+        return velocity_field(conditioned, objective.path, objective.prediction)
+
+    def untold(*condition: Tensor) -> Field:
+        where = torch.ones(len(condition[0]), dtype=torch.bool, device=device)
+        return bind(*dataset.condition.dropped(where, *condition))
+
+    velocity = _of_samples(dataset, bind, untold, lambda indices: dataset.conditions(indices, device), guidance)
+    about = (digest, plugin_code(spec), _data_hash(dataset), reason)
+    model = Model(velocity, objective, dataset, device, *about, guidance=guidance)
+    return replace(model, no_flow=NO_FLOW, sampler=PREDICTOR) if isinstance(objective, Regression) else model
+
+
+def _of_samples(
+    dataset: DataSet,
+    told: Callable[..., Field],
+    untold: Callable[..., Field],
+    read: Callable[[Sequence[int]], tuple[Tensor, ...]],
+    guidance: float,
+) -> Field:
+    """The field of all samples.
+
+    Args:
+        told, untold: from what ``read`` returns of samples to their field given the condition, and without it.
+    """
+    if not dataset.condition.arrays:
+        return told()
+    if guidance == 1:
+        return FieldOfAll(told, read)
+    return FieldOfAll(lambda *values: guided(told(*values), untold(*values), guidance), read)
 
 
 def _data_hash(dataset: DataSet) -> str:
@@ -97,6 +216,7 @@ def cache_key(model: Model, job: Job) -> dict[str, Any]:
     """Everything that a number measured of a model depends on, besides the settings of the measurement."""
     return {
         "weights": model.sha256,
+        "guidance": model.guidance,
         "plugin code": model.code,
         "data": model.data,
         "code": job.code_hash,
@@ -107,7 +227,7 @@ def cache_key(model: Model, job: Job) -> dict[str, Any]:
     }
 
 
-def load_snapshots(folder: Path, dataset: DataSet, device: torch.device) -> Iterator[tuple[int, Model]]:
+def load_snapshots(folder: Path, dataset: DataSet, device: torch.device, guidance: float = 1.0) -> Iterator[tuple[int, Model]]:
     """(iteration, model) for each snapshot of the averaged weights that a training kept; an oracle has no snapshots.
 
     Only one snapshot at a time is in memory. The ``reason`` of each is empty, because its weights are good even if the training
@@ -125,4 +245,4 @@ def load_snapshots(folder: Path, dataset: DataSet, device: torch.device) -> Iter
             tensors = {n.removeprefix(prefix): file.get_tensor(n) for n in file.keys() if n.startswith(prefix)}  # noqa: SIM118
             network = new_network(spec, dataset)
             fit(path, network, tensors, f"snapshot {step} in")
-            yield step, _trained(spec, network.to(device), f"{digest}/{step}", dataset)
+            yield step, _trained(spec, network.to(device), f"{digest}/{step}", dataset, device, guidance)

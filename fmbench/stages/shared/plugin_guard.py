@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fmbench.config.plugins import RAISED
-from fmbench.flow.objectives import Objective
+from fmbench.flow.regression import Loss
 
 
 class PluginGuard:
@@ -31,7 +31,7 @@ class PluginGuard:
         tell: called with the traceback.
     """
 
-    def __init__(self, objective: Objective, network: nn.Module, files: set[str], tell: Callable[[str], None]) -> None:
+    def __init__(self, objective: Loss, network: nn.Module, files: set[str], tell: Callable[[str], None]) -> None:
         self.objective, self.network, self.files, self.tell = objective, network, files, tell
         self.raised = ""
 

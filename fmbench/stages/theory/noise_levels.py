@@ -10,10 +10,10 @@ from fmbench.store.tables import THEORY
 
 
 def noise_level_rows(methods: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Weight, density and emphasis over log SNR for every trained method. Oracles have no loss, hence no rows."""
+    """Weight, density and emphasis over log SNR for every trained method. Oracles have no loss, and regression has no noise."""
     for values in methods:
         method = method_from_values(values)
-        if method.oracle is not None:
+        if method.oracle is not None or method.path is None:
             continue
         columns = [column.tolist() for column in noise_levels(build(method), 400)]
         for row in zip(*columns, strict=True):
