@@ -6,8 +6,7 @@ first step is their automatic one. As in torchdiffeq, the step size never shrink
 exactly. NFE is 2 + (stages - 1) (accepted + rejected): the first slope, the first-step probe, and all stages of a step but the
 last, which is the first of the next step.
 
-With one step size for the batch, the hardest sample decides NFE. With one for each sample, finished samples leave the batch, and
-the field is that of the others (:func:`~fmbench.flow.fields.rows_of`).
+With one step size for the batch, the hardest sample decides NFE. With one for each sample, finished samples leave the batch.
 
 **Derivatives.** The result has derivatives by x and by the parameters of the field: those of the accepted steps, with their sizes
 held constant. Error norms and step sizes are outside of the graph, as in torchdiffeq. A sample whose state or slope is not finite
@@ -112,9 +111,8 @@ class _Problem:
 def _with_a_step_per_sample(problem: _Problem, x: Tensor) -> AdaptiveSolution:
     batch, shape, dev = x.shape[0], x.shape, x.device
     sign, t1, pair, step_nfe = problem.sign, problem.t1, problem.pair, problem.pair.stages - 1
-
-    nfe = torch.full((batch,), 2, dtype=torch.int64, device=dev)
-    field = problem.field  # of the samples that are not finished
+    # The field is that of the samples that are not finished.
+    nfe, field = torch.full((batch,), 2, dtype=torch.int64, device=dev), problem.field
 
     def evaluate(t: Tensor, y: Tensor) -> Tensor:
         nonlocal nfe
