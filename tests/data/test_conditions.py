@@ -74,7 +74,7 @@ def test_labels_are_class_numbers_and_one_more_says_that_none_is_told(tmp_path):
     (labels,) = dataset.conditions(range(7), CPU)
     assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0] and labels.dtype == torch.int64
     assert dataset.condition == Labels(3) and dataset.condition.arguments(dataset.shape) == {"condition_classes": 3}
-    assert dataset.condition.dropped(labels, labels == 1).tolist() == [0, 3, 2, 0, 3, 2, 0]
+    assert dataset.condition.dropped(labels == 1, labels)[0].tolist() == [0, 3, 2, 0, 3, 2, 0]
 
 
 def test_without_a_condition_there_is_nothing(tmp_path):
