@@ -78,5 +78,7 @@ GATHERED = {
     "half_way": ("trajectory", "rows.parquet"),
 }
 """Gathered files of the results folder (without .parquet): the stage and the name of the file of each model that they gather."""
+GUIDED = ("sample", "sweep", "learning_curve", "few_step", "trajectory")
+"""Stages of a model that make samples, and so follow the guidance."""
 FIRST_SEED = ("few_step_previews", "trajectory")
 """Gathered files that hold pictures, of the first seed only."""

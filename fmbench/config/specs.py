@@ -18,14 +18,12 @@ from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.hashing import settings_hash
 from fmbench.config.measured_cells import USES_SOLVERS, own_solvers, time_grids
 from fmbench.config.method_settings import method_values
-from fmbench.config.names import FIRST_SEED, GATHERED
+from fmbench.config.names import FIRST_SEED, GATHERED, GUIDED
 from fmbench.config.plugins import is_dotted
 
 Spec = dict[str, Any]
 USES_EXTRACTOR = ("sample_quality", "super_resolution", "learning_curve", "few_step")
 """Stages of a model that run the feature extractor, so that its code is part of theirs."""
-GUIDED = ("sample", "sweep", "learning_curve", "few_step", "trajectory")
-"""Stages of a model that make samples, and so follow the guidance."""
 
 
 # Before everything
@@ -236,8 +234,7 @@ def oracles(config: Config) -> list[str]:
 
 def flows(config: Config) -> list[str]:
     """The methods with a network and a path: all but oracles and regression."""
-    resolved = [m.resolve() for m in config.methods]
-    return [m.name for m in resolved if m.oracle is None and m.path is not None]
+    return [m.name for m in (s.resolve() for s in config.methods) if m.oracle is None and m.path is not None]
 
 
 def images(config: Config) -> list[str]:
