@@ -16,7 +16,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from fmbench.flow.fields import CountingField, Field
-from fmbench.flow.paths import OptimalTransport
+from fmbench.flow.paths import CosineVP, OptimalTransport
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
@@ -74,9 +74,10 @@ def multistep_rows(name: str, field: Field, x: Tensor, rounds: int) -> list[dict
         solves = (lambda f, p=plan: p.run(f, x)), (lambda f, s=theirs: s.solve(f, x))
         rows.append(compare(work, name, field, *solves, rounds))
     for solver, method in MULTISTEP.items():
-        plan = method.plan(grid, path)
-        work = f"{solver}, {STEPS} steps, against our Euler"
-        rows.append(compare(work, name, field, lambda f, p=plan: p.run(f, x), lambda f: integrate(f, x, grid, EULER), rounds))
+        for kind, on in (("straight", path), ("cosine", CosineVP())):
+            plan = method.plan(grid, on)
+            work = f"{solver}, {STEPS} steps, {kind} path, against our Euler"
+            rows.append(compare(work, name, field, lambda f, p=plan: p.run(f, x), lambda f: integrate(f, x, grid, EULER), rounds))
     return rows
 
 

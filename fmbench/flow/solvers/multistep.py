@@ -6,7 +6,8 @@ Notation, here and in the files of the families. A step goes from the level ``at
 
 A method is a formula for each order, from x and m to the next state. The formula is linear in them. It therefore runs once before
 the first step and for all steps together: x and m are then unit vectors, the numbers of a level are columns with a row for each
-step, and the result holds the weights of x, m[0], m[1], ... in every step. The loop after that only adds tensors.
+step, and the result holds the weights of x, m[0], m[1], ... in every step. The loop after that only adds tensors
+(:mod:`fmbench.flow.solvers.weighted_steps`).
 
 The ends of a path need two rules, which are in :meth:`Multistep.plan` and so in no formula:
 
@@ -14,23 +15,26 @@ The ends of a path need two rules, which are in :meth:`Multistep.plan` and so in
   x' = a' x1 + s' x0. Its limit exists on every path.
 * A level with an infinite clock is infinitely far away, so it has no weight in later steps.
 
-Memory: beside x, a method of order p holds the last p predictions, one more state with a corrector.
+A corrector costs no evaluation, and no tensor operation but one for the prediction that it reaches further back. The corrected
+state is the predicted one plus a sum of predictions, so :func:`_with_correction` puts it into the weights of the next step.
+
+Memory: a method of order p holds p - 1 earlier predictions, p of them with a corrector. Each is as large as a batch of states.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fmbench.flow.fields import Field, checked
+from fmbench.flow.fields import Field
 from fmbench.flow.paths import AffinePath
 from fmbench.flow.prediction import EPSILON, VELOCITY, Prediction, X, convert
 from fmbench.flow.solvers.constant import check_constant
+from fmbench.flow.solvers.weighted_steps import Conversion, Plan, Sum, steps_of
 
 
 class Level(NamedTuple):
@@ -90,71 +94,37 @@ class Multistep:
         """
         return self.plan(grid, path, prediction).run(network, x)
 
-    def plan(self, grid: Tensor, path: AffinePath, prediction: Prediction = VELOCITY) -> "Plan":
-        """The weights of every step of :meth:`solve`."""
+    def plan(self, grid: Tensor, path: AffinePath, prediction: Prediction = VELOCITY) -> Plan:
+        """The weights of every step of :meth:`solve`.
+
+        Raises:
+            ValueError: the grid requires a gradient, or a corrector follows a predictor in which x has no weight.
+        """
         check_constant("grid", grid)
         levels = _levels(grid, path)
         steps = len(grid) - 1
         finite = np.isfinite(getattr(levels, self.clock)[:, 0])
         orders = [_order(k, finite, len(self.predictors), self.lower_order_final) for k in range(steps)]
-        own = _conversion(grid[:-1], path, prediction, self.prediction)
-        planned = {k: _ddim_step(k, grid, levels, path, prediction) for k in range(steps) if not orders[k]}
-        for order in sorted({order for order in orders if order}):
-            ks = np.array([k for k in range(steps) if orders[k] == order])
-            weights = _weights(self.predictors[order - 1], levels, ks, order)
-            corrected = _weights(self.correctors[order - 1], levels, ks, order, corrects=True) if self.correctors else None
-            for i, k in enumerate(ks.tolist()):
-                kept = own.scale[k - order + 1 : k + 1][::-1]
-                correction = None
-                if corrected is not None and k + 1 < steps and finite[k + 1]:
-                    correction = _scaled(corrected[i], [own.scale[k + 1], *kept])
-                planned[k] = _Step(own.ratio[k], *_scaled(weights[i], kept), correction)
-        return Plan(grid, [planned[k] for k in range(steps)], len(self.predictors))
+        predicted = self._sums(self.predictors, orders, levels)
+        conversions = _conversions(grid[:-1], path, prediction, self.prediction)
+        for k in np.flatnonzero(np.equal(orders, 0)).tolist():
+            if not finite[k]:
+                conversions[k] = Conversion(1.0, 0.0)
+            predicted[k] = _ddim_step(k, grid, levels, path, self.prediction if finite[k] else prediction)
+        sums = dict(predicted)
+        for k, correction in self._sums(self.correctors, orders, levels, 1).items():
+            if k + 1 < steps:
+                sums[k + 1] = _with_correction(predicted[k + 1], predicted[k], correction)
+        return Plan(grid, steps_of([sums[k] for k in range(steps)], conversions), tuple(orders))
 
-
-class _Step(NamedTuple):
-    """A step in numbers: q = p + ratio x from the network's output p, then x' = scale x + sum_i weights[i] q_i, newest first.
-
-    ``corrector`` has the same two for the state at the step's end, with the new q first; None for no correction.
-    """
-
-    ratio: float
-    scale: float
-    weights: tuple[float, ...]
-    corrector: tuple[float, tuple[float, ...]] | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All steps of a method on one grid and path, for the networks of one kind."""
-
-    grid: Tensor
-    steps: list[_Step]
-    order: int
-
-    def run(self, network: Field, x: Tensor) -> Tensor:
-        """The final state of a solve from ``x``, as :meth:`Multistep.solve` describes it."""
-        network = checked(network)
-        times = self.grid.to(x.device).unbind()
-        kept: deque[Tensor] = deque(maxlen=self.order)
-        before, corrector = x, None
-        for t, (ratio, scale, weights, following) in zip(times, self.steps, strict=False):
-            p = network(t, x)
-            q = p.add(x, alpha=ratio) if ratio else p
-            if corrector:
-                x = _combine(before, corrector[0], (q, *kept), corrector[1])
-            kept.appendleft(q)
-            before, corrector = x, following
-            x = _combine(x, scale, kept, weights)
-        return x
-
-
-def _combine(x: Tensor, scale: float, terms: Sequence[Tensor], weights: tuple[float, ...]) -> Tensor:
-    """scale x + sum_i w_i q_i in a new tensor, over as many terms as there are weights."""
-    x = x.add(terms[0], alpha=weights[0]) if scale == 1 else x.mul(scale).add_(terms[0], alpha=weights[0])
-    for q, w in zip(islice(terms, 1, None), weights[1:], strict=False):
-        x.add_(q, alpha=w)
-    return x
+    def _sums(self, formulas: Sequence[Formula], orders: Sequence[int], levels: Level, more: int = 0) -> dict[int, Sum]:
+        """The weights of every step that has a formula; ``more`` is 1 for correctors, which know one prediction more."""
+        found = {}
+        for order, formula in enumerate(formulas, start=1):
+            if ks := [k for k, own in enumerate(orders) if own == order]:
+                weights = _weights(formula, levels, np.array(ks), order, more)
+                found.update({k: Sum(x, m) for k, (x, *m) in zip(ks, weights.tolist(), strict=True)})
+        return found
 
 
 def _order(k: int, finite: np.ndarray, highest: int, lower: bool) -> int:
@@ -172,40 +142,41 @@ def _levels(grid: Tensor, path: AffinePath) -> Level:
     return Level(*(v.numpy()[:, None] for v in (t, c.a, c.s, path.log_snr(t) / 2, c.s / c.a)))
 
 
-class _Conversion(NamedTuple):
-    """The conversion of a network's output p at each time to m = scale (p + ratio x)."""
-
-    ratio: list[float]
-    scale: list[float]
-
-
-def _conversion(times: Tensor, path: AffinePath, source: Prediction, target: Prediction) -> _Conversion:
-    """The conversion is linear, so that it is known from its values at p = 1, x = 0 and at p = 0, x = 1."""
+def _conversions(times: Tensor, path: AffinePath, source: Prediction, target: Prediction) -> list[Conversion]:
+    """The conversion of a network's output at each time. It is linear: its values at p = 1, x = 0 and p = 0, x = 1 are enough."""
     one, zero = torch.ones_like(times), torch.zeros_like(times)
-    scale, shift = (convert(p, x, times, path, source, target) for p, x in ((one, zero), (zero, one)))
-    return _Conversion((shift / scale).tolist(), scale.tolist())
+    f, g = (convert(p, x, times, path, source, target).tolist() for p, x in ((one, zero), (zero, one)))
+    return [Conversion(*both) for both in zip(f, g, strict=True)]
 
 
-def _ddim_step(k: int, grid: Tensor, levels: Level, path: AffinePath, prediction: Prediction) -> _Step:
-    """x' = a' x1 + s' x0 with x0 or x1 taken from x = a x1 + s x0, whichever divides by no zero."""
+def _ddim_step(k: int, grid: Tensor, levels: Level, path: AffinePath, source: Prediction) -> Sum:
+    """x' = a' x1 + s' x0 from any prediction, with x0 or x1 taken from x = a x1 + s x0, whichever divides by no zero."""
     a, s, a_to, s_to = (float(v[i, 0]) for i in (k, k + 1) for v in (levels.a, levels.s))
-    m = _conversion(grid[k : k + 1], path, prediction, X if s else EPSILON)
-    scale, weight = (s_to / s, a_to - a * s_to / s) if s else (a_to / a, s_to)
-    return _Step(m.ratio[0], scale, (weight * m.scale[0],))
+    ((f, g),) = _conversions(grid[k : k + 1], path, source, X if s else EPSILON)
+    state, weight = (s_to / s, a_to - a * s_to / s) if s else (a_to / a, s_to)
+    return Sum(state + weight * g, [weight * f])
 
 
-def _weights(formula: Formula, levels: Level, ks: np.ndarray, order: int, corrects: bool = False) -> np.ndarray:
+def _weights(formula: Formula, levels: Level, ks: np.ndarray, order: int, more: int = 0) -> np.ndarray:
     """The weights of x and of every m in the steps ks, shape (steps, 1 + number of m)."""
-    x, *m = np.eye(order + 1 + corrects)
+    x, *m = np.eye(order + 1 + more)
     at = [Level(*(v[ks - i] for v in levels)) for i in range(order)]
     found = formula(x, m, at, Level(*(v[ks + 1] for v in levels)))
     return np.broadcast_to(found, (len(ks), len(m) + 1))
 
 
-def _scaled(weights: np.ndarray, scales: Sequence[float]) -> tuple[float, tuple[float, ...]]:
-    """The weight of x, and those of q from those of m = scale q."""
-    first, *rest = weights.tolist()
-    return first, tuple(w * scale for w, scale in zip(rest, scales, strict=True))
+def _with_correction(step: Sum, before: Sum, correction: Sum) -> Sum:
+    """A step from the corrected state y, in terms of the predicted state x that the network has seen.
+
+    The step before went from y_ to x = before(y_), and its correction is y = correction(y_). Without y_,
+    y = A / C (x - W m) + B m, with C, W for the weights of y_ and m in ``before`` and A, B for those in ``correction``.
+    """
+    if not before.state:
+        raise ValueError("a corrected step needs a predictor in which x has a weight; give the method no correctors")
+    ratio = correction.state / before.state
+    shift = [b - ratio * w for b, w in zip(correction.weights, [0.0, *before.weights], strict=True)]
+    both = zip_longest(step.weights, shift, fillvalue=0.0)
+    return Sum(step.state * ratio, [w + step.state * d for w, d in both])
 
 
 def matching(nodes: Sequence[Any], moments: Sequence[Any]) -> list[Any]:
