@@ -123,7 +123,7 @@ def test_a_failed_draw_does_not_change_smaller_k(bench, tmp_path, monkeypatch):
     def solved(field: Any, x1: torch.Tensor, *_: Any, **__: Any) -> LogLikelihood:
         draw = len(solves) // 2  # batches of 3 and 2
         solves.append(draw)
-        field.calls += (10 if len(x1) == 3 else 30) * (draw + 1)
+        field.count.calls += (10 if len(x1) == 3 else 30) * (draw + 1)
         g = torch.Generator().manual_seed(len(solves))
         failed = torch.tensor([draw == 2 and len(x1) == 2] + [False] * (len(x1) - 1))
         return LogLikelihood(torch.randn(2, len(x1), generator=g).double(), torch.zeros(len(x1)), failed, 2)
