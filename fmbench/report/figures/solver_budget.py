@@ -18,6 +18,8 @@ from fmbench.report.style import SMALL, WIDTH, label, solver_label
 
 FULL, PALE = 0.75, 0.25
 """How opaque a cell is whose solver leads, and one whose solver ties with others."""
+WIDE = 8
+"""Names of so many letters or more are smaller, to fit into a cell."""
 GAP = 0.4
 """The distance between the trained methods and the oracles, in rows."""
 
@@ -82,7 +84,12 @@ def _cell(axis: Axes, x: float, y: float, cell: dict[str, Any]) -> None:
     small = " ".join([*([grid] if grid else []), *more])
     style: dict[str, Any] = {"ha": "center", "va": "center", "clip_on": True}
     axis.text(
-        x + 0.5, y + (0.36 if small else 0.5), name, fontsize=SMALL - 0.5, fontweight="bold" if leads else "normal", **style
+        x + 0.5,
+        y + (0.36 if small else 0.5),
+        name,
+        fontsize=SMALL - (0.5 if len(name) < WIDE else 1.5),
+        fontweight="bold" if leads else "normal",
+        **style,
     )
     if small:
         axis.text(x + 0.5, y + 0.75, small, fontsize=SMALL - 1.5, color="0.25", **style)
