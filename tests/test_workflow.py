@@ -254,6 +254,22 @@ def test_table_4_needs_only_trained_methods_on_images_and_table_1_does_not_need_
     assert project.planned("results/equivalence.csv") == Counter({"theory": 1})
 
 
+def test_a_low_resolution_condition_adds_the_jobs_of_table_2_and_no_other_does(tmp_path):
+    """Only the plan is looked at: nothing is trained."""
+    project = Project(tmp_path / "upsampled")
+    upsampled = IMAGES | {
+        "condition": {"low_resolution": {"factor": 2}},
+        "evaluation": {"sample": {"n": 360}, "super_resolution": {"window": 7}},
+    }
+    project.configure(datasets=["upsampled", "digits"], settings={"upsampled": upsampled, "digits": IMAGES})
+    planned = project.planned("all")
+    assert planned["baselines"] == 1 and planned["figure"] == len(FIGURES)
+    models = {stage: sum(count for job, count in planned.items() if job.split()[0] == stage) for stage in ("train", "super_resolution")}
+    assert models["train"] == 2 * models["super_resolution"] > 0
+    project.configure(datasets=["digits"], settings={"digits": IMAGES})
+    assert not [job for job in project.planned("all") if job.startswith(("baselines", "super_resolution"))]
+
+
 def test_adding_an_nfe_computes_that_cell_only(finished):
     settings = yaml.safe_load(yaml.safe_dump(CONFIG["settings"]))
     sweep = settings["checkerboard"]["evaluation"]["sweep"]

@@ -28,6 +28,7 @@ PAPERS = {
     "imagenet32": ("imagenet", 32),
     "imagenet64": ("imagenet", 64),
     "imagenet128": ("imagenet", 128),
+    "imagenet64to256": ("imagenet", 256),
 }
 """The paper's data sets by their names in the tables, each with the first letters of its source's name and its side in pixels."""
 

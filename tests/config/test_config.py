@@ -7,10 +7,14 @@ from config_values import BASE, changed, config_error
 
 import fmbench
 from fmbench.config import names, specs
+from fmbench.config.datasets import sample_shape, split_sizes
 from fmbench.config.methods import METHODS, ORACLES
 from fmbench.config.reading import load, parse
+from fmbench.config.super_resolution_settings import super_resolution_problem
 from fmbench.errors import ConfigError
 from fmbench.report.figures.registry import FIGURES
+from fmbench.report.table2.numbers import PAPERS_DATA
+from fmbench.stages.plan.workload import network_cost
 
 ROOT = Path(fmbench.__file__).parent.parent
 
@@ -31,6 +35,34 @@ def test_every_preset_parses_over_the_default(preset):
     for dataset in config.datasets:
         for method in config.methods:
             assert specs.train(config, dataset, method.name, config.seeds[0])["dataset"] == dataset
+
+
+SUPER_RESOLUTION = [preset for preset in PRESETS if preset.stem.startswith("superres_")]
+
+
+@pytest.mark.parametrize("preset", SUPER_RESOLUTION, ids=lambda p: p.stem)
+def test_a_preset_of_super_resolution_makes_table_2_and_tests_claim_11(preset):
+    config = load(str(ROOT / "config.yaml"), str(preset))
+    assert specs.super_resolved(config) == config.datasets
+    assert [m.name for m in config.methods[:2]] == ["regression", "ddpm"] and "fm_ot" in {m.name for m in config.methods}
+    for dataset in config.datasets:
+        settings = config.dataset(dataset)
+        shape = sample_shape(settings.data.source, settings.data.parameters)
+        sizes = split_sizes(settings.data.source, settings.data.parameters)
+        about = settings.evaluation.super_resolution, settings.evaluation.sample.n, settings.evaluation.features.splits
+        assert super_resolution_problem(*about, shape, None if sizes is None else sizes[1]) == ""
+
+
+def test_the_full_preset_of_super_resolution_has_the_network_and_the_training_of_sr3():
+    config = load(str(ROOT / "config.yaml"), str(ROOT / "configs" / "superres_imagenet.yaml"))
+    (dataset,) = config.datasets
+    assert dataset == PAPERS_DATA and config.dataset(dataset).data.parameters == {"size": 256, "smaller": "drop"}
+    network, training = config.dataset(dataset).network, config.training(dataset, "fm_ot")
+    assert (network.channels, network.channels_multiple, network.depth, network.dropout) == (128, [1, 2, 4, 4, 8, 8], 3, 0)
+    assert (training.batch_size, training.iterations, training.warmup_iterations) == (256, 1_000_000, 10_000)
+    assert (training.learning_rate, config.training(dataset, "regression").learning_rate) == (1e-4, 1e-5)
+    cost = network_cost(config, dataset, (3, 256, 256))
+    assert cost.parameters == pytest.approx(625e6, rel=0.02)  # SR3's number
 
 
 def test_the_smoke_preset_is_a_small_default():
