@@ -264,7 +264,9 @@ def test_a_low_resolution_condition_adds_the_jobs_of_table_2_and_no_other_does(t
     project.configure(datasets=["upsampled", "digits"], settings={"upsampled": upsampled, "digits": IMAGES})
     planned = project.planned("all")
     assert planned["baselines"] == 1 and planned["figure"] == len(FIGURES)
-    models = {stage: sum(count for job, count in planned.items() if job.split()[0] == stage) for stage in ("train", "super_resolution")}
+    models = {
+        stage: sum(count for job, count in planned.items() if job.split()[0] == stage) for stage in ("train", "super_resolution")
+    }
     assert models["train"] == 2 * models["super_resolution"] > 0
     project.configure(datasets=["digits"], settings={"digits": IMAGES})
     assert not [job for job in project.planned("all") if job.startswith(("baselines", "super_resolution"))]
