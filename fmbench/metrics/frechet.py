@@ -185,10 +185,21 @@ def _root(p: FeatureStatistics) -> Tensor:
     lower = _cholesky(p)
     if lower is not None:
         return lower
-    values, vectors = torch.linalg.eigh(torch.from_numpy(p.covariance))
+    values, vectors = _eigh(p.covariance)
     # Eigenvalues below the rounding of the covariance are zero. Their roots, a thousand times larger, would be noise.
     kept = values > len(values) * EPSILON * values[-1]
     return vectors[:, kept] * values[kept].sqrt()
+
+
+def _eigh(matrix: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors, by QR iterations where torch's divide and conquer does not converge (many zeros)."""
+    import scipy.linalg
+
+    try:
+        values, vectors = torch.linalg.eigh(torch.from_numpy(matrix))
+    except RuntimeError:  # torch.linalg.LinAlgError
+        values, vectors = map(torch.from_numpy, scipy.linalg.eigh(matrix, driver="ev"))
+    return values, vectors
 
 
 def _cholesky(p: FeatureStatistics) -> Tensor | None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from fmbench.metrics.frechet import FeatureStatistics, frechet_distance
+from fmbench.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from fmbench.metrics.jackknife import group_of_each, jackknife_stderr
 
 GROUPS = 20
@@ -36,11 +36,15 @@ def frechet_stderr(
     _check(n)
     order = np.arange(n) if order is None else order
     group = group_of_each(n, min(GROUPS, n))
-    values = [
-        frechet_distance(_without(statistics, np.asarray(features[order[group == g]], np.float64)), reference)
-        for g in range(group[-1] + 1)
-    ]
-    return jackknife_stderr(values)
+    features = features[order]
+
+    def others(g: int) -> FeatureStatistics:
+        """The statistics of all groups but one. A covariance of low rank is made anew, because a difference of two is not one."""
+        if statistics.factor is not None:
+            return feature_statistics(features[group != g])
+        return _without(statistics, np.asarray(features[group == g], np.float64))
+
+    return jackknife_stderr([frechet_distance(others(g), reference) for g in range(group[-1] + 1)])
 
 
 def _without(p: FeatureStatistics, rows: NDArray[np.float64]) -> FeatureStatistics:

@@ -302,3 +302,15 @@ def test_impossible_sizes_are_an_error(options):
 
 def test_the_threshold_of_rounding_is_that_of_float64():
     assert frechet.EPSILON == 2.0**-52
+
+
+def test_a_covariance_on_which_divide_and_conquer_fails_has_its_distance(monkeypatch):
+    p, q = (feature_statistics(np.random.default_rng(seed).normal(size=(3, 6))) for seed in (1, 2))
+    dense = [s._replace(factor=None) for s in (p, q)]
+    expected = frechet_distance(*dense)
+
+    def fails(_):
+        raise torch.linalg.LinAlgError("failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    assert frechet_distance(*dense) == pytest.approx(expected, rel=1e-7)

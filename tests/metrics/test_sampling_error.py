@@ -124,3 +124,11 @@ def test_an_error_needs_three_samples():
         energy_distance_stderr(x, y)
     with pytest.raises(ValueError, match="at least 3 samples, not 2"):
         frechet_stderr(x, feature_statistics(x), feature_statistics(y))
+
+
+def test_fewer_samples_than_features_keep_their_low_rank_form():
+    draw = rng(3)
+    features, reference = np.zeros((6, 400)), feature_statistics(draw.normal(size=(9, 400)))
+    features[:, ::7] = draw.normal(size=(6, 58))
+    values = [frechet_distance(feature_statistics(np.delete(features, i, 0)), reference) for i in range(6)]
+    assert frechet_stderr(features, feature_statistics(features), reference) == pytest.approx(jackknife_stderr(values), rel=1e-12)
