@@ -15,7 +15,7 @@ from fmbench.config.methods import Method
 from fmbench.flow.broadcast import check_shape
 from fmbench.flow.fields import Field
 from fmbench.flow.objectives import Objective, build
-from fmbench.flow.solvers.adaptive import AdaptiveSolution
+from fmbench.flow.solvers.solution import AdaptiveSolution
 from fmbench.flow.starts import NOISE, Start
 
 NO_FLOW = "regression predicts the sample by one evaluation and has no flow"

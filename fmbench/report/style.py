@@ -18,6 +18,7 @@ LABELS = {
     "scoreflow": "ScoreFlow",
     "fm_diffusion": "FM, diffusion path",
     "fm_ot": "FM, OT path",
+    "regression": "Regression",
     "oracle_ot": "Oracle, OT path",
     "oracle_vp": "Oracle, diffusion path",
     "data": "Data",
@@ -54,10 +55,19 @@ DISTANCES = {"frechet": "Frechet distance", "energy_distance": "energy distance"
 INCEPTION = "pytorch-fid InceptionV3("
 """How the name of the only extractor begins whose Frechet distance may be called FID."""
 
-_COLOURS = {"ddpm": 0, "score_matching": 1, "scoreflow": 2, "fm_diffusion": 4, "fm_ot": 3, "oracle_ot": 7, "oracle_vp": 5}
-_FREE = (6, 8, 9)
-_MARKERS = "osD^vPX"
-_FREE_MARKERS = "*<>hdp8"
+_COLOURS = {
+    "ddpm": 0,
+    "score_matching": 1,
+    "scoreflow": 2,
+    "fm_diffusion": 4,
+    "fm_ot": 3,
+    "regression": 6,
+    "oracle_ot": 7,
+    "oracle_vp": 5,
+}
+_FREE = (8, 9)
+_MARKERS = "osD^v<PX"
+_FREE_MARKERS = "*>hdp8"
 
 SETTINGS: dict[str, Any] = {
     "font.size": 8,

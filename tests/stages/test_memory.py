@@ -14,7 +14,7 @@ from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
-from fmbench.flow.solvers.adaptive import AdaptiveSolution
+from fmbench.flow.solvers.solution import AdaptiveSolution
 from fmbench.stages import sample
 from fmbench.stages.sample import standard_deviation
 from fmbench.stages.shared import models

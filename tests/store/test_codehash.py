@@ -177,6 +177,7 @@ def test_an_edit_of_the_adaptive_solver_changes_the_stages_that_use_it_and_no_tr
         "likelihood",
         "dequantisation",
         "sweep",
+        "few_step",  # a model brings its own adaptive solve
         "learning_curve",
         "trajectory",
         "theory",

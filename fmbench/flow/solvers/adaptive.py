@@ -25,27 +25,13 @@ from torch import Tensor
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.fields import Field, checked, rows_of
 from fmbench.flow.solvers.constant import check_constant
+from fmbench.flow.solvers.solution import AdaptiveSolution
 from fmbench.flow.solvers.tableaux import DOPRI5, Tableau
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 MAX_NFE = 20_000
 _SMALLEST = 1e-14
 """A step size below this has vanished."""
-
-
-@dataclass(frozen=True)
-class AdaptiveSolution:
-    """The result of an adaptive solve.
-
-    Attributes:
-        x: final states, shape (B, *); for a failed sample its last good state.
-        nfe: evaluations spent on each sample, int64, shape (B,).
-        failed: bool, shape (B,): the step size vanished, the state stopped being finite, or ``max_nfe`` was reached.
-    """
-
-    x: Tensor
-    nfe: Tensor
-    failed: Tensor
 
 
 # Many parameters: those of scipy's and torchdiffeq's solvers, so that calls read alike.

@@ -16,7 +16,8 @@ from fmbench.errors import DataError
 from fmbench.flow.fields import CountingField, Field, FieldOfAll, guided, velocity_field
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.regression import NO_FLOW, Regression, build_loss, one_evaluation, prediction
-from fmbench.flow.solvers.adaptive import AdaptiveSolution, dopri5
+from fmbench.flow.solvers.adaptive import dopri5
+from fmbench.flow.solvers.solution import AdaptiveSolution
 from fmbench.stages import oracles
 from fmbench.stages.oracles import OracleOfSamples
 from fmbench.stages.shared.batching import base_noise

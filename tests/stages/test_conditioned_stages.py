@@ -315,8 +315,8 @@ def digits(condition: Any, methods: list[Any], network: dict[str, Any] | None = 
         ),
         (LOW, ["fm_ot"], {"kind": "user_code:Lines"}, "does not take the parameters {}"),
         (LOW, ["fm_ot"], {"kind": "user_code:Lines"}, "its data set needs the keyword condition_channels"),
-        (LOW, ["fm_ot"], {"kind": "test_conditions:Blind"}, "takes 3 positional arguments but 4 were given"),
-        ("label", ["fm_ot"], {"kind": "test_conditions:Blind"}, "its data set needs the keyword condition_classes"),
+        (LOW, ["fm_ot"], {"kind": "test_conditioned_stages:Blind"}, "takes 3 positional arguments but 4 were given"),
+        ("label", ["fm_ot"], {"kind": "test_conditioned_stages:Blind"}, "its data set needs the keyword condition_classes"),
     ],
 )
 def test_what_cannot_have_the_condition_is_refused_before_any_training(tmp_path, condition, methods, network, message):
