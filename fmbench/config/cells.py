@@ -5,7 +5,9 @@ cells by this code. The hash leaves out the other modules of settings.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from fmbench.config.names import SAMPLER_OPTIONS
 
 
 class Cell(NamedTuple):
@@ -14,6 +16,7 @@ class Cell(NamedTuple):
     Attributes:
         use: the dotted name of a solver of the user's own; None for a built-in one.
         lower_order_final: whether the order of a multistep solver falls to 1 in the last steps; None for the solver's own choice.
+        options: of a stochastic sampler, those that are set.
     """
 
     solver: str
@@ -21,12 +24,14 @@ class Cell(NamedTuple):
     nfe: int
     use: str | None = None
     lower_order_final: bool | None = None
+    options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def label(self) -> str:
-        """The solver's name in the records, with its grid and its lowering of the order, where they are not the usual ones."""
+        """The solver's name in the records, with its grid, its lowering of the order and its options, where they are set."""
         order = {None: "", True: "/lower_order_final", False: "/full_order_final"}[self.lower_order_final]
-        return self.solver + (f"/{self.grid}" if self.grid != "uniform" else "") + order
+        options = "".join(f"/{key}={str(value).removesuffix('.0')}" for key, value in self.options)
+        return self.solver + (f"/{self.grid}" if self.grid != "uniform" else "") + order + options
 
 
 class SolverEntry(Protocol):
@@ -56,4 +61,10 @@ def pictured(wanted: Sequence[Cell]) -> list[Cell]:
 
 def cells(solvers: Iterable[SolverEntry], nfe: Sequence[int]) -> list[Cell]:
     """Every solver on its grid at every NFE of its own list, or of the common list ``nfe`` if it has none."""
-    return list(dict.fromkeys(Cell(e.name, e.grid, n, e.use, e.lower_order_final) for e in solvers for n in e.nfe or nfe))
+    found = (Cell(e.name, e.grid, n, e.use, e.lower_order_final, options(e)) for e in solvers for n in e.nfe or nfe)
+    return list(dict.fromkeys(found))
+
+
+def options(entry: SolverEntry) -> tuple[tuple[str, Any], ...]:
+    """The options of a stochastic sampler that are set; none for other solvers."""
+    return tuple((key, value) for key in SAMPLER_OPTIONS if (value := getattr(entry, key, None)) is not None)

@@ -1,25 +1,18 @@
 """What each stage measures on every model."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fmbench.config import names
-from fmbench.config.base import Name, Settings, by_name
+from fmbench.config.base import Settings
 from fmbench.config.cells import Cell, cells
 from fmbench.config.feature_settings import FeatureSettings
-from fmbench.config.messages import described, shortened
+from fmbench.config.messages import shortened
 from fmbench.config.numbers import Count, Natural, Positive, Several, Width, number, twice
-from fmbench.config.plugins import is_dotted
+from fmbench.config.solver_settings import AdaptiveSolver, Samplers, SamplerSettings, Solver, Solvers, SolverSettings
 from fmbench.config.super_resolution_settings import SuperResolutionSettings
 
 
@@ -49,75 +42,9 @@ class LikelihoodSettings(Settings):
     )
 
 
-def known_solver(value: Any) -> Any:
-    """The name of a built-in solver, checked.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, str) and value not in names.STEP_COSTS:
-        own = "; for a solver of your own give {name: mine, use: 'package.module:SOLVER'}"
-        raise ValueError(f"unknown solver {described(value)}; known: {', '.join(names.STEP_COSTS)}{own}")
-    return value
-
-
-Solver = Annotated[str, BeforeValidator(known_solver)]
-
-
-class SolverSettings(Settings):
-    """A fixed-step solver with its time grid and, optionally, its own list of NFE."""
-
-    use: str | None = Field(None, description="the dotted name 'package.module:SOLVER' of a solver of your own")
-    name: Name = Field(description="a built-in solver, or with `use` a new name")
-    grid: Literal["uniform", "karras", "log_snr", "cosine", "shift", "quadratic", "beta", "optimal"] = "uniform"
-    nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] | None = Field(None, description="null for the common list")
-    lower_order_final: bool | None = Field(
-        None, description="whether the order of a multistep solver falls to 1 in the last steps; null for the solver's own choice"
-    )
-
-    @field_validator("use")
-    @classmethod
-    def _use_is_dotted(cls, use: str | None) -> str | None:
-        if use is not None and not is_dotted(use):
-            raise ValueError(f"must be a dotted name 'package.module:SOLVER', not {described(use)}")
-        return use
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _name_is_known_or_new(cls, name: Any, info: ValidationInfo) -> Any:
-        if "use" not in info.data:  # it has an error of its own
-            return name
-        if info.data["use"] is None:
-            return known_solver(name)
-        if name in (*names.STEP_COSTS, *names.ADAPTIVE_SOLVERS):
-            raise ValueError(f"{name} is the name of a built-in solver; give your own another one")
-        return name
-
-    @model_validator(mode="after")
-    def _has_an_order_to_lower(self) -> Self:
-        if self.lower_order_final is not None and self.use is None and self.name not in names.MULTISTEP_SOLVERS:
-            raise ValueError(
-                f"{self.name} is no multistep solver and has no order to lower; remove lower_order_final. Multistep solvers: "
-                + ", ".join(names.MULTISTEP_SOLVERS)
-            )
-        return self
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings without the two that few solvers have, where they are not set: results of others keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v is not None or key not in ("use", "lower_order_final")}
-
-
-Solvers = Annotated[
-    list[Annotated[SolverSettings, BeforeValidator(by_name, json_schema_input_type=str | SolverSettings)]],
-    Field(min_length=1, max_length=100, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}"),
-]
-
-
 def _check_divisible(solver: str, nfe: int, remedy: str) -> None:
     """Raise a ValueError unless a whole number of steps costs exactly ``nfe`` evaluations."""
-    cost = names.STEP_COSTS.get(solver, 1)  # that of a solver of one's own is checked when it is imported
+    cost = names.step_cost(solver)
     if nfe % cost and solver not in names.ANY_NFE:
         raise ValueError(f"{solver} costs {cost} evaluations a step and cannot spend exactly {nfe}; {remedy}")
 
@@ -126,18 +53,18 @@ class FixedStepSettings(Settings):
     """Fixed-step solvers at several NFE."""
 
     nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [4, 8, 12, 20, 40, 60, 100]
-    solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
+    solvers: Sequence[SolverSettings]
 
     @model_validator(mode="after")
     def _nfe_in_whole_steps(self) -> Self:
         for cell in self.cells():
             own = f"or give this solver its own list: solvers: [{{name: {cell.solver}, nfe: [...]}}]"
-            if cell.grid == names.OPTIMAL_GRID and cell.nfe // names.STEP_COSTS.get(cell.solver, 1) > names.OPTIMAL_STEPS:
+            if cell.grid == names.OPTIMAL_GRID and cell.nfe // names.step_cost(cell.solver) > names.OPTIMAL_STEPS:
                 raise ValueError(
                     f"{cell.label} at {cell.nfe} evaluations: an optimal grid has at most {names.OPTIMAL_STEPS} steps; "
                     f"{own.removeprefix('or ')}"
                 )
-            _check_divisible(cell.solver, cell.nfe, f"give multiples of {names.STEP_COSTS.get(cell.solver)}, {own}")
+            _check_divisible(cell.solver, cell.nfe, f"give multiples of {names.step_cost(cell.solver)}, {own}")
         return self
 
     def cells(self) -> list[Cell]:
@@ -145,31 +72,10 @@ class FixedStepSettings(Settings):
         return cells(self.solvers, self.nfe)
 
 
-def known_adaptive(value: Any) -> Any:
-    """The name of an adaptive solver, checked.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, str) and value not in names.ADAPTIVE_SOLVERS:
-        raise ValueError(f"unknown adaptive solver {described(value)}; known: {', '.join(names.ADAPTIVE_SOLVERS)}")
-    return value
-
-
-class AdaptiveSettings(Settings):
-    """An adaptive solver with its tolerance."""
-
-    name: Annotated[str, BeforeValidator(known_adaptive)]
-    rtol: Positive = 1e-5
-    atol: Positive = 1e-5
-
-
-AdaptiveSolver = Annotated[AdaptiveSettings, BeforeValidator(by_name, json_schema_input_type=str | AdaptiveSettings)]
-
-
 class SweepSettings(FixedStepSettings):
     """The error of fixed-step solvers against a fine reference."""
 
+    solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
     n: Count = 256
     batch: Count = 256
     reference_solver: Solver = Field(
@@ -212,7 +118,7 @@ class FewStepSettings(FixedStepSettings):
     n: Several = Field(256, description="samples of each cell; distances depend on this number")
     batch: Count = 1000
     nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [4, 8, 12, 20, 40, 100]
-    solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "rk4")]
+    solvers: Samplers = [SamplerSettings(name=name) for name in ("euler", "midpoint", "rk4")]
     shown: Natural | None = Field(
         None, description="number of samples of each cell kept for figures, the first ones; null for 16 images, or all n points"
     )

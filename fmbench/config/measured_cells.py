@@ -4,7 +4,7 @@ from typing import Any
 
 from fmbench.config.cells import Cell
 from fmbench.config.config import Config
-from fmbench.config.names import OPTIMAL_GRID, STEP_COSTS
+from fmbench.config.names import OPTIMAL_GRID, step_cost
 
 USES_SOLVERS = ("sweep", "few_step")
 """Stages of a model that run the fixed-step solvers, so that the code of the user's own ones is part of theirs."""
@@ -18,7 +18,7 @@ def own_solvers(config: Config) -> list[dict[str, Any]]:
 def time_grids(config: Config) -> list[list[Any]]:
     """Every time grid of sweeps and few-step samples with its number of steps, except those that always exist."""
     cells = [cell for cell in _cells(config) if cell.grid not in ("uniform", OPTIMAL_GRID)]
-    return sorted([cell.grid, max(1, cell.nfe // STEP_COSTS.get(cell.solver, 1))] for cell in cells)
+    return sorted([cell.grid, max(1, cell.nfe // step_cost(cell.solver))] for cell in cells)
 
 
 def _cells(config: Config) -> set[Cell]:

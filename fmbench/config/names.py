@@ -35,6 +35,15 @@ STEP_COSTS = {**FIXED_SOLVERS, **SINGLE_STEP_SOLVERS, **dict.fromkeys(MULTISTEP_
 """Evaluations of one step, for every solver that a sweep can run by name."""
 ANY_NFE = ("dpm_2s", "dpm_3s")
 """Solvers that mix steps of several orders, and so spend any number of evaluations exactly."""
+STOCHASTIC_SOLVERS = {"euler_maruyama": 1, "churn": 2, "churn_ddim": 1}
+"""Stochastic samplers, and how many evaluations one step of each costs. A sweep has none: they have no end point of their own."""
+SAMPLER_OPTIONS = ("churn", "noise", "level_min", "level_max", "diffusion")
+"""All options of stochastic samplers, in the order in which the records name them."""
+STOCHASTIC_OPTIONS = {
+    "euler_maruyama": ("noise", "diffusion"),
+    **dict.fromkeys(("churn", "churn_ddim"), ("churn", "noise", "level_min", "level_max")),
+}
+"""The options of each stochastic sampler."""
 ADAPTIVE_SOLVERS = ("dopri5", "bosh3", "tsit5", "dopri8", "adaptive_heun")
 """Adaptive solvers; with one step size for a batch, ``_shared`` follows their name in the records."""
 EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
@@ -82,3 +91,8 @@ GUIDED = ("sample", "sweep", "learning_curve", "few_step", "trajectory")
 """Stages of a model that make samples, and so follow the guidance."""
 FIRST_SEED = ("few_step_previews", "trajectory")
 """Gathered files that hold pictures, of the first seed only."""
+
+
+def step_cost(solver: str) -> int:
+    """Evaluations of one step of a built-in solver; 1 for one of the user's own, whose cost is checked when it is imported."""
+    return (STEP_COSTS | STOCHASTIC_SOLVERS).get(solver, 1)

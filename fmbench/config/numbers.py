@@ -55,6 +55,7 @@ def whole_number(value: Any) -> Any:
 # The bounds come before the validators, since pydantic leaves bounds after a validator out of the JSON schema.
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(number)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(number)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(number)]
 Decay = Annotated[float, Field(ge=0, lt=1), BeforeValidator(number)]
 Count = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(whole_number)]
 Width = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole_number)]

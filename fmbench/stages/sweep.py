@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from fmbench.config.cells import Cell, cells
-from fmbench.config.evaluation_settings import AdaptiveSettings, SweepSettings
+from fmbench.config.evaluation_settings import SweepSettings
 from fmbench.config.names import OPTIMAL_GRID
+from fmbench.config.solver_settings import AdaptiveSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5

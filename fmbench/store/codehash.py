@@ -25,7 +25,10 @@ PLUMBING = frozenset(
         "errors",
         *(f"config.{name}" for name in ("base", "config", "folder", "hashing", "limits", "messages", "numbers")),
         *(f"config.{name}" for name in ("reading", "specs", "yamlfile")),
-        *(f"config.{name}_settings" for name in ("evaluation", "feature", "method", "network", "super_resolution", "training")),
+        *(
+            f"config.{name}_settings"
+            for name in ("evaluation", "feature", "method", "network", "solver", "super_resolution", "training")
+        ),
         *(f"store.{name}" for name in _STORE_PLUMBING),
         "system.progress",
     )

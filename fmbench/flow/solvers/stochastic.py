@@ -8,6 +8,7 @@ has the marginals of the flow dx = u_t(x) dt (Song et al. 2021, eq. 6 and 13; Ka
 g^2 = 2 s^2 (a'/a - s'/s) it is the reverse of the diffusion that makes the path: beta(1 - t) on the VP path.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from torch import Tensor
 from fmbench.flow.broadcast import check_shape
 from fmbench.flow.fields import Field, checked
 from fmbench.flow.paths import AffinePath
-from fmbench.flow.prediction import SCORE, VELOCITY, X, convert
+from fmbench.flow.prediction import SCORE, VELOCITY, convert
 from fmbench.flow.solvers.constant import check_constant
+from fmbench.flow.solvers.ddim import ddim
+from fmbench.flow.solvers.edm_heun import edm_heun
 
 Diffusion = Callable[[AffinePath, Tensor], Tensor]
 """g^2 from the path and times, float64 of the shape of t."""
+Noise = Callable[[int], Tensor]
+"""The standard normal numbers of step k, of the shape of the state."""
 
 DIFFUSIONS: dict[str, Diffusion] = {
     "none": lambda path, t: torch.zeros_like(t, dtype=torch.float64),
@@ -34,12 +39,25 @@ DIFFUSIONS: dict[str, Diffusion] = {
 """Choices of g^2 by name."""
 
 
+def scaled(diffusion: Diffusion, scale: float) -> Diffusion:
+    """``diffusion`` with g times ``scale``, and 0 where g or the score is infinite: a step from there is one of Euler's method.
+
+    That is where a = 0 for ``reverse_sde``, and where s = 0. The marginals are those of the path for any g.
+    """
+
+    def squared(path: AffinePath, t: Tensor) -> Tensor:
+        g2 = scale**2 * diffusion(path, t)
+        return torch.where(g2.isfinite() & (path.coefficients(t).s > 0), g2, 0.0)
+
+    return squared
+
+
 def euler_maruyama(
     field: Field,
     x: Tensor,
     grid: Tensor,
     path: AffinePath,
-    noise: Callable[[int], Tensor],
+    noise: Noise,
     diffusion: Diffusion = DIFFUSIONS["reverse_sde"],
 ) -> Tensor:
     """Samples by the Euler-Maruyama method on the equation above (Song et al. 2021, eq. 6): one evaluation a step, weak order 1.
@@ -109,20 +127,18 @@ class Churn:
         return sigma * (1 + gamma)
 
 
-def heun_churn(
-    field: Field, x: Tensor, grid: Tensor, path: AffinePath, noise: Callable[[int], Tensor], churn: Churn | None = None
-) -> Tensor:
+def heun_churn(field: Field, x: Tensor, grid: Tensor, path: AffinePath, noise: Noise, churn: Churn | None = None) -> Tensor:
     """Samples by Heun's method in noise levels with churn (Karras et al. 2022, algorithm 2), on any path.
 
-    The variables are z = x / a and sigma = s / a. Before each step fresh noise raises the level. One step of Heun's method on
-    dz/dsigma = (z - x1(z)) / sigma then goes down to the next level, or one of Euler's method if that level is zero. A step costs
-    two evaluations (one if Euler's). Without churn the method is deterministic.
+    The variables are z = x / a and sigma = s / a. Before a step fresh noise raises the level. One step of Heun's method then goes
+    down to the next level, or one of Euler's where a level is zero or infinite. A step costs two evaluations (one if Euler's).
+    Without churn the method is :func:`~fmbench.flow.solvers.edm_heun.edm_heun`, to the bit.
 
     Args:
         field: the velocity u_t(x), called with t of shape ().
         x: noise at the first time, shape (B, *).
         grid: increasing times, float64, shape (N + 1,), such as
-            :func:`~fmbench.flow.solvers.grids.karras_grid`; the first with a > 0.
+            :func:`~fmbench.flow.solvers.grids.karras_grid`. Where a = 0 there is nothing but noise, and none is added.
         noise: the standard normal numbers of step k, of the shape of x.
         churn: the fresh noise; None for none.
 
@@ -130,44 +146,49 @@ def heun_churn(
         Samples at the last time, shape (B, *).
 
     Raises:
-        ValueError: the grid does not increase, requires a gradient or starts where a = 0, or the field or the noise does not have
-            the shape of x.
+        ValueError: the grid does not increase or requires a gradient, or the field or the noise does not have the shape of x.
     """
+    return _with_churn(edm_heun, field, x, grid, path, noise, churn or Churn())
+
+
+def ddim_churn(field: Field, x: Tensor, grid: Tensor, path: AffinePath, noise: Noise, churn: Churn | None = None) -> Tensor:
+    """:func:`heun_churn` with DDIM, which is Euler's method in sigma, in place of Heun's: every step costs one evaluation."""
+    return _with_churn(_ddim, field, x, grid, path, noise, churn or Churn())
+
+
+def _ddim(field: Field, x: Tensor, grid: Tensor, path: AffinePath) -> Tensor:
+    return ddim(field, x, grid, path, VELOCITY)
+
+
+# Many parameters: the deterministic solver, and the parameters of heun_churn.
+def _with_churn(
+    solve: Callable[[Field, Tensor, Tensor, AffinePath], Tensor],
+    field: Field,
+    x: Tensor,
+    grid: Tensor,
+    path: AffinePath,
+    noise: Noise,
+    churn: Churn,
+) -> Tensor:
+    """The solver ``solve`` on the pieces of a grid between additions of fresh noise."""
     _check_increasing(grid)
-    field = checked(field)
-    churn = churn or Churn()
     steps = len(grid) - 1
     c = path.coefficients(grid)
-    if not c.a[0] > 0:
-        raise ValueError(f"sigma = s / a is infinite at t = {grid[0].item():g}; start the grid where a > 0")
     sigmas, scales = (c.s / c.a).tolist(), c.a.tolist()
     highest = math.exp(-float(path.log_snr(torch.tensor(path.t_min, dtype=torch.float64))) / 2)
-
-    def slope(z: Tensor, t: Tensor, a: float, sigma: float) -> Tensor:
-        x_t = a * z
-        data = convert(field(t, x_t), x_t, t, path, VELOCITY, X)
-        return (z - data) / sigma
-
-    z, times = x / scales[0], grid.to(x.device)
-    for k in range(steps):
-        sigma, following, t, a = sigmas[k], sigmas[k + 1], times[k], scales[k]
-        raised = min(churn.raised(sigma, steps), highest)  # the path's first time is its noisiest
-        if raised > sigma:
-            z = z + math.sqrt(raised**2 - sigma**2) * churn.noise_scale * _drawn(noise, k, z)
-            sigma = raised
-            t = path.time_of_log_snr(torch.tensor(-2 * math.log(sigma), dtype=torch.float64)).to(x.device)
-            a = float(path.coefficients(t).a)
-        first = slope(z, t, a, sigma)
-        proposal = z + (following - sigma) * first
-        if following > 0:
-            second = slope(proposal, times[k + 1], scales[k + 1], following)
-            z = z + (following - sigma) * (first + second) / 2
-        else:
-            z = proposal
-    return scales[-1] * z
+    raised = [min(churn.raised(sigma, steps), highest) for sigma in sigmas[:-1]]  # the path's first time is its noisiest
+    fresh = [k for k in range(steps) if sigmas[k] < raised[k]]
+    for k, end in itertools.pairwise(sorted({0, *fresh, steps})):
+        times = grid[k : end + 1].clone()
+        if k in fresh:
+            times[0] = path.time_of_log_snr(torch.tensor(-2 * math.log(raised[k]), dtype=torch.float64))
+            added = math.sqrt(raised[k] ** 2 - sigmas[k] ** 2) * churn.noise_scale
+            x = float(path.coefficients(times[0]).a) * (x / scales[k] + added * _drawn(noise, k, x))
+        x = solve(field, x, times, path)
+    return x
 
 
-def _drawn(noise: Callable[[int], Tensor], step: int, x: Tensor) -> Tensor:
+def _drawn(noise: Noise, step: int, x: Tensor) -> Tensor:
     drawn = noise(step)
     check_shape(f"the noise of step {step}", drawn, x.shape)
     return drawn.to(x)

@@ -1,4 +1,4 @@
-"""Fixed-step solves of many samples, each from its own noise: the samples and their cost."""
+"""Solves of many samples with a given number of evaluations, each from its own noise: the samples and their cost."""
 
 from functools import cache
 from typing import NamedTuple
@@ -12,11 +12,14 @@ from fmbench.config.cells import Cell
 from fmbench.config.names import OPTIMAL_GRID
 from fmbench.flow.solvers.grids import GRIDS
 from fmbench.flow.solvers.optimal_grid import candidates, optimal_grid
-from fmbench.flow.solvers.registry import find_solver
+from fmbench.flow.solvers.registry import Solver, find_solver
+from fmbench.flow.solvers.stochastic import Noise
+from fmbench.flow.solvers.stochastic_registry import STOCHASTIC, stochastic_solver
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model
 from fmbench.stages.shared.timing import Stopwatch
+from fmbench.system.rng import indexed_normal
 
 
 class Solved(NamedTuple):
@@ -28,13 +31,13 @@ class Solved(NamedTuple):
 
 
 def fixed(model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArray | None = None) -> Solved:
-    """The first n samples by a fixed-step solver on its grid.
+    """The first n samples by a fixed-step solver or a stochastic sampler on its grid. The time covers the drawing of noise.
 
     Args:
         errors: the local errors that an optimal grid is chosen by; needed for such a grid only.
     """
     objective = model.flow()
-    path, solver = objective.path, find_solver(cell.solver, cell.use, cell.lower_order_final)
+    path = objective.path
 
     @cache
     def grid(steps: int) -> Tensor:
@@ -48,6 +51,7 @@ def fixed(model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArra
     with torch.no_grad():
         for indices in batches(n, batch):
             x0, here = model.start(job.spec["seed"], indices), field.rows(indices)
+            solver = _solver(cell, fresh_noise(job.spec["seed"], cell, indices, x0))
             if indices.start == 0:  # the first call of a size sets things up, which must not count as a solve's time
                 here.field(torch.tensor(objective.t_min, dtype=torch.float64, device=job.device), x0)
             with watch:
@@ -55,3 +59,23 @@ def fixed(model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArra
                 x = solver.spend(cell.nfe, here, x0, grid, path)
             pieces.append(x.cpu().numpy())
     return Solved(np.concatenate(pieces), field.evaluations / n, watch.seconds / n)
+
+
+def fresh_noise(seed: int, cell: Cell, indices: range, x0: Tensor) -> Noise:
+    """The noise that a stochastic sampler adds to these samples in each step, like ``x0``: the same for every batch size.
+
+    A cell has a stream of its own. It does not depend on the method.
+    """
+
+    def noise(step: int) -> Tensor:
+        name = f"few_step/{cell.label}/{cell.nfe}/{step}"
+        return torch.empty_like(x0).copy_(indexed_normal(seed, name, indices, x0.shape[1:]))
+
+    return noise
+
+
+def _solver(cell: Cell, noise: Noise) -> Solver:
+    """The solver of a cell. A stochastic sampler adds ``noise``."""
+    if cell.solver in STOCHASTIC:
+        return stochastic_solver(cell.solver, dict(cell.options), noise)
+    return find_solver(cell.solver, cell.use, cell.lower_order_final)
