@@ -48,6 +48,9 @@ SOLVERS = {
     "dpmpp_3m": "DPM++ 3M",
     "unipc2": "UniPC 2",
     "unipc3": "UniPC 3",
+    "euler_maruyama": "Euler-Maruyama",
+    "churn": "EDM churn",
+    "churn_ddim": "EDM churn, DDIM",
     "dopri5": "dopri5",
 }
 DISTANCES = {"frechet": "Frechet distance", "energy_distance": "energy distance"}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fmbench.config import names, specs
 from fmbench.config.cells import Cell
-from fmbench.config.evaluation_settings import SolverSettings, SweepSettings
+from fmbench.config.evaluation_settings import FewStepSettings, SolverSettings, SweepSettings
 from fmbench.config.reading import parse
 from fmbench.config.solver_labels import is_fixed_step
 from fmbench.flow.fields import CountingField
@@ -86,6 +86,73 @@ def test_settings_that_few_solvers_have_are_written_only_where_they_are_set():
     plain, own = sweep_of(solvers=["euler", {"name": "mine", "use": "user_code:SOLVER"}]).model_dump()["solvers"]
     assert plain == {"name": "euler", "grid": "uniform", "nfe": None}
     assert own == {"use": "user_code:SOLVER", "name": "mine", "grid": "uniform", "nfe": None}
+
+
+def few_step_of(*solvers: Any) -> FewStepSettings:
+    config = parse(changed(("settings.board.evaluation.few_step", {"solvers": list(solvers), "nfe": [4]})))
+    return config.settings["board"].evaluation.few_step
+
+
+def test_the_options_of_a_stochastic_sampler_are_in_its_label_and_written_only_where_they_are_set():
+    settings = few_step_of(
+        "euler_maruyama",
+        {"name": "euler_maruyama", "noise": 0.5, "diffusion": "reverse_sde"},
+        {"name": "churn", "grid": "karras", "churn": 40, "noise": 1.003, "level_min": 0.05, "level_max": 50},
+        "euler",
+    )
+    labels = ["euler_maruyama", "euler_maruyama/noise=0.5/diffusion=reverse_sde"]
+    labels += ["churn/karras/churn=40/noise=1.003/level_min=0.05/level_max=50", "euler"]
+    assert [cell.label for cell in settings.cells()] == labels and all(map(is_fixed_step, labels))
+    assert dict(settings.cells()[1].options) == {"noise": 0.5, "diffusion": "reverse_sde"}
+    assert settings.model_dump()["solvers"][3] == {"name": "euler", "grid": "uniform", "nfe": None}
+    assert settings.model_dump()["solvers"][1]["noise"] == 0.5 and "churn" not in settings.model_dump()["solvers"][1]
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        ("churn", "churn needs the amount of fresh noise; give {name: churn, churn: 40}, or another amount"),
+        ({"name": "churn_ddim", "noise": 1.0}, "churn_ddim needs the amount of fresh noise"),
+        ({"name": "churn", "churn": -1.0}, "few_step.solvers.0.churn: must be at least 0"),
+        (
+            {"name": "churn", "churn": 4, "nfe": [5]},
+            "churn costs 2 evaluations a step and cannot spend exactly 5; give multiples of 2",
+        ),
+        (
+            {"name": "churn", "churn": 4, "diffusion": "two_sigma"},
+            "churn has no option diffusion: its options are churn, noise, level_",
+        ),
+        ({"name": "churn", "churn": 4, "level_min": 3, "level_max": 2}, "level_min must be below level_max, not 3.0 and 2.0"),
+        (
+            {"name": "euler_maruyama", "churn": 4},
+            "euler_maruyama has no option churn: its options are noise, diffusion; remove it",
+        ),
+        ({"name": "euler_maruyama", "diffusion": "none"}, "few_step.solvers.0.diffusion: must be 'two_sigma' or 'reverse_sde'"),
+        ({"name": "euler_maruyama", "lower_order_final": True}, "euler_maruyama is no multistep solver"),
+        ({"name": "euler", "noise": 1.0}, "euler has no option noise: it is no stochastic sampler; remove it"),
+        (
+            {"name": "churn", "use": "user_code:SOLVER", "churn": 4},
+            "churn is the name of a built-in solver; give your own another one",
+        ),
+        (
+            {"name": "mine", "use": "user_code:SOLVER", "churn": 4},
+            "mine has no option churn: it is no stochastic sampler; remove it",
+        ),
+    ],
+)
+def test_an_impossible_stochastic_sampler_is_refused(solver, message):
+    assert message in config_error(changed(("settings.board.evaluation.few_step", {"solvers": [solver], "nfe": [4]})))
+
+
+@pytest.mark.parametrize("name", names.STOCHASTIC_SOLVERS)
+def test_a_sweep_has_no_stochastic_samplers(name):
+    """They have no end point of their own, so no error against a reference."""
+    why = f"{name} is a stochastic sampler: fresh noise decides where its samples end, so they have no error against a reference"
+    for value in ({"solvers": [name]}, {"solvers": [{"name": name, "grid": "karras"}]}, {"reference_solver": name}):
+        message = config_error(changed(("settings.board.evaluation.sweep", value)))
+        assert why in message and "List it in few_step.solvers" in message
+    message = config_error(changed(("settings.board.evaluation.sweep", {"solvers": [{"name": "euler", "noise": 1.0}]})))
+    assert "sweep.solvers.0.noise: unknown key" in message
 
 
 @pytest.mark.parametrize("name", names.STEP_COSTS)
@@ -217,6 +284,8 @@ def test_few_step_settings_are_checked_like_those_of_a_sweep():
     message = config_error(changed(("settings.board.evaluation.few_step", {"solvers": ["rk4"], "nfe": [4, 10]})))
     assert "board.evaluation.few_step: rk4 costs 4 evaluations a step and cannot spend exactly 10" in message
     grid = [{"name": "heun", "grid": "karras", "nfe": [6]}]
+    churn = [{"name": "churn", "grid": "karras", "nfe": [6], "churn": 2.0}]
+    assert specs.check(parse(changed(("settings.board.evaluation.few_step.solvers", churn))))["grids"] == [["karras", 3]]
     config = parse(changed(("settings.board.evaluation.few_step.solvers", grid)))
     assert [tuple(grid) for grid in specs.check(config)["grids"]] == [("karras", 3)]
 

@@ -16,8 +16,9 @@ def test_every_known_method_has_a_label_and_a_colour_of_its_own():
 
 
 def test_every_known_solver_has_a_label_and_a_grid_is_said():
-    labels = [solver_label(s) for s in names.STEP_COSTS]
-    assert len(set(labels)) == len(names.STEP_COSTS) and labels[:2] == ["Euler", "midpoint"]
+    solvers = [*names.STEP_COSTS, *names.STOCHASTIC_SOLVERS]
+    labels = [solver_label(s) for s in solvers]
+    assert len(set(labels)) == len(solvers) and labels[:2] == ["Euler", "midpoint"]
     assert (solver_label("rk4/karras"), solver_label("my.solver")) == ("RK4/karras", "my.solver")
 
 

@@ -42,7 +42,8 @@ DIFFUSIONS: dict[str, Diffusion] = {
 def scaled(diffusion: Diffusion, scale: float) -> Diffusion:
     """``diffusion`` with g times ``scale``, and 0 where g or the score is infinite: a step from there is one of Euler's method.
 
-    That is where a = 0 for ``reverse_sde``, and where s = 0. The marginals are those of the path for any g.
+    That is where a = 0 for ``reverse_sde``, and where s = 0. The marginals are those of the path for any g. From a = 0 the weak
+    order of ``reverse_sde`` is 2 ``scale``^2 where that is below 1, since so slowly it forgets the error of the first step.
     """
 
     def squared(path: AffinePath, t: Tensor) -> Tensor:
@@ -173,10 +174,9 @@ def _with_churn(
     """The solver ``solve`` on the pieces of a grid between additions of fresh noise."""
     _check_increasing(grid)
     steps = len(grid) - 1
-    c = path.coefficients(grid)
-    sigmas, scales = (c.s / c.a).tolist(), c.a.tolist()
-    highest = math.exp(-float(path.log_snr(torch.tensor(path.t_min, dtype=torch.float64))) / 2)
-    raised = [min(churn.raised(sigma, steps), highest) for sigma in sigmas[:-1]]  # the path's first time is its noisiest
+    c = path.coefficients(torch.cat([torch.full_like(grid[:1], path.t_min), grid]))
+    (highest, *sigmas), scales = (c.s / c.a).tolist(), c.a[1:].tolist()  # the path's first time is its noisiest
+    raised = [min(churn.raised(sigma, steps), highest) for sigma in sigmas[:-1]]
     fresh = [k for k in range(steps) if sigmas[k] < raised[k]]
     for k, end in itertools.pairwise(sorted({0, *fresh, steps})):
         times = grid[k : end + 1].clone()
