@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pyarrow.parquet import read_table
 from tiny_benchmark import CPU, SEED, VALUES, Bench, noise
 from torch import Tensor
 
@@ -49,15 +48,15 @@ def values(nfe: list[int]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def sampled(healthy, tmp_path_factory) -> Bench:
-    """The trained models of the healthy benchmark, with stochastic samplers in the stage few_step."""
-    bench = Bench(tmp_path_factory.mktemp("stochastic"), values([6]))
+def sampled(bench, tmp_path_factory) -> Bench:
+    """The trained models of the benchmark, with stochastic samplers in the stage few_step."""
+    copied = Bench(tmp_path_factory.mktemp("stochastic"), values([6]))
     for folder in ("data", "features", "models", "sample"):
-        shutil.copytree(healthy.results / folder, bench.results / folder)
+        shutil.copytree(bench.results / folder, copied.results / folder)
     for dataset, method in (("board", "fm_ot"), ("board", "near"), ("board", "ddpm"), ("tall", "mine")):
-        said = bench.run("few_step", dataset, method)
+        said = copied.run("few_step", dataset, method)
         assert said.code == 0, said.err
-    return bench
+    return copied
 
 
 def by_hand(bench: Bench, dataset: str, method: str, label: str, grid: str, steps: int, sampler: Any) -> np.ndarray:
@@ -86,17 +85,15 @@ def test_their_rows_are_those_of_samples_by_hand(sampled, dataset, method):
         LABELS[3]: ("karras", 3, lambda *a: heun_churn(*a, Churn(3.0))),
         LABELS[4]: ("uniform", 6, lambda *a: ddim_churn(*a, Churn(40.0, level_max=50.0, noise_scale=1.003))),
     }
-    pictures = read_table(sampled.folder("few_step", dataset, method) / "previews.parquet").to_pylist()
     for label, (grid, steps, sampler) in wanted.items():
         samples = by_hand(sampled, dataset, method, label, grid, steps, sampler)
         expected, _ = judge.measure_primary(samples)
-        assert rows[label]["value"] == pytest.approx(expected.value, rel=1e-2, abs=1e-5), label
+        assert rows[label]["value"] == pytest.approx(expected.value, rel=1e-3, abs=1e-6), label
         assert (rows[label]["status"], rows[label]["n"], rows[label]["batch"]) == ("ok", 20, 12)
-        shown = [p["values"] for p in pictures if p["solver"] == label]
-        np.testing.assert_allclose(shown, data.to_data(samples[: len(shown)]).reshape(len(shown), -1), atol=1e-3)
-    starts = sampled.model(dataset, method).objective.path.coefficients(torch.zeros(1, dtype=torch.float64)).a == 0
-    ends = float(sampled.model(dataset, method).objective.path.coefficients(torch.ones(1, dtype=torch.float64)).s) < 1e-12
-    assert [rows[label]["nfe"] for label in LABELS] == [6 - (starts + ends) * (name in (0, 3, 5)) for name in range(6)]
+    objective = sampled.model(dataset, method).objective
+    c = objective.path.coefficients(torch.tensor([objective.t_min, objective.t_max], dtype=torch.float64))
+    single = int(c.a[0] == 0) + int(c.s[1] == 0)  # steps of Heun's method that are Euler's
+    assert [rows[label]["nfe"] for label in LABELS] == [6 - single * (k in (0, 3, 5)) for k in range(6)]
 
 
 def test_without_churn_the_row_is_that_of_the_deterministic_sampler(sampled):
