@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from fmbench.config.cells import Cell, cells, pictured
 from fmbench.config.evaluation_settings import FewStepSettings
-from fmbench.config.names import OPTIMAL_GRID
+from fmbench.config.names import OPTIMAL_GRID, STOCHASTIC_SOLVERS
 from fmbench.data.prepared import DataSet, read
+from fmbench.flow.starts import NOISE
 from fmbench.stages.evaluators.base import Evaluator, add_primary, skip_primary
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
 from fmbench.stages.shared.cached_results import CachedResults
@@ -24,6 +25,9 @@ from fmbench.store.parquet import read_table, write_table
 from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, NFE, PREVIEW_POINTS
 from fmbench.store.records import read_rows, write_rows
 
+NO_SCORE = "a stochastic sampler needs the score, and a velocity gives it only where the paths of a method start at noise"
+"""The reason given for stochastic samplers of a method whose paths start at the condition."""
+
 
 def run(
     job: Job, data: Path, model_folder: Path, samples_folder: Path, features_folder: Path, out: Path, cache_folder: Path
@@ -33,7 +37,8 @@ def run(
     Rows: for each cell the evaluator's primary metric of its samples, the error of this metric, and the wall seconds per sample.
     The rows with the solver ``dopri5`` have the same of as many samples of the stage ``sample``. Previews: the first samples of
     each cell of one solver, in data space. Those of the adaptive solve have the solver ``dopri5`` and NFE 0. All samples start
-    from the same noise. A cell is computed once: the cache knows its weights, code, noise, features and settings.
+    from the same noise; a stochastic sampler adds noise of its own. A cell is computed once: the cache knows its weights, code,
+    noise, features and settings.
     """
     dataset = read(data)
     settings = FewStepSettings.model_validate(job.spec["settings"])
@@ -45,6 +50,10 @@ def run(
         pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {model.unsolvable}"
     else:
         few_step = _FewStep(job, model, dataset, settings, evaluator)
+        if model.flow().start != NOISE:
+            unfit = [cell for cell in wanted if cell.solver in STOCHASTIC_SOLVERS]
+            wanted = [cell for cell in wanted if cell not in unfit]
+            _skip_cells(job, evaluator, settings, unfit, NO_SCORE)
         key = cache_key(model, job) | evaluator_key(features_folder) | {"n": settings.n, "batch": settings.batch}
         results = CachedResults(cache_folder, key, job.console.say)
         found = few_step.add_cells(wanted, results)
@@ -61,12 +70,16 @@ def _columns(settings: FewStepSettings) -> dict[str, Any]:
 
 def _skip(job: Job, evaluator: Evaluator, settings: FewStepSettings, wanted: list[Cell], reason: str) -> None:
     """Add a skipped row for every number of this stage."""
-    primary = evaluator.primary_metric()
-    for cell in wanted:
+    _skip_cells(job, evaluator, settings, wanted, reason)
+    skip_primary(job, evaluator.primary_metric(), reason, solver="dopri5", n=settings.n)
+
+
+def _skip_cells(job: Job, evaluator: Evaluator, settings: FewStepSettings, cells: list[Cell], reason: str) -> None:
+    """Add a skipped row for every number of these cells."""
+    for cell in cells:
         columns = _columns(settings) | {"solver": cell.label, "nfe": float(cell.nfe)}
-        skip_primary(job, primary, reason, **columns)
+        skip_primary(job, evaluator.primary_metric(), reason, **columns)
         job.skip("seconds", "s", reason, **columns)
-    skip_primary(job, primary, reason, solver="dopri5", n=settings.n)
 
 
 class _FewStep:

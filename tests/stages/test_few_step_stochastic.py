@@ -128,10 +128,10 @@ def cells() -> list[Cell]:
 @pytest.mark.parametrize(("dataset", "method"), [("board", "fm_ot"), ("tall", "mine")])
 def test_samples_do_not_depend_on_the_batch(sampled, cell, dataset, method):
     """But for the rounding of the network, which computes batches of other sizes in another order."""
-    data, model = sampled.data(dataset), sampled.model(dataset, method)
+    model = sampled.model(dataset, method)
     job = Job(sampled.spec("few_step", dataset, method), Console("off"), CPU, "")
-    whole, parts, fewer = (fixed(model, data, job, n, batch, cell) for n, batch in ((20, 20), (20, 7), (9, 20)))
+    whole, parts, fewer = (fixed(model, job, n, batch, cell) for n, batch in ((20, 20), (20, 7), (9, 20)))
     np.testing.assert_allclose(parts.samples, whole.samples, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(fewer.samples, whole.samples[:9], rtol=1e-3, atol=1e-4)
     assert whole.nfe == parts.nfe == fewer.nfe
-    assert np.array_equal(fixed(model, data, job, 20, 20, cell).samples, whole.samples)
+    assert np.array_equal(fixed(model, job, 20, 20, cell).samples, whole.samples)
