@@ -20,9 +20,7 @@ from fmbench.flow.fields import velocity_field
 from fmbench.flow.likelihood import log_likelihood
 from fmbench.flow.oracle import FiniteOracle
 from fmbench.flow.regression import NO_FLOW
-from fmbench.stages.few_step import NO_SCORE
 from fmbench.stages.shared.models import load_model
-from fmbench.store.records import read_rows
 from fmbench.system.rng import indexed_normal
 
 TESTS = 14
@@ -96,23 +94,6 @@ def test_sweeps_and_few_step_samples_are_of_the_same_conditions(low):
     near = np.mean([np.abs(np.subtract(adaptive[i], coarse[i])).mean() for i in range(3)])
     far = np.mean([np.abs(np.subtract(adaptive[i], coarse[(i + 1) % 3])).mean() for i in range(3)])
     assert near < far / 2
-
-
-def test_a_stochastic_sampler_is_skipped_where_the_paths_do_not_start_at_noise(low, tmp_path):
-    """There the velocity says nothing about a score. Deterministic solvers are measured."""
-    churn = {"name": "churn", "grid": "uniform", "nfe": None, "churn": 2.0}
-    for method, status in (("fm_ot", "ok"), ("from_low", "skipped")):
-        spec, out = low.spec("few_step", "tall", method), tmp_path / method
-        spec["settings"] |= {"solvers": [{"name": "euler", "grid": "uniform", "nfe": None}, churn]}
-        folders = ["--data", low.results / "data" / "tall", "--model", low.folder("train", "tall", method), "--out", out]
-        folders += ["--samples", low.folder("sample", "tall", method), "--features", low.results / "features" / "tall"]
-        said = command("few-step", "--spec", canonical(spec), "--progress", "lines", "--cache", tmp_path / "cache", *folders)
-        assert said.code == 0, said.err
-        rows = [r for r in read_rows([out / "rows.parquet"]).to_pylist() if r["solver"] != "dopri5"]
-        found = {(r["solver"], r["metric"]): r for r in rows}
-        assert {r["status"] for r in rows if r["solver"] == "euler"} == {"ok"}
-        assert {r["status"] for r in rows if r["solver"] == "churn/churn=2"} == {status}
-        assert len(found) == 6 and (status == "ok" or found["churn/churn=2", "frechet"]["reason"] == NO_SCORE)
 
 
 # Likelihood

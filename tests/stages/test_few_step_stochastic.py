@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from fmbench.config.cells import Cell
 from fmbench.config.reading import parse
 from fmbench.flow.solvers.grids import GRIDS
 from fmbench.flow.solvers.stochastic import DIFFUSIONS, Churn, ddim_churn, euler_maruyama, heun_churn, scaled
+from fmbench.flow.starts import ConditionStart
+from fmbench.stages import few_step
 from fmbench.stages.evaluators.loading import load_evaluator
 from fmbench.stages.shared.fixed_solve import fixed
 from fmbench.stages.shared.job import Job
@@ -135,3 +138,18 @@ def test_samples_do_not_depend_on_the_batch(sampled, cell, dataset, method):
     np.testing.assert_allclose(fewer.samples, whole.samples[:9], rtol=1e-3, atol=1e-4)
     assert whole.nfe == parts.nfe == fewer.nfe
     assert np.array_equal(fixed(model, job, 20, 20, cell).samples, whole.samples)
+
+
+def test_a_method_that_does_not_start_at_noise_has_skipped_rows(sampled, tmp_path, monkeypatch):
+    """There the velocity says nothing about a score."""
+    bench = Bench(tmp_path, values([6]))
+    shutil.copytree(sampled.results, tmp_path, dirs_exist_ok=True)
+    model = sampled.model("board", "fm_ot")
+    moved = replace(model, objective=replace(model.objective, start=ConditionStart()))
+    monkeypatch.setattr(few_step, "model_of", lambda *_: moved)
+    settings = bench.spec("few_step", "board", "fm_ot")["settings"] | {"solvers": [{"name": "euler_maruyama"}]}
+    said = bench.run("few_step", "board", "fm_ot", settings=settings)
+    assert said.code == 0 and "0 cells computed, 0 from the cache" in said.err
+    rows = [r for r in bench.rows("few_step", "board", "fm_ot") if r["solver"] == "euler_maruyama"]
+    assert [r["metric"] for r in rows] == ["energy_distance", "energy_distance_stderr", "seconds"]
+    assert {(r["status"], r["reason"]) for r in rows} == {("skipped", few_step.NO_SCORE)}
