@@ -23,7 +23,7 @@ def values(condition: Any, methods: list[Any], **changes: Any) -> dict[str, Any]
 
 def super_resolution() -> dict[str, Any]:
     """Images from their low-resolution images."""
-    return values(LOW, ["fm_ot", "ddpm", "regression", "oracle_ot", FROM_LOW, FROM_LOW_ALONE])
+    return values(LOW, ["fm_ot", "ddpm", "regression", "oracle_ot", FROM_LOW, FROM_LOW_ALONE], super_resolution={"window": 3})
 
 
 def by_label() -> dict[str, Any]:

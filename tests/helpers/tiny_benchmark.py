@@ -109,6 +109,10 @@ class Bench:
                 self.results / "features" / dataset,
             ],
         }.get(stage, ["--model", self.folder("train", dataset, method)])
+        if stage == "super_resolution":
+            parts = {"samples": self.folder("sample", dataset, method)}
+            parts |= {name: self.results / name / dataset for name in ("features", "baselines")}
+            extra = [word for name, folder in parts.items() for word in (f"--{name}", folder)]
         if stage in ("learning_curve", "few_step"):
             extra += ["--features", self.results / "features" / dataset]
         if stage == "few_step":
@@ -122,8 +126,8 @@ class Bench:
         """Run a stage on all results."""
         return command(stage, "--spec", canonical(getattr(specs, stage)(self.config)), *extra, "--progress", "lines")
 
-    def everything(self) -> "Bench":
-        """Run all stages."""
+    def everything(self, check: bool = True) -> "Bench":
+        """Run all stages, the check of the whole config only if asked."""
         results = self.results
         said = []
         for dataset in self.config.datasets:
@@ -131,13 +135,19 @@ class Bench:
             said.append(command("prepare", "--spec", canonical(specs.prepare(self.config, dataset)), "--out", data))
             spec = canonical(specs.features(self.config, dataset))
             said.append(command("features", "--spec", spec, "--data", data, "--out", features))
-        said.append(self.whole("check", "--data", results / "data", "--out", results / "checked.json"))
+        if check:
+            said.append(self.whole("check", "--data", results / "data", "--out", results / "checked.json"))
         for dataset in self.config.datasets:
             for method in self.config.methods:
                 said += [self.run(stage, dataset, method.name) for stage in ("train", *STAGES)]
                 said += [self.run(stage, dataset, method.name) for stage in FOR_FIGURES]
                 if dataset == "tall" and method.name in specs.table4(self.config)["methods"]:
                     said.append(self.run("dequantisation", dataset, method.name))
+        for dataset in specs.super_resolved(self.config):
+            folders = [word for name in ("data", "features") for word in (f"--{name}", results / name / dataset)]
+            out = ["--out", results / "baselines" / dataset, "--progress", "lines"]
+            said.append(command("baselines", "--spec", canonical(specs.baselines(self.config, dataset)), *folders, *out))
+            said += [self.run("super_resolution", dataset, method.name) for method in self.config.methods]
         said.append(self.whole("collect", "--results", results, "--tracking-uri", "off"))
         for kind in GATHERED:
             spec = canonical(specs.gather(kind, self.config))
