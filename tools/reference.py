@@ -60,6 +60,12 @@ def keep(results: Path, out: Path) -> None:
     (out / "provenance.json").write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n")
 
 
+def _seeds(reference: Path) -> int:
+    return len(
+        {seed for seed in pq.read_table(reference / "records.parquet", columns=["seed"])["seed"].to_pylist() if seed is not None}
+    )
+
+
 def readme_section(reference: Path) -> str:
     """The README's part on a reference run: its table and figures, and where they come from."""
     provenance = json.loads((reference / "provenance.json").read_text())
@@ -68,8 +74,8 @@ def readme_section(reference: Path) -> str:
     folder = reference.relative_to(ROOT).as_posix()
     versions, commits = provenance["versions"][0], [c[:12] for c in provenance["commits"]]
     source = (
-        f"The default run (`make all`, commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, torch {versions['torch']}, "
-        f"{provenance['devices'][0]}; tables and figures drawn with commit "
+        f"The default config with {_seeds(reference)} seeds (commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, "
+        f"torch {versions['torch']}, {provenance['devices'][0]}; tables and figures drawn with commit "
         f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
     )
     figures = [
