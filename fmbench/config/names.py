@@ -4,7 +4,9 @@ The registries of other modules hold the objects behind the names; tests keep bo
 :mod:`fmbench.config.datasets`.
 """
 
-METHODS = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "regression", "oracle_ot", "oracle_vp")
+OF_THE_PAPER = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "regression", "oracle_ot", "oracle_vp")
+"""The methods of the paper's tables, and the oracles of its two paths. Some of its figures show a choice of them."""
+METHODS = OF_THE_PAPER
 NOT_METHODS = {
     "data": "the real data in figures",
     "reference": "the test images in Table 2",

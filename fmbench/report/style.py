@@ -58,19 +58,24 @@ DISTANCES = {"frechet": "Frechet distance", "energy_distance": "energy distance"
 INCEPTION = "pytorch-fid InceptionV3("
 """How the name of the only extractor begins whose Frechet distance may be called FID."""
 
-_COLOURS = {
-    "ddpm": 0,
-    "score_matching": 1,
-    "scoreflow": 2,
-    "fm_diffusion": 4,
-    "fm_ot": 3,
-    "regression": 6,
-    "oracle_ot": 7,
-    "oracle_vp": 5,
+Marker = str | tuple[int, int, int]
+"""A marker of matplotlib: its letter, or the number of points of a star with 1 and an angle in degrees."""
+
+_LOOKS: dict[str, tuple[int, Marker]] = {
+    "ddpm": (0, "o"),
+    "score_matching": (1, "s"),
+    "scoreflow": (2, "D"),
+    "fm_diffusion": (4, "^"),
+    "fm_ot": (3, "v"),
+    "regression": (6, "<"),
+    "oracle_ot": (7, "P"),
+    "oracle_vp": (5, "X"),
 }
+"""Colour and marker of each known method. The colours 10 to 19 are darker forms of 0 to 9."""
 _FREE = (8, 9)
-_MARKERS = "osD^v<PX"
 _FREE_MARKERS = "*>hdp8"
+_DARKER = 0.55
+"""By how much the red, green and blue of a colour are multiplied in its darker form."""
 
 SETTINGS: dict[str, Any] = {
     "font.size": 8,
@@ -135,16 +140,16 @@ def colours(methods: list[str]) -> dict[str, tuple[float, float, float]]:
     """
     import seaborn as sns
 
-    palette = sns.color_palette("colorblind", 10)
-    plugins = _places([m for m in methods if m not in _COLOURS], len(_FREE))
-    return {m: palette[_COLOURS[m] if m in _COLOURS else _FREE[plugins[m] % len(_FREE)]] for m in methods}
+    palette = [tuple(colour) for colour in sns.color_palette("colorblind", 10)]
+    palette += [(_DARKER * r, _DARKER * g, _DARKER * b) for r, g, b in palette]
+    plugins = _places([m for m in methods if m not in _LOOKS], len(_FREE))
+    return {m: palette[_LOOKS[m][0] if m in _LOOKS else _FREE[plugins[m] % len(_FREE)]] for m in methods}
 
 
-def markers(methods: list[str]) -> dict[str, str]:
+def markers(methods: list[str]) -> dict[str, Marker]:
     """Return a marker for each method, the same in every figure. Methods therefore never differ by colour alone."""
-    known = list(_COLOURS)
-    plugins = _places([m for m in methods if m not in _COLOURS], len(_FREE_MARKERS))
-    return {m: _MARKERS[known.index(m)] if m in _COLOURS else _FREE_MARKERS[plugins[m] % len(_FREE_MARKERS)] for m in methods}
+    plugins = _places([m for m in methods if m not in _LOOKS], len(_FREE_MARKERS))
+    return {m: _LOOKS[m][1] if m in _LOOKS else _FREE_MARKERS[plugins[m] % len(_FREE_MARKERS)] for m in methods}
 
 
 def _places(names: list[str], n: int) -> dict[str, int]:

@@ -83,7 +83,7 @@ def as_text(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen(name: str, data: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the rows of ``methods``, by default those of the figure's own methods and of every plug-in.
+    """Return the rows of ``methods``, by default those of the figure's own methods and of every method not in the paper.
 
     If the results have none of the figure's own methods, all rows stay, since the figure would otherwise be empty.
 
@@ -102,7 +102,7 @@ def chosen(name: str, data: pd.DataFrame, methods: Sequence[str] = ()) -> pd.Dat
         shown = list(methods)
     else:
         defaults = FIGURES[name].methods or ()
-        shown = [m for m in there if m in defaults or m not in names.METHODS]
+        shown = [m for m in there if m in defaults or m not in names.OF_THE_PAPER]
         if not any(m in defaults for m in shown):
             shown = there
     return data[data.method.isin([*shown, *names.NOT_METHODS])]

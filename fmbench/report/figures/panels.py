@@ -19,7 +19,7 @@ class Drawing(NamedTuple):
     Attributes:
         select: returns the data it shows, with all methods, from a results folder.
         draw: draws these data.
-        methods: the built-in methods it shows by default, beside every plug-in; None for all.
+        methods: those of the paper's methods that it shows by default, beside every other method; None for all.
     """
 
     select: Callable[[Path], pd.DataFrame]
