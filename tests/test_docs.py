@@ -103,17 +103,18 @@ def test_a_piece_of_python_runs(document, text):
 
 
 def test_the_plugins_of_the_extending_page_work(tmp_path):
-    """The module and the config of docs/extending.md: a path, prediction, network, data set and extractor of a user, each run."""
+    """The modules and configs of docs/extending.md: a path, prediction, network, data set and extractor of a user, each run."""
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    (module,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    (laid_over,) = (b for b in re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if "datasets" in b)
+    modules = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    configs = [b for b in re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if "datasets" in b]
     (tmp_path / "my_package").mkdir()
-    (tmp_path / "my_package" / "my_module.py").write_text(module)
-    (tmp_path / "mine.yaml").write_text(laid_over)
+    for name, module, laid_over in zip(("my_module", "conditioned"), modules, configs, strict=True):
+        (tmp_path / "my_package" / f"{name}.py").write_text(module)
+        (tmp_path / f"{name}.yaml").write_text(laid_over)
 
-    def fmbench(*arguments: str) -> str:
+    def fmbench(*arguments: str, config: str = "my_module") -> str:
         program = Path(sys.executable).parent / "fmbench"
-        files = ["--configfile", str(ROOT / "config.yaml"), "--configfile", "mine.yaml"]
+        files = ["--configfile", str(ROOT / "config.yaml"), "--configfile", f"{config}.yaml"]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         done = subprocess.run(
             [program, *arguments, *(files if arguments[0] in ("validate", "spec") else [])],
@@ -122,6 +123,7 @@ def test_the_plugins_of_the_extending_page_work(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    assert "on digits_by_class, digits_from_4x4" in fmbench("validate", config="conditioned")
     assert "ok: fm_ot, mine, quadratic, steep on line, digits" in fmbench("validate")
     spec = {
         name: fmbench("spec", *name.split()) for name in ("prepare line", "prepare digits", "features digits", "train line mine")
