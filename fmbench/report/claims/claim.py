@@ -11,6 +11,8 @@ from fmbench.report.claims.verdicts import VERDICTS, Needs
 Sources = Mapping[str, pd.DataFrame]
 """The parquet files that a results folder has, by their names in :data:`fmbench.report.claims.sources.FILES`."""
 
+GENERATION, SUPER_RESOLUTION = "generation", "super-resolution"
+
 PATH_ALONE = " The lines on oracles show what the path alone does."
 """The end of ``how`` where a claim also compares the oracles."""
 
@@ -129,6 +131,7 @@ class Claim:
         needs: the sources that the test reads, by their names in :data:`fmbench.report.claims.sources.FILES`.
         evaluate: the test: from the sources to lines of evidence, with their tests instead of verdicts.
         in_paper: writes the paper's own numbers for the claim, where it prints some.
+        about: the data sets that it is on: :data:`GENERATION`, or :data:`SUPER_RESOLUTION`.
     """
 
     number: int
@@ -139,6 +142,7 @@ class Claim:
     needs: tuple[str, ...]
     evaluate: Callable[[Sources], Drafts]
     in_paper: Callable[[], str] | None = None
+    about: str = GENERATION
 
 
 def sentence(clause: str) -> str:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.report.claims.claim import SAMPLING, Claim, Drafts, Finding, Sources, short
+from fmbench.report.claims.claim import SAMPLING, SUPER_RESOLUTION, Claim, Drafts, Finding, Sources, short
 from fmbench.report.claims.comparison import compared_with_each, error_of_difference
 from fmbench.report.claims.rows import OURS, Contest, by_dataset, by_seed, lost_seeds, metric_name, no_contest, pairs
 from fmbench.report.claims.verdicts import NOT_TESTED
 from fmbench.report.layout import paper
-from fmbench.report.table2.numbers import OF_ORIGINALS, PAPERS_DATA, REGRESSION, datasets
+from fmbench.report.table2.numbers import OF_ORIGINALS, PAPERS_DATA, REGRESSION
 
 SR3 = "ddpm"
 """The method that stands for SR3: its objective, noise prediction on a diffusion path, with the network and the budget of all."""
@@ -21,9 +21,7 @@ SCORES = ("inception_score", "classifier_score")
 def sharper(sources: Sources) -> Drafts:
     """Compares FM-OT with regression and SR3 in FID and IS, and with regression in PSNR and SSIM: paired differences."""
     lines: Drafts = []
-    records = sources["records"]
-    super_resolved = datasets(records)
-    for dataset, here in by_dataset(records[records.dataset.isin(super_resolved)]):
+    for dataset, here in by_dataset(sources["records"]):
         if not (here.method == OURS).any():
             lines.append(no_contest(11, dataset))
             continue
@@ -98,4 +96,5 @@ CLAIM = Claim(
     needs=("records",),
     evaluate=sharper,
     in_paper=_in_paper,
+    about=SUPER_RESOLUTION,
 )

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from fmbench.report.claims.claim import Claim, Finding, Lines, Sources, sentence
+from fmbench.report.claims.claim import SUPER_RESOLUTION, Claim, Finding, Lines, Sources, sentence
 from fmbench.report.claims.decision import decide
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.sources import missing_source
 from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_needs, not_holding
+from fmbench.report.table2.numbers import datasets
 
 
 def evaluate_claims(sources: Sources, claims: Sequence[Claim] = CLAIMS) -> Lines:
@@ -18,9 +19,18 @@ def evaluate_claims(sources: Sources, claims: Sequence[Claim] = CLAIMS) -> Lines
             why = ". ".join(map(missing_source, missing))
             found.append(Finding(claim.number, "all", "overall", "", NOT_TESTED, why))
         else:
-            lines = decide(claim.evaluate(sources))
+            lines = decide(claim.evaluate(_on(claim.about, sources)))
             found += [overall(claim, lines, missing), *lines]
     return found
+
+
+def _on(about: str, sources: Sources) -> Sources:
+    """The rows of the data sets that a claim is on. The paper's claims on generation say nothing of super-resolution."""
+    super_resolved = datasets(sources["records"]) if "records" in sources else []
+    return {
+        name: rows[rows.dataset.isin(super_resolved) == (about == SUPER_RESOLUTION)] if "dataset" in rows else rows
+        for name, rows in sources.items()
+    }
 
 
 def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
@@ -34,7 +44,7 @@ def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
     tally = [(v, sum(line.verdict == v for line in counted)) for v in (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)]
     counts = ", ".join(f"{n} {v}" for v, n in tally if n)
     number = f"{len(counted)} line{'s' if len(counted) > 1 else ''} of evidence"
-    texts = [f"{number}: {counts}" if counted else "There are no rows to test this claim"]
+    texts = [f"{number}: {counts}" if counted else f"There are no rows of {claim.about} to test this claim"]
     texts += [sentence(f"{needs.words} would decide the claim at the differences seen")] if needs else []
     texts += [f"Only part of the claim is tested on {', '.join(partly)}"] if partly else []
     return Finding(claim.number, "all", "overall", "", verdict, ". ".join([*texts, *map(missing_source, missing)]), needs=needs)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 from claim_rows import SEEDS, as_frame, diverged, of_claim, row, table1_rows, wobble
 
+from fmbench.report.claims.claim01_lowest_nll_fid_nfe import CLAIM as FIRST
 from fmbench.report.claims.claim11_super_resolution import CLAIM, printed_difference, sharper
 from fmbench.report.claims.evaluation import evaluate_claims, overall
 from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED
@@ -64,13 +65,15 @@ def test_one_number_on_the_other_side_makes_it_fail(values, part, against):
     assert line.why.startswith("Lower than" if part == "IS" else "Higher than")
 
 
-def test_it_is_judged_on_super_resolution_alone():
+def test_it_is_judged_on_super_resolution_alone_and_the_other_claims_on_generation():
     plain = as_frame(table1_rows())
-    assert of_claim(sharper, records=plain) == []
     (whole,) = evaluate_claims({"records": plain}, [CLAIM])
-    assert whole.verdict == NOT_TESTED and whole.why == "There are no rows to test this claim"
-    both = as_frame([*table1_rows(dataset="other"), *rows_of(PAPERS)])
-    assert {line.dataset for line in of_claim(sharper, records=both)} == {"d"}
+    assert whole.verdict == NOT_TESTED and whole.why == "There are no rows of super-resolution to test this claim"
+    both = as_frame([*table1_rows(dataset="other"), *table1_rows(dataset="d"), *rows_of(PAPERS)])
+    own, first = (evaluate_claims({"records": both}, [claim]) for claim in (CLAIM, FIRST))
+    assert {line.dataset for line in own} == {"all", "d"} and {line.dataset for line in first} == {"all", "other"}
+    alone = evaluate_claims({"records": as_frame([*table1_rows(dataset="d"), *rows_of(PAPERS)])}, [FIRST])
+    assert [line.why for line in alone] == ["There are no rows of generation to test this claim"]
 
 
 def test_missing_models_scores_and_seeds():
