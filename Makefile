@@ -8,12 +8,13 @@ CORES ?= all
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
+DOCS := $(VENV)/.docs
 # The last line of a run: how many numbers agree with the reference. make says it itself, because the hook of the Snakefile says nothing if
 # nothing was to be done.
 SNAKEMAKE := FMBENCH_LAST_LINE=off $(BIN)/snakemake --cores $(CORES)
 REPRODUCE := $(BIN)/fmbench reproduce --results results --out results/reproduction.csv
 
-.PHONY: table1 table2 all report unlock reference test test-fast lint schema smoke mlflow mlflow-rebuild clean help
+.PHONY: table1 table2 all report unlock reference test test-fast lint schema docs smoke mlflow mlflow-rebuild clean help
 
 help:                 ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -68,10 +69,17 @@ mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
 mlflow-rebuild: $(SET_UP)  ## make the MLflow store again from the parquet and JSON files of the results
 	$(BIN)/fmbench mlflow-rebuild --results results
 
+$(DOCS): $(SET_UP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(DOCS)         ## the documentation site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 reference: $(SET_UP)  ## the default benchmark with eight seeds, kept in results/reference/default and shown in the README
 	$(BIN)/snakemake --cores $(CORES) --configfile configs/reference.yaml
 	$(BIN)/python tools/reference.py results/eight_seeds default
 
 clean:                ## remove the results of runs and the caches, but not results/reference
-	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache
+	rm -rf site .snakemake .pytest_cache .mypy_cache .ruff_cache
 	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

@@ -145,8 +145,17 @@ def test_the_plugins_of_the_extending_page_work(tmp_path):
     assert len({row["value"] for row in rows.values()}) == 3
 
 
+def anchors(document: Path) -> set[str]:
+    """The anchors that the forge gives to a document's headings."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_documents_lead_somewhere():
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", document.read_text(encoding="utf-8")):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", document.read_text(encoding="utf-8")):
             if not target.startswith("http"):
-                assert (document.parent / target).exists(), f"{document.name} links to {target}"
+                linked = document.parent / target if target else document
+                assert linked.exists(), f"{document.name} links to {target}"
+                assert not anchor or anchor in anchors(linked), f"{document.name} links to {target}#{anchor}"
