@@ -22,8 +22,11 @@ def values(condition: Any, methods: list[Any], **changes: Any) -> dict[str, Any]
 
 
 def super_resolution() -> dict[str, Any]:
-    """Images from their low-resolution images."""
-    return values(LOW, ["fm_ot", "ddpm", "regression", "oracle_ot", FROM_LOW, FROM_LOW_ALONE], super_resolution={"window": 3})
+    """Images from their low-resolution images, with as many test images as samples."""
+    methods = ["fm_ot", "ddpm", "regression", "oracle_ot", FROM_LOW, FROM_LOW_ALONE]
+    made = values(LOW, methods, super_resolution={"window": 3})
+    made["settings"]["tall"]["data"]["parameters"]["test"] = made["settings"]["tall"]["evaluation"]["sample"]["n"]
+    return made
 
 
 def by_label() -> dict[str, Any]:

@@ -126,8 +126,8 @@ class Bench:
         """Run a stage on all results."""
         return command(stage, "--spec", canonical(getattr(specs, stage)(self.config)), *extra, "--progress", "lines")
 
-    def everything(self, check: bool = True) -> "Bench":
-        """Run all stages, the check of the whole config only if asked."""
+    def everything(self) -> "Bench":
+        """Run all stages, and the check of the whole config."""
         results = self.results
         said = []
         for dataset in self.config.datasets:
@@ -135,8 +135,7 @@ class Bench:
             said.append(command("prepare", "--spec", canonical(specs.prepare(self.config, dataset)), "--out", data))
             spec = canonical(specs.features(self.config, dataset))
             said.append(command("features", "--spec", spec, "--data", data, "--out", features))
-        if check:
-            said.append(self.whole("check", "--data", results / "data", "--out", results / "checked.json"))
+        said.append(self.whole("check", "--data", results / "data", "--out", results / "checked.json"))
         for dataset in self.config.datasets:
             for method in self.config.methods:
                 said += [self.run(stage, dataset, method.name) for stage in ("train", *STAGES)]
