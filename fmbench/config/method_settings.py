@@ -25,9 +25,11 @@ class PathSettings(Settings):
 
 
 class PredictionSettings(Settings):
-    """What the network predicts."""
+    """What the network predicts, and its parameters."""
 
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("prediction", names.PREDICTIONS)]
+    __pydantic_extra__: Parameters
 
 
 class WeightingSettings(Settings):

@@ -1,4 +1,4 @@
-"""A method = path + prediction + weighting + time distribution. The five of the paper's Table 1 are five entries here.
+"""A method = path + prediction + weighting + time distribution. The five of the paper's Table 1 are the first five entries here.
 
 | method           | path | network predicts | loss per sample                       | paper          |
 |------------------|------|------------------|---------------------------------------|----------------|
@@ -10,6 +10,15 @@
 
 In `score_matching` the network predicts the score itself. With -eps/sigma_t from an epsilon network instead, it would be `ddpm`
 exactly.
+
+Later methods are made of the same parts:
+
+| method           | path      | network predicts | weight and times                   | source                                  |
+|------------------|-----------|------------------|------------------------------------|-----------------------------------------|
+| `edm`            | VE        | EDM's F          | 1; log(sigma) ~ N(-1.2, 1.2^2)     | Karras et al. 2022, Table 1             |
+| `v_cosine`       | cosine VP | v                | 1; uniform                         | Salimans & Ho 2022                      |
+| `sd3`            | OT        | velocity         | 1; logit-normal(0, 1)              | Esser et al. 2024, rf/lognorm(0, 1)     |
+| `x_velocity`     | OT        | x                | velocity; logit-normal(-0.8, 0.8)  | Li & He 2025 (*just image transformers*) |
 
 `oracle_ot` and `oracle_vp` are not trained. Their field is the closed-form field of the training set
 (:mod:`fmbench.flow.oracle`), so their rows show the properties of the path alone, without learning error.
@@ -61,6 +70,9 @@ ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
 deviation ``bandwidth`` in model units. A bandwidth of None is, for images, the standard deviation of a uniform variable within
 one level, which is what dequantisation adds, and for points the bandwidth with the largest leave-one-out likelihood."""
 
+STRAIGHT = Part("ot", {"sigma_min": 0.0})
+"""The straight path of rectified flow, which ends at the data themselves."""
+
 METHODS: dict[str, Method] = {
     m.name: m
     for m in (
@@ -72,6 +84,10 @@ METHODS: dict[str, Method] = {
         Method("regression", None, Part("x")),
         Method("oracle_ot", Part("ot"), Part("velocity"), oracle=dict(ORACLE)),
         Method("oracle_vp", Part("vp"), Part("velocity"), oracle=dict(ORACLE)),
+        Method("edm", Part("ve", {"sigma_min": 0.002, "sigma_max": 80.0}), Part("edm"), time=Part("log_normal")),
+        Method("v_cosine", Part("cosine_vp"), Part("v")),
+        Method("sd3", STRAIGHT, Part("velocity"), time=Part("logit_normal")),
+        Method("x_velocity", STRAIGHT, Part("x"), Part("velocity"), Part("logit_normal", {"mean": -0.8, "std": 0.8})),
     )
 }
 

@@ -136,6 +136,15 @@ class DataSet:
         level = np.rint((samples + 1) * (self.levels / 2) - 0.5)
         return level.clip(0, self.levels - 1).astype(np.uint8)
 
+    @property
+    def model_std(self) -> float:
+        """Standard deviation of the training samples in model space, those of images dequantised; of points over all columns."""
+        entry = self.manifest["splits"]["train"]
+        if self.levels is None:
+            columns = np.asarray(entry["column_std"]) * np.asarray(self.manifest["scale"])
+            return float(np.sqrt(np.square(columns).mean()))
+        return float(2 / self.levels * np.hypot(entry["std"], 12**-0.5))
+
     def log_density_change(self) -> float:
         """The term that turns a log density in model space into one in data space, in nats (points only)."""
         scale = self.manifest["scale"]

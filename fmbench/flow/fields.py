@@ -25,8 +25,7 @@ def velocity_field(network: nn.Module | Field, path: AffinePath, prediction: Pre
     """
 
     def field(t: Tensor, x: Tensor) -> Tensor:
-        output = network(t.to(x.dtype).expand(x.shape[0]), x)
-        return convert(output, x, t, path, prediction, VELOCITY)
+        return convert(prediction.ask(network, path, t, x), x, t, path, prediction, VELOCITY)
 
     return field
 

@@ -7,16 +7,17 @@ method asks for that correction. Conditional flow matching is eq. 9 of Lipman et
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fmbench.config.methods import Method
+from fmbench.config.methods import Method, Part
 from fmbench.config.plugins import resolve
 from fmbench.flow.broadcast import check_shape
 from fmbench.flow.paths import PATHS, AffinePath
-from fmbench.flow.prediction import PREDICTIONS, VELOCITY, Prediction, usable_interval
+from fmbench.flow.prediction import FAMILIES, PREDICTIONS, SIGMA_DATA, VELOCITY, Prediction, usable_interval
 from fmbench.flow.starts import NOISE, STARTS, Start
 from fmbench.flow.training_times import TIME_DISTRIBUTIONS, TimeDistribution
 from fmbench.flow.weighting import WEIGHTINGS, Weighting
@@ -92,10 +93,11 @@ class Objective:
 
     def _check_finite_ends(self) -> None:
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64)
-        c1, c0 = self.prediction.weights(self.path.coefficients(ends), ends)
+        at_ends, inputs = self.path.coefficients(ends), self.prediction.inputs
         _, density = self.times.draw(torch.tensor([0.0, 1.0]), self.path, self.t_min, self.t_max)
         checks = {
-            "the prediction's target": torch.stack([c1, c0]),
+            "the prediction's target": torch.stack(self.prediction.weights(at_ends, ends)),
+            "what the network is given": ends if inputs is None else torch.stack(inputs(at_ends, ends)),
             "the loss weight": self.weighting(ends, self.path, self.prediction),
             # A density of zero is as bad as an infinite one: it means that log SNR is infinite at an end of this interval.
             "the density of t": torch.stack([density, 1 / density]),
@@ -184,7 +186,7 @@ class Objective:
             weight = weight / density
         x_t, velocity = self.path.interpolate(x0, x1, t)
         target = velocity if self.prediction is VELOCITY else self.prediction.target(self.path, x0, x1, t)
-        output = network(t.to(x1.dtype), x_t)
+        output = self.prediction.ask(network, self.path, t, x_t)
         if output.shape != target.shape:  # the difference would broadcast silently
             raise ValueError(f"the network puts out shape {tuple(output.shape)} for samples of shape {tuple(x_t.shape)}")
         error = output - target
@@ -195,8 +197,11 @@ def _first(values: Tensor, where: Tensor) -> float:
     return values[where][0].item()
 
 
-def build(method: Method) -> Objective:
-    """The objective of a method; parameters go to the constructors of path and time distribution.
+def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
+    """The objective of a method; parameters go to the constructors of path, prediction and time distribution.
+
+    Args:
+        data_std: the standard deviation of the data in model space, for predictions that depend on it.
 
     Raises:
         ValueError: an unknown name, a wrong parameter, a combination that :class:`Objective` refuses, or a method without a path.
@@ -204,7 +209,7 @@ def build(method: Method) -> Objective:
     if method.path is None:
         raise ValueError(f"{method.name} has no path")
     path = _make(PATHS, "path", method.path.name, method.path.parameters)
-    prediction = resolve(PREDICTIONS, "prediction", method.prediction.name)
+    prediction = _make_prediction(method.prediction, data_std)
     times = _make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters)
     for what, made, kind in (
         ("path", path, AffinePath),
@@ -228,8 +233,17 @@ def build(method: Method) -> Objective:
 def _make(registry: dict[str, Any], what: str, name: str, parameters: dict[str, Any]) -> Any:
     factory = resolve(registry, what, name)
     if not callable(factory):  # a dotted name may refer to a finished object
+        if parameters:
+            raise ValueError(f"{what} {name!r} takes no parameters, but was given {parameters}; remove them")
         return factory
     try:
         return factory(**parameters)
     except TypeError as error:
         raise ValueError(f"{what} {name!r} does not take the parameters {parameters}: {error}") from None
+
+
+def _make_prediction(part: Part, data_std: float) -> Any:
+    family = FAMILIES.get(part.name)
+    if family is None:
+        return _make(PREDICTIONS, "prediction", part.name, part.parameters)
+    return _make({part.name: partial(family, data_std)}, "prediction", part.name, part.parameters)

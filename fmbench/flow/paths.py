@@ -224,6 +224,11 @@ class VarianceExploding(AffinePath):
         s = self.sigma_min * torch.exp(rate * (1 - t))
         return Coefficients(torch.ones_like(t), s, torch.zeros_like(t), -rate * s)
 
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """In closed form: lambda = -2 log s is linear in t."""
+        rate = math.log(self.sigma_max / self.sigma_min)
+        return (1 + (log_snr.double() / 2 + math.log(self.sigma_min)) / rate).clamp(0, 1)
+
 
 @dataclass(frozen=True)
 class CosineVP(AffinePath):

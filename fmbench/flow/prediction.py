@@ -14,9 +14,10 @@ so every prediction determines x1 and x0, and with them every other prediction. 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmbench.flow.broadcast import check_shape, expand_to
 from fmbench.flow.paths import AffinePath, Coefficients
@@ -34,10 +35,23 @@ class Prediction:
     Attributes:
         name: the name a config uses.
         weights: from the path's coefficients and the times to (c1, c0), float64 of the shape of t.
+        inputs: from the same to a factor of x_t and the time that the network is given, float64 of the shape of t; None if the
+            network sees x_t and t as they are.
     """
 
     name: str
     weights: Callable[[Coefficients, Tensor], tuple[Tensor, Tensor]]
+    inputs: Callable[[Coefficients, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def ask(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], path: AffinePath, t: Tensor, x: Tensor) -> Any:
+        """What a network predicts at x (B, *) and times t, of shape (B,) or (); every call of a network on a path is made here.
+
+        The network is called as network(t, x) with t of shape (B,) in the type of x, both after :attr:`inputs`.
+        """
+        if self.inputs is not None:
+            factor, t = self.inputs(path.coefficients(t), t.double())
+            x = expand_to(factor, x).to(x.dtype) * x
+        return network(t.to(x.dtype).expand(x.shape[0]), x)
 
     def target(self, path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
         """The regression target c1(t) x1 + c0(t) x0, of the shape and type of x1.
@@ -67,7 +81,48 @@ SCORE = Prediction("score", lambda c, t: (torch.zeros_like(c.a), -1 / c.s))
 V = Prediction("v", lambda c, t: (-c.s, c.a))
 """v of progressive distillation (Salimans & Ho 2022): alpha eps - sigma x."""
 
-PREDICTIONS: dict[str, Prediction] = {p.name: p for p in (EPSILON, X, VELOCITY, SCORE, V)}
+SIGMA_DATA = 0.5
+"""The standard deviation of images on [-1, 1] in Karras et al. 2022."""
+
+
+def edm(data_std: float = SIGMA_DATA, sigma_data: float | None = None) -> Prediction:
+    """EDM's preconditioned output F (Karras et al. 2022, arXiv:2206.00364, Table 1 and appendix B.6), on every affine path.
+
+    With sigma = s / a and y = x_t / a it is defined by x1 = c_skip y + c_out F(c_in y, c_noise), where
+    c_skip = d^2 / (sigma^2 + d^2), c_out = sigma d / sqrt(sigma^2 + d^2), c_in = 1 / sqrt(sigma^2 + d^2) and
+    c_noise = log(sigma) / 4, and d is ``sigma_data``. Solved for F, with r = sqrt(s^2 + a^2 d^2), this is
+    F = (s / (r d)) x1 - (a d / r) x0, and the network's input is x_t / r. On data of standard deviation d, input and target have
+    variance 1. Their loss weight, 1 / c_out^2, makes the loss the plain squared error of F.
+
+    Args:
+        data_std: the standard deviation of the data in model space.
+        sigma_data: d; None for ``data_std``.
+
+    Raises:
+        ValueError: d is not positive and finite.
+    """
+    d = data_std if sigma_data is None else sigma_data
+    if not 0 < d < float("inf"):
+        raise ValueError(f"sigma_data must be positive and finite, not {d}; give the standard deviation of the data")
+
+    def weights(c: Coefficients, t: Tensor) -> tuple[Tensor, Tensor]:
+        r = torch.hypot(c.s, c.a * d)
+        return c.s / (r * d), -c.a * d / r
+
+    def inputs(c: Coefficients, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 / torch.hypot(c.s, c.a * d), (c.s.log() - c.a.log()) / 4
+
+    return Prediction("edm", weights, inputs)
+
+
+EDM = edm()
+"""EDM's preconditioned output for data of standard deviation 0.5."""
+
+PREDICTIONS: dict[str, Prediction] = {p.name: p for p in (EPSILON, X, VELOCITY, SCORE, V, EDM)}
+"""Predictions by the names a config uses."""
+
+FAMILIES: dict[str, Callable[..., Prediction]] = {"edm": edm}
+"""Predictions with parameters: from the standard deviation of the data in model space, and the parameters, to the prediction."""
 
 
 def convert(p: Tensor, x_t: Tensor, t: Tensor, path: AffinePath, source: Prediction, target: Prediction) -> Tensor:
@@ -116,10 +171,15 @@ def usable_interval(path: AffinePath, prediction: Prediction) -> tuple[float, fl
     """The path's interval, narrowed by 1e-3 at each end where the prediction does not determine the field.
 
     On the straight path, noise prediction says nothing about x1 at t = 0 (a = 0), and data prediction nothing about x0 at t = 1
-    (s = 0 or nearly). The interval then starts at t_min + 1e-3, or ends at t_max - 1e-3.
+    (s = 0 or nearly). The interval then starts at t_min + 1e-3, or ends at t_max - 1e-3. So it does where what the network is
+    given is infinite, as log(sigma) is at both of these ends.
     """
     ends = torch.tensor([path.t_min, path.t_max], dtype=torch.float64)
-    at_start, at_end = prediction.determinant(path, ends).abs().tolist()
+    at_ends = prediction.determinant(path, ends).abs()
+    if prediction.inputs is not None:
+        finite = torch.stack(prediction.inputs(path.coefficients(ends), ends)).isfinite().all(0)
+        at_ends = torch.where(finite, at_ends, torch.inf)
+    at_start, at_end = at_ends.tolist()
     # A determinant that is not finite (the score where s = 0) is as useless as one that is zero.
     bad_start = not (at_start > _SINGULAR and at_start < float("inf"))
     bad_end = not (at_end > _SINGULAR and at_end < float("inf"))

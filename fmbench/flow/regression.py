@@ -15,6 +15,7 @@ from fmbench.config.methods import Method
 from fmbench.flow.broadcast import check_shape
 from fmbench.flow.fields import Field
 from fmbench.flow.objectives import Objective, build
+from fmbench.flow.prediction import SIGMA_DATA
 from fmbench.flow.solvers.solution import AdaptiveSolution
 from fmbench.flow.starts import NOISE, Start
 
@@ -44,13 +45,16 @@ Loss = Objective | Regression
 """What a network is trained by."""
 
 
-def build_loss(method: Method) -> Loss:
+def build_loss(method: Method, data_std: float = SIGMA_DATA) -> Loss:
     """What a method trains a network by: that of its path, or the regression of a method without one.
+
+    Args:
+        data_std: as in :func:`fmbench.flow.objectives.build`.
 
     Raises:
         ValueError: as :func:`fmbench.flow.objectives.build`.
     """
-    return Regression() if method.path is None else build(method)
+    return Regression() if method.path is None else build(method, data_std)
 
 
 def prediction(network: nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Field:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fmbench.flow.paths import AffinePath
-from fmbench.flow.prediction import EPSILON, VELOCITY, Prediction, loss_weight
+from fmbench.flow.prediction import EPSILON, VELOCITY, Prediction, X, loss_weight
 
 Weighting = Callable[[Tensor, AffinePath, Prediction], Tensor]
 """w(t) from times (B,), the path and the network's prediction; float64, shape (B,)."""
@@ -14,7 +14,8 @@ Weighting = Callable[[Tensor, AffinePath, Prediction], Tensor]
 WEIGHTINGS: dict[str, Weighting] = {
     # The plain squared error of the network's prediction.
     "uniform": lambda t, path, network: torch.ones_like(t, dtype=torch.float64),
-    # The squared error of the noise, or of the velocity, whatever the network predicts.
+    # The squared error of the data, of the noise, or of the velocity, whatever the network predicts.
+    "x": lambda t, path, network: loss_weight(t, path, X, network),
     "epsilon": lambda t, path, network: loss_weight(t, path, EPSILON, network),
     "velocity": lambda t, path, network: loss_weight(t, path, VELOCITY, network),
     # s(t)^2: score matching's weight (Song et al. 2020; eq. 43).

@@ -21,6 +21,10 @@ LABELS = {
     "regression": "Regression",
     "oracle_ot": "Oracle, OT path",
     "oracle_vp": "Oracle, diffusion path",
+    "edm": "EDM",
+    "v_cosine": "v, cosine path",
+    "sd3": "SD3",
+    "x_velocity": "x, velocity loss",
     "data": "Data",
 }
 PICTURES = {"reference": "Reference", "bicubic": "Bicubic", "low_resolution": "Low resolution", "sr3": "SR3"}
@@ -70,6 +74,10 @@ _LOOKS: dict[str, tuple[int, Marker]] = {
     "regression": (6, "<"),
     "oracle_ot": (7, "P"),
     "oracle_vp": (5, "X"),
+    "edm": (10, "H"),
+    "v_cosine": (11, (4, 1, 0)),
+    "sd3": (12, (6, 1, 0)),
+    "x_velocity": (14, (3, 1, 0)),
 }
 """Colour and marker of each known method. The colours 10 to 19 are darker forms of 0 to 9."""
 _FREE = (8, 9)

@@ -35,7 +35,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     """
     spec = job.spec
     dataset = read(data)
-    objective = build_loss(method_from_values(spec["method"]))
+    objective = build_loss(method_from_values(spec["method"]), dataset.model_std)
     check_data(spec, dataset)
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _Count = Annotated[int, Field(ge=0)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Shape = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
@@ -23,6 +24,8 @@ class SplitEntry(_Shaped):
 
     n: Annotated[int, Field(ge=2)]
     sha256: _Sha256
+    std: _NotNegative
+    column_std: list[_NotNegative] | None = None
     labels_sha256: _Sha256 | None = None
     low_resolution_sha256: _Sha256 | None = None
 

@@ -24,7 +24,7 @@ PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
 
 def test_the_default_config_parses():
     config = load(str(ROOT / "config.yaml"))
-    assert [m.name for m in config.methods] == [name for name in names.METHODS if name != "regression"]
+    assert [m.name for m in config.methods] == [name for name in names.OF_THE_PAPER if name != "regression"]
     assert set(config.datasets) == {"checkerboard", "digits"}
     assert len(config.seeds) > 1
 
@@ -95,7 +95,7 @@ def test_the_default_gives_every_method_the_same_training():
         ("settings.board.network.kind", "mpl", ["settings.board.network: ", "unknown network kind 'mpl'", "known: mlp, unet"]),
         ("methods.2.path", "pv", ["methods.2.path.name: ", "unknown path 'pv'", "known: ot, vp", "package.module:ATTRIBUTE"]),
         ("methods.2.prediction", "w", ["methods.2.prediction.name: ", "unknown prediction 'w'", "known: epsilon, x"]),
-        ("methods.2.weighting", "hm", ["methods.2.weighting.name: ", "unknown weighting 'hm'", "known: uniform, epsilon"]),
+        ("methods.2.weighting", "hm", ["methods.2.weighting.name: ", "unknown weighting 'hm'", "known: uniform, x, eps"]),
         ("methods.2.time", "hm", ["methods.2.time.name: ", "unknown time distribution 'hm'", "known: uniform, log_snr"]),
         ("settings.board.evaluation.sweep.solvers", ["eulr"], ["board.evaluation.sweep", "unknown solver 'eulr'", "euler, mid"]),
         ("settings.board.evaluation.sweep.solvers", [{"name": "eulr", "nfe": [4]}], ["solvers.0.name", "unknown solver 'eulr'"]),

@@ -407,6 +407,19 @@ def test_columns_have_scales_of_their_own():
     assert data.log_density_change() == pytest.approx(math.log(0.5))
 
 
+def test_the_standard_deviation_in_model_space_is_that_of_what_networks_see(tmp_path):
+    """Of images with every offset of the dequantisation, by a fine grid of offsets; of points within their columns."""
+    images = prepared(tall_images(), tmp_path / "images")
+    offsets = (torch.arange(500, dtype=torch.float64) + 0.5) / 500
+    values = torch.from_numpy(np.array(images.train)).double().flatten()[:, None] + offsets
+    seen = values * (2 / images.levels) - 1
+    assert images.model_std == pytest.approx(float(seen.std(correction=0)), rel=1e-5)
+    x = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32) * [3.0, 0.5] + [1.0, 9.0]
+    points = prepared(dataclasses.replace(POINTS, train=x.astype(np.float32), scale=[0.5, 4.0]), tmp_path / "points")
+    variances = np.square(x.std(0) * [0.5, 4.0])
+    assert points.model_std == pytest.approx(math.sqrt(variances.mean()), rel=1e-5)
+
+
 @pytest.mark.parametrize(("scale", "dimensions"), [(2.0, 2), (0.5, 3), (1.0, 5)])
 def test_the_density_in_data_space_integrates_the_scale(scale, dimensions):
     """A standard normal in model space, seen in data space, is N(0, 1/scale^2): compare log densities at a point."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from draws import draw
+from point_network import behind_inputs
 from torch import Tensor
 
 from fmbench.flow.fields import CountingField, velocity_field
@@ -45,7 +46,7 @@ def test_a_perfect_network_of_any_kind_gives_the_conditional_field(path, predict
         x0 = (x - c.a.reshape(-1, 1, 1, 1) * x1) / c.s.reshape(-1, 1, 1, 1)
         return prediction.target(path, x0, x1.expand_as(x), t)
 
-    field = velocity_field(network, path, prediction)
+    field = velocity_field(behind_inputs(prediction, path, network), path, prediction)
     x = draw(2, 4, 1, 2, 3)
     times = torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=torch.float64)
     a, s, da, ds = (v.reshape(-1, 1, 1, 1) for v in path.coefficients(times))

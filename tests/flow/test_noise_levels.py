@@ -56,6 +56,8 @@ def test_the_weight_is_the_factor_of_the_prediction(prediction):
         "velocity": (math.pi / 2) ** 2 * a_squared * (1 + ratio) ** 2,
         "score": 1 / s_squared,
         "v": a_squared * (1 + ratio) ** 2,
+        # lambda(sigma) of Karras et al. 2022, which is 1 / c_out^2, turns the error of the data into that of F.
+        "edm": ratio * (ratio + 0.25) / (ratio * 0.25),
     }[prediction]
     torch.testing.assert_close(found.weight, expected, rtol=1e-8, atol=0)
 

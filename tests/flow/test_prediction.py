@@ -36,6 +36,9 @@ def test_targets_are_the_table_of_the_paper_notes(path):
     a, s, _, _ = (v.reshape(-1, 1, 1, 1) for v in path.coefficients(t))
     _, velocity = path.interpolate(x0, x1, t)
     expected = {"epsilon": x0, "x": x1, "velocity": velocity, "score": -x0 / s, "v": a * x0 - s * x1}
+    sigma = s / a  # EDM's F by their Table 1, with sigma_data = 0.5 and y = x_t / a
+    y, skip, out = x1 + sigma * x0, 0.25 / (sigma**2 + 0.25), 0.5 * sigma / torch.sqrt(sigma**2 + 0.25)
+    expected["edm"] = (x1 - skip * y) / out
     for name, prediction in PREDICTIONS.items():
         torch.testing.assert_close(prediction.target(path, x0, x1, t), expected[name], rtol=1e-12, atol=1e-12)
     # The solution of the 2x2 system by Cramer's rule has this determinant, whatever the names.
@@ -233,12 +236,12 @@ FULL, LATE, EARLY, BOTH = (0.0, 1.0), (1e-3, 1.0), (0.0, 1 - 1e-3), (1e-3, 1 - 1
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (OptimalTransport(1e-4), {"epsilon": LATE, "x": EARLY, "velocity": FULL, "score": LATE, "v": FULL}),
-        (OptimalTransport(0.0), {"epsilon": LATE, "x": EARLY, "velocity": FULL, "score": BOTH, "v": FULL}),
-        (OptimalTransport(0.1), {"epsilon": LATE, "x": FULL, "velocity": FULL, "score": LATE, "v": FULL}),
+        (OptimalTransport(1e-4), {"epsilon": LATE, "x": EARLY, "velocity": FULL, "score": LATE, "v": FULL, "edm": LATE}),
+        (OptimalTransport(0.0), {"epsilon": LATE, "x": EARLY, "velocity": FULL, "score": BOTH, "v": FULL, "edm": BOTH}),
+        (OptimalTransport(0.1), {"epsilon": LATE, "x": FULL, "velocity": FULL, "score": LATE, "v": FULL, "edm": LATE}),
         (VariancePreserving(), dict.fromkeys(PREDICTIONS, (0.0, 1 - 1e-5))),
         (VarianceExploding(), dict.fromkeys(PREDICTIONS, FULL)),
-        (CosineVP(), {"epsilon": LATE, "x": EARLY, "velocity": FULL, "score": BOTH, "v": FULL}),
+        (CosineVP(), {"epsilon": LATE, "x": EARLY, "velocity": FULL, "score": BOTH, "v": FULL, "edm": BOTH}),
     ],
     ids=["ot", "ot_sharp", "ot_wide", "vp", "ve", "cosine_vp"],
 )

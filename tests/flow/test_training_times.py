@@ -13,7 +13,7 @@ from fmbench.config.methods import METHODS, Method, Part
 from fmbench.flow.objectives import build
 from fmbench.flow.paths import CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import SCORE
-from fmbench.flow.training_times import LogitNormalTime, LogSNRTime, UniformTime
+from fmbench.flow.training_times import LogitNormalTime, LogNormalTime, LogSNRTime, UniformTime
 from fmbench.flow.weighting import WEIGHTINGS
 
 
@@ -39,6 +39,9 @@ DISTRIBUTIONS = [
     (LogSNRTime(), CosineVP(), 1e-3, 1 - 1e-3),
     (LogitNormalTime(), OptimalTransport(), 0.0, 1.0),
     (LogitNormalTime(0.5, 2.0), VariancePreserving(), 0.0, 1 - 1e-5),
+    (LogNormalTime(), VarianceExploding(0.002, 80.0), 0.0, 1.0),
+    (LogNormalTime(0.4, 0.8), VariancePreserving(), 0.0, 1 - 1e-5),
+    (LogNormalTime(0.0, 2.0), OptimalTransport(0.0), 0.0, 1.0),
 ]
 
 
@@ -69,8 +72,8 @@ def test_density_integrates_to_one(times, path, t_min, t_max):
 @every_distribution
 def test_the_ends_of_the_interval_are_the_ends_of_the_draw(times, path, t_min, t_max):
     t, _ = times.draw(torch.tensor([0.0, 1.0]), path, t_min, t_max)
-    # The logit-normal stops six standard deviations out.
-    slack = 0.003 if isinstance(times, LogitNormalTime) else 1e-12
+    # Infinite ends are reached up to six standard deviations.
+    slack = 0.003 if isinstance(times, LogitNormalTime | LogNormalTime) else 1e-12
     assert t.dtype == torch.float64
     assert t.tolist() == pytest.approx([t_min, t_max], abs=slack)
 
@@ -90,12 +93,25 @@ def test_logit_normal_time_has_the_quantiles_of_a_normal():
     torch.testing.assert_close(torch.logit(fraction), torch.tensor([0.3, 1.8], dtype=torch.float64), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("path", [VarianceExploding(0.002, 80.0), VariancePreserving(), OptimalTransport(0.0)], ids=repr)
+def test_log_normal_time_has_the_quantiles_of_a_normal_cut_at_the_ends(path):
+    mean, std = -1.2, 1.2
+    u = torch.linspace(0.01, 0.99, 21, dtype=torch.float64)
+    c = path.coefficients(LogNormalTime(mean, std).draw(u, path, 0.0, path.t_max)[0])
+    normal = torch.distributions.Normal(torch.tensor(mean, dtype=torch.float64), std)
+    ends = path.coefficients(torch.tensor([0.0, path.t_max], dtype=torch.float64))
+    most, least = normal.cdf(torch.log(ends.s / ends.a))
+    # t rises as sigma falls.
+    torch.testing.assert_close(normal.cdf(torch.log(c.s / c.a)), most - u * (most - least), rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize(
     ("method", "time"),
     [
         ("scoreflow", Part("log_snr", {"corrected": True})),
         ("ddpm", Part("log_snr", {"corrected": True})),
         ("fm_ot", Part("logit_normal", {"std": 2.0, "corrected": True})),
+        ("fm_diffusion", Part("log_normal", {"std": 2.0, "corrected": True})),
     ],
 )
 def test_a_corrected_distribution_estimates_the_same_loss(method, time):

@@ -115,7 +115,10 @@ def _write_data(folder: Path, wanted: Config, dataset: str, rules: Invented) -> 
     where.mkdir(parents=True)
     np.save(where / "test.npy", test)
     train = hashlib.sha256(f"{rules.data}/{dataset}".encode()).hexdigest()
-    splits = {"test": {"n": 5, "sha256": sha256(where / "test.npy")}, "train": {"n": 5, "sha256": train}}
+    splits = {
+        "test": {"n": 5, "std": 1.0, "sha256": sha256(where / "test.npy")},
+        "train": {"n": 5, "std": 1.0, "sha256": train},
+    }
     manifest = {"dataset": dataset, "shape": list(shape), "levels": None if dataset == "board" else 17, "splits": splits}
     manifest |= dict.fromkeys(("support", "entropy", "classes", "class_names"))
     write_document(

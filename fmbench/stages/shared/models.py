@@ -168,7 +168,7 @@ def _trained(
     guidance: float = 1.0,
     reason: str = "",
 ) -> Model:
-    objective = build_loss(method_from_values(spec["method"]))
+    objective = build_loss(method_from_values(spec["method"]), dataset.model_std)
     network.eval().requires_grad_(False)
 
     def bind(*condition: Tensor) -> Field:
