@@ -18,7 +18,7 @@ Later methods are made of the same parts:
 | `edm`            | VE        | EDM's F          | 1; log(sigma) ~ N(-1.2, 1.2^2)     | Karras et al. 2022, Table 1             |
 | `v_cosine`       | cosine VP | v                | 1; uniform                         | Salimans & Ho 2022                      |
 | `sd3`            | OT        | velocity         | 1; logit-normal(0, 1)              | Esser et al. 2024, rf/lognorm(0, 1)     |
-| `x_velocity`     | OT        | x                | velocity; logit-normal(-0.8, 0.8)  | Li & He 2025 (*just image transformers*) |
+| `x_velocity`     | OT        | x                | velocity; logit-normal(-0.8, 0.8)  | Li & He 2025, x-prediction with v-loss  |
 
 `oracle_ot` and `oracle_vp` are not trained. Their field is the closed-form field of the training set
 (:mod:`fmbench.flow.oracle`), so their rows show the properties of the path alone, without learning error.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_euler_in_sigma_on_their_grid_is_ddim_on_karras_grid():
     )
     i = torch.arange(steps + 1, dtype=torch.float64)
     levels = (80 ** (1 / 7) + i / steps * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    for now, then in zip(levels[:-1], levels[1:], strict=True):
+    for now, then in pairwise(levels):
         slope = (x - preconditioned(now.expand(4), x)) / now
         x = x + (then - now) * slope
     torch.testing.assert_close(found, x, rtol=1e-9, atol=1e-9)
@@ -161,7 +162,7 @@ def test_an_interval_with_infinite_inputs_is_refused():
     """log(sigma) is infinite at both ends of the straight path to data."""
     straight = dataclasses.replace(METHODS["edm"], path=Part("ot", {"sigma_min": 0.0}))
     assert (build(straight).t_min, build(straight).t_max) == (1e-3, 1 - 1e-3)
-    with pytest.raises(ValueError, match="what the network is given is not finite at an end of the interval .*t_min"):
+    with pytest.raises(ValueError, match=r"what the network is given is not finite at an end of the interval .*t_min"):
         build(dataclasses.replace(straight, t_min=0.0))
 
 
