@@ -74,7 +74,9 @@ def test_all_forms_are_one_update(path, prediction, backwards):
 @every_prediction
 def test_it_is_euler_on_the_velocity_where_a_and_s_are_linear(path, prediction):
     x = draw(1, 3, 1, 2, 3)
-    euler = integrate(velocity_field(behind_inputs(prediction, path, lambda t, x: network(t[0], x)), path, prediction), x, GRID, EULER)
+    euler = integrate(
+        velocity_field(behind_inputs(prediction, path, lambda t, x: network(t[0], x)), path, prediction), x, GRID, EULER
+    )
     torch.testing.assert_close(ddim(network, x, GRID, path, prediction), euler, rtol=1e-11, atol=1e-11)
 
 
