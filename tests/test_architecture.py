@@ -102,3 +102,9 @@ def test_the_results_folder_has_the_outputs_of_every_rule():
         names = re.findall(r"`([^`/]+\.\w+)`", files)
         listed[name] = {f"{folder or ''}{file}" for file in names} | set(re.findall(r"`([^`/]+\.\w+)`", apart))
     assert listed == outputs_of_rules()
+
+
+def test_the_glossary_has_every_stage_of_a_data_set_or_a_model():
+    table = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").partition("## Words")[0]
+    rules = {name for name, paths in outputs_of_rules().items() if any("<dataset>" in p or "<model>" in p for p in paths)}
+    assert len(rules) > 10 and rules <= set(re.findall(r"`(\w+)`", table))

@@ -20,6 +20,7 @@ from fmbench.store.records import read_rows
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 REFERENCE = ROOT / "results" / "reference" / "default"
 
 
@@ -33,9 +34,14 @@ def blocks(kind: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """(document, command) of every line of every ``sh`` block, comments left out, continued lines joined."""
+    """(document, command) of every line of every ``sh`` block, comments left out, continued lines joined.
+
+    Those of the tutorial need each other, and have a test of their own.
+    """
     found = []
     for document, body in blocks("sh"):
+        if document == TUTORIAL.name:
+            continue
         for line in body.replace("\\\n", " ").splitlines():
             command = line.partition(" #")[0].strip()
             if command and not command.startswith("#"):
@@ -143,6 +149,44 @@ def test_the_plugins_of_the_extending_page_work(tmp_path):
     rows = {row["solver"]: row for row in read_rows([tmp_path / "sweep" / "rows.parquet"]).to_pylist() if row["metric"] == "mse"}
     assert set(rows) == {"euler", "ab2", "cautious"} and {row["nfe"] for row in rows.values()} == {4}
     assert len({row["value"] for row in rows.values()}) == 3
+
+
+@pytest.mark.workflow
+def test_the_tutorial_leads_from_nothing_to_a_row_of_the_table(place):
+    """Every file of the tutorial is written, every command run in its order. It prints what the page says, and makes the rows."""
+    steps = re.findall(
+        r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', TUTORIAL.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert {kind for kind, _, _ in steps} == {"sh", "python", "yaml", "text"}
+    environment = os.environ | {
+        "PYTHONPATH": str(place),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    (place / "study").mkdir()
+    output = ""
+    for kind, file, body in steps:
+        if file:
+            (place / file).write_text(body)
+        elif kind == "text":
+            assert body.strip() in output, output
+        elif "pip install" not in body:
+            if "--dry-run" in body:  # the change of step 7
+                config = place / "study.yaml"
+                config.write_text(config.read_text().replace("nfe: [6, 12, 24]", "nfe: [6, 12, 24, 48]"))
+            done = subprocess.run(shlex.split(body), cwd=place, env=environment, capture_output=True, text=True, timeout=500)
+            output = done.stdout + done.stderr
+            assert done.returncode == 0, output
+    results = place / "results" / "study"
+    lines = (results / "table1.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.endswith("| ok |")] == ["| FM, OT path", "| gentle"]
+    mse = {
+        (r["method"], r["solver"], r["nfe"]): r["value"]
+        for r in read_rows([results / "records.parquet"]).to_pylist()
+        if r["metric"] == "mse"
+    }
+    for method in ("fm_ot", "gentle"):
+        assert 20 < mse[method, "ssp3", 12] / mse[method, "ssp3", 24] < 200  # order 3, squared: about 64
+        assert mse[method, "ssp3", 24] < mse[method, "euler", 24] / 100
 
 
 def anchors(document: Path) -> set[str]:

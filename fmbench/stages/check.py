@@ -64,8 +64,8 @@ def run(spec: dict[str, Any], data: dict[str, Path], out: Path, console: Console
     parameters = {name: found.parameters for name, found in checks.items() if found.parameters is not None}
     write_document(out, {"key": passed, "parameters": parameters, "methods": [m["name"] for m in spec["methods"]]})
     counts = ", ".join(f"{name} {count:,}" for name, count in parameters.items())
-    built = f"{len(spec['methods'])} methods on {len(data)} data set{'s' if len(data) != 1 else ''}"
-    console.say(f"{built} can be built; network parameters: {counts} -> {out}")
+    built = f"{len(spec['methods'])} methods on {len(data)} data set{'s' if len(data) != 1 else ''} can be built"
+    console.say(f"{built}{'; network parameters: ' if counts else ''}{counts} -> {out}")
 
 
 def try_all(spec: dict[str, Any], data: dict[str, Path], code: bool = True) -> dict[str, DataSetCheck]:
