@@ -57,11 +57,12 @@ lint: $(SET_UP)       ## check lint, format and types of the code and the rules,
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakefmt --check Snakefile workflow examples
 	$(BIN)/snakemake --lint
 
-schema: $(SET_UP)     ## write the JSON schema of the config from the models in fmbench/config
+schema: $(SET_UP)     ## write the JSON schema of the config and config/README.md from the models in fmbench/config
 	$(BIN)/fmbench schema > workflow/schemas/config.schema.json
+	$(BIN)/fmbench schema --markdown > config/README.md
 
 mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000

@@ -104,11 +104,17 @@ def _build_spec(config: "Config", stage: str, dataset: str | None, method: str |
     return specs.evaluate(stage, config, dataset, method, seed)
 
 
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="print a page with a table of all keys: config/README.md")] = False,
+) -> None:
     """Print the JSON schema of the config. Editors read it from workflow/schemas/config.schema.json."""
     from fmbench.config.config import Config
+    from fmbench.config.key_page import key_page
 
     values = Config.model_json_schema()
+    if markdown:
+        echo(key_page(values).rstrip())
+        return
     echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **values}, indent=2, sort_keys=True))
 
 

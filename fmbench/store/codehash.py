@@ -23,7 +23,7 @@ PLUMBING = frozenset(
     f"fmbench.{name}"
     for name in (
         "errors",
-        *(f"config.{name}" for name in ("base", "config", "folder", "hashing", "limits", "messages", "numbers")),
+        *(f"config.{name}" for name in ("base", "config", "folder", "hashing", "installation", "limits", "messages", "numbers")),
         *(f"config.{name}" for name in ("reading", "specs", "yamlfile")),
         *(
             f"config.{name}_settings"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.config.config import Config
+from fmbench.config.installation import IS_CHECKOUT, PACKAGE
 from fmbench.config.reading import parse
 from fmbench.config.yamlfile import read
 from fmbench.errors import ConfigError, FmbenchError
@@ -33,12 +34,12 @@ def check_files(files: Iterable[str | Path]) -> None:
         raise WorkflowError(str(error)) from None
 
 
-def configure(values: Mapping[str, Any], sources: Path) -> Config:
+def configure(values: Mapping[str, Any], folder: Path) -> Config:
     """Check the config that Snakemake has read, and set the environment of all jobs.
 
     Args:
         values: the config as Snakemake has read it.
-        sources: the folder that holds the package, for jobs in environments where it is not installed.
+        folder: the folder of the Snakefile, where jobs also find plug-ins.
 
     Raises:
         WorkflowError: the config has errors, or asks for a combination that cannot work.
@@ -47,7 +48,7 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
 
     try:
         config = parse(values)
-        _set_environment(config, sources)
+        _set_environment(config, folder)
         if not passed(config) or read_needs(config) is None:
             preflight_apart(config)
     except FmbenchError as error:
@@ -55,7 +56,7 @@ def configure(values: Mapping[str, Any], sources: Path) -> Config:
     return config
 
 
-def _set_environment(config: Config, sources: Path) -> None:
+def _set_environment(config: Config, folder: Path) -> None:
     """Set what all jobs get from the environment, and the check of the config too."""
     # MLflow's address is not among the params: a change of address must not rerun a training.
     if not config.tracking.enabled:
@@ -67,7 +68,10 @@ def _set_environment(config: Config, sources: Path) -> None:
     # Jobs run `python -m fmbench`. PATH gives them the interpreter that runs snakemake, even if its environment is not activated.
     # PYTHONPATH gives them these sources, even if they are not installed (as under --software-deployment-method conda).
     _prepend("PATH", str(Path(sys.executable).parent))
-    _prepend("PYTHONPATH", str(sources))
+    # The folder of an installed package has all others too, which an environment with another Python must not see.
+    sources = [PACKAGE.parent] if IS_CHECKOUT else []
+    for path in dict.fromkeys(str(path.absolute()) for path in [folder, *sources]):
+        _prepend("PYTHONPATH", path)
 
 
 def _prepend(variable: str, value: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fmbench.config import specs
 from fmbench.config.datasets import DECODED
 from fmbench.config.hashing import canonical
+from fmbench.config.installation import CAPTIONS, REFERENCE
 from fmbench.config.names import FIGURES, GATHERED, OF_SUPER_RESOLUTION
 from fmbench.config.written_out import written_out
 from fmbench.store.codehash import stage_hash
@@ -22,8 +23,6 @@ def results(path):
     return f"{settings.results_dir}/{path}"
 
 
-REFERENCE = Path(workflow.basedir) / "results" / "reference" / "default"
-CAPTIONS = relpath(Path(workflow.basedir) / "workflow" / "report")
 CHECKPOINTS = results("checkpoints")
 MLFLOW = results("mlflow")
 MODEL = "{dataset}/{method}/{seed}"

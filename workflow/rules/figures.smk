@@ -20,7 +20,7 @@ rule figure:
         "../../environment.yml"
     params:
         results=lambda w, output: str(Path(output.png).parent.parent),
-        captions=CAPTIONS,
+        captions=relpath(CAPTIONS),
         code=code("figures", {}),
     shell:
         "python -m fmbench figure {wildcards.figure} --results {params.results:q} --out {output.png:q} --out {output.svg:q}"

@@ -22,7 +22,7 @@ rule page:
         "../../environment.yml"
     params:
         results=subpath(output.page, parent=True),
-        captions=CAPTIONS,
+        captions=relpath(CAPTIONS),
         code=code("page", {}),
     shell:
         "python -m fmbench page --results {params.results:q} --out {output.page:q} --fragment {output.head:q}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-import fmbench
+from fmbench.config.installation import REFERENCE
 from fmbench.errors import DataError
 from fmbench.report.compare import all_records
 from fmbench.report.layout import to_csv
@@ -16,9 +16,6 @@ from fmbench.report.reproduction.verdicts import AGREES, COLUMNS, LEVEL, NOT_COM
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import write_text
 from fmbench.store.usable import usable
-
-REFERENCE = Path(fmbench.__file__).parent.parent / "results" / "reference" / "default"
-"""The reference of the repository. A package that was installed without the repository has none."""
 
 
 @dataclass(frozen=True)
