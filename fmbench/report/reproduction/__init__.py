@@ -8,6 +8,7 @@ An equal run on another machine has other values, because rounding changes a tra
 that differ together, with a probability of at most 5 %, if the values are normal.
 """
 
-from fmbench.report.reproduction.summary import REFERENCE, Summary, summary, write_reproduction
+from fmbench.config.installation import REFERENCE
+from fmbench.report.reproduction.summary import Summary, summary, write_reproduction
 
 __all__ = ["REFERENCE", "Summary", "summary", "write_reproduction"]
