@@ -1,4 +1,4 @@
-"""A method in a config: a known name, or path, prediction, weighting and time distribution written out."""
+"""A method in a config: a known name, or path, prediction, weighting, time distribution and coupling written out."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, SerializerFunctionWrapH
 from fmbench.config import names
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
 from fmbench.config.messages import described
-from fmbench.config.methods import METHODS, ORACLES, Method, Part
+from fmbench.config.methods import METHODS, MORE_PARTS, ORACLES, PARTS, Method, Part
 from fmbench.config.numbers import Count, Number, number
 from fmbench.config.plugins import is_dotted, resolve
 from fmbench.config.training_settings import TrainingOverrides
@@ -43,6 +43,14 @@ class TimeSettings(Settings):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("time distribution", names.TIME_DISTRIBUTIONS)]
+    __pydantic_extra__: Parameters
+
+
+class CouplingSettings(Settings):
+    """Which noise goes with which data of a batch, and the coupling's parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, known_name("coupling", names.COUPLINGS)]
     __pydantic_extra__: Parameters
 
 
@@ -81,7 +89,7 @@ class StartSettings(Settings):
 
 
 class MethodSettings(Settings):
-    """A method: the name of a known one, or path, prediction, weighting and time distribution written out.
+    """A method: the name of a known one, or path, prediction, weighting, time distribution and coupling written out.
 
     With ``oracle`` there is only a path and no network.
     """
@@ -105,13 +113,18 @@ class MethodSettings(Settings):
     source: Annotated[StartSettings, BeforeValidator(by_name, json_schema_input_type=str | StartSettings)] | None = Field(
         None, description="where paths start: null for noise, {name: condition, std: 0.1} for the low-resolution image"
     )
+    coupling: Annotated[CouplingSettings, BeforeValidator(by_name, json_schema_input_type=str | CouplingSettings)] | None = Field(
+        None,
+        description="which noise goes with which data of a batch: independent (also null), minibatch_ot for the assignment of "
+        "the smallest squared distance, sinkhorn for draws from an entropic plan. This is not the OT path, which is path: ot",
+    )
     training: TrainingOverrides = TrainingOverrides()
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings, without a source that is not set: other methods keep their hash."""
+        """The settings, without parts that most methods do not have and that are not set: other methods keep their hash."""
         values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v is not None or key != "source"}
+        return {key: v for key, v in values.items() if v is not None or key not in MORE_PARTS}
 
     @property
     def is_oracle(self) -> bool:
@@ -137,7 +150,7 @@ class MethodSettings(Settings):
         return self
 
     def _check_known_method_unchanged(self) -> None:
-        parts = ("use", "path", "prediction", "weighting", "time", "t_min", "t_max", "oracle", "source")
+        parts = ("use", *PARTS, "t_min", "t_max", "oracle", *MORE_PARTS)
         changed = [k for k in parts if getattr(self, k) is not None]
         if self.name in METHODS and changed:
             raise ValueError(
@@ -147,7 +160,7 @@ class MethodSettings(Settings):
 
     def _check_oracle_has_no_training(self) -> None:
         if self.is_oracle:
-            unused = [k for k in ("prediction", "weighting", "time", "source") if getattr(self, k) is not None]
+            unused = [k for k in (*PARTS, *MORE_PARTS) if k != "path" and getattr(self, k) is not None]
             unused += sorted(self.training.model_dump())
             if unused:
                 raise ValueError(
@@ -170,11 +183,12 @@ class MethodSettings(Settings):
             ConfigError: ``use`` names a plug-in that cannot be imported or is not a Method.
         """
         given: dict[str, Any] = {}
-        for name in ("path", "prediction", "weighting", "time", "source"):
+        for name in (*PARTS, *MORE_PARTS):
             settings = getattr(self, name)
             if settings is not None:
                 values = settings.model_dump()
                 given[name] = Part(values.pop("name"), values)
+        given |= {name: None for name, without in MORE_PARTS.items() if given.get(name) == Part(without)}
         given |= {name: getattr(self, name) for name in ("t_min", "t_max") if getattr(self, name) is not None}
         if self.oracle is not None:
             given["oracle"] = self.oracle.model_dump()
@@ -197,13 +211,12 @@ def _method(name: str) -> Method:
 
 
 def method_values(method: Method) -> dict[str, Any]:
-    """A method as plain values, parts with their parameters; without a source that it does not have."""
-    return {key: value for key, value in dataclasses.asdict(method).items() if value is not None or key != "source"}
+    """A method as plain values, parts with their parameters; without parts that most methods do not have, nor it."""
+    return {key: value for key, value in dataclasses.asdict(method).items() if value is not None or key not in MORE_PARTS}
 
 
 def method_from_values(values: Mapping[str, Any]) -> Method:
     """The inverse of :func:`method_values`."""
-    names = ("path", "prediction", "weighting", "time", "source")
-    parts: dict[str, Any] = {k: Part(**values[k]) for k in names if values.get(k) is not None}
+    parts: dict[str, Any] = {k: Part(**values[k]) for k in (*PARTS, *MORE_PARTS) if values.get(k) is not None}
     parts.setdefault("path", None)
     return Method(name=values["name"], t_min=values["t_min"], t_max=values["t_max"], oracle=values["oracle"], **parts)

@@ -1,4 +1,4 @@
-"""A method = path + prediction + weighting + time distribution. The five of the paper's Table 1 are the first five entries here.
+"""A method = path + prediction + weighting + times + coupling. The five of the paper's Table 1 are the first five entries here.
 
 | method           | path | network predicts | loss per sample                       | paper          |
 |------------------|------|------------------|---------------------------------------|----------------|
@@ -19,6 +19,9 @@ Later methods are made of the same parts:
 | `v_cosine`       | cosine VP | v                | 1; uniform                         | Salimans & Ho 2022                      |
 | `sd3`            | OT        | velocity         | 1; logit-normal(0, 1)              | Esser et al. 2024, rf/lognorm(0, 1)     |
 | `x_velocity`     | OT        | x                | velocity; logit-normal(-0.8, 0.8)  | Li & He 2025, x-prediction with v-loss  |
+
+`ot_cfm` is `fm_ot` with the coupling `minibatch_ot` (:mod:`fmbench.flow.couplings`): within each batch it pairs noise and data by
+optimal transport. The "OT" of `fm_ot` is the paper's conditional OT path, whose noise and data are independent.
 
 `oracle_ot` and `oracle_vp` are not trained. Their field is the closed-form field of the training set
 (:mod:`fmbench.flow.oracle`), so their rows show the properties of the path alone, without learning error.
@@ -52,6 +55,7 @@ class Method:
         t_min, t_max: the interval of time; None for the widest that path and prediction allow.
         oracle: the settings of the closed-form field (:data:`ORACLE`); None for a network.
         source: a name of :data:`fmbench.flow.starts.STARTS` for paths that start at the condition; None for noise.
+        coupling: a name of :data:`fmbench.flow.couplings.COUPLINGS`, or a dotted name; None for independent noise and data.
     """
 
     name: str
@@ -63,7 +67,14 @@ class Method:
     t_max: float | None = None
     oracle: dict[str, Any] | None = None
     source: Part | None = None
+    coupling: Part | None = None
 
+
+PARTS = ("path", "prediction", "weighting", "time")
+"""The parts that every method has; only regression has no path."""
+MORE_PARTS = {"source": "noise", "coupling": "independent"}
+"""The parts that a method may have, and what it has without them. Specs leave out what is not set, so that the other methods keep
+their hash."""
 
 ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
 """The settings of an oracle. ``points`` of the training set are drawn at random; each is smoothed by a Gaussian of standard
@@ -88,6 +99,7 @@ METHODS: dict[str, Method] = {
         Method("v_cosine", Part("cosine_vp"), Part("v")),
         Method("sd3", STRAIGHT, Part("velocity"), time=Part("logit_normal")),
         Method("x_velocity", STRAIGHT, Part("x"), Part("velocity"), Part("logit_normal", {"mean": -0.8, "std": 0.8})),
+        Method("ot_cfm", Part("ot"), Part("velocity"), coupling=Part("minibatch_ot")),
     )
 }
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from fmbench.config.config import Config
 from fmbench.config.method_settings import MethodSettings
+from fmbench.config.methods import MORE_PARTS, PARTS
 from fmbench.config.plugins import is_dotted
 
 
@@ -23,10 +24,8 @@ def _method(settings: MethodSettings) -> dict[str, Any]:
     if settings.use is None or not is_dotted(settings.use):
         return values
     method = settings.resolve()
-    parts = ("path",) if method.oracle is not None else ("path", "prediction", "weighting", "time")
-    for name in (*parts, "source"):
+    for name in ("path",) if method.oracle is not None else (*PARTS, *MORE_PARTS):
         part = getattr(method, name)
-        if part is None:
-            continue
-        values[name] = {"name": part.name, **(part.parameters if name in ("path", "time", "source") else {})}
+        if part is not None:
+            values[name] = {"name": part.name, **part.parameters}
     return values | {"use": None, "t_min": method.t_min, "t_max": method.t_max, "oracle": method.oracle}

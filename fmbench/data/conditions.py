@@ -21,6 +21,11 @@ from fmbench.errors import DataError
 from fmbench.store.files import sha256
 
 Shape = tuple[int, ...]
+NO_EXCHANGE = (
+    "a coupling exchanges noise between samples with the same condition, and every low-resolution image is another; leave out "
+    "the coupling"
+)
+"""Why a coupling and low-resolution images do not go together: given its image, the noise would no longer be N(0, I)."""
 
 
 class Condition(ABC):
@@ -62,6 +67,14 @@ class Condition(ABC):
     @abstractmethod
     def tensors(self, *stored: Tensor) -> tuple[Tensor, ...]:
         """The condition as networks take it, from what is stored of these samples."""
+
+    def groups(self, *condition: Tensor) -> Tensor | None:
+        """A number of each sample (B,), the same for samples with the same condition; None if all have the same.
+
+        Raises:
+            ValueError: no two samples have the same condition.
+        """
+        return None
 
     def dropped(self, where: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
         """The condition of a batch, not told ``where`` (B,) is true. Only labels can be left out; other conditions stay."""
@@ -112,6 +125,10 @@ class Labels(Condition):
 
     def example(self, n: int, shape: Shape, device: torch.device | str) -> tuple[Tensor, ...]:
         return (torch.zeros(n, dtype=torch.int64, device=device),)
+
+    def groups(self, *condition: Tensor) -> Tensor | None:
+        (labels,) = condition
+        return labels
 
     def dropped(self, where: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
         (labels,) = condition
@@ -164,6 +181,9 @@ class LowResolution(Condition):
     def tensors(self, *stored: Tensor) -> tuple[Tensor, ...]:
         (low,) = stored
         return ((upsampled(low, self.factor, self.filter, self.levels).float() + 0.5) * (2 / self.levels) - 1,)
+
+    def groups(self, *condition: Tensor) -> Tensor | None:
+        raise ValueError(NO_EXCHANGE)
 
     def example(self, n: int, shape: Shape, device: torch.device | str) -> tuple[Tensor, ...]:
         return (torch.zeros(n, *shape, device=device),)

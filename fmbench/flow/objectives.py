@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fmbench.config.methods import Method, Part
 from fmbench.config.plugins import resolve
 from fmbench.flow.broadcast import check_shape
+from fmbench.flow.couplings import COUPLINGS, INDEPENDENT, Coupling
 from fmbench.flow.paths import PATHS, AffinePath
 from fmbench.flow.prediction import FAMILIES, PREDICTIONS, SIGMA_DATA, VELOCITY, Prediction, usable_interval
 from fmbench.flow.starts import NOISE, STARTS, Start
@@ -37,7 +38,7 @@ class Objective:
     Raises:
         ValueError: the interval is empty, or is not within the path's interval and [0, 1]; target, weight or density of t is not
             finite at an end of it; or somewhere on it a weight is negative or not finite, or the prediction does not determine
-            the velocity; or path or prediction do not go with a start at the condition.
+            the velocity; or path, prediction or coupling do not go with a start at the condition.
     """
 
     path: AffinePath
@@ -47,6 +48,7 @@ class Objective:
     t_min: float
     t_max: float
     start: Start = NOISE
+    coupling: Coupling = INDEPENDENT
 
     def __post_init__(self) -> None:
         self._check_interval()
@@ -80,6 +82,16 @@ class Objective:
                 f"the prediction {self.prediction.name} is about Gaussian noise, which is not where a path from the condition "
                 "starts; predict velocity or x"
             )
+        if self.coupling != INDEPENDENT:
+            raise ValueError(
+                "paths that start at the condition cannot have a coupling: each sample's own condition is its partner; leave out "
+                "the coupling or the source"
+            )
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the score follows from the velocity: x0 is Gaussian noise, independent of the data."""
+        return self.start == NOISE and self.coupling == INDEPENDENT
 
     @property
     def base_std(self) -> float:
@@ -211,10 +223,12 @@ def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
     path = _make(PATHS, "path", method.path.name, method.path.parameters)
     prediction = _make_prediction(method.prediction, data_std)
     times = _make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters)
+    coupling = INDEPENDENT if method.coupling is None else _make(COUPLINGS, "coupling", *_named(method.coupling))
     for what, made, kind in (
         ("path", path, AffinePath),
         ("prediction", prediction, Prediction),
         ("time", times, TimeDistribution),
+        ("coupling", coupling, Coupling),
     ):
         if not isinstance(made, kind):
             raise ValueError(f"{what} must be a {kind.__module__}.{kind.__name__}, not a {type(made).__name__}")
@@ -226,8 +240,13 @@ def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
         times=times,
         t_min=t_min if method.t_min is None else method.t_min,
         t_max=t_max if method.t_max is None else method.t_max,
-        start=NOISE if method.source is None else _make(STARTS, "source", method.source.name, method.source.parameters),
+        start=NOISE if method.source is None else _make(STARTS, "source", *_named(method.source)),
+        coupling=coupling,
     )
+
+
+def _named(part: Part) -> tuple[str, dict[str, Any]]:
+    return part.name, part.parameters
 
 
 def _make(registry: dict[str, Any], what: str, name: str, parameters: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fmbench.config.methods import Method
 from fmbench.flow.broadcast import check_shape
+from fmbench.flow.couplings import INDEPENDENT, Coupling
 from fmbench.flow.fields import Field
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.prediction import SIGMA_DATA
@@ -28,6 +29,7 @@ class Regression:
     """The squared error of the sample itself, as the loss of a network that sees nothing but the condition."""
 
     start: Start = NOISE
+    coupling: Coupling = INDEPENDENT
     t_min, t_max, noise_std = 0.0, 1.0, 1.0
 
     def loss(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:

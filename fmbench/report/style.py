@@ -25,6 +25,7 @@ LABELS = {
     "v_cosine": "v, cosine path",
     "sd3": "SD3",
     "x_velocity": "x, velocity loss",
+    "ot_cfm": "OT-CFM, minibatch OT",
     "data": "Data",
 }
 PICTURES = {"reference": "Reference", "bicubic": "Bicubic", "low_resolution": "Low resolution", "sr3": "SR3"}
@@ -78,6 +79,7 @@ _LOOKS: dict[str, tuple[int, Marker]] = {
     "v_cosine": (11, (4, 1, 0)),
     "sd3": (12, (6, 1, 0)),
     "x_velocity": (14, (3, 1, 0)),
+    "ot_cfm": (13, (8, 1, 0)),
 }
 """Colour and marker of each known method. The colours 10 to 19 are darker forms of 0 to 9."""
 _FREE = (8, 9)

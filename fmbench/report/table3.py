@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench.config.methods import MORE_PARTS, PARTS
 from fmbench.report.layout import NONE, comment, heading, latex_table, markdown_table, notes, paper, tex, write_all
 from fmbench.report.style import label
 from fmbench.store.documents import parse_json
@@ -52,7 +53,6 @@ PAPERS: dict[str, str | Callable[[Used], Any]] = {
     "precision": "training.precision",
 }
 """The rows of the paper's table, each with the key or the function that gives our value. Other settings follow by key."""
-PARTS = ("path", "prediction", "weighting", "time")
 _SHOWN_ABOVE = {key for key in PAPERS.values() if isinstance(key, str)} | {"training.batch_size"}
 _NO_SETTINGS = ("dataset", "data", "seed", "stage", "spec_hash", "code_hash", "reason", "step")
 
@@ -76,8 +76,10 @@ def table3(settings: pd.DataFrame) -> pd.DataFrame:
             entries[name] = {m: [key(v) if callable(key) else v.get(key) for v in seeds] for m, seeds in used.items()}
         for key in others:
             entries[key] = {m: [values.get(key) for values in seeds] for m, seeds in used.items()}
-        for part in PARTS:
-            entries[part] = {m: [_part(values, part) for values in seeds] for m, seeds in used.items()}
+        for part in (*PARTS, *MORE_PARTS):
+            found = {m: [_part(values, part) for values in seeds] for m, seeds in used.items()}
+            if part in PARTS or any(value != MORE_PARTS[part] for values in found.values() for value in values):
+                entries[part] = found
         for name, by_method in entries.items():
             values = {m: " or ".join(dict.fromkeys(map(show, found))) for m, found in by_method.items()}
             theirs = printed[dataset].to_dict().get(name) if dataset in printed.columns else None
@@ -106,7 +108,7 @@ def _part(used: Used, part: str) -> str:
     """The name of one part of a method, such as its path, with its parameters."""
     start = f"method.{part}.parameters."
     parameters = ", ".join(f"{k.removeprefix(start)} {show(v)}" for k, v in used.items() if k.startswith(start))
-    return str(used.get(f"method.{part}.name", NONE)) + (f" ({parameters})" if parameters else "")
+    return str(used.get(f"method.{part}.name", MORE_PARTS.get(part, NONE))) + (f" ({parameters})" if parameters else "")
 
 
 def show(value: Any) -> str:

@@ -12,7 +12,6 @@ from fmbench.config.cells import Cell, cells, pictured
 from fmbench.config.evaluation_settings import FewStepSettings
 from fmbench.config.names import OPTIMAL_GRID, STOCHASTIC_SOLVERS
 from fmbench.data.prepared import DataSet, read
-from fmbench.flow.starts import NOISE
 from fmbench.stages.evaluators.base import Evaluator, add_primary, skip_primary
 from fmbench.stages.evaluators.loading import evaluator_key, load_evaluator
 from fmbench.stages.shared.cached_results import CachedResults
@@ -25,8 +24,11 @@ from fmbench.store.parquet import read_table, write_table
 from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, NFE, PREVIEW_POINTS
 from fmbench.store.records import read_rows, write_rows
 
-NO_SCORE = "a stochastic sampler needs the score, and a velocity gives it only where the paths of a method start at noise"
-"""The reason given for stochastic samplers of a method whose paths start at the condition."""
+NO_SCORE = (
+    "a stochastic sampler needs the score, and a velocity gives it only where the paths of a method start at noise that is "
+    "independent of the data"
+)
+"""The reason given for stochastic samplers of a method whose paths start at the condition, or whose pairs are coupled."""
 
 
 def run(
@@ -50,7 +52,7 @@ def run(
         pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {model.unsolvable}"
     else:
         few_step = _FewStep(job, model, dataset, settings, evaluator)
-        if model.flow().start != NOISE:
+        if not model.flow().has_score:
             unfit = [cell for cell in wanted if cell.solver in STOCHASTIC_SOLVERS]
             wanted = [cell for cell in wanted if cell not in unfit]
             _skip_cells(job, evaluator, settings, unfit, NO_SCORE)

@@ -42,7 +42,8 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     key, about = _identity(job, dataset)
     guard = PluginGuard(objective, network, plugin_files(spec), job.console.say)
     loss = guard if job.group.size == 1 else objective
-    training = TrainingRun(loss, network, dataset, settings, spec["seed"], key, job.device, job.group, objective.start)
+    seed, start, coupling = spec["seed"], objective.start, objective.coupling
+    training = TrainingRun(loss, network, dataset, settings, seed, key, job.device, job.group, start, coupling)
 
     folder = CheckpointFolder(checkpoints / key, about)
     outcome = _train(job, training, folder, about, tracker)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fmbench.config.methods import MORE_PARTS, PARTS
 from fmbench.config.written_out import written_out
 from fmbench.store.benchmark import FILE, codes, parse_config
 from fmbench.store.flatten import flatten
@@ -58,9 +59,9 @@ def comparable_settings(config: dict[str, Any]) -> dict[str, Any]:
         found[f"settings.{name}"] = settings | {"data": settings["data"] | {"parameters": parameters}}
     for method, written in zip(parsed.methods, values["methods"], strict=True):
         resolved = method.resolve()
-        parts = {p: getattr(resolved, p) for p in ("path", "prediction", "weighting", "time")}
+        parts = {p: getattr(resolved, p) for p in (*PARTS, *MORE_PARTS)}
         found[f"methods.{method.name}"] = {
-            **{p: {"name": part.name} | part.parameters for p, part in parts.items()},
+            **{p: {"name": part.name} | part.parameters for p, part in parts.items() if part is not None},
             "t_min": resolved.t_min,
             "t_max": resolved.t_max,
             "oracle": resolved.oracle,

@@ -3,8 +3,6 @@
 A batch is the same wherever the data is stored, whatever the number of processes, and after any kill.
 """
 
-import queue
-import threading
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,11 @@ from torch import Tensor
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, resident
 from fmbench.errors import ConfigError
+from fmbench.flow.couplings import INDEPENDENT, Coupling, coupled
 from fmbench.flow.starts import NOISE, Start
 from fmbench.system.distributed import ALONE, Group
 from fmbench.system.rng import generator, named_seed
-
-AHEAD = 4
-"""How many batches a stream reads ahead."""
+from fmbench.training.ahead import Ahead, Batch, OnItsOwnStream
 
 
 class BatchSampler:
@@ -91,10 +88,8 @@ class Streamed:
 
     def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, iterations: int) -> None:
         self.arrays = arrays_of(dataset)
-        self.sampler, self.part, self.device, self.iterations = sampler, part, device, iterations
-        self._queue: queue.Queue[tuple[int, list[Tensor] | Exception]] = queue.Queue(AHEAD)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.sampler, self.part, self.device = sampler, part, device
+        self.ahead = Ahead(self._read, iterations)
 
     def read(self, step: int, coins: Tensor | None) -> list[Tensor]:
         """The same as :meth:`Resident.read`, but iterations must be read one after the other.
@@ -103,25 +98,12 @@ class Streamed:
             DataError, OSError: the file cannot be read.
             ValueError: the iteration is not the next one.
         """
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._read_ahead, args=(step,), name="fmbench-batches", daemon=True)
-            self._thread.start()
-        found, batch = self._queue.get()
-        if isinstance(batch, Exception):
-            raise batch
-        if found != step:
-            raise ValueError(f"a stream is read in order: iteration {found} is next, not {step}")
-        parts = [a.to(self.device, non_blocking=True) for a in batch]
+        parts = [a.to(self.device, non_blocking=True) for a in self.ahead.take(step)]
         return parts if coins is None else [_mirror(a, coins) for a in parts]
 
-    def _read_ahead(self, first: int) -> None:
-        try:
-            for step in range(first, self.iterations):
-                indices = self.sampler.indices(step)[self.part].numpy()
-                if not self._put(step, [self._rows(array, indices) for array in self.arrays]):
-                    return
-        except Exception as error:
-            self._put(-1, error)
+    def _read(self, step: int) -> list[Tensor]:
+        indices = self.sampler.indices(step)[self.part].numpy()
+        return [self._rows(array, indices) for array in self.arrays]
 
     def _rows(self, array: NDArray[Any], indices: NDArray[np.int64]) -> Tensor:
         # Read in the order of the file, which is faster from a disk, and write in the order of the batch.
@@ -131,20 +113,9 @@ class Streamed:
         rows.numpy()[order] = array[indices[order]]
         return rows
 
-    def _put(self, step: int, batch: list[Tensor] | Exception) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put((step, batch), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
     def close(self) -> None:
         """End the thread."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self.ahead.close()
 
 
 def _is_images(array: Tensor) -> bool:
@@ -164,6 +135,9 @@ class Batches:
     These are the start of the path and data (B, *) in model space, uniforms (B,) for times, and the condition of the data if they
     have one. Each process draws the numbers of the whole batch and keeps its part of them.
 
+    With a coupling, each process also reads the data of the whole batch and pairs it, which gives every number of processes the
+    same pairs. A thread does this a few batches ahead, so iterations must be asked for one after the other.
+
     Raises:
         ConfigError: the settings ask for flips of points.
     """
@@ -176,11 +150,14 @@ class Batches:
         device: torch.device,
         group: Group = ALONE,
         start: Start = NOISE,
+        coupling: Coupling = INDEPENDENT,
     ) -> None:
         if settings.flips and not dataset.is_images:
             raise ConfigError(f"only images can be flipped, and {dataset.manifest['dataset']} has points; set flips to false")
-        self.dataset, self.settings, self.seed, self.device, self.start = dataset, settings, seed, device, start
+        self.dataset, self.settings, self.seed, self.device = dataset, settings, seed, device
+        self.start, self.coupling = start, coupling
         self.part = group.part(settings.batch_size)
+        self._made = self.part if coupling == INDEPENDENT else slice(0, settings.batch_size)
         self._draws, self._coins = torch.Generator(device), torch.Generator(device)
         room, size = settings.resident_mib * 2**20, sum(array.nbytes for array in arrays_of(dataset))
         held = size <= room
@@ -188,14 +165,21 @@ class Batches:
         self.source: Resident | Streamed
         if held:
             mirrored = settings.flips and 2 * size <= room
-            self.source = Resident(dataset, sampler, self.part, device, mirrored)
+            self.source = Resident(dataset, sampler, self._made, device, mirrored)
         else:
-            self.source = Streamed(dataset, sampler, self.part, device, settings.iterations)
+            self.source = Streamed(dataset, sampler, self._made, device, settings.iterations)
+        self._ahead = None if coupling == INDEPENDENT else Ahead(OnItsOwnStream(self._make, device), settings.iterations)
 
-    def __call__(self, step: int) -> tuple[Tensor, ...]:
+    def __call__(self, step: int) -> Batch:
+        if self._ahead is None:
+            return self._make(step)
+        return tuple(x[self.part] for x in self._ahead.take(step).here())
+
+    def _make(self, step: int) -> Batch:
+        """The batch of iteration ``step``: this process's part of it, or all of it if it is coupled."""
         batch = (self.settings.batch_size,)
         x, *stored = self.source.read(step, self._toss("flips", step, 0.5) if self.settings.flips else None)
-        condition = self.dataset.condition.tensors(*stored)
+        known = condition = self.dataset.condition.tensors(*stored)
         if self.settings.label_dropout:
             where = self._toss("labels", step, self.settings.label_dropout)
             condition = self.dataset.condition.dropped(where, *condition)
@@ -203,18 +187,22 @@ class Batches:
         draws.manual_seed(named_seed(self.seed, f"train/noise/{step}"))
         shape = (*batch, *x.shape[1:])
         if self.dataset.is_images:
-            offsets = torch.rand(shape, generator=draws, device=device)[self.part]
+            offsets = torch.rand(shape, generator=draws, device=device)[self._made]
         else:
             offsets = torch.zeros((), device=device)
         x1 = self.dataset.to_model(x, offsets)
-        x0 = self.start.place(torch.randn(shape, generator=draws, device=device)[self.part], *condition)
-        return x0, x1, torch.rand(batch, generator=draws, device=device)[self.part], *condition
+        noise = torch.randn(shape, generator=draws, device=device)[self._made]
+        if self.coupling != INDEPENDENT:
+            u = torch.rand(batch, generator=generator(self.seed, f"train/coupling/{step}"), dtype=torch.float64)
+            noise = coupled(self.coupling, noise, x1, u, self.dataset.condition.groups(*known))
+        x0 = self.start.place(noise, *condition)
+        return x0, x1, torch.rand(batch, generator=draws, device=device)[self._made], *condition
 
     def _toss(self, name: str, step: int, probability: float) -> Tensor:
         """Coins (B,) that are true with this probability, for this process's part of the batch of an iteration."""
         self._coins.manual_seed(named_seed(self.seed, f"train/{name}/{step}"))
         coins = torch.rand((self.settings.batch_size,), generator=self._coins, device=self.device)
-        return (coins < probability)[self.part]
+        return (coins < probability)[self._made]
 
     def example(self) -> tuple[Tensor, ...]:
         """Numbers with the shapes of this process's part of a batch."""
@@ -224,5 +212,7 @@ class Batches:
         return x.clone(), x, torch.full((n,), 0.5, device=self.device), *example
 
     def close(self) -> None:
-        """End the reading thread, if there is one."""
+        """End the threads, if there are any."""
+        if self._ahead is not None:
+            self._ahead.close()
         self.source.close()

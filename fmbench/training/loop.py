@@ -35,7 +35,8 @@ def train(run: TrainingRun, checkpoints: CheckpointFolder, listener: Listener = 
     """
     with matrix_precision(run.settings.precision, run.device):
         training = _Training(run, checkpoints, listener)
-        with contextlib.closing(Batches(run.dataset, run.settings, run.seed, run.device, run.group, run.start)) as batches:
+        made = Batches(run.dataset, run.settings, run.seed, run.device, run.group, run.start, run.coupling)
+        with contextlib.closing(made) as batches:
             training.resume()
             training.prepare(batches)
             reason = _iterate(training, batches)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet
+from fmbench.flow.couplings import INDEPENDENT, Coupling
 from fmbench.flow.starts import NOISE, Start
 from fmbench.system.distributed import ALONE, Group
 from fmbench.training.step import Loss
@@ -25,6 +26,7 @@ class TrainingRun:
         key: hash of everything that the training depends on. A checkpoint with another key is not used.
         group: the processes that train together. Each calls ``train`` itself; only the first writes, and only it holds the lock.
         start: where the paths of the objective start.
+        coupling: which noise goes with which data.
     """
 
     objective: Loss
@@ -36,6 +38,7 @@ class TrainingRun:
     device: torch.device
     group: Group = ALONE
     start: Start = NOISE
+    coupling: Coupling = INDEPENDENT
 
 
 def _ignore(*_: object) -> None:

@@ -1,8 +1,12 @@
 """Methods in a config."""
 
+import dataclasses
+
 import pytest
 from config_values import BASE, changed, config_error
 
+from fmbench.config import specs
+from fmbench.config.hashing import canonical
 from fmbench.config.method_settings import method_from_values, method_values
 from fmbench.config.methods import METHODS, Part
 from fmbench.config.reading import parse
@@ -100,3 +104,45 @@ def test_use_of_something_that_is_not_a_method_is_refused(use, fragments):
 @pytest.mark.parametrize("name", METHODS)
 def test_method_values_round_trip(name):
     assert method_from_values(method_values(METHODS[name])) == METHODS[name]
+
+
+# Couplings
+
+
+def test_independent_pairs_change_no_spec():
+    plain, said, none = (
+        specs.train(parse(changed(("methods", [{"name": "mine", "use": "fm_ot"} | more]))), "board", "mine", 0)
+        for more in ({}, {"coupling": "independent"}, {"coupling": None})
+    )
+    assert canonical(plain) == canonical(said) == canonical(none)
+    assert "coupling" not in plain["method"] and "coupling" not in method_values(METHODS["fm_ot"])
+    assert "coupling" not in parse(changed(("methods", ["fm_ot"]))).method("fm_ot").model_dump()
+
+
+def test_a_coupling_by_name_or_with_parameters():
+    for given, expected in (
+        ("minibatch_ot", Part("minibatch_ot")),
+        ({"name": "sinkhorn", "regularisation": 0.1}, Part("sinkhorn", {"regularisation": 0.1})),
+        ({"name": "user_code:Reversed", "k": 2}, Part("user_code:Reversed", {"k": 2})),
+    ):
+        method = parse(changed(("methods", [{"name": "mine", "use": "fm_ot", "coupling": given}]))).method("mine").resolve()
+        assert method.coupling == expected and method_from_values(method_values(method)) == method
+    uncoupled = {"name": "mine", "use": "ot_cfm", "coupling": "independent"}
+    assert parse(changed(("methods", [uncoupled]))).method("mine").resolve().coupling is None
+
+
+def test_ot_cfm_is_fm_ot_with_a_coupling():
+    assert METHODS["ot_cfm"] == dataclasses.replace(METHODS["fm_ot"], name="ot_cfm", coupling=Part("minibatch_ot"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "fragments"),
+    [
+        ({"name": "mine", "use": "fm_ot", "coupling": "ot"}, ["unknown coupling", "independent, minibatch_ot, sinkhorn"]),
+        ({"name": "oracle_ot", "coupling": "minibatch_ot"}, ["oracle_ot is a known method"]),
+        ({"name": "mine", "use": "oracle_ot", "coupling": "sinkhorn"}, ["mine is an oracle", "coupling would change nothing"]),
+    ],
+)
+def test_a_coupling_that_a_config_cannot_have(entry, fragments):
+    message = config_error(changed(("methods", [entry])))
+    assert all(fragment in message for fragment in fragments)

@@ -1,4 +1,4 @@
-"""Parity with torchcfm: x_t and u_t of its matchers from the noise that it drew, and its U-Net, which is ADM's."""
+"""Parity with torchcfm: x_t and u_t of its matchers from the noise that it drew, its plans, and its U-Net, which is ADM's."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from torchcfm import (
     VariancePreservingConditionalFlowMatcher,
 )
 from torchcfm.models.unet.unet import UNetModel
+from torchcfm.optimal_transport import OTPlanSampler
 
+from fmbench.flow.couplings import MinibatchOT, Sinkhorn
 from fmbench.flow.paths import CosineVP, OptimalTransport
 from fmbench.networks.unet import UNet
 
@@ -83,6 +85,37 @@ def test_torchcfm_optimal_transport_matcher_after_its_plan(dtype):
     ours = OptimalTransport(0.0).interpolate(first, second, t)
     same(ours[0], x_t)
     same(ours[1], u_t)
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])
+def test_torchcfm_plan_is_our_permutation(shape, dtype):
+    """Its exact plan has 1 / n at our pairs and 0 elsewhere. Intended difference: it then draws n pairs from the plan with
+    replacement, so that about n / e of the data are in no pair; ours takes the plan itself, each sample of the data once."""
+    x0, x1 = draw(64, *shape, seed=1, dtype=dtype), draw(64, *shape, seed=2, dtype=dtype)
+    sampler = OTPlanSampler("exact")
+    plan = torch.from_numpy(sampler.get_map(x0.clone(), x1.clone()))
+    partners = MinibatchOT().partners(x0, x1, torch.zeros(64))
+    expected = torch.zeros(64, 64, dtype=torch.float64)
+    expected[partners, torch.arange(64)] = 1 / 64
+    torch.testing.assert_close(plan, expected, rtol=0, atol=1e-9)
+    state = np.random.get_state()
+    try:
+        np.random.seed(0)
+        _, theirs = sampler.sample_plan(x0.clone(), x1.clone())
+    finally:
+        np.random.set_state(state)
+    missing = ~(x1.flatten(1)[:, None] == theirs.flatten(1)).all(2).any(1)
+    assert 0.2 < missing.double().mean() < 0.55
+    assert sorted(partners.tolist()) == list(range(64))
+
+
+@pytest.mark.parametrize("regularisation", [0.5, 2.0])
+def test_torchcfm_entropic_plan_is_ours(regularisation):
+    """Both are plans for the same costs and the same regularisation; its sums are those of ours, over n."""
+    x0, x1 = draw(40, 2, seed=1, dtype=torch.float64), draw(40, 2, seed=2, dtype=torch.float64)
+    theirs = torch.from_numpy(OTPlanSampler("sinkhorn", reg=regularisation).get_map(x0, x1))
+    torch.testing.assert_close(Sinkhorn(regularisation, relative=False).plan(x0, x1).T / 40, theirs, rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.parametrize("resample_blocks", [True, False])

@@ -56,6 +56,11 @@ def test_the_check_counts_parameters(bench):
             )
             for path in ("cosine_vp", {"name": "ot", "sigma_min": 0.0})
         ),
+        ({"path": "ot", "prediction": "x", "coupling": "no_such_module:C"}, ["coupling 'no_such_module:C' cannot be imported"]),
+        (
+            {"path": "ot", "prediction": "x", "coupling": {"name": "sinkhorn", "regularisation": 0}},
+            ["regularisation must be a positive number, not 0"],
+        ),
         ({"path": {"name": "ve", "sigma_maxx": 9.0}, "oracle": {}}, ["path 've' does not take the parameters", "sigma_maxx"]),
     ],
 )

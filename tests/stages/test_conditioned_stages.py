@@ -318,6 +318,7 @@ def digits(condition: Any, methods: list[Any], network: dict[str, Any] | None = 
             None,
             "from_low works with low-resolution images, and the condition here is its label",
         ),
+        (LOW, ["ot_cfm"], None, "condition: ot_cfm has a coupling: a coupling exchanges noise between samples with the same"),
         (LOW, ["fm_ot"], {"kind": "user_code:Lines"}, "does not take the parameters {}"),
         (LOW, ["fm_ot"], {"kind": "user_code:Lines"}, "its data set needs the keyword condition_channels"),
         (LOW, ["fm_ot"], {"kind": "test_conditioned_stages:Blind"}, "takes 3 positional arguments but 4 were given"),

@@ -14,7 +14,7 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.data.writer import write
 from fmbench.errors import ConfigError
 from fmbench.system.distributed import ALONE, Group
-from fmbench.training.batches import AHEAD, Batches, BatchSampler, Resident, Streamed
+from fmbench.training.batches import Batches, BatchSampler, Resident, Streamed
 
 STEPS = 12
 
@@ -93,10 +93,10 @@ def test_a_stream_reads_ahead_and_ends(tall):
     (thread,) = streams()
     assert isinstance(batches.source, Streamed)
     for _ in range(200):
-        if batches.source._queue.full():
+        if batches.source.ahead.full():
             break
         thread.join(0.02)
-    assert batches.source._queue.qsize() == AHEAD and thread.is_alive()
+    assert batches.source.ahead.full() and thread.is_alive()
     batches.close()
     assert not streams()
     whole = Batches(tall, settings(resident_mib=0), 5, CPU)

@@ -6,8 +6,9 @@ import torch
 
 from fmbench.config.method_settings import method_from_values
 from fmbench.config.plugins import RAISED, reason
-from fmbench.data.conditions import Condition, LowResolution
+from fmbench.data.conditions import NO_EXCHANGE, Condition, LowResolution
 from fmbench.flow.broadcast import check_alike
+from fmbench.flow.couplings import INDEPENDENT
 from fmbench.flow.fields import CountingField
 from fmbench.flow.objectives import Objective
 from fmbench.flow.paths import OptimalTransport
@@ -82,9 +83,9 @@ def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
 
 
 def image_problems(objectives: list[tuple[str, Loss]], condition: Condition) -> list[str]:
-    """The methods that need an image as the condition, if the data set has none."""
+    """The methods that need an image as the condition, if the data set has none; those that go with none, if it has one."""
     if isinstance(condition, LowResolution):
-        return []
+        return [f"condition: {name} has a coupling: {NO_EXCHANGE}" for name, of in objectives if of.coupling != INDEPENDENT]
     needy = [name for name, objective in objectives if isinstance(objective, Regression) or objective.start != NOISE]
     has = f"the condition here is {condition.given}" if condition.given else "there is no condition here"
     remedy = "set condition: {low_resolution: {factor: 4}}, or leave out the method"
