@@ -75,7 +75,7 @@ $(DOCS): $(SET_UP)
 	touch $@
 
 docs: $(DOCS)         ## the documentation site: site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 reference: $(SET_UP)  ## the default benchmark with eight seeds, kept in results/reference/default and shown in the README
 	$(BIN)/snakemake --cores $(CORES) --configfile configs/reference.yaml

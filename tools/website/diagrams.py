@@ -9,7 +9,7 @@ _DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def drawn(text: str, keep: Callable[[int, str], str]) -> str:
-    """The document with a picture for each diagram.
+    """The document with a picture for each diagram. A click on it opens it alone, in its full size.
 
     Args:
         text: Markdown.
@@ -20,6 +20,7 @@ def drawn(text: str, keep: Callable[[int, str], str]) -> str:
     def picture(match: re.Match[str]) -> str:
         svg = mermaidx.render(match[1]).svg()
         arrows = "; ".join(line.strip().replace("-->", "→") for line in match[1].splitlines()[1:] if line.strip())
-        return f"![Diagram: {arrows}]({keep(next(numbers), svg)})"
+        link = keep(next(numbers), svg)
+        return f"[![Diagram: {arrows}]({link})]({link})"
 
     return _DIAGRAM.sub(picture, text)
