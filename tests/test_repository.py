@@ -150,6 +150,13 @@ def test_files_that_the_documents_name_exist(document):
     assert not missing
 
 
+def test_every_document_is_in_the_navigation_of_the_site():
+    named = re.findall(r"^ +- [^:]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(named), "add the page to nav in mkdocs.yml"
+    for name in named:
+        assert (ROOT / "docs" / name).exists() or (ROOT / name).exists(), f"mkdocs.yml names {name}"
+
+
 def test_the_methods_in_the_readme_can_be_built():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if b.startswith("methods:")]
