@@ -9,6 +9,7 @@ Points: distances between the training split and the test split.
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from fmbench.config.feature_settings import ExtractorSettings, FeatureSettings
 from fmbench.data.prepared import DataSet, drawn, read
 from fmbench.errors import DataError
+from fmbench.metrics.extractors import View
 from fmbench.metrics.mmd import median_distance
-from fmbench.stages.evaluators.base import Evaluator, add_measurements
+from fmbench.stages.evaluators.base import MEMORISATION, Evaluator, Measurement, add_measurements
 from fmbench.stages.evaluators.extraction import Extraction, open_extractor
 from fmbench.stages.evaluators.image_metrics import Comparison
 from fmbench.stages.evaluators.images import ImageEvaluator
@@ -31,6 +33,7 @@ from fmbench.stages.evaluators.references import (
     read_reference,
     reference_file,
     reference_name,
+    with_test,
     write_reference,
 )
 from fmbench.stages.shared.classifier import to_images
@@ -65,14 +68,18 @@ def _images(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
     extraction = Extraction(job.device, job.console, job.group)
     parts: list[dict[str, Any]] = []
     comparisons: list[Comparison] = []
+    features: list[NDArray[np.float32]] = []  # of the test images
     for chosen in settings.extractors():
         suffix = f"/{chosen.extractor}" if comparisons else ""
-        part, comparison = _comparison(job, chosen, suffix, dataset, settings, out, extraction)
+        part, comparison, found = _comparison(job, chosen, suffix, dataset, settings, out, extraction)
         parts.append(part)
         comparisons.append(comparison)
+        features.append(found)
     evaluator = ImageEvaluator(dataset, comparisons, settings, n, job.spec["seed"], extraction)
     without = ("frechet_at_floor_n", "frechet_infinity")
-    _add_floors(job, evaluator, dataset.test, [m.metric for m in evaluator.metrics() if not m.metric.startswith(without)])
+    names = [m.metric for m in evaluator.metrics() if not m.metric.startswith((*without, *MEMORISATION))]
+    _add_floors(job, evaluator, evaluator.measure_features(features, names), names, n)
+    _add_halves(job, evaluator, n)
     if job.group.main:
         for file in out.glob("reference-*.safetensors"):
             if file.name not in [part["reference"] for part in parts]:
@@ -89,8 +96,8 @@ def _comparison(
     settings: FeatureSettings,
     out: Path,
     extraction: Extraction,
-) -> tuple[dict[str, Any], Comparison]:
-    """One extractor with its reference, and its entry in ``extractor.json``."""
+) -> tuple[dict[str, Any], Comparison, NDArray[np.float32]]:
+    """One extractor: its entry in ``extractor.json``, its reference, and the features (n, F) of all test images."""
     seed = job.spec["seed"]
     part: dict[str, Any] = chosen.model_dump() | {"suffix": suffix, "batch": settings.batch}
     if chosen.extractor == "classifier":
@@ -101,13 +108,16 @@ def _comparison(
     part["reference_name"] = reference_name(dataset, settings.reference_n)
     path = out / part["reference"]
     reference = _existing_reference(job, path, part["reference_name"])
+    test = View(len(dataset.test), lambda rows: np.asarray(dataset.test[rows]))
+    features = extraction.features(extractor, dataset, test, batch)
     if reference is None:
         reference = make_reference(extractor, dataset, settings, seed, batch, extraction)
+        reference = with_test(reference, features, settings, seed)
         if job.group.main:
             write_reference(path, reference)
     if chosen.extractor == "classifier":
         add_accuracy(job, dataset, extractor, batch)
-    return part, Comparison(extractor, batch, reference, suffix)
+    return part, Comparison(extractor, batch, reference, suffix), features
 
 
 def _existing_reference(job: Job, path: Path, name: str) -> Reference | None:
@@ -131,7 +141,9 @@ def _points(job: Job, dataset: DataSet, settings: FeatureSettings, out: Path) ->
         median = None
         job.console.say(f"no MMD: {error}")
     evaluator = PointEvaluator(dataset, settings, median, seed)
-    _add_floors(job, evaluator, others, [m.metric for m in evaluator.metrics() if not m.metric.startswith("off_support")])
+    names = [m.metric for m in evaluator.metrics() if not m.metric.startswith(("off_support", *MEMORISATION))]
+    _add_floors(job, evaluator, evaluator.measure_data(others, names), names, len(others))
+    _add_halves(job, evaluator, n)
     if dataset.manifest["entropy"] is not None:
         job.add("nll_floor", dataset.manifest["entropy"], "nats", features="entropy of the true density")
     if dataset.manifest["support"] is not None:
@@ -145,14 +157,20 @@ def _description(job: Job, evaluator: Evaluator, settings: FeatureSettings, floo
     return {"name": evaluator.features, "floor_n": floor_n, "seed": job.spec["seed"], "settings": settings.model_dump()}
 
 
-def _add_floors(job: Job, evaluator: Evaluator, values: NDArray, names: list[str]) -> None:
-    """Add rows with the metrics of real data, to compare models with: ``frechet_floor``, ``frechet_floor/efficientnet_lite0``."""
+def _add_floors(job: Job, evaluator: Evaluator, found: Sequence[Measurement], names: list[str], n: int) -> None:
+    """Add rows with the metrics of n real samples: ``frechet_floor``, ``frechet_floor/efficientnet_lite0``."""
 
     def called(metric: str) -> str:
         name, slash, extractor = metric.partition("/")
         return f"{name}_floor{slash}{extractor}"
 
-    add_measurements(job, evaluator.measure_data(values, names), evaluator.metrics(names), len(values), called)
+    add_measurements(job, found, evaluator.metrics(names), n, called)
+
+
+def _add_halves(job: Job, evaluator: Evaluator, n: int) -> None:
+    """Add the floors of memorisation: one half of the n test samples, which copies nothing, compared with the other half."""
+    names = [m.metric for m in evaluator.metrics() if m.metric.startswith(MEMORISATION)]
+    _add_floors(job, evaluator, evaluator.halves(), names, n // 2)
 
 
 def data_std(dataset: DataSet, rows: int = 4096) -> float:

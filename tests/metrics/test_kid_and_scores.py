@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.image.kid import poly_mmd
 
-from fmbench.metrics import precision_recall as precision_recall_module
+from fmbench.metrics import neighbours
 from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import full_kernel_distance, kernel_distance, polynomial_kernel
 from fmbench.metrics.precision_recall import precision_recall
@@ -155,7 +155,7 @@ def brute_force(real: NDArray, generated: NDArray, k: int) -> tuple[float, float
 @pytest.mark.parametrize("k", [1, 3, 7])
 @pytest.mark.parametrize("elements", [100, 2**24])
 def test_precision_and_recall_equal_those_over_all_pairs(k, elements, monkeypatch):
-    monkeypatch.setattr(precision_recall_module, "ELEMENTS", elements)
+    monkeypatch.setattr(neighbours, "ELEMENTS", elements)
     real, generated = normal(60, 3), 0.7 * normal(45, 3, seed=1) + 1.3
     found, expected = precision_recall(real, generated, k), brute_force(real, generated, k)
     assert found == pytest.approx(expected, abs=1e-12)

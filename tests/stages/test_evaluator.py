@@ -19,11 +19,13 @@ from fmbench.data import writer
 from fmbench.data.points import checkerboard
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError, DataError
+from fmbench.metrics.density_coverage import density_coverage
 from fmbench.metrics.extractor_weights import default_weights, problem
 from fmbench.metrics.fid_infinity import frechet_infinity
 from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import kernel_distance
+from fmbench.metrics.memorisation import memorisation
 from fmbench.metrics.points import energy_distance, gaussian_mmd
 from fmbench.metrics.precision_recall import precision_recall
 from fmbench.metrics.sampling_error import frechet_stderr
@@ -127,6 +129,13 @@ def test_every_metric_equals_its_function_of_the_features(tall, samples):
     covered = precision_recall(kept, mine[:30], 3)
     check("precision", covered.precision, 30)
     check("recall", covered.recall, 30)
+    held = density_coverage(kept, mine[:30], 3)
+    check("density", held.density, 30)
+    check("coverage", held.coverage, 30)
+    fresh = features(data.test)[torch.randperm(20, generator=generator(0, "reference/test")).numpy()]
+    for metric, value in memorisation(real, fresh, mine[:30])._asdict().items():
+        check(metric, value, 30)
+    assert found["c_t"].reference.endswith("; 60 of them, 20 test images")
     fit = frechet_infinity(mine, reference, generator(0, "frechet_infinity"), 5, 4)
     check("frechet_infinity", fit.intercept, 40)
     check("frechet_infinity_slope", fit.slope, 40)
@@ -152,13 +161,14 @@ def test_real_data_may_be_sorted_by_class(tall):
     order = torch.randperm(60, generator=generator(0, "places"))
     expected = inception_score(first.extractor.logits(features[order]), 4)
     assert found["classifier_score"].value == pytest.approx(expected.mean, rel=1e-6) and expected.mean > 1.3
-    some, kept = features[order[:30]], first.reference.features
+    some, kept = features[order[:30]], first.reference.features[:30]
     assert found["kid"].value == pytest.approx(kernel_distance(some, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
     assert found["recall"].value == precision_recall(kept, some, 3).recall
-    evaluator.settings = evaluator.settings.model_copy(
-        update={"max_samples": 60}
-    )  # more than the reference has: all are taken, and 30 drawn
-    found = {m.metric: m for m in evaluator.measure_data(values, ["kid", "recall"])}
+    # More than the reference has: all are taken, and 60 drawn.
+    evaluator.settings = evaluator.settings.model_copy(update={"max_samples": 120})
+    found = {m.metric: m for m in evaluator.measure_data(np.concatenate([values, values]), ["kid", "recall"])}
+    features, kept = torch.cat([features, features]), first.reference.features
+    some = features[torch.randperm(120, generator=generator(0, "places"))[:60]]
     assert found["kid"].value == pytest.approx(kernel_distance(features, kept, generator(0, "kid"), 7, 9).mean, rel=1e-6)
     assert found["recall"].value == precision_recall(kept, some, 3).recall
 
@@ -211,9 +221,11 @@ def test_few_samples_have_fewer_metrics_and_no_wrong_ones(tall, samples):
     assert found == {"frechet", "frechet_stderr", f"frechet/{MINE}", f"frechet_stderr/{MINE}"}
     assert {m.metric for m in tall.evaluator().measure(samples[:2])} == {"frechet", f"frechet/{MINE}"}
     assert {m.metric for m in tall.evaluator().measure(samples[:4])} - found == {
-        *("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"),
-        *(f"{m}/{MINE}" for m in ("kid", "kid_std", "precision", "recall")),
+        *("kid", "kid_std", "precision", "recall", "density", "coverage", "classifier_score", "classifier_score_std"),
+        *(f"{m}/{MINE}" for m in ("kid", "kid_std", "precision", "recall", "density", "coverage")),
     }
+    nine, ten = ({m.metric for m in tall.evaluator().measure(samples[:k])} for k in (9, 10))
+    assert {"c_t", "train_distance_ratio", "authenticity", f"c_t/{MINE}"} <= ten - nine
 
 
 def test_floors_are_the_metrics_of_the_test_split(tall):
@@ -231,11 +243,31 @@ def test_a_floor_with_too_few_test_images_is_a_skipped_row(tmp_path):
     raw, features = tall_images(train=12, test=3), {"epochs": 1, "batch_size": 4, "width": 4}
     rows = Evaluated(tmp_path, raw, "user_code:tall_images", features, train=12, test=3).rows()
     assert rows["frechet_floor"]["status"] == "ok" and rows["frechet_floor"]["n"] == 3
-    for metric in ("kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"):
+    for metric in ("kid", "kid_std", "precision", "recall", "density", "coverage", "classifier_score", "classifier_score_std"):
         row = rows[f"{metric}_floor"]
         assert (row["status"], row["value"], row["n"], row["unit"]) == ("skipped", None, 3, UNITS[metric])
         assert row["reason"] == "3 samples, or the samples of the reference, are too few"
     assert "frechet_at_floor_n_floor" not in rows
+    for metric in ("c_t", "train_distance_ratio", "authenticity"):
+        row = rows[f"{metric}_floor"]
+        assert (row["status"], row["value"], row["n"], row["unit"]) == ("skipped", None, 1, UNITS[metric])
+
+
+def test_the_floor_of_memorisation_is_one_half_of_the_test_split_against_the_other(tall):
+    """On any data, the floor is that of a model that draws fresh data."""
+    kept = tall.evaluator().comparisons[0].reference
+    assert len(kept.features) == 60
+    found = memorisation(kept.features, kept.test[10:], kept.test[:10])
+    for metric, value in found._asdict().items():
+        row = tall.rows()[f"{metric}_floor"]
+        assert (row["value"], row["n"], row["status"]) == (pytest.approx(value, rel=1e-9), 10, "ok")
+        assert row["reference"].endswith("; 60 of them, 10 test images")
+
+
+def test_copies_of_training_images_are_found_in_the_features_of_each_extractor(tall):
+    data = tall.dataset()
+    found = {m.metric: m.value for m in tall.evaluator().measure_data(np.asarray(data.train)[:30])}
+    assert found["c_t"] < -3 and found["authenticity"] < 0.5 and found["train_distance_ratio"] < 0.5
 
 
 def test_the_accuracy_does_not_depend_on_the_batch(tall):
@@ -297,7 +329,7 @@ def test_a_reference_of_some_images_is_a_random_choice_kept_in_random_order(tall
     assert reference.statistics.n == (n or 60)
     np.testing.assert_allclose(reference.statistics.mean, expected.mean, rtol=1e-6)
     np.testing.assert_allclose(reference.statistics.covariance, expected.covariance, rtol=1e-5, atol=1e-4)
-    np.testing.assert_array_equal(reference.features, features[order[:10]])
+    np.testing.assert_array_equal(reference.features, features[order[: n or 60]])
     assert reference.name.startswith("train, n = 60," if n is None else "train, 25 random of n = 60,")
     write_reference(tmp_path / "r.safetensors", reference)
     again = read_reference(tmp_path / "r.safetensors", reference.name)
@@ -362,7 +394,8 @@ def test_points_by_hand(board):
     samples = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
     found = {m.metric: m for m in evaluator.measure(samples)}
     assert evaluator.primary == "energy_distance" and set(found) == {
-        *("energy_distance", "energy_distance_stderr", "sliced_wasserstein", "mmd", "off_support", "off_support_stderr")
+        *("energy_distance", "energy_distance_stderr", "sliced_wasserstein", "mmd", "off_support", "off_support_stderr"),
+        *("density", "coverage", "c_t", "train_distance_ratio", "authenticity"),
     }
     assert "energy_distance_stderr" not in {m.metric for m in evaluator.measure(samples[:2])}
     points, test = data.to_data(samples).astype(np.float64), np.asarray(data.test, np.float64)

@@ -31,8 +31,15 @@ UNITS = {
     "mmd": "squared MMD",
     "off_support": "fraction",
     "off_support_stderr": "fraction",
+    "density": "balls over k",
+    "coverage": "fraction",
+    "c_t": "standard deviations",
+    "train_distance_ratio": "ratio",
+    "authenticity": "fraction",
 }
 """Every metric of an evaluator and its unit."""
+MEMORISATION = ("c_t", "train_distance_ratio", "authenticity")
+"""The metrics that show whether a model copies its training set. Their floor is one half of the test split against the other."""
 
 
 class Metric(NamedTuple):
@@ -93,6 +100,10 @@ class Evaluator(ABC):
     @abstractmethod
     def measure_data(self, values: NDArray, only: Sequence[str] | None = None) -> list[Measurement]:
         """:meth:`measure` of values in data space, such as a split of the data set, in any order."""
+
+    @abstractmethod
+    def halves(self) -> list[Measurement]:
+        """The metrics :data:`MEMORISATION` of one random half of the test split, compared with the other half."""
 
     def primary_metric(self) -> Metric:
         """The primary metric, as :meth:`metrics` describes it."""

@@ -10,13 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from fmbench.config.feature_settings import FeatureSettings
+from fmbench.metrics.density_coverage import density_coverage
 from fmbench.metrics.extractors import Extractor
 from fmbench.metrics.fid_infinity import frechet_infinity
 from fmbench.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import kernel_distance
+from fmbench.metrics.memorisation import LEAST_SAMPLES as LEAST_OF_C_T
+from fmbench.metrics.memorisation import memorisation
 from fmbench.metrics.precision_recall import precision_recall
 from fmbench.metrics.sampling_error import LEAST_SAMPLES, frechet_stderr
+from fmbench.stages.evaluators.base import MEMORISATION
 from fmbench.stages.evaluators.references import Reference
 from fmbench.system.rng import generator
 
@@ -152,6 +156,31 @@ def frechet_at_infinity(case: Case) -> list[Found]:
     return [Found(f"frechet_infinity{end}", value, n, reference) for end, value in values.items()]
 
 
+def density_and_coverage(case: Case) -> list[Found]:
+    """Density and coverage, on equally many features of both sides."""
+    samples, real = case.pair
+    n, k = min(len(samples), len(real)), case.settings.neighbours
+    if n <= k:
+        return []
+    found = density_coverage(real[:n], case.on_device(case.some(n)), k)
+    reference = f"{case.reference.name}; {n} of them, k = {k}"
+    return [Found("density", found.density, n, reference), Found("coverage", found.coverage, n, reference)]
+
+
+def copying(case: Case) -> list[Found]:
+    """How near the samples are to the training images, against test images."""
+    if case.reference.test is None:
+        return []
+    samples, _ = case.pair
+    real = case.on_device(case.reference.features)
+    test = case.on_device(case.reference.test)
+    if min(len(samples), len(test)) < LEAST_OF_C_T:
+        return []
+    found = memorisation(real, test, samples)
+    reference = f"{case.reference.name}; {len(real)} of them, {len(test)} test images"
+    return [Found(name, value, len(samples), reference) for name, value in found._asdict().items()]
+
+
 METRICS: dict[tuple[str, ...], Callable[[Case], list[Found]]] = {
     ("frechet",): frechet,
     ("frechet_stderr",): frechet_error,
@@ -160,5 +189,7 @@ METRICS: dict[tuple[str, ...], Callable[[Case], list[Found]]] = {
     ("precision", "recall"): precision_and_recall,
     ("inception_score", "inception_score_std", "classifier_score", "classifier_score_std"): classifier_score,
     ("frechet_infinity", "frechet_infinity_slope", "frechet_infinity_error"): frechet_at_infinity,
+    ("density", "coverage"): density_and_coverage,
+    MEMORISATION: copying,
 }
 """The functions, each with the metrics that it finds. A function finds none if the samples are too few for it."""

@@ -1,6 +1,7 @@
 """The evaluator of images: distances between features of samples and of training images, for each extractor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,7 +10,16 @@ from numpy.typing import NDArray
 from fmbench.config.feature_settings import FeatureSettings
 from fmbench.data.prepared import DataSet
 from fmbench.metrics.extractors import View
-from fmbench.stages.evaluators.base import UNITS, Evaluator, Measurement, Metric, check_finite, check_samples, choose
+from fmbench.stages.evaluators.base import (
+    MEMORISATION,
+    UNITS,
+    Evaluator,
+    Measurement,
+    Metric,
+    check_finite,
+    check_samples,
+    choose,
+)
 from fmbench.stages.evaluators.extraction import Extraction
 from fmbench.stages.evaluators.image_metrics import METRICS, Case, Comparison, score_name
 from fmbench.system.rng import generator
@@ -64,6 +74,21 @@ class ImageEvaluator(Evaluator):
         # A split of the data may be sorted by class.
         return self._measure(images, self._random_order(len(images)), only)
 
+    def measure_features(self, features: Sequence[NDArray[np.float32]], only: Sequence[str] | None = None) -> list[Measurement]:
+        """:meth:`measure_data` of images whose features (n, F) for each extractor are known."""
+        of = dict(zip((c.suffix for c in self.comparisons), features, strict=True))
+        return self._measure_features(lambda c: of[c.suffix], self._random_order(len(features[0])), only)
+
+    def halves(self) -> list[Measurement]:
+        mine, others, features = [], [], []
+        for comparison in self.comparisons:
+            test = comparison.reference.test
+            if test is not None:  # in random order
+                features.append(test[: len(test) // 2])
+                others.append(replace(comparison, reference=replace(comparison.reference, test=test[len(test) // 2 :])))
+                mine += [name + comparison.suffix for name in MEMORISATION]
+        return self.with_comparisons(others).measure_features(features, mine) if others else []
+
     def _random_order(self, n: int) -> NDArray[np.int64]:
         return torch.randperm(n, generator=generator(self.seed, "places")).numpy()
 
@@ -74,9 +99,18 @@ class ImageEvaluator(Evaluator):
             names += [score, f"{score}_std"]
         if self.settings.infinity_sizes is not None:
             names += ["frechet_infinity", "frechet_infinity_slope", "frechet_infinity_error"]
+        names += ["density", "coverage", *(MEMORISATION if comparison.reference.test is not None else ())]
         return [Metric(n + comparison.suffix, UNITS[n], comparison.extractor.name, comparison.reference.name) for n in names]
 
     def _measure(self, levels: View, order: NDArray[np.int64], only: Sequence[str] | None) -> list[Measurement]:
+        def features(comparison: Comparison) -> NDArray[np.float32]:
+            return self.extraction.features(comparison.extractor, self.dataset, levels, comparison.batch)
+
+        return self._measure_features(features, order, only)
+
+    def _measure_features(
+        self, features_of: Callable[[Comparison], NDArray[np.float32]], order: NDArray[np.int64], only: Sequence[str] | None
+    ) -> list[Measurement]:
         wanted = {m.metric for m in self.metrics(only)}
         measurements: list[Measurement] = []
         for comparison in self.comparisons:
@@ -84,8 +118,8 @@ class ImageEvaluator(Evaluator):
             chosen = wanted & {m.metric for m in self._metrics_of(comparison)}
             if not chosen:
                 continue
-            features = self.extraction.features(extractor, self.dataset, levels, comparison.batch)
-            case = Case(features, order, comparison, self.settings, self.floor_n, self.seed, self.extraction.device)
+            features, device = features_of(comparison), self.extraction.device
+            case = Case(features, order, comparison, self.settings, self.floor_n, self.seed, device)
             for names, function in METRICS.items():
                 if any(name + suffix in chosen for name in names):
                     measurements += [

@@ -3,7 +3,7 @@
 The file's name is a hash of everything the reference depends on: the data, the extractor, the settings and the code.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,18 @@ from fmbench.store.files import atomic
 from fmbench.store.seal import UNSEALED, check_seal, seal
 from fmbench.system.rng import generator
 
+KEPT = 50_000
+"""The least number of images whose features are kept, if there are so many. A copy of another image is not noticed."""
+
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of the features of real images, and the features (m, F) of some of these images, in random order."""
+    """What real images are in the features of an extractor."""
 
     name: str
-    statistics: FeatureStatistics
-    features: NDArray[np.float32]
+    statistics: FeatureStatistics  # of all images
+    features: NDArray[np.float32]  # of some of these images, in random order, (m, F)
+    test: NDArray[np.float32] | None = None  # of some test images, in random order, (l, F); for metrics of memorisation
 
 
 def reference_name(dataset: DataSet, n: int | None = None, split: str = "train") -> str:
@@ -63,7 +67,7 @@ def make_reference(
     n = min(total, settings.reference_n or total)
     order = torch.randperm(total, generator=generator(seed, "reference")).numpy()[:n]
     used = np.sort(order)
-    kept = order[: settings.max_samples]
+    kept = order[: max(settings.max_samples, KEPT)]
     place = np.full(total, -1, np.int64)
     place[kept] = np.arange(len(kept))
 
@@ -79,18 +83,24 @@ def make_reference(
     return Reference(reference_name(dataset, n, split), accumulator.statistics(), features)
 
 
+def with_test(reference: Reference, features: NDArray[np.float32], settings: FeatureSettings, seed: int) -> Reference:
+    """The reference with some of the features (n, F) of the test images, drawn at random."""
+    order = torch.randperm(len(features), generator=generator(seed, "reference/test")).numpy()
+    return replace(reference, test=features[order[: settings.max_samples]])
+
+
 def reference_file(extractor: Extractor, part: dict[str, Any], dataset: DataSet, settings: FeatureSettings, seed: int) -> str:
     """The name of the file of the training images' reference, a hash of all that the reference depends on."""
     dotted = part["extractor"]
     key = {
-        "data": dataset.manifest["splits"]["train"]["sha256"],
+        "data": [dataset.manifest["splits"][split]["sha256"] for split in ("train", "test")],
         "levels": dataset.levels,
         "extractor": extractor.name,
         "part": part,
         # This module: what it imports includes the extractors, the in-DAG classifier's among them.
         "code": module_hash("fmbench.stages.evaluators.references", (dotted,) if is_dotted(dotted) else ()),
         "n": settings.reference_n,
-        "kept": settings.max_samples,
+        "kept": [settings.max_samples, KEPT],
         "seed": seed,
         "batch": settings.batch,
         "torch": torch.__version__,
@@ -104,6 +114,8 @@ def write_reference(path: Path, reference: Reference) -> None:
     arrays = {"mean": statistics.mean, "covariance": statistics.covariance, "features": reference.features}
     if statistics.factor is not None:
         arrays["factor"] = statistics.factor
+    if reference.test is not None:
+        arrays["test"] = reference.test
     arrays["n"] = np.array([statistics.n], np.int64)
     with atomic(path) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata={"seal": UNSEALED})
@@ -120,7 +132,7 @@ def read_reference(path: Path, name: str) -> Reference:
         check_seal(path)
         arrays = load_file(path)
         statistics = FeatureStatistics(arrays["mean"], arrays["covariance"], int(arrays["n"][0]), arrays.get("factor"))
-        return Reference(name, statistics, arrays["features"])
+        return Reference(name, statistics, arrays["features"], arrays.get("test"))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(
             f"the features of the reference, {path}, cannot be used: {error}; delete {path.parent} and run snakemake again, "
