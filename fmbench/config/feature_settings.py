@@ -75,7 +75,9 @@ class FeatureSettings(Settings):
         description="the most features or points on each side, for metrics that take quadratic time (not Frechet)",
     )
     kid: KidSettings = KidSettings()
-    neighbours: Count = Field(3, description="k of precision and recall: a ball reaches to the k-th nearest feature")
+    neighbours: Count = Field(
+        3, description="k of precision, recall, density and coverage: a ball reaches to the k-th nearest feature"
+    )
     splits: Count = Field(10, description="of the Inception Score")
     infinity_sizes: Annotated[int, Field(ge=3, le=1000), BeforeValidator(whole_number)] | None = Field(
         None,

@@ -40,5 +40,5 @@ def density_coverage(real: NDArray | Tensor, generated: NDArray | Tensor, k: int
     for _, rows in blocks(y, len(x)):
         found = squares(rows, x)
         held += int((found <= radii).sum())
-        closest = torch.minimum(closest, found.min(0).values)
+        closest = torch.minimum(closest, found.amin(0))
     return DensityCoverage(held / (k * len(y)), float((closest <= radii).double().mean()))

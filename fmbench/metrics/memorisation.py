@@ -51,11 +51,11 @@ def memorisation(train: NDArray | Tensor, test: NDArray | Tensor, generated: NDA
             f"need at least 2 training points and {LEAST_SAMPLES} test and generated ones, "
             f"not {len(centred)}, {len(others)} and {len(fakes)}"
         )
-    found = nearest(fakes, centred)
-    mine, fresh = found.distances.cpu().numpy(), nearest(others, centred).distances.cpu().numpy()
-    chosen, back = torch.unique(found.indices, return_inverse=True)
+    n, found = len(fakes), nearest(torch.cat([fakes, others]), centred)
+    mine, fresh = found.distances[:n].cpu().numpy(), found.distances[n:].cpu().numpy()
+    chosen, back = torch.unique(found.indices[:n], return_inverse=True)
     own = nearest_others(centred, chosen).distances[back]
-    authentic = float((own < found.distances).double().mean())
+    authentic = float((own < found.distances[:n]).double().mean())
     medians = float(np.median(mine)), float(np.median(fresh))
     ratio = medians[0] / medians[1] if medians[1] else (math.inf if medians[0] else 1.0)
     return Memorisation(mann_whitney_z(mine, fresh), ratio, authentic)
@@ -73,17 +73,3 @@ def mann_whitney_z(x: NDArray, y: NDArray) -> float:
     ties = float((times.astype(np.float64) ** 3 - times).sum()) / ((n + m) * (n + m - 1))
     variance = n * m / 12 * (n + m + 1 - ties)
     return (u - n * m / 2) / math.sqrt(variance) if variance > 0 else 0.0
-
-
-C_T_BELOW, RATIO_BELOW = -3.0, 0.5
-"""A model copies if its C_T and the ratio of its distances are below these values. A model that draws fresh data has a C_T below
--3 with a probability of 0.13 %, whatever its ratio."""
-COPIES = "copies its training set"
-NEARER = "is nearer to its training set than fresh data"
-
-
-def verdict(c_t: float, train_distance_ratio: float) -> str:
-    """:data:`COPIES`, :data:`NEARER` where the samples are nearer but not at half the distance, or an empty text."""
-    if not c_t < C_T_BELOW:
-        return ""
-    return COPIES if train_distance_ratio < RATIO_BELOW else NEARER

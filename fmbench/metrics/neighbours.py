@@ -51,7 +51,9 @@ def squares(x: Tensor, y: Tensor, start: int | None = None) -> Tensor:
 
 def squared_radii(centres: Tensor, k: int) -> Tensor:
     """The squared distance of each of the points (n, D), n > k, to its k-th nearest other point, (n,)."""
-    return torch.cat([squares(rows, centres, start).kthvalue(k, 1).values for start, rows in blocks(centres, len(centres))])
+    # Many times faster than kthvalue for a small k.
+    found = [squares(rows, centres, start).topk(k, 1, largest=False).values for start, rows in blocks(centres, len(centres))]
+    return torch.cat([rows[:, -1] for rows in found])
 
 
 def rounding(x: Tensor, y: Tensor) -> float:

@@ -196,7 +196,9 @@ def by_metric(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["metric"]: row for row in read_rows([folder / "rows.parquet"]).to_pylist()}
 
 
-OF_IMAGES = {"frechet", "frechet_stderr", "kid", "kid_std", "precision", "recall", "classifier_score", "classifier_score_std"}
+OF_BOTH = {"density", "coverage", "c_t", "train_distance_ratio", "authenticity"}
+OF_IMAGES = OF_BOTH | {"frechet", "frechet_stderr", "kid", "kid_std", "precision", "recall"}
+OF_IMAGES |= {"classifier_score", "classifier_score_std"}
 
 
 def noise(dataset: DataSet, model: Model, n: int) -> torch.Tensor:

@@ -15,8 +15,9 @@ from fmbench.data import writer
 from fmbench.data.prepared import read
 from fmbench.data.sources import digits
 from fmbench.metrics import neighbours
+from fmbench.metrics.copying import COPIES, NEARER, verdict
 from fmbench.metrics.density_coverage import density_coverage
-from fmbench.metrics.memorisation import COPIES, NEARER, mann_whitney_z, memorisation, verdict
+from fmbench.metrics.memorisation import mann_whitney_z, memorisation
 from fmbench.metrics.neighbours import as_pair, nearest, nearest_others
 from fmbench.metrics.precision_recall import precision_recall
 from fmbench.stages.oracles import bandwidth_of, oracle_of

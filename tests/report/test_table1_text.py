@@ -115,6 +115,24 @@ def quality_rows(values: dict[str, float], features: str) -> list[Row]:
     return rows
 
 
+def test_a_model_that_copies_is_named_with_the_reason(digits_rows, tmp_path):
+    """By the means over seeds: those of DDPM are -6 and 0.4, those of FM-OT -4.5 and 0.9, and those of the oracle 0 and 0.1."""
+    found = {"ddpm": ((-10, 0.2), (-2, 0.6)), "fm_ot": ((-5, 1.0), (-4, 0.8)), "oracle_ot": ((1, 0.1), (-1, 0.1))}
+    rows = [
+        Row("digits", method, seed, "sample_quality", metric, value, "", n=720, features=FEATURES, reference="train, n = 1437")
+        for method, seeds in found.items()
+        for seed, pair in enumerate(seeds)
+        for metric, value in zip(("c_t", "train_distance_ratio"), pair, strict=True)
+    ]
+    rows += [Row("digits", "", 0, "features", "c_t_floor", 0.66, "", n=180, features=FEATURES)]
+    records = frame(digits_rows + rows, tmp_path)
+    text = markdown(table1(records, SPEC), records, SPEC)
+    assert "| C_T | Distance to train |" in text and "| -6.0 | 0.40 |" in text and "| 0.7 | - |" in text
+    assert "* DDPM copies its training set: its C_T is -6.0, its distance to train 0.40." in text
+    assert "* FM, OT path is nearer to its training set than fresh data: its C_T is -4.5, its distance to train 0.90." in text
+    assert "oracle copies" not in text.lower() and text.count("its C_T is") == 2
+
+
 def test_with_inceptions_features_it_is_the_fid_and_the_notes_say_so(digits_rows, tmp_path, monkeypatch):
     monkeypatch.setattr(inception, "load_inception", lambda *_: SimpleNamespace(logits=None))
     features = extractors.inception(torch.device("cpu")).name

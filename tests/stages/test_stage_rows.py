@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from tiny_benchmark import GOOD, METHODS, OF_IMAGES, ORACLES, SEED, STAGES, VALUES
+from tiny_benchmark import GOOD, METHODS, OF_BOTH, OF_IMAGES, ORACLES, SEED, STAGES, VALUES
 
 from fmbench.config import specs
 from fmbench.config.hashing import settings_hash
@@ -17,7 +17,7 @@ METRICS: dict[str, set[str]] = {
     "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
     "sweep": {"mse", "mse_stderr", "seconds", "reference_mse"},
 }
-OF_POINTS = {"energy_distance", "energy_distance_stderr", "sliced_wasserstein", "mmd"}
+OF_POINTS = OF_BOTH | {"energy_distance", "energy_distance_stderr", "sliced_wasserstein", "mmd"}
 
 
 def expected_metrics(stage: str, dataset: str, method: str) -> set[str]:

@@ -1,10 +1,12 @@
 """The second table of every data set in Table 1's Markdown: measures that the paper's table does not have."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from fmbench.metrics.copying import C_T_BELOW, verdict
 from fmbench.report.frames import first_known, of_metric
 from fmbench.report.layout import NONE
 from fmbench.report.style import is_inception, label
@@ -39,6 +41,11 @@ def further_measures(mine: pd.DataFrame) -> list[Measure]:
         _measure(mine, "kid", *kid),
         _measure(mine, "precision", "Precision", ".3f"),
         _measure(mine, "recall", "Recall", ".3f"),
+        _measure(mine, "density", "Density", ".3f"),
+        _measure(mine, "coverage", "Coverage", ".3f"),
+        _measure(mine, "c_t", "C_T", ".1f"),
+        _measure(mine, "train_distance_ratio", "Distance to train", ".2f"),
+        _measure(mine, "authenticity", "Authenticity", ".3f"),
         _measure(mine, "inception_score", "Inception Score", ".2f"),
         _measure(mine, "frechet_infinity", f"{distance}, n → ∞", ".2f"),
         *(
@@ -79,6 +86,7 @@ def further_notes(mine: pd.DataFrame) -> list[str]:
     covered = of_metric(mine, "precision")
     if covered.value.notna().any():
         notes.append(f"Precision and recall: {covered.iloc[0].n:.0f} samples against as many real ones.")
+    notes += _copying(mine)
     if of_metric(mine, "frechet_infinity").value.notna().any():
         notes.append("n → ∞: extrapolated to infinitely many samples.")
     for metric, features in _other_distances(mine):
@@ -111,6 +119,23 @@ def _real_data(mine: pd.DataFrame) -> list[str]:
             notes.append("The classifier was trained on the same training set, so it knows that set better than the test set.")
         return notes
     return [f"Real data: {points.iloc[0].n:.0f} training points against the test points."] if len(points) else []
+
+
+def _copying(mine: pd.DataFrame) -> list[str]:
+    """What C_T means, and each method whose samples are too near to its training set."""
+    found = of_metric(mine, "c_t")
+    if found.value.isna().all():
+        return []
+    notes = [
+        "C_T compares the distances of samples to the training set with those of test data, in standard deviations.",
+        f"A model that draws fresh data has a C_T below {C_T_BELOW:.0f} in 0.13 % of all cases. That of copies is far below.",
+        "Distance to train: the median distance of samples to the training set, over that of test data.",
+    ]
+    ratios = of_metric(mine, "train_distance_ratio").groupby("method").value.mean()
+    for method, c_t in found.groupby("method", sort=False).value.mean().items():
+        if said := verdict(c_t, ratios.get(method, math.nan)):
+            notes.append(f"{label(str(method))} {said}: its C_T is {c_t:.1f}, its distance to train {ratios[method]:.2f}.")
+    return notes
 
 
 def _is_fid(mine: pd.DataFrame) -> bool:
