@@ -133,8 +133,9 @@ def _copying(mine: pd.DataFrame) -> list[str]:
     ]
     ratios = of_metric(mine, "train_distance_ratio").groupby("method").value.mean()
     for method, c_t in found.groupby("method", sort=False).value.mean().items():
-        if said := verdict(c_t, ratios.get(method, math.nan)):
-            notes.append(f"{label(str(method))} {said}: its C_T is {c_t:.1f}, its distance to train {ratios[method]:.2f}.")
+        ratio = float(ratios.get(str(method), math.nan))
+        if said := verdict(c_t, ratio):
+            notes.append(f"{label(str(method))} {said}: its C_T is {c_t:.1f}, its distance to train {ratio:.2f}.")
     return notes
 
 
