@@ -54,6 +54,12 @@ class CouplingSettings(Settings):
     __pydantic_extra__: Parameters
 
 
+class TargetSettings(Settings):
+    """What the loss compares the network with."""
+
+    name: Literal["conditional", "marginal"]
+
+
 class OracleSettings(Settings):
     """A method without a network: the closed-form field of the training set."""
 
@@ -117,6 +123,11 @@ class MethodSettings(Settings):
         None,
         description="which noise goes with which data of a batch: independent (also null), minibatch_ot for the assignment of "
         "the smallest squared distance, sinkhorn for draws from an entropic plan. This is not the OT path, which is path: ot",
+    )
+    target: Annotated[TargetSettings, BeforeValidator(by_name, json_schema_input_type=str | TargetSettings)] | None = Field(
+        None,
+        description="what the loss compares the network with: conditional (also null) for the target of each pair, marginal for "
+        "its mean given x_t, in closed form from the whole training split; for data sets without a condition",
     )
     training: TrainingOverrides = TrainingOverrides()
 

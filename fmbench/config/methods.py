@@ -56,6 +56,8 @@ class Method:
         oracle: the settings of the closed-form field (:data:`ORACLE`); None for a network.
         source: a name of :data:`fmbench.flow.starts.STARTS` for paths that start at the condition; None for noise.
         coupling: a name of :data:`fmbench.flow.couplings.COUPLINGS`, or a dotted name; None for independent noise and data.
+        target: ``marginal`` for the mean of the target given x_t (:mod:`fmbench.flow.marginal`); None for
+            the target of each pair.
     """
 
     name: str
@@ -68,11 +70,12 @@ class Method:
     oracle: dict[str, Any] | None = None
     source: Part | None = None
     coupling: Part | None = None
+    target: Part | None = None
 
 
 PARTS = ("path", "prediction", "weighting", "time")
 """The parts that every method has; only regression has no path."""
-MORE_PARTS = {"source": "noise", "coupling": "independent"}
+MORE_PARTS = {"source": "noise", "coupling": "independent", "target": "conditional"}
 """The parts that a method may have, and what it has without them. Specs leave out what is not set, so that the other methods keep
 their hash."""
 

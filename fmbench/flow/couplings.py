@@ -21,6 +21,8 @@ from fmbench.flow.broadcast import check_shape
 
 _WARM_REGULARISATION = 0.05
 """Of the rounds of Sinkhorn that an assignment starts from, as a share of the mean cost; smaller ones are reached in steps."""
+_SMALL = 64
+"""Up to this batch an assignment alone is faster than with these rounds."""
 _ROUNDS = 20
 """Rounds of Sinkhorn between two exponentials of the costs, which keep all numbers in the range of float64."""
 _MOST_ROUNDS = 1000
@@ -64,10 +66,12 @@ class MinibatchOT(Coupling):
 
     def partners(self, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
         cost = squared_distances(x1, x0)
-        # A number added to a row or a column adds the same to every permutation. Near the optimal dual variables, the assignment
-        # is found several times faster.
-        rows, columns = _round(cost, _start(cost), _WARM_REGULARISATION * float(cost.mean()))[0]
-        return torch.from_numpy(linear_sum_assignment((cost - rows[:, None] - columns).numpy())[1])
+        if len(cost) > _SMALL:
+            # A number added to a row or a column adds the same to every permutation. Near the optimal dual variables, the
+            # assignment is found several times faster.
+            rows, columns = _round(cost, _start(cost), _WARM_REGULARISATION * float(cost.mean()))[0]
+            cost = cost - rows[:, None] - columns
+        return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from fmbench.config.methods import Method, Part
 from fmbench.config.plugins import resolve
 from fmbench.flow.broadcast import check_shape
 from fmbench.flow.couplings import COUPLINGS, INDEPENDENT, Coupling
+from fmbench.flow.marginal import means
+from fmbench.flow.oracle import Oracle
 from fmbench.flow.paths import PATHS, AffinePath
 from fmbench.flow.prediction import FAMILIES, PREDICTIONS, SIGMA_DATA, VELOCITY, Prediction, usable_interval
 from fmbench.flow.starts import NOISE, STARTS, Start
@@ -35,10 +37,15 @@ _ROUNDING = 1e-12
 class Objective:
     """Everything a method says about training and sampling.
 
+    Attributes:
+        marginal: whether the method asks for the marginal target: the mean of the conditional one given x_t, which by Theorem 2
+            has the same optimum (:mod:`fmbench.flow.marginal`).
+        data: what the marginal target is computed from, once it is known; None for the conditional target of each pair.
+
     Raises:
         ValueError: the interval is empty, or is not within the path's interval and [0, 1]; target, weight or density of t is not
             finite at an end of it; or somewhere on it a weight is negative or not finite, or the prediction does not determine
-            the velocity; or path, prediction or coupling do not go with a start at the condition.
+            the velocity; or path, prediction, coupling or marginal target do not go together.
     """
 
     path: AffinePath
@@ -49,10 +56,13 @@ class Objective:
     t_max: float
     start: Start = NOISE
     coupling: Coupling = INDEPENDENT
+    marginal: bool = False
+    data: Oracle | None = None
 
     def __post_init__(self) -> None:
         self._check_interval()
         self._check_start()
+        self._check_target()
         self._check_finite_ends()
         t = torch.linspace(self.t_min, self.t_max, _CHECKED_TIMES, dtype=torch.float64)
         self._check_determinant(t)
@@ -86,6 +96,13 @@ class Objective:
             raise ValueError(
                 "paths that start at the condition cannot have a coupling: each sample's own condition is its partner; leave out "
                 "the coupling or the source"
+            )
+
+    def _check_target(self) -> None:
+        if self.marginal and not self.has_score:
+            raise ValueError(
+                "the marginal target is that of independent noise and data, so it goes with no coupling and no source; leave out "
+                "the target, or the other"
             )
 
     @property
@@ -173,6 +190,14 @@ class Objective:
                 "increase, or a or s is not positive; choose other functions"
             )
 
+    def times_and_weights(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Training times from uniforms u, and the weight w(t) / p(t) of the loss there, both float64 (B,)."""
+        t, density = self.times.draw(u, self.path, self.t_min, self.t_max)
+        weight = self.weighting(t, self.path, self.prediction)
+        for what, values in (("the times", t), ("their density", density), ("the loss weight", weight)):
+            check_shape(what, values, u.shape)
+        return t, weight / density if self.times.corrected else weight
+
     def loss(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
         """The loss of each sample: eq. 9 of Lipman et al. 2023 for the velocity, eq. 43 and 45 for the others.
 
@@ -190,14 +215,12 @@ class Objective:
                 go together.
         """
         check_shape("u", u, x1.shape[:1])
-        t, density = self.times.draw(u, self.path, self.t_min, self.t_max)
-        weight = self.weighting(t, self.path, self.prediction)
-        for what, values in (("the times", t), ("their density", density), ("the loss weight", weight)):
-            check_shape(what, values, u.shape)
-        if self.times.corrected:
-            weight = weight / density
+        t, weight = self.times_and_weights(u)
         x_t, velocity = self.path.interpolate(x0, x1, t)
-        target = velocity if self.prediction is VELOCITY else self.prediction.target(self.path, x0, x1, t)
+        if self.data is not None:
+            x0, x1 = means(self.data, self.path, t, x_t)
+        whole = self.prediction is VELOCITY and self.data is None
+        target = velocity if whole else self.prediction.target(self.path, x0, x1, t)
         output = self.prediction.ask(network, self.path, t, x_t)
         if output.shape != target.shape:  # the difference would broadcast silently
             raise ValueError(f"the network puts out shape {tuple(output.shape)} for samples of shape {tuple(x_t.shape)}")
@@ -242,6 +265,7 @@ def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
         t_max=t_max if method.t_max is None else method.t_max,
         start=NOISE if method.source is None else _make(STARTS, "source", *_named(method.source)),
         coupling=coupling,
+        marginal=method.target is not None and method.target.name == "marginal",
     )
 
 

@@ -30,6 +30,7 @@ class Regression:
 
     start: Start = NOISE
     coupling: Coupling = INDEPENDENT
+    marginal = False
     t_min, t_max, noise_std = 0.0, 1.0, 1.0
 
     def loss(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:

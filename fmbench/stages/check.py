@@ -26,7 +26,7 @@ from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.shared.classifier import unlearnable
 from fmbench.stages.shared.comparison import comparison_problems
 from fmbench.stages.shared.initial_network import expected_condition, initial_network
-from fmbench.stages.shared.method_checks import check_methods, image_problems, solver_problems
+from fmbench.stages.shared.method_checks import check_methods, condition_problems, solver_problems
 from fmbench.store.documents import write_document
 from fmbench.system.progress import Console
 
@@ -127,7 +127,7 @@ def check_data_set(settings: dict[str, Any], folder: Path, objectives: list[tupl
     if is_dotted(settings["network"]["kind"]) and not code:
         return found
     condition = expected_condition(settings.get("condition"), source, dataset)
-    found.problems += image_problems(objectives, condition)
+    found.problems += condition_problems(objectives, condition)
     problems, found.parameters = network_problems(settings["network"], shape, objectives, condition)
     found.problems += [f"network{text}" for text in problems]
     return found

@@ -12,6 +12,7 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.flow.regression import build_loss
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.job import Job, check_data, split_hashes
+from fmbench.stages.shared.marginal_target import add_variances, with_data
 from fmbench.stages.shared.model_files import FinishedModel, write_model
 from fmbench.stages.shared.plugin_guard import PluginGuard
 from fmbench.store.checkpoint import CheckpointFolder, described, differences
@@ -39,6 +40,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     check_data(spec, dataset)
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])
+    objective = with_data(objective, dataset, settings, job.device)
     key, about = _identity(job, dataset)
     guard = PluginGuard(objective, network, plugin_files(spec), job.console.say)
     loss = guard if job.group.size == 1 else objective
@@ -55,6 +57,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     snapshots = Snapshots(folder.folder, key).load(outcome.snapshots)
     model = FinishedModel(network, outcome.step, outcome.curve, outcome.reason, snapshots, outcome.averages)
     _add_rows(job, outcome, settings, model.parameters)
+    add_variances(job, objective, network, dataset, settings, outcome)
     write_model(job, dataset, out, model)
     tracker.close(failed=bool(outcome.reason), tags={"fmbench.reason": outcome.reason})
     if outcome.reason:

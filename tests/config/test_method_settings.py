@@ -119,6 +119,21 @@ def test_independent_pairs_change_no_spec():
     assert "coupling" not in parse(changed(("methods", ["fm_ot"]))).method("fm_ot").model_dump()
 
 
+def test_a_conditional_target_changes_no_spec():
+    plain, said, marginal = (
+        parse(changed(("methods", [{"name": "mine", "use": "fm_ot"} | more]))).method("mine").resolve()
+        for more in ({}, {"target": "conditional"}, {"target": "marginal"})
+    )
+    assert method_values(plain) == method_values(said) and "target" not in method_values(plain)
+    assert method_values(marginal) == method_values(plain) | {"target": {"name": "marginal", "parameters": {}}}
+    assert method_from_values(method_values(marginal)) == marginal
+    for entry, fragment in (
+        ({"target": "mean"}, "'conditional' or 'marginal'"),
+        ({"oracle": {}, "target": "marginal"}, "nothing"),
+    ):
+        assert fragment in config_error(changed(("methods", [{"name": "mine", "use": "fm_ot"} | entry])))
+
+
 def test_a_coupling_by_name_or_with_parameters():
     for given, expected in (
         ("minibatch_ot", Part("minibatch_ot")),

@@ -82,7 +82,18 @@ def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
         )
 
 
-def image_problems(objectives: list[tuple[str, Loss]], condition: Condition) -> list[str]:
+def condition_problems(objectives: list[tuple[str, Loss]], condition: Condition) -> list[str]:
+    """The methods that do not go with the condition of a data set, or with none."""
+    marginal = [name for name, objective in objectives if objective.marginal and condition.given]
+    return [f"condition: {name}: {no_target(condition)}" for name in marginal] + _image_problems(objectives, condition)
+
+
+def no_target(condition: Condition) -> str:
+    """Why a data set with a condition has no marginal target."""
+    return f"target: marginal is for data sets without a condition, and here it is {condition.given}; leave out the target"
+
+
+def _image_problems(objectives: list[tuple[str, Loss]], condition: Condition) -> list[str]:
     """The methods that need an image as the condition, if the data set has none; those that go with none, if it has one."""
     if isinstance(condition, LowResolution):
         return [f"condition: {name} has a coupling: {NO_EXCHANGE}" for name, of in objectives if of.coupling != INDEPENDENT]
