@@ -8,6 +8,7 @@ CORES ?= all
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
+TOOLS := $(VENV)/.test
 DOCS := $(VENV)/.docs
 # The last line of a run: how many numbers agree with the reference. make says it itself, because the hook of the Snakefile says nothing if
 # nothing was to be done.
@@ -23,6 +24,10 @@ $(SET_UP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("fmbench needs Python 3.11 or newer; try PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(TOOLS): $(SET_UP)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
@@ -47,13 +52,13 @@ unlock: $(SET_UP)     ## after a kill: unlock the folder, so that the same comma
 smoke: $(SET_UP)      ## the whole workflow with tiny settings, into results/smoke
 	$(BIN)/snakemake --cores $(CORES) --configfile configs/smoke.yaml
 
-test: $(SET_UP)       ## all tests
+test: $(TOOLS)        ## all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: $(SET_UP)  ## the tests that do not run snakemake
+test-fast: $(TOOLS)   ## the tests that do not run snakemake
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not workflow'
 
-lint: $(SET_UP)       ## check lint, format and types of the code and the rules, as .pre-commit-config.yaml does
+lint: $(TOOLS)        ## check lint, format and types of the code and the rules, as .pre-commit-config.yaml does
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

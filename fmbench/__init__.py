@@ -4,4 +4,4 @@ Nothing is imported here on purpose: every subcommand of the command line pays
 only for what it uses (``import torch`` alone costs seconds).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

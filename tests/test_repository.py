@@ -75,10 +75,13 @@ def imported_by(*folders: str) -> set[str]:
 
 
 def test_there_is_one_version():
-    assert PROJECT["project"]["version"] == fmbench.__version__
+    assert PROJECT["project"]["dynamic"] == ["version"] and "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fmbench.__version__"}
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == fmbench.__version__
-    assert fmbench.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    released = f"{fmbench.__version__} - {citation['date-released']}"
+    assert released in versions[:2] and versions[0] in ("Unreleased", released)
 
 
 def test_the_citation_has_what_the_format_demands():

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from fmbench.cli import inspection, sharing, stages, tables
+from fmbench.cli import inspection, project, sharing, stages, tables
 from fmbench.cli.output import open_streams
 from fmbench.config.plugins import reason
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
@@ -29,7 +29,7 @@ COMMANDS = {
     "Stages of the workflow": stages.COMMANDS,
     "Tables and figures": tables.COMMANDS,
     "Sharing results": sharing.COMMANDS,
-    "Configs, this machine and disk space": inspection.COMMANDS,
+    "Configs, this machine and disk space": (*project.COMMANDS, *inspection.COMMANDS),
 }
 
 

@@ -85,6 +85,7 @@ def test_help_names_every_command_and_the_exit_codes():
         "plan",
         "prune",
         "page",
+        "init",
     ):
         assert re.search(rf"\b{name}\b", said.out)
     assert "Exit codes" in said.out
