@@ -16,6 +16,7 @@ from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
 from fmbench.report.figures.registry import FIGURES
 from fmbench.store.tables import THEORY
+from fmbench.workflow.jobs import jobs
 
 ROOT = Path(fmbench.__file__).parent.parent
 RULES = {
@@ -117,6 +118,23 @@ def test_no_command_line_grows_with_the_number_of_models(changes):
         assert "{input:q}" not in line and "{params.config:q}" not in line and "{params.rows" not in line
         if "{params.spec:q}" in line and rule in OF_ALL_MODELS:
             assert max(len(canonical(build(config))) for build in OF_ALL_MODELS[rule]) + len(line) < 32 * 1024, rule
+
+
+def test_the_jobs_that_status_lists_have_the_outputs_and_logs_of_their_rules():
+    upsampled = {"data": "digits", "condition": {"low_resolution": {"factor": 2}}, "network": {"kind": "unet"}}
+    upsampled["evaluation"] = {"sample": {"n": 360}, "super_resolution": {"window": 7}}
+    listed = jobs(parse({"seeds": [0], "datasets": ["up"], "methods": ["fm_ot"], "settings": {"up": upsampled}}))
+    assert {job.rule for job in listed} == RULES.keys() - {"mlflow_rebuild"}
+    for job in listed:
+        declared = RULES[job.rule].split("params:", 1)[0].split("output:", 1)[1]
+        outputs, logs = (
+            {
+                name.format(MODEL="up/fm_ot/0", dataset="up", figure=job.of, gathered=job.of)
+                for name in re.findall(r'results\(f?"([^"]+)"\)', part)
+            }
+            for part in declared.split("log:", 1)
+        )
+        assert job.output in outputs and logs == {job.log}, job
 
 
 def test_rules_of_the_whole_run_are_the_ones_without_a_data_set_in_their_spec():

@@ -207,4 +207,5 @@ def prune(
     echo(f"{freed / 2**20:.1f} MiB of {size} removed")
 
 
-COMMANDS = (validate, spec, schema, doctor, plan, prune)
+RUN = (validate, doctor, plan)
+ADMIN = (prune, spec, schema)

@@ -9,12 +9,14 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import fmbench
 from fmbench.cli import inspection, project, sharing, stages, tables
-from fmbench.cli.output import open_streams
+from fmbench.cli.next_command import next_command
+from fmbench.cli.output import echo, open_streams
 from fmbench.config.plugins import reason
 from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError, LockedError
 from fmbench.system.progress import tell, write_note
@@ -24,12 +26,14 @@ HELP = """A benchmark of flow matching and diffusion. Each command runs one stag
 
 Exit codes: 0 done (also if a training diverged, since that is a result); 2 the config or the command is wrong;
 3 a file is missing, truncated or does not fit; 4 another process is doing the same work.
+`fmbench --install-completion` makes the shell complete commands, options and names of figures.
 """
 COMMANDS = {
-    "Stages of the workflow": stages.COMMANDS,
-    "Tables and figures": tables.COMMANDS,
-    "Sharing results": sharing.COMMANDS,
-    "Configs, this machine and disk space": (*project.COMMANDS, *inspection.COMMANDS),
+    "Run": (*project.BEGIN, *inspection.RUN, *project.WATCH),
+    "Look at results": tables.COMMANDS,
+    "Share results": sharing.SHARE,
+    "Administer": (*inspection.ADMIN, *sharing.ADMIN),
+    "Stages, which the workflow calls": (*stages.COMMANDS, *sharing.STAGES),
 }
 
 
@@ -56,10 +60,25 @@ def _ends_by_itself(command: Callable[..., Any]) -> Callable[..., Any]:
 
 EXIT_CODES: dict[type[FmbenchError], int] = {ConfigError: 2, DataError: 3, CheckpointError: 3, LockedError: 4}
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_ends_by_itself(_command))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        echo(f"fmbench {fmbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -70,7 +89,7 @@ def main() -> None:
     open_streams()
     try:
         sys.path.append(_current_folder())  # where `python -m fmbench`, and so Snakemake's jobs, also find a user's plug-ins
-        app()
+        app(prog_name="fmbench")
     except Exception as error:
         message, code = _describe(error)
         _append_to_log(message or traceback.format_exc().rstrip())
@@ -90,7 +109,8 @@ def _current_folder() -> str:
 def _describe(error: Exception) -> tuple[str, int]:
     """Return an error's message and exit code. An unexpected error has no message: it is shown with its traceback."""
     if isinstance(error, FmbenchError):
-        return f"fmbench: error: {error}", next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        return f"fmbench: error: {error}{next_command(error, sys.argv[1:])}", code
     if os.environ.get("FMBENCH_DEBUG"):
         return "", 1
     if isinstance(error, ValueError):

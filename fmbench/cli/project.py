@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fmbench.cli.options import ConfigFiles
 from fmbench.cli.output import echo
 
 
@@ -17,4 +18,20 @@ def init(folder: Annotated[Path, typer.Argument(help="the folder to write to; it
     echo(f"next: cd {folder} && snakemake --cores all results/table1.csv")
 
 
-COMMANDS = (init,)
+def status(configfile: ConfigFiles) -> None:
+    """Say what of a run is done, running, failed, unfinished and left, how long the rest takes, and which command comes next.
+
+    A file that is there counts as done; `snakemake --dry-run` says what would run again because settings have changed. Running
+    jobs are those of this machine (on Linux). The time left is that of similar jobs that are done.
+    """
+    from fmbench.config.reading import load
+    from fmbench.workflow import status as run
+
+    config = load(*map(str, configfile))
+    more = " ".join(str(file) for file in configfile if str(file) != "config.yaml")  # which snakemake reads by itself
+    command = f"snakemake --cores all --configfile {more}" if more else "snakemake --cores all"
+    echo(run.text(run.status(config), config, command))
+
+
+BEGIN = (init,)
+WATCH = (status,)

@@ -134,4 +134,6 @@ def mlflow_rebuild(
         rebuild(folder, tracking or results / "mlflow", tracking_uri, Console("mlflow-rebuild", mode, log))
 
 
-COMMANDS = (export, unpack, merge, compare, mlflow_summary, mlflow_rebuild)
+SHARE = (export, unpack, merge, compare)
+ADMIN = (mlflow_rebuild,)
+STAGES = (mlflow_summary,)

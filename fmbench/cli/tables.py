@@ -142,7 +142,7 @@ def reproduce(
 
 
 def figure(
-    name: Annotated[str, typer.Argument(help=f"one of {', '.join(FIGURES)}")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(FIGURES)}", autocompletion=lambda: list(FIGURES))],
     results: Results = Path("results"),
     out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf file; repeatable")] = None,
     data: Annotated[Path | None, typer.Option(help="also write the data shown, as parquet")] = None,

@@ -86,9 +86,36 @@ def test_help_names_every_command_and_the_exit_codes():
         "prune",
         "page",
         "init",
+        "status",
     ):
         assert re.search(rf"\b{name}\b", said.out)
     assert "Exit codes" in said.out
+
+
+def test_help_groups_the_commands_and_the_stages_come_last():
+    groups = re.findall(r"^.─ (.+?) ─", command("--help").out, re.MULTILINE)
+    assert groups == ["Options", "Run", "Look at results", "Share results", "Administer", "Stages, which the workflow calls"]
+
+
+def test_the_version_is_that_of_the_package():
+    assert command("--version") == Said(0, f"fmbench {fmbench.__version__}\n", "")
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("fmbench vali", ["validate"]), ("fmbench figure fig07_", ["fig07_quality"])])
+def test_the_shell_completes_commands_and_figures(monkeypatch, typed, offered):
+    for name, value in {"_FMBENCH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": typed.count(" ")}.items():
+        monkeypatch.setenv(name, str(value))
+    assert command().out.split() == offered
+
+
+def test_an_error_ends_with_the_command_to_give_next(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text("seeds: []\n")
+    said = command("plan", "--configfile", "my.yaml")
+    assert said.code == 2 and said.err.splitlines()[-1] == "next: correct the config, then fmbench validate --configfile my.yaml"
+    said = command("claims", "--results", tmp_path)
+    assert said.code == 3 and said.err.splitlines()[-1] == "next: fmbench status, which says what of the run is missing"
+    assert "next:" not in command("validate", "--configfile", "my.yaml").err
 
 
 @pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))

@@ -1,0 +1,91 @@
+"""All jobs of a run, from its config alone: what the Snakefile's target ``all`` asks for, without Snakemake."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fmbench.config import specs
+from fmbench.config.config import Config
+from fmbench.config.names import FIGURES, GATHERED, OF_SUPER_RESOLUTION
+
+OF_EVERY_MODEL = ("sample", "likelihood", "sweep", "sample_quality")
+TABLES = {
+    **{name: f"{name}.csv" for name in ("table1", "table2", "table3", "solvers", "claims")},
+    "reproduce": "reproduction.csv",
+    "page": "index.html",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the workflow.
+
+    Attributes:
+        rule: the name of its rule.
+        of: what it works on: a data set, a model, a figure; empty for a job of the whole run.
+        output: one of its files, below the results folder. Snakemake removes the files of a job that did not finish.
+        log: its log, below the results folder.
+    """
+
+    rule: str
+    of: str
+    output: str
+    log: str
+
+
+def jobs(config: Config) -> list[Job]:
+    """Return all jobs of a run, in the order of the workflow."""
+    return [*_of_data(config), *_of_models(config), *_of_the_run(config)]
+
+
+def _of_data(config: Config) -> Iterator[Job]:
+    for dataset in config.datasets:
+        yield _job("prepare", dataset, f"data/{dataset}/manifest.json")
+        yield _job("features", dataset, f"features/{dataset}/rows.parquet")
+    for dataset in specs.super_resolved(config):
+        yield _job("baselines", dataset, f"baselines/{dataset}/rows.parquet")
+
+
+def _of_models(config: Config) -> Iterator[Job]:
+    models = [(d, method.name, seed) for d in config.datasets for method in config.methods for seed in config.seeds]
+    for model in models:
+        yield _job("train", _name(model), f"{specs.model_folder('models', *model)}/rows.parquet")
+    for stage in OF_EVERY_MODEL:
+        for model in models:
+            yield _job(stage, _name(model), f"{specs.model_folder(stage, *model)}/rows.parquet")
+    table4, upsampled = specs.table4(config), specs.super_resolved(config)
+    for model in models:
+        if model[0] in upsampled:
+            yield _job("super_resolution", _name(model), f"{specs.model_folder('super_resolution', *model)}/rows.parquet")
+        if model[0] in table4["datasets"] and model[1] in table4["methods"]:
+            yield _job("dequantisation", _name(model), f"{specs.model_folder('dequantisation', *model)}/rows.parquet")
+    # Several kinds of gathered files may be made from the files of one job.
+    folders = {file.rpartition("/")[0] for kind in GATHERED for file in specs.gather(kind, config)["files"]}
+    for folder in sorted(folders):
+        stage, _, model_name = folder.partition("/")
+        if stage not in OF_EVERY_MODEL:
+            yield _job(stage, model_name, f"{folder}/rows.parquet")
+
+
+def _of_the_run(config: Config) -> Iterator[Job]:
+    yield _job("theory", "", "equivalence.csv")
+    for kind in GATHERED:
+        yield _job("gather", kind, f"{kind}.parquet")
+    yield _job("collect", "", "records.parquet")
+    table4 = specs.table4(config)
+    for rule, output in TABLES.items():
+        yield _job(rule, "", output)
+    if table4["datasets"] and table4["methods"]:
+        yield _job("table4", "", "table4.csv")
+    for figure in FIGURES:
+        if figure not in OF_SUPER_RESOLUTION or specs.super_resolved(config):
+            yield Job("figure", figure, f"figures/{figure}.png", f"logs/figures/{figure}.log")
+    if config.tracking.enabled:
+        yield _job("mlflow_summary", "", "summary.json")
+
+
+def _job(rule: str, of: str, output: str) -> Job:
+    return Job(rule, of, output, f"logs/{rule}/{of}.log" if of else f"logs/{rule}.log")
+
+
+def _name(model: tuple[str, str, int]) -> str:
+    return "/".join(map(str, model))
