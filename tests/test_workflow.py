@@ -15,7 +15,7 @@ import pytest
 import yaml
 from browser import opened
 
-from fmbench.config.names import FIGURES, GATHERED, OF_SUPER_RESOLUTION
+from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_SUPER_RESOLUTION
 
 pytestmark = pytest.mark.workflow
 
@@ -243,7 +243,7 @@ def test_table_4_needs_only_trained_methods_on_images_and_table_1_does_not_need_
     whole = project.planned("all")
     assert {rule for rule in whole if rule.startswith("dequantisation")} == {"dequantisation ddpm", "dequantisation fm_ot"}
     assert whole["theory"] == whole["table4"] == whole["table1"] == 1 and whole["train oracle_ot"] == 2
-    assert whole["figure"] == len(FIGURES) - len(OF_SUPER_RESOLUTION) and whole["gather"] == len(GATHERED)
+    assert whole["figure"] == len(FIGURES) - len(OF_SUPER_RESOLUTION) - len(OF_GRIDS) and whole["gather"] == len(GATHERED)
     assert whole["claims"] == whole["table2"] == whole["table3"] == 1
     assert [whole[f"{stage} oracle_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [0, 2, 2]
     assert [whole[f"{stage} fm_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [2, 2, 2]
@@ -415,7 +415,7 @@ def test_the_report_is_one_file_that_a_browser_opens_offline(finished, tmp_path)
         # A figure chosen from the list is shown.
         page.get_by_text("Figures", exact=True).first.click()
         listed = set(page.locator("td").all_inner_texts())
-        assert set(FIGURES) - set(OF_SUPER_RESOLUTION) <= listed
+        assert set(FIGURES) - {*OF_SUPER_RESOLUTION, *OF_GRIDS} <= listed
         page.locator("tr", has_text="fig07_quality").locator("a").first.click()
         page.wait_for_selector("div.p-3 > img")
         width = page.evaluate("document.querySelector('div.p-3 > img').naturalWidth")

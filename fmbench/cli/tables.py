@@ -92,6 +92,16 @@ def solvers(
     Console("solvers", mode, log).say(f"{len(table)} rows -> {_written(out)}")
 
 
+def grid3x3(
+    results: Results = Path("results"), out: Table = Path("grid3x3.csv"), log: Log = None, mode: Progress = "auto"
+) -> None:
+    """Write the numbers of methods that differ in prediction and loss alone, as CSV, Markdown and LaTeX."""
+    from fmbench.report.grid3x3 import write_grid3x3
+
+    table = write_grid3x3(results, out)
+    Console("grid3x3", mode, log).say(f"{len(table)} rows, {(table.status == 'ok').sum()} ok -> {_written(out)}")
+
+
 def _listed(names: list[str]) -> list[Path]:
     """The files of an option whose values name a file, or a list of files by ``@``."""
     found: list[Path] = []
@@ -213,4 +223,4 @@ def render(
     console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables and figures -> {out}")
 
 
-COMMANDS = (table1, table2, table3, table4, solvers, claims, reproduce, figure, page, render)
+COMMANDS = (table1, table2, table3, table4, solvers, grid3x3, claims, reproduce, figure, page, render)

@@ -77,10 +77,13 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "noise_levels": ("theory/noise_levels.parquet",),
     "equivalence": ("theory/equivalence.parquet",),
     "samplers": ("theory/samplers.parquet",),
+    "grid3x3": ("records.parquet", "models.parquet"),
 }
 """Figures, and the files below the results folder from which each is drawn."""
 OF_SUPER_RESOLUTION = ("fig14", "fig15")
 """Figures that the workflow draws only if a data set is upsampled."""
+OF_GRIDS = ("grid3x3",)
+"""Figures that the workflow draws only if methods make a grid (:mod:`fmbench.config.grid3x3`)."""
 GATHERED = {
     "nfe": ("sample", "nfe.parquet"),
     "learning_curve": ("learning_curve", "rows.parquet"),

@@ -6,8 +6,7 @@ rule mlflow_summary:
     input:
         results("benchmark.json"),
         results("claims.csv"),
-        expand(results("{table}.csv"), table=["table1", "table2", "table3", "solvers"]),
-        results("table4.csv") if DEQUANTISED else [],
+        expand(results("{table}.csv"), table=["table1", *OTHER_TABLES]),
         results("equivalence.csv"),
         expand(results("figures/{figure}.png"), figure=DRAWN),
         results("index.html"),

@@ -6,7 +6,7 @@ rule page:
         tables=results("table1.md"),
         claims=results("claims.md"),
         reproduction=results("reproduction.csv"),
-        others=[results(f"{name}.md") for name in ("solvers", "table2", "table3", *(["table4"] if DEQUANTISED else []))],
+        others=[results(f"{name}.md") for name in OTHER_TABLES],
         figures=expand(results("figures/{figure}.png"), figure=DRAWN),
     output:
         page=report(

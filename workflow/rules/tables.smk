@@ -184,6 +184,31 @@ rule solvers:
         " --log {log:q} --progress lines"
 
 
+# Only for a config whose methods make a grid.
+rule grid3x3:
+    input:
+        records=results("records.parquet"),
+        models=results("models.parquet"),
+    output:
+        csv=report(
+            results("grid3x3.csv"),
+            caption="../report/grid3x3.rst",
+            category="Tables",
+            labels={"table": "Every prediction with every loss"},
+        ),
+        md=results("grid3x3.md"),
+        tex=results("grid3x3.tex"),
+    log:
+        results("logs/grid3x3.log"),
+    conda:
+        "../../environment.yml"
+    params:
+        results=subpath(output.csv, parent=True),
+        code=code("grid3x3", {}),
+    shell:
+        "python -m fmbench grid3x3 --results {params.results:q} --out {output.csv:q} --log {log:q} --progress lines"
+
+
 rule claims:
     input:
         [results(name) for name in EVIDENCE],

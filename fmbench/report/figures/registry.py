@@ -15,6 +15,7 @@ from fmbench.report.figures.fig07_error import fig07, fig07_data
 from fmbench.report.figures.fig07_quality import fig07_quality, fig07_quality_data
 from fmbench.report.figures.fig14_15_super_resolution import ZOOMED, fig14, fig15, upsampled_data
 from fmbench.report.figures.forest import forest, forest_data
+from fmbench.report.figures.grid3x3 import grid3x3, grid3x3_data
 from fmbench.report.figures.nfe_distribution import nfe_distribution, nfe_distribution_data
 from fmbench.report.figures.noise_levels import noise_levels
 from fmbench.report.figures.panels import Drawing
@@ -48,6 +49,7 @@ FIGURES: dict[str, Drawing] = {
     "cost": Drawing(cost_data, cost),
     "densities": Drawing(partial(theory_frame, name="densities"), densities),
     "equivalence": Drawing(partial(theory_frame, name="equivalence"), equivalence),
+    "grid3x3": Drawing(grid3x3_data, grid3x3),
     "nfe_distribution": Drawing(nfe_distribution_data, nfe_distribution),
     "noise_levels": Drawing(partial(theory_frame, name="noise_levels", may_be_empty=True), noise_levels),
     "solver_budget": Drawing(solver_budget_data, solver_budget),

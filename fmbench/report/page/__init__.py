@@ -32,7 +32,7 @@ from fmbench.store.files import write_text
 from fmbench.store.stale import stale_files
 
 LEAD = ("claims", "table1")
-OTHERS = ("solvers", "table2", "table3", "table4")
+OTHERS = ("solvers", "grid3x3", "table2", "table3", "table4")
 FIRST = ("fig07", "fig04", "fig11")
 """The figures that follow Table 1: error against NFE, and samples. The page draws the figure of the claims itself."""
 NAV = {
@@ -122,9 +122,11 @@ def _table1(made: Made) -> str:
 
 
 def _folded_table(name: str, made: Made) -> str:
-    """A further table, folded, or a sentence that says why it cannot be made."""
+    """A further table, folded, or a sentence that says why it cannot be made; nothing for a table without rows."""
     if made.reason:
         return _section(name, _missing(name, made))
+    if made.files[f"{name}.csv"].count(b"\n") == 1:
+        return ""
     title, *_ = (section.title for section in sections(made.files[f"{name}.md"].decode()) if section.level)
     return folded(to_html(title)[3:-5], in_sections(made.files[f"{name}.md"].decode()), name)
 
