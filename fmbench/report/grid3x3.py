@@ -94,15 +94,21 @@ def parts(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{dataset}, {path} path, {time} times", part
 
 
+def by_cell(part: pd.DataFrame) -> dict[Cell, dict[str, Any]]:
+    """Return the nine rows of a grid by cell."""
+    rows = [{str(key): value for key, value in row.items()} for row in part.to_dict("records")]
+    return {Cell(row["predicted"], row["measured"]): row for row in rows}
+
+
 def _square(part: pd.DataFrame, measure: str, style: Style) -> list[list[str]]:
     """A row for each prediction with a number for each loss; the lowest is bold, where that means something."""
-    shown, by_cell = SHOWN[measure], part.set_index(["predicted", "measured"])
+    shown, rows = SHOWN[measure], by_cell(part)
     least = part[f"{measure}_mean"].min()
     lines = []
     for predicted in KINDS:
         line = [predicted]
         for measured in KINDS:
-            row = by_cell.loc[(predicted, measured)]
+            row = rows[Cell(predicted, measured)]
             mean, std, error = (shown.scale * row[f"{measure}_{what}"] for what in ("mean", "std", "stderr"))
             line.append(spread(mean, std, shown.digits, style, shown.bold and bool(row[f"{measure}_mean"] == least), error))
         lines.append(line)

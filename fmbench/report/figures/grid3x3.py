@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from fmbench.config.grid3x3 import KINDS
+from fmbench.config.grid3x3 import KINDS, Cell
 from fmbench.report.figures.panels import nothing, panels
-from fmbench.report.grid3x3 import ABSENT, grid_table, measures, parts
+from fmbench.report.grid3x3 import ABSENT, by_cell, grid_table, measures, parts
 from fmbench.report.style import SMALL
 from fmbench.report.table1.cells import SHOWN
 
@@ -50,15 +50,15 @@ def grid3x3(data: pd.DataFrame) -> Figure:
 
 def _square(axis: Axes, cells: pd.DataFrame) -> None:
     """One measure of one grid: dark is low, and the lowest is bold."""
-    by_cell = cells.set_index(["predicted", "measured"])
-    values = np.array([[by_cell["mean"].get((p, m), np.nan) for m in KINDS] for p in KINDS], dtype=float)
+    rows = by_cell(cells)
+    values = np.array([[rows[Cell(p, m)]["mean"] for m in KINDS] for p in KINDS], dtype=float)
     norm, digits = _norm(values), SHOWN[cells.measure.iloc[0]].digits
     axis.imshow(np.ma.masked_invalid(values), cmap=_MAP, norm=norm)
     axis.set_facecolor("0.9")
     for y, predicted in enumerate(KINDS):
         for x, measured in enumerate(KINDS):
-            value, row = values[y, x], by_cell.loc[(predicted, measured)]
-            text = _number(value, digits) if np.isfinite(value) else _why(str(row.status))
+            value, row = float(values[y, x]), rows[Cell(predicted, measured)]
+            text = _number(value, digits) if np.isfinite(value) else _why(row["status"])
             if np.isfinite(row["std"]):
                 text += f"\n±{_number(row['std'], digits)}"
             shade = float(np.clip(norm(value), 0, 1)) if np.isfinite(value) else 0.0
