@@ -1,5 +1,6 @@
 """The documentation site's own parts: links, gallery and library. `make docs` builds the site and checks every link."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools" / "website"))
 
 from gallery import gallery, title  # noqa: E402
+from library import ROOMS, library  # noqa: E402
 from links import for_the_site, targets  # noqa: E402
 
 REFERENCE = "results/reference/default"
@@ -64,3 +66,15 @@ def test_the_gallery_has_every_figure_of_the_reference_with_its_caption():
 )
 def test_titles_of_figures_and_tables(name, shown):
     assert title(name) == shown
+
+
+def test_the_library_has_a_page_for_each_module_and_every_function_there_says_what_it_does():
+    pages, _ = library()
+    modules = [path for room in ROOMS.values() for path in (ROOT / room).glob("*.py") if path.stem != "__init__"]
+    assert len(modules) > 50
+    for path in modules:
+        name = path.relative_to(ROOT).with_suffix("")
+        assert f"library/{name.relative_to('fmbench')}.md" in pages
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring, so the library leaves it out"

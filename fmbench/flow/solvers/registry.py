@@ -62,6 +62,7 @@ class StepSolver:
 
 
 def runge_kutta(tableau: Tableau) -> StepSolver:
+    """The solver of a tableau: a step costs one evaluation for each stage."""
     return StepSolver(lambda field, x, grid, path: integrate(field, x, grid, tableau), tableau.stages)
 
 
