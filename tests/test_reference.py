@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference" / "default"
 sys.path.insert(0, str(ROOT / "tools"))
 
-from reference import readme_section, with_section  # noqa: E402
+from reference import SECTIONS, with_section  # noqa: E402
 
 from fmbench.config.config import Config  # noqa: E402
 from fmbench.config.reading import load  # noqa: E402
@@ -24,9 +24,10 @@ from fmbench.report.table1.numbers import table1  # noqa: E402
 from fmbench.report.table4 import table4  # noqa: E402
 
 
-def test_the_readme_shows_the_reference_run():
+@pytest.mark.parametrize("name", [name for name in SECTIONS if (REFERENCE.parent / name).exists()])
+def test_the_readme_shows_the_reference_runs(name):
     readme = (ROOT / "README.md").read_text()
-    assert with_section(readme, readme_section(REFERENCE)) == readme
+    assert with_section(readme, REFERENCE.parent / name) == readme
 
 
 def measured_config() -> Config:

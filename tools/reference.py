@@ -2,13 +2,15 @@
 
     python tools/reference.py results default
 
-writes results/reference/default/ and the README's section between the marks of the default run.
+writes results/reference/default/ and the README's section between the marks of the default run. The other names are those of
+configs: `python tools/reference.py results/superres_digits superres_digits`. SECTIONS says what the README shows of each.
 """
 
 import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,7 +30,6 @@ KEPT = [
     *(f"{name}.parquet" for name in ("records", "dequantisation", "settings", "models", "loss_curves", "previews")),
     *(f"{name}.parquet" for name in ("learning_curve", "few_step", "few_step_previews", "trajectory", "half_way", "nfe")),
 ]
-BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
 
 
 def keep(results: Path, out: Path) -> None:
@@ -36,7 +37,8 @@ def keep(results: Path, out: Path) -> None:
     drawn_with = commit()  # before the copies change the working tree
     out.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
-        shutil.copy(results / name, out / name)
+        if (results / name).exists():  # a config may leave a stage out
+            shutil.copy(results / name, out / name)
     for figure in sorted((results / "figures").iterdir()):
         if figure.suffix in (".png", ".svg"):
             shutil.copy(figure, out / figure.name)
@@ -67,17 +69,25 @@ def _seeds(reference: Path) -> int:
 
 
 def readme_section(reference: Path) -> str:
-    """The README's part on a reference run: its table and figures, and where they come from."""
+    """The README's part on a reference run: where it comes from, its tables and figures."""
+    return f"{_source(reference)}\n\n{SECTIONS[reference.name](reference)}"
+
+
+def _source(reference: Path) -> str:
     provenance = json.loads((reference / "provenance.json").read_text())
-    claims = _section(reference / "claims.md").split("\n#### ")[0].strip()  # the verdicts, not the evidence for each
-    tables = f"{claims}\n\n{_section(reference / 'table1.md')}"
-    folder = reference.relative_to(ROOT).as_posix()
+    folder = _folder(reference)
     versions, commits = provenance["versions"][0], [c[:12] for c in provenance["commits"]]
-    source = (
-        f"The default config with {_seeds(reference)} seeds (commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, "
-        f"torch {versions['torch']}, {provenance['devices'][0]}; tables and figures drawn with commit "
+    config = "The default config" if reference.name == "default" else f"`configs/{reference.name}.yaml`"
+    return (
+        f"{config} with {_seeds(reference)} seeds (commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, "
+        f"torch {versions['torch']}, {' and '.join(provenance['devices'])}; tables and figures drawn with commit "
         f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
     )
+
+
+def generation(reference: Path) -> str:
+    """The claims, Table 1 and the figures of a run that generates."""
+    forest = ("claims.png", "Every claim with its lines of evidence: interval, threshold and verdict")
     figures = [
         ("solver_budget.png", "The best solver for each method at each number of evaluations, by sample quality and by error"),
         ("fig07.png", "Error against NFE by solver, with each model's NLL"),
@@ -85,9 +95,39 @@ def readme_section(reference: Path) -> str:
         ("fig06.png", "The same noise on its way to data"),
         ("fig04_densities.png", "Densities of checkerboard samples along t"),
     ]
-    images = "\n\n".join(f"![{text}]({folder}/{name})" for name, text in figures)
-    forest = f"![Every claim with its lines of evidence: interval, threshold and verdict]({folder}/claims.png)"
-    return f"{source}\n\n{forest}\n\n{tables}\n\n{images}"
+    return "\n\n".join(
+        [_images(reference, forest), _claims(reference), _section(reference / "table1.md"), _images(reference, *figures)]
+    )
+
+
+def super_resolution(reference: Path) -> str:
+    """Table 2, the claim on it and the upsampled images."""
+    figures = [
+        ("fig14.png", "Low-resolution images, upsampled by each model, and the originals"),
+        ("fig15.png", "The part of an image with the most detail, from each model"),
+    ]
+    return "\n\n".join([_section(reference / "table2.md"), _images(reference, *figures)])
+
+
+SECTIONS: dict[str, Callable[[Path], str]] = {
+    "default": generation,
+    "superres_digits": super_resolution,
+    "superres_fashion_mnist_cpu": super_resolution,
+}
+"""What the README shows of each reference, after where it comes from."""
+
+
+def _claims(reference: Path) -> str:
+    """The verdicts, not the evidence for each."""
+    return _section(reference / "claims.md").split("\n#### ")[0].strip()
+
+
+def _images(reference: Path, *figures: tuple[str, str]) -> str:
+    return "\n\n".join(f"![{text}]({_folder(reference)}/{name})" for name, text in figures if (reference / name).exists())
+
+
+def _folder(reference: Path) -> str:
+    return reference.relative_to(ROOT).as_posix()
 
 
 def _section(path: Path) -> str:
@@ -95,20 +135,23 @@ def _section(path: Path) -> str:
     return re.sub(r"^(#+) ", r"\1## ", path.read_text(), flags=re.MULTILINE).strip()
 
 
-def with_section(readme: str, section: str) -> str:
-    """The README with the section between the marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{section}\n{END}{after}"
+def with_section(readme: str, reference: Path) -> str:
+    """The README with the section of a reference between its marks."""
+    begin, end = (f"<!-- {reference.name} run: {mark} -->" for mark in ("begin", "end"))
+    if begin not in readme or end not in readme:
+        raise ValueError(f"the README has no marks {begin} and {end}; add them where the run is to be shown")
+    before, _, rest = readme.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{readme_section(reference)}\n{end}{after}"
 
 
 def main() -> None:
     results, name = Path(sys.argv[1]), sys.argv[2]
-    reference = ROOT / "results" / "reference" / name
+    if name not in SECTIONS:
+        sys.exit(f"unknown reference {name}; known: {', '.join(SECTIONS)}")
+    reference, readme = ROOT / "results" / "reference" / name, ROOT / "README.md"
     keep(results, reference)
-    if name == "default":
-        readme = ROOT / "README.md"
-        readme.write_text(with_section(readme.read_text(), readme_section(reference)))
+    readme.write_text(with_section(readme.read_text(), reference))
     print(f"{results} -> {reference}")
 
 
