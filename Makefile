@@ -70,7 +70,7 @@ schema: $(SET_UP)     ## write the JSON schema of the config and config/README.m
 	$(BIN)/fmbench schema --markdown > config/README.md
 
 mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000
 
 mlflow-rebuild: $(SET_UP)  ## make the MLflow store again from the parquet and JSON files of the results
 	$(BIN)/fmbench mlflow-rebuild --results results

@@ -136,7 +136,7 @@ def test_a_run_ends_with_the_sentence_on_the_reference(finished):
     [
         ("fmbench/flow/objectives.py", "x_t, velocity = self", "# a comment\n        x_t, velocity = self"),
         ("fmbench/training/loop.py", '"""The training loop: one', '"""Another docstring: one'),
-        ("fmbench/store/tracking.py", "MLflow is not available", "MLflow cannot be reached"),
+        ("fmbench/store/tracker.py", "MLflow is not available", "MLflow cannot be reached"),
     ],
 )
 def test_a_comment_a_docstring_or_a_message_reruns_nothing(finished, file, old, new):

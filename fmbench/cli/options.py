@@ -61,3 +61,4 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(help="MLflow server, or 'off'; by default an sqlite store in --tracking", envvar="FMBENCH_TRACKING_URI"),
 ]
+TrackingModels = Annotated[bool, typer.Option(help="copy finished networks to MLflow", envvar="FMBENCH_TRACKING_MODELS")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fmbench.cli.options import Log, Progress, Results, ResultsFolder, TrackingUri
+from fmbench.cli.options import Log, Progress, Results, ResultsFolder, TrackingModels, TrackingUri
 from fmbench.errors import ConfigError
 from fmbench.system.progress import Console
 
@@ -108,19 +108,21 @@ def mlflow_summary(
     tracking: Annotated[Path, typer.Option(help="folder of the MLflow store")],
     out: Annotated[Path | None, typer.Option(help="a JSON file for the list of attached files")] = None,
     tracking_uri: TrackingUri = None,
+    models: TrackingModels = False,
     log: Log = None,
     mode: Progress = "auto",
 ) -> None:
     """Attach tables, figures and claims to the config's summary run in MLflow."""
     from fmbench.stages.mlflow_summary import run
 
-    run(results, tracking, tracking_uri, out, Console("mlflow-summary", mode, log))
+    run(results, tracking, tracking_uri, out, Console("mlflow-summary", mode, log), models)
 
 
 def mlflow_rebuild(
     results: Results = Path("results"),
     tracking: Annotated[Path | None, typer.Option(help="folder of the MLflow store; by default mlflow/ in --results")] = None,
     tracking_uri: TrackingUri = None,
+    models: TrackingModels = False,
     log: Log = None,
     mode: Progress = "auto",
 ) -> None:
@@ -131,7 +133,7 @@ def mlflow_rebuild(
     if tracking is None and not results.is_dir():
         raise ConfigError(f"{results} is not a folder, so the MLflow store cannot be in it; name a folder for it with --tracking")
     with opened(results) as folder:
-        rebuild(folder, tracking or results / "mlflow", tracking_uri, Console("mlflow-rebuild", mode, log))
+        rebuild(folder, tracking or results / "mlflow", tracking_uri, Console("mlflow-rebuild", mode, log), models)
 
 
 SHARE = (export, unpack, merge, compare)

@@ -25,6 +25,7 @@ from fmbench.cli.options import (
     Spec,
     Threads,
     Tracking,
+    TrackingModels,
     TrackingUri,
 )
 
@@ -61,6 +62,10 @@ def train(
     live_after: Annotated[
         float, typer.Option(help="seconds before MLflow is written during the training", envvar="FMBENCH_TRACKING_LIVE_AFTER")
     ] = 0,
+    system_metrics: Annotated[
+        bool,
+        typer.Option(help="show processor, memory, disk, network and GPUs in MLflow", envvar="FMBENCH_TRACKING_SYSTEM_METRICS"),
+    ] = False,
     log: Log = None,
     mode: Progress = "auto",
     device: Device = "",
@@ -76,16 +81,18 @@ def train(
     from fmbench.stages import oracles
     from fmbench.stages.train import run
     from fmbench.store.provenance import commit
-    from fmbench.store.tracking import OFF, Tracker, run_key, run_tags
+    from fmbench.store.tracker import Tracker
+    from fmbench.store.tracking import OFF
+    from fmbench.store.tracking_runs import training_identity
 
     values = read_spec(spec, "train")
     job = open_job(values, JobOptions(log, mode, device, threads, code))
     if values["method"].get("oracle") is not None:
         oracles.run(job, data, out)
         return
-    key = run_key(values, settings_hash(values), job.code_hash)
+    identity = training_identity(values, (settings_hash(values), job.code_hash), commit(), values, None)
     uri = tracking_uri if tracking and job.group.main else OFF
-    tracker = Tracker(tracking or out, uri, values, key, run_tags(commit(), values), job.console.say, live_after)
+    tracker = Tracker(tracking or out, uri, identity, job.console.say, live_after, system_metrics)
     run(job, data, out, checkpoints, tracker)
     job.group.close()
 
@@ -189,6 +196,7 @@ def collect(
     ] = "",
     tracking: Tracking = None,
     tracking_uri: TrackingUri = None,
+    models: TrackingModels = False,
     log: Log = None,
     mode: Progress = "auto",
 ) -> None:
@@ -200,7 +208,7 @@ def collect(
     console = open_console(values, mode, log)
     run(values, results, console, read_json(config, "--config") if config else None)
     if tracking is not None:
-        mirror(results, tracking, tracking_uri, console)
+        mirror(results, tracking, tracking_uri, console, models)
 
 
 def gather(spec: Spec, results: ResultsFolder, log: Log = None, mode: Progress = "auto") -> None:

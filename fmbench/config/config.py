@@ -67,6 +67,10 @@ class TrackingSettings(Settings):
         60.0,
         description="show a training live once it has lasted this many seconds; shorter ones appear when records are collected",
     )
+    models: bool = Field(False, description="copy finished networks to MLflow, as models with a signature")
+    system_metrics: bool = Field(
+        False, description="show processor, memory, disk, network and GPUs of trainings that appear live"
+    )
 
 
 MOST_MODELS = 10_000

@@ -29,7 +29,7 @@ COLUMNS = [
     *(f"{what}_{side}" for side in ("a", "b") for what in ("seeds", "mean", "std")),
     *("difference", "t", "degrees", "critical", "exceeds"),
 ]
-LEFT_OUT = ("train_seconds", "parameters", "iterations", "images_seen")
+LEFT_OUT = ("train_seconds", "began", "ended", "parameters", "iterations", "images_seen")
 """Metrics that are costs or settings, not outcomes. The standard errors of outcomes are left out, too."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.errors import DataError
-from fmbench.stages.shared.mlflow_trainings import mirror_trainings
+from fmbench.stages.shared.mlflow_trainings import TIMES, mirror_trainings
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import sha256, write_json
 from fmbench.store.flatten import flatten
@@ -19,9 +19,9 @@ from fmbench.store.records import read_rows
 from fmbench.store.stale import stale_files
 from fmbench.store.tracking import JOB_CHECK, OFF, Mirror
 from fmbench.store.tracking_check import first_line, passing
+from fmbench.store.tracking_runs import SUMMARY, Point, RunIdentity, milliseconds, source_tags
 from fmbench.system.progress import Console
 
-EXPERIMENT = "fmbench/summary"
 LISTED = "artifacts.json"
 PATTERNS = {
     "tables": ("*.csv", "*.md", "*.tex", "*.html"),
@@ -41,18 +41,21 @@ def artifacts(results: Path) -> dict[str, Path]:
     return found
 
 
-def run(results: Path, folder: Path, uri: str | None, out: Path | None, console: Console) -> None:
-    """Bring the summary run up to date. A failure of MLflow is a warning.
+def run(results: Path, folder: Path, uri: str | None, out: Path | None, console: Console, models: bool = False) -> None:
+    """Bring the runs of the trainings and the summary run up to date. A failure of MLflow is a warning.
 
     Args:
         folder, uri: the MLflow store, as in :class:`fmbench.store.tracking.Mirror`, or ``off``.
         out: a JSON file for the list of the attached files and their hashes.
+        models: whether finished models are copied to MLflow.
     """
     attached = {name: sha256(path) for name, path in artifacts(results).items()}
     key = f"summary/{read_benchmark(results)['hash']}"
     if uri != OFF:
         try:
-            sent = attach(results, Mirror(folder, uri, console.say, JOB_CHECK))
+            store = Mirror(folder, uri, console.say, JOB_CHECK)
+            mirror_trainings(results, store, models)
+            sent = attach(results, store)
             console.say(f"{sent} of {len(attached)} files were new to MLflow's {key} -> {folder if uri is None else uri}")
         except Exception as error:  # a failure of MLflow must not cost a result
             console.say(
@@ -77,15 +80,17 @@ def attach(results: Path, store: Mirror) -> int:
         "fmbench.summary": described["hash"],
         "fmbench.datasets": ", ".join(config["datasets"]),
         "fmbench.methods": ", ".join(m["name"] for m in config["methods"]),
-        "fmbench.commit": ", ".join(described["commits"]),
-    }
-    run, start = store.run(store.experiment(EXPERIMENT), f"summary/{described['hash']}", name, tags)
+    } | source_tags(described["commits"])
+    records = read_rows([results / "records.parquet"]).to_pylist()
+    starts, ends = ([at for row in records if (at := _time(row, metric)) is not None] for metric in TIMES)
+    end = max(ends, default=int(time.time() * 1000))
+    identity = RunIdentity(f"summary/{described['hash']}", name, tags, start=min(starts, default=None))
+    run = store.run(store.experiment(SUMMARY), identity)
     parameters = {"seeds": config["seeds"], "rows": described["rows"]}
     parameters |= {k: v for k, v in config.items() if k not in ("seeds", "settings", "methods")}
     shown = store.client.get_run(run).data.params
     parameters = {k: v for k, v in flatten(parameters).items() if k not in shown}  # MLflow never changes a parameter
-    store.log(run, start, (), parameters, tags)
-    store.log(run, int(time.time() * 1000), store.news(run, means(results)))
+    store.log(run, store.news(run, means(records, end)), parameters, tags)
 
     before, there = _listed(store, run), _sizes(store, run)
     now = {target: sha256(path) for target, path in found.items()}
@@ -97,8 +102,13 @@ def attach(results: Path, store: Mirror) -> int:
         with tempfile.TemporaryDirectory() as folder:
             write_json(Path(folder) / LISTED, now)  # last, when everything it lists is there
             store.client.log_artifact(run, str(Path(folder) / LISTED))
-    store.client.set_terminated(run, "FINISHED")
+    store.end(run, False, max(ends, default=None))
     return len(new)
+
+
+def _time(row: dict[str, Any], metric: str) -> int | None:
+    """The time in ms since 1970 that a row tells of a training, if it is this metric."""
+    return milliseconds(row["value"]) if row["stage"] == "train" and row["metric"] == metric else None
 
 
 def _sizes(store: Mirror, run: str) -> dict[str, int]:
@@ -118,17 +128,24 @@ def _listed(store: Mirror, run: str) -> dict[str, str]:
     return values if isinstance(values, dict) else {}
 
 
-def means(results: Path) -> list[tuple[str, float, int]]:
-    """The main metrics of every method, as means over seeds, for the columns of MLflow's list of runs."""
+def means(records: list[dict[str, Any]], time: int) -> list[Point]:
+    """The main metrics of every method, as means over seeds, for the columns of MLflow's list of runs.
+
+    Args:
+        time: of the points, in ms since 1970.
+    """
     groups: dict[str, list[float]] = {}
-    for row in read_rows([results / "records.parquet"]).to_pylist():
+    for row in records:
         if row["method"] and row["metric"] in SHOWN and row["status"] == "ok":
             groups.setdefault(f"{row['dataset']}/{row['method']}/{row['metric']}", []).append(row["value"])
-    return [(name, sum(values) / len(values), 0) for name, values in groups.items()]
+    return [Point(name, sum(values) / len(values), 0, time) for name, values in groups.items()]
 
 
-def rebuild(results: Path, folder: Path, uri: str | None, console: Console) -> None:
+def rebuild(results: Path, folder: Path, uri: str | None, console: Console, models: bool = False) -> None:
     """Make or complete a whole MLflow store, trainings and summary, from the files of a results folder.
+
+    Args:
+        models: whether finished models are copied to MLflow.
 
     Raises:
         DataError: MLflow is off or cannot be written. A rebuild has no other purpose, so this is an error here.
@@ -140,14 +157,14 @@ def rebuild(results: Path, folder: Path, uri: str | None, console: Console) -> N
     try:
         store = Mirror(folder, uri, console.say, float("inf"))
         try:
-            runs, sent = mirror_trainings(results, store), attach(results, store)
+            runs, sent = mirror_trainings(results, store, models), attach(results, store)
         except DataError:
             raise
         except Exception as error:
             if not store.local or passing(error):
                 raise
             store.replace(first_line(error))
-            runs, sent = mirror_trainings(results, store), attach(results, store)
+            runs, sent = mirror_trainings(results, store, models), attach(results, store)
     except DataError:
         raise
     except Exception as error:

@@ -25,7 +25,7 @@ from fmbench.flow.oracle import ROWS, FiniteOracle
 from fmbench.flow.paths import AffinePath
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job, check_data
-from fmbench.stages.shared.model_files import FinishedModel, write_model
+from fmbench.stages.shared.model_files import FinishedModel, add_times, write_model
 from fmbench.system.rng import generator
 
 LOSSES = 1000
@@ -149,7 +149,7 @@ def run(job: Job, data: Path, out: Path) -> None:
     check_data(job.spec, dataset)
     objective = build(method_from_values(job.spec["method"]))
     settings = job.spec["method"]["oracle"]
-    started = time.monotonic()
+    began, started = time.time(), time.monotonic()
     bandwidth = bandwidth_of(settings, dataset)
     samples = oracle_of(settings, bandwidth, dataset, job.device)
     for indices in batches(len(dataset.test), ROWS):
@@ -164,5 +164,6 @@ def run(job: Job, data: Path, out: Path) -> None:
     job.add("bandwidth", bandwidth, "model units", step=0)
     if isinstance(dataset.condition, LowResolution):
         job.add("condition_bandwidth", condition_bandwidth(settings, dataset), "model units", step=0)
+    add_times(job, began, time.time(), 0)
     write_model(job, dataset, out, FinishedModel(weights(bandwidth)))
     job.console.say(f"no training: {len(oracle.points)} points, bandwidth {bandwidth:.4g}, least loss {loss:.4g} -> {out}")

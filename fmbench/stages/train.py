@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from fmbench.flow.regression import build_loss
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.job import Job, check_data, split_hashes
 from fmbench.stages.shared.marginal_target import add_variances, with_data
-from fmbench.stages.shared.model_files import FinishedModel, write_model
+from fmbench.stages.shared.model_files import FinishedModel, add_times, write_model
 from fmbench.stages.shared.plugin_guard import PluginGuard
 from fmbench.store.checkpoint import CheckpointFolder, described, differences
 from fmbench.store.codehash import plugin_files
 from fmbench.store.provenance import versions
 from fmbench.store.records import DIVERGED
-from fmbench.store.tracking import Tracker
+from fmbench.store.tracker import Tracker
+from fmbench.store.tracking_runs import data_input
 from fmbench.training.loop import train
 from fmbench.training.run import Entry, Listener, Outcome, TrainingRun
 from fmbench.training.snapshots import Snapshots
@@ -58,8 +60,11 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     model = FinishedModel(network, outcome.step, outcome.curve, outcome.reason, snapshots, outcome.averages)
     _add_rows(job, outcome, settings, model.parameters)
     add_variances(job, objective, network, dataset, settings, outcome)
+    # A training that was done before this attempt ended with its last checkpoint.
+    ended = time.time() if outcome.reason else folder.written()
+    add_times(job, folder.began, ended, outcome.step)
     write_model(job, dataset, out, model)
-    tracker.close(failed=bool(outcome.reason), tags={"fmbench.reason": outcome.reason})
+    tracker.close(outcome.reason, ended)
     if outcome.reason:
         job.console.say(f"DIVERGED: {outcome.reason}; weights of iteration {outcome.step} -> {out}")
     else:
@@ -85,7 +90,8 @@ def _train(job: Job, training: TrainingRun, folder: CheckpointFolder, about: dic
         if job.group.main and not folder.begun():
             for line in unused_checkpoints(folder.folder, about):
                 job.console.say(line)
-        tracker.open(parameters=sum(p.numel() for p in training.network.parameters()))
+        parameters = sum(p.numel() for p in training.network.parameters())
+        tracker.open(folder.began, parameters, data_input(training.dataset.manifest))
         progress = job.console.progress(training.settings.iterations, "it")
 
         def on_log(step: int, loss: float, rate: float) -> None:

@@ -7,6 +7,7 @@ training therefore resumes from it, and a changed training starts afresh.
 import json
 import os
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from fmbench.store.temporary import remove_abandoned
 
 ABOUT = "about.json"
 """The file beside the checkpoints that says what their training depends on."""
+BEGAN = "began"
+"""Its key for the time at which the training began."""
 SHOWN = 5
 """The largest number of differences that a message names."""
 
@@ -38,6 +41,9 @@ class CheckpointFolder:
     Args:
         about: what the training depends on, nested. The message about a checkpoint of another training names the differences.
 
+    Attributes:
+        began: when the training began, in seconds since 1970. A training that continues keeps the time of its first attempt.
+
     Raises:
         LockedError: (on entering) another process is training the same thing.
     """
@@ -49,6 +55,7 @@ class CheckpointFolder:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(folder)
         self._latest_is_good = True
+        self.began = time.time()
 
     def __enter__(self) -> "CheckpointFolder":
         try:
@@ -59,9 +66,10 @@ class CheckpointFolder:
                 "wait for it to end or end it, then rerun"
             ) from None
         remove_abandoned(self.folder)  # from a trainer that was killed while it wrote
+        self.began = self._first_attempt()
         if self.about is not None:
             try:
-                write_document(self.folder / ABOUT, dict(self.about))
+                write_document(self.folder / ABOUT, dict(self.about) | {BEGAN: self.began})
             except OSError as error:
                 self._lock.release()
                 raise self._unwritable(error) from error
@@ -73,6 +81,14 @@ class CheckpointFolder:
     def begun(self) -> bool:
         """Whether the folder has a checkpoint, good or damaged."""
         return self.latest.exists() or self.previous.exists()
+
+    def written(self) -> float:
+        """When the newest checkpoint was written, in seconds since 1970; now if there is none."""
+        return self.latest.stat().st_mtime if self.latest.exists() else time.time()
+
+    def _first_attempt(self) -> float:
+        values = _about(self.folder) if self.begun() else None
+        return time.time() if values is None else float(values.get(BEGAN) or time.time())
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``state`` as the newest checkpoint and keep the one before it.
@@ -151,6 +167,11 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 def described(folder: Path) -> dict[str, Any] | None:
     """What the training of a checkpoint folder depends on; None if the folder does not say, or says it in another form."""
+    values = _about(folder)
+    return None if values is None else {key: value for key, value in values.items() if key != BEGAN}
+
+
+def _about(folder: Path) -> dict[str, Any] | None:
     try:
         return read_document(folder / ABOUT, TrainingOfCheckpoints)
     except DataError:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent
 
 _STORE_PLUMBING = (
     *("cache", "codehash", "documents", "files", "limits", "parquet_pages", "provenance", "seal", "shapes", "temporary"),
-    *("tracking", "tracking_check", "tracking_store"),
+    *("tracker", "tracking", "tracking_check", "tracking_runs", "tracking_store"),
 )
 PLUMBING = frozenset(
     f"fmbench.{name}"

@@ -160,6 +160,7 @@ class TrainingOfCheckpoints(_Shaped):
     data: Any
     versions: dict[str, str]
     device: str
+    began: _Finite | None = None
 
 
 class Counted(_Shaped):

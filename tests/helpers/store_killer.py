@@ -57,6 +57,7 @@ def open_store(folder: Path, before_step: Callable[[int], None] = lambda step: N
     import sqlalchemy
 
     from fmbench.store.tracking import Mirror
+    from fmbench.store.tracking_runs import RunIdentity
 
     steps = 0
 
@@ -72,7 +73,7 @@ def open_store(folder: Path, before_step: Callable[[int], None] = lambda step: N
     sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", step)
     sys.addaudithook(hook)
     mirror = Mirror(folder, None, lambda message: None)
-    mirror.run(mirror.experiment("fmbench/first"), "train/first", "first/0", {})
+    mirror.run(mirror.experiment("fmbench/first"), RunIdentity("train/first", "first/0", {}))
     return 0
 
 
@@ -96,7 +97,8 @@ def recovered(results: Path, folder: Path) -> dict[str, Any]:
         client = Mirror(folder, None, lambda message: None, float("inf")).client
         names = {e.experiment_id: e.name for e in client.search_experiments()}
         of_trainings = [e for e, name in names.items() if name.startswith("fmbench/") and name != "fmbench/summary"]
-        runs = sorted(r.info.run_name for r in client.search_runs(of_trainings) if r.info.status == "FINISHED")
+        finished = [r.info.run_name for r in client.search_runs(of_trainings) if r.info.status == "FINISHED"]
+        runs = sorted(name for name in finished if "/" in name)  # without their parents
         aside = sorted(p.name for p in folder.iterdir() if is_aside(p))
         report.write_text(json.dumps({"code": said.code, "said": said.err, "runs": runs, "aside": aside}))
         return 0

@@ -126,6 +126,11 @@ class Bench:
         """Run a stage on all results."""
         return command(stage, "--spec", canonical(getattr(specs, stage)(self.config)), *extra, "--progress", "lines")
 
+    def gather(self, kind: str) -> Said:
+        """Gather one file of every model."""
+        spec = canonical(specs.gather(kind, self.config))
+        return command("gather", "--spec", spec, "--results", self.results, "--progress", "lines")
+
     def everything(self) -> "Bench":
         """Run all stages, and the check of the whole config."""
         results = self.results
@@ -148,9 +153,7 @@ class Bench:
             said.append(command("baselines", "--spec", canonical(specs.baselines(self.config, dataset)), *folders, *out))
             said += [self.run("super_resolution", dataset, method.name) for method in self.config.methods]
         said.append(self.whole("collect", "--results", results, "--tracking-uri", "off"))
-        for kind in GATHERED:
-            spec = canonical(specs.gather(kind, self.config))
-            said.append(command("gather", "--spec", spec, "--results", results, "--progress", "lines"))
+        said += [self.gather(kind) for kind in GATHERED]
         said.append(self.whole("table1", "--records", results / "records.parquet", "--out", results / "table1.csv"))
         failed = [s.err for s in said if s.code]
         assert not failed, failed

@@ -12,7 +12,7 @@ from fmbench.config.hashing import settings_hash
 from fmbench.store.codehash import stage_hash
 
 METRICS: dict[str, set[str]] = {
-    "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds"},
+    "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds", "began", "ended"},
     "sample": {"nfe", "nfe_stderr", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared", "sample_seconds"},
     "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
     "sweep": {"mse", "mse_stderr", "seconds", "reference_mse"},

@@ -1,36 +1,32 @@
 """The MLflow summary run, the rebuild of an MLflow store, and the store served and read over its REST interface."""
 
 import contextlib
-import json
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from mlflow_server import API, request, served
 from result_sets import QUIET, config, make_results, number_for
 from user_code import command
 
 from fmbench.config.hashing import canonical
 from fmbench.config.written_out import written_out
-from fmbench.stages.mlflow_summary import EXPERIMENT, LISTED, artifacts, attach, run
+from fmbench.stages.mlflow_summary import LISTED, artifacts, attach, run
 from fmbench.store.archive import export
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import read_json, sha256, write_json
 from fmbench.store.parquet import write_table
-from fmbench.store.tracking import OFF, Mirror, experiment_name
+from fmbench.store.tracking import OFF, Mirror
+from fmbench.store.tracking_runs import SUMMARY, experiment_name
 
 DEAD = "http://127.0.0.1:9"
 TRAININGS = 2 * 3
+NAMES = {"ddpm/0", "fm_ot/0", "oracle_ot/0", "ddpm", "fm_ot", "oracle_ot"}
+"""The runs of a data set: the trainings, and the parent of each method's."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +62,7 @@ def counts(folder: Path) -> dict[str, int]:
 
 
 def summaries(store: Mirror) -> list[Any]:
-    return list(store.client.search_runs([store.experiment(EXPERIMENT)]))
+    return list(store.client.search_runs([store.experiment(SUMMARY)]))
 
 
 def attached(store: Mirror, run_id: str, folder: str | None = None) -> set[str]:
@@ -80,7 +76,7 @@ def test_the_rebuilt_store_has_settings_curve_and_results_of_every_training(resu
     mirror = Mirror(store, None)
     for dataset in ("board", "digits"):
         found = {r.info.run_name: r for r in mirror.client.search_runs([mirror.experiment(experiment_name(dataset))])}
-        assert set(found) == {"ddpm/0", "fm_ot/0", "oracle_ot/0"}
+        assert set(found) == NAMES
         one, at = found["fm_ot/0"], number_for(dataset, "fm_ot", 0)
         curve = sorted((m.step, m.value) for m in mirror.client.get_metric_history(one.info.run_id, "loss"))
         assert curve == [(10, at / 10), (20, at / 20)]
@@ -182,82 +178,28 @@ def test_a_model_that_models_parquet_lacks_is_named(results, store, tmp_path):
 # The store served, as `make mlflow` does
 
 
-def request(url: str, values: dict[str, Any] | None = None) -> Any:
-    body = None if values is None else json.dumps(values).encode()
-    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(asked, timeout=10) as answer:
-        return json.load(answer)
-
-
-@contextlib.contextmanager
-def served(folder: Path, log: Path) -> Iterator[str]:
-    """MLflow's server over a store, on a free port, until the block ends; its whole process group is ended then."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'mlflow.db'}",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    with open(log, "w") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *arguments],
-            stdout=stream,
-            stderr=stream,
-            env=environment,
-            start_new_session=True,
-            cwd=log.parent,
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-                    assert answer.read() == b"OK"
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"mlflow server did not start:\n{log.read_text()}")
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/api/2.0/mlflow"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(10)
-
-
 def test_the_server_shows_experiments_runs_and_artifacts_over_rest(results, store, tmp_path):
     attach(results, Mirror(store, None))
-    with served(store, tmp_path / "server.log") as api:
+    with served(f"sqlite:///{store / 'mlflow.db'}", tmp_path / "server.log") as address:
+        api = f"{address}/{API}"
         experiments = request(f"{api}/experiments/search", {"max_results": 100})["experiments"]
         ids = {e["name"]: e["experiment_id"] for e in experiments}
-        assert {"fmbench/board", "fmbench/digits", EXPERIMENT} <= set(ids)
+        assert {"fmbench/board", "fmbench/digits", SUMMARY} <= set(ids)
 
         found = request(f"{api}/runs/search", {"experiment_ids": [ids["fmbench/board"]], "max_results": 100})["runs"]
         names = {r["info"]["run_name"]: r for r in found}
-        assert set(names) == {"ddpm/0", "fm_ot/0", "oracle_ot/0"}
+        assert set(names) == NAMES
         metrics = {m["key"]: m["value"] for m in names["fm_ot/0"]["data"]["metrics"]}
         assert metrics["likelihood/nll"] == 2 * number_for("board", "fm_ot", 0)
         filtered = {
             "experiment_ids": [ids["fmbench/board"]],
-            "filter": "metrics.`likelihood/nll` > 0 and tags.`fmbench.method` = 'ddpm'",
+            "filter": "metrics.`likelihood/nll` > 0 and tags.method = 'ddpm' and tags.seed = '0'",
         }
         (ddpm,) = request(f"{api}/runs/search", filtered)["runs"]
         assert ddpm["info"]["run_name"] == "ddpm/0" and ddpm["info"]["status"] == "FINISHED"
 
         key = f"summary/{read_benchmark(results)['hash']}"
-        wanted = {"experiment_ids": [ids[EXPERIMENT]], "filter": f"tags.`fmbench.key` = '{key}'"}
+        wanted = {"experiment_ids": [ids[SUMMARY]], "filter": f"tags.`fmbench.key` = '{key}'"}
         (summary,) = request(f"{api}/runs/search", wanted)["runs"]
         run_id = summary["info"]["run_id"]
         root = {f["path"] for f in request(f"{api}/artifacts/list?run_id={run_id}")["files"]}

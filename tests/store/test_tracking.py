@@ -1,5 +1,6 @@
 """MLflow as a copy of the records. Most tests share one store, each with another data set: a new store costs seconds."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -23,10 +24,14 @@ from fmbench.store.flatten import flatten
 from fmbench.store.parquet import table, write_table
 from fmbench.store.records import Row, write_rows
 from fmbench.store.tables import CURVE
-from fmbench.store.tracking import OFF, Mirror, Tracker, experiment_name, run_key, run_tags
+from fmbench.store.tracker import PAUSE, Tracker, curve
+from fmbench.store.tracking import OFF, Mirror
+from fmbench.store.tracking_runs import Point, RunIdentity, described_data, experiment_name, training_identity
 from fmbench.system.progress import Console
 
 DEAD = "http://127.0.0.1:9"
+BEGAN, ENDED = 1.7e9, 1.7e9 + 12.5
+"""When a training began and ended, in seconds since 1970."""
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +63,25 @@ def train_spec(dataset: str, method: str = "fm_ot") -> dict[str, Any]:
 
 def tracker(store: Mirror, dataset: str, warnings: list[str], uri: str | None = None, live_after: float = 0.0) -> Tracker:
     spec = train_spec(dataset)
-    key = run_key(spec, settings_hash(spec), "c0de")
-    return Tracker(store.folder, uri, spec, key, run_tags("c0ffee", spec), warnings.append, live_after)
+    identity = training_identity(spec, (settings_hash(spec), "c0de"), "c0ffee", spec, None)
+    return Tracker(store.folder, uri, identity, warnings.append, live_after)
+
+
+def all_runs(store: Mirror, dataset: str) -> list[Any]:
+    found = store.client.get_experiment_by_name(experiment_name(dataset))
+    return [] if found is None else list(store.client.search_runs([found.experiment_id]))
 
 
 def runs(store: Mirror, dataset: str) -> list[Any]:
-    found = store.client.get_experiment_by_name(experiment_name(dataset))
-    return [] if found is None else list(store.client.search_runs([found.experiment_id]))
+    """The runs of trainings."""
+    return [run for run in all_runs(store, dataset) if run.data.tags["fmbench.key"].startswith("train/")]
 
 
 def history(store: Mirror, run: Any, metric: str) -> list[tuple[int, float]]:
     return sorted((m.step, m.value) for m in store.client.get_metric_history(run.info.run_id, metric))
 
 
-def points(store: Mirror) -> int:
+def count_points(store: Mirror) -> int:
     """The number of points ever logged to the store, with duplicates."""
     with sqlite3.connect(store.folder / "mlflow.db") as connection:
         return int(connection.execute("select count(*) from metrics").fetchone()[0])
@@ -99,39 +109,61 @@ def test_an_experiment_is_made_once(store):
 
 def test_a_run_is_found_again_by_its_key(store):
     experiment = store.experiment("fmbench/keys")
-    run, start = store.run(experiment, "train/a", "a/0", {"x": "1"})
-    assert store.run(experiment, "train/a", "another name", {}) == (run, start)
-    other, _ = store.run(experiment, "train/b", "a/0", {})
+    run = store.run(experiment, RunIdentity("train/a", "a/0", {"x": "1"}))
+    assert store.run(experiment, RunIdentity("train/a", "another name", {})) == run
+    other = store.run(experiment, RunIdentity("train/b", "a/0", {}))
     assert other != run
     found = store.client.get_run(run)
     assert found.data.tags["fmbench.key"] == "train/a" and found.data.tags["x"] == "1"
     assert found.info.run_name == "a/0"
 
 
+def test_a_training_that_began_at_another_time_is_another_run(store):
+    """And neither is touched by the other: a server may show the trainings of several people."""
+    experiment = store.experiment("fmbench/starts")
+    first, second = (RunIdentity("train/a", "a/0", {}, {"width": 3}, start) for start in (1000, 2000))
+    one, two = store.run(experiment, first), store.run(experiment, second)
+    assert one != two and (store.run(experiment, first), store.run(experiment, second)) == (one, two)
+    assert [store.client.get_run(run).info.start_time for run in (one, two)] == [1000, 2000]
+    assert store.run(experiment, RunIdentity("train/a", "a/0", {})) in (one, two)  # records that do not say when
+
+
 def test_logging_points_again_adds_nothing(store):
     """A curve of 1200 points, more than one batch, and 120 parameters, more than MLflow takes at once."""
-    run, start = store.run(store.experiment("fmbench/again"), "k", "n", {})
-    curve = [("loss", 1 / (step + 1), step) for step in range(1200)]
+    run = store.run(store.experiment("fmbench/again"), RunIdentity("k", "n", {}))
+    points = curve([("loss", 1 / (step + 1), step) for step in range(1200)], 5000)
     parameters = {f"p{i}": i for i in range(120)}
-    store.log(run, start, curve, parameters, {"t": "x" * 9000})
-    before = points(store)
-    store.log(run, start, curve, parameters, {"t": "x" * 9000})
-    store.log(run, start, curve[:10])
-    assert points(store) == before
-    assert history(store, store.client.get_run(run), "loss") == [(step, value) for _, value, step in curve]
+    store.log(run, points, parameters, {"t": "x" * 9000})
+    before = count_points(store)
+    store.log(run, points, parameters, {"t": "x" * 9000})
+    store.log(run, points[:10])
+    assert count_points(store) == before
+    assert history(store, store.client.get_run(run), "loss") == [(p.step, p.value) for p in points]
     assert store.client.get_run(run).data.params == {f"p{i}": str(i) for i in range(120)}
-    store.log(run, start, [("loss", 0.5, 1200)])
-    assert points(store) == before + 1
+    store.log(run, curve([("loss", 0.5, 1200)], 5000))
+    assert count_points(store) == before + 1
+
+
+def test_a_new_value_at_a_known_step_is_the_one_that_is_shown(store):
+    """MLflow shows the latest of several values at a step, whatever the time of the new one."""
+    run = store.run(store.experiment("fmbench/changed"), RunIdentity("k", "n", {}))
+    old, same, new = Point("nll", 2.5, 30, 9000), Point("nll", 2.5, 30, 1000), Point("nll", 2.25, 30, 1000)
+    store.log(run, store.news(run, [old]))
+    assert store.news(run, [same]) == []
+    store.log(run, store.news(run, [new]))
+    assert store.client.get_run(run).data.metrics["nll"] == 2.25 and store.news(run, [new]) == []
 
 
 OPEN = """
 import sys
 from pathlib import Path
+from fmbench.store.tracker import curve
 from fmbench.store.tracking import Mirror
+from fmbench.store.tracking_runs import RunIdentity
 mirror = Mirror(Path(sys.argv[1]), None)
 experiment = mirror.experiment("fmbench/crowd")
-run, start = mirror.run(experiment, sys.argv[2], sys.argv[2], {})
-mirror.log(run, start, [("loss", 1.0, step) for step in range(5)])
+run = mirror.run(experiment, RunIdentity(sys.argv[2], sys.argv[2], {}))
+mirror.log(run, curve([("loss", 1.0, step) for step in range(5)], 0))
 from mlflow.telemetry.client import get_telemetry_client
 assert get_telemetry_client() is None, "telemetry is on"
 """
@@ -165,7 +197,7 @@ def test_several_processes_open_a_new_store_at_once(tmp_path):
 def test_a_training_is_one_run_with_its_settings_and_curve(store):
     warnings: list[str] = []
     live = tracker(store, "live", warnings)
-    live.open(parameters=1234)
+    live.open(BEGAN, 1234)
     (run,) = runs(store, "live")
     assert run.info.status == "RUNNING"
     for step in (10, 20):
@@ -174,46 +206,51 @@ def test_a_training_is_one_run_with_its_settings_and_curve(store):
     live.flush()
     assert history(store, run, "loss") == [(10, 0.1), (20, 0.05)]
     live.log(30, {"loss": 0.25, "learning_rate": 1e-3})
-    live.close(failed=False, tags={"fmbench.reason": ""})
+    live.close("", ENDED)
     (run,) = runs(store, "live")
     assert run.info.status == "FINISHED" and run.info.run_name == "fm_ot/0"
     assert history(store, run, "loss") == [(10, 0.1), (20, 0.05), (30, 0.25)]
     assert run.data.params["parameters"] == "1234"
     assert run.data.params["training.learning_rate"] == "0.001" and run.data.params["method.path.name"] == "ot"
-    tags = {k: v for k, v in run.data.tags.items() if k.startswith("fmbench.")}
+    tags = dict(run.data.tags)
     assert tags.pop("fmbench.key").startswith("train/live/fm_ot/0/")
     assert tags == {
-        "fmbench.dataset": "live",
-        "fmbench.method": "fm_ot",
-        "fmbench.seed": "0",
+        "dataset": "live",
+        "method": "fm_ot",
+        "seed": "0",
         "fmbench.commit": "c0ffee",
         "fmbench.reason": "",
+        "mlflow.runName": "fm_ot/0",
+        "mlflow.source.name": "fmbench",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": "c0ffee",
     }
+    assert (run.info.start_time, run.info.end_time) == (1000 * BEGAN, 1000 * ENDED)
     assert warnings == []
 
 
 def test_a_resumed_training_reopens_its_run_and_repeats_no_point(store):
     killed = tracker(store, "resumed", [])
-    killed.open(parameters=1)
+    killed.open(BEGAN, 1)
     for step in (10, 20):
         killed.log(step, {"loss": float(step)})
     killed.flush()
     killed.log(30, {"loss": 30.0})  # lost with the process
-    before = points(store)
+    before = count_points(store)
     again = tracker(store, "resumed", [])
-    again.open(parameters=1)
+    again.open(BEGAN, 1)
     for step in (10, 20, 30, 40):  # the curve in the checkpoint is logged anew
         again.log(step, {"loss": float(step)})
-    again.close(failed=False, tags={})
+    again.close("", ENDED)
     (run,) = runs(store, "resumed")
     assert history(store, run, "loss") == [(step, float(step)) for step in (10, 20, 30, 40)]
-    assert points(store) == before + 2
+    assert count_points(store) == before + 2
 
 
 def test_a_failed_training_is_marked(store):
     live = tracker(store, "failed", [])
-    live.open()
-    live.close(failed=True, tags={"fmbench.reason": "the loss became nan at iteration 3"})
+    live.open(BEGAN, 1234)
+    live.close("the loss became nan at iteration 3", ENDED)
     (run,) = runs(store, "failed")
     assert run.info.status == "FAILED"
     assert run.data.tags["fmbench.reason"] == "the loss became nan at iteration 3"
@@ -221,16 +258,16 @@ def test_a_failed_training_is_marked(store):
 
 def test_a_short_training_writes_nothing_itself(store):
     live = tracker(store, "short", [], live_after=1000)
-    live.open()
+    live.open(BEGAN, 1234)
     live.log(10, {"loss": 1.0})
     live.flush()
-    live.close(failed=False, tags={})
+    live.close("", ENDED)
     assert runs(store, "short") == []
 
 
 def test_a_longer_training_is_written_from_its_start(store):
     live = tracker(store, "long", [], live_after=50)
-    live.open()
+    live.open(BEGAN, 1234)
     live.log(10, {"loss": 1.0})
     live.flush()
     assert runs(store, "long") == []
@@ -239,47 +276,47 @@ def test_a_longer_training_is_written_from_its_start(store):
     live.flush()
     (run,) = runs(store, "long")
     assert history(store, run, "loss") == [(10, 1.0), (20, 2.0)]
-    live.close(failed=False, tags={})
+    live.close("", ENDED)
 
 
 def test_off_does_nothing_at_all(tmp_path):
     spec = train_spec("off")
-    live = Tracker(tmp_path / "mlflow", OFF, spec, "key", {}, pytest.fail)
-    live.open()
+    live = Tracker(tmp_path / "mlflow", OFF, RunIdentity("key", "n", {"dataset": "off"}, spec), pytest.fail)
+    live.open(BEGAN, 1234)
     live.log(1, {"loss": 1.0})
     live.flush()
-    live.close(failed=False, tags={})
+    live.close("", ENDED)
     mirror(tmp_path / "no results", tmp_path / "mlflow", OFF, Console("collect", "none"))
     assert list(tmp_path.iterdir()) == []
 
 
 def walk_through(live: Tracker) -> None:
-    live.open(parameters=1)
+    live.open(BEGAN, 1)
     live.log(10, {"loss": 1.0})
     live.flush()
     live.log(20, {"loss": 1.0})
     live.flush()
-    live.close(failed=False, tags={"a": "b"})
+    live.close("", ENDED)
 
 
 def test_a_dead_server_gives_one_warning(store):
     warnings: list[str] = []
     walk_through(tracker(store, "dead", warnings, uri=DEAD))
     assert len(warnings) == 1
-    assert warnings[0].startswith("warning: MLflow is not available (") and "going on without it" in warnings[0]
+    assert warnings[0].startswith("warning: MLflow is not available (") and "and trying again later" in warnings[0]
 
 
 def test_a_folder_that_cannot_be_written_gives_one_warning(tmp_path):
     (tmp_path / "file").write_text("in the way")
     warnings: list[str] = []
-    walk_through(Tracker(tmp_path / "file" / "mlflow", None, train_spec("way"), "key", {}, warnings.append))
-    assert len(warnings) == 1 and "going on without it" in warnings[0]
+    walk_through(Tracker(tmp_path / "file" / "mlflow", None, RunIdentity("key", "n", {"dataset": "way"}), warnings.append))
+    assert len(warnings) == 1 and "and trying again later" in warnings[0]
 
 
 def test_an_invalid_database_gives_one_warning(tmp_path):
     (tmp_path / "mlflow.db").write_text("not a database at all" * 100)
     warnings: list[str] = []
-    walk_through(Tracker(tmp_path, None, train_spec("none"), "key", {}, warnings.append))
+    walk_through(Tracker(tmp_path, None, RunIdentity("key", "n", {"dataset": "none"}), warnings.append))
     assert len(warnings) == 1
 
 
@@ -287,9 +324,8 @@ def test_an_invalid_database_gives_one_warning(tmp_path):
 def test_a_server_that_dies_during_training_gives_one_warning(store, monkeypatch, after):
     warnings: list[str] = []
     live = tracker(store, f"dying{after}", warnings)
-    live.open()
-    assert live.mirror is not None
-    original, calls = live.mirror.log, 0
+    live.open(BEGAN, 1234)
+    original, calls = Mirror.log, 0
 
     def dying(*arguments: Any) -> None:
         nonlocal calls
@@ -298,13 +334,40 @@ def test_a_server_that_dies_during_training_gives_one_warning(store, monkeypatch
             raise ConnectionError("gone")
         original(*arguments)
 
-    monkeypatch.setattr(live.mirror, "log", dying)
+    monkeypatch.setattr(Mirror, "log", dying)
     for step in (10, 20):
         live.log(step, {"loss": 1.0})
         if step == 10:
             live.flush()
-    live.close(failed=False, tags={})
-    assert warnings == ["warning: MLflow is not available (gone); going on without it"]
+    live.close("", ENDED)
+    assert warnings == ["warning: MLflow is not available (gone); going on without it, and trying again later"]
+
+
+def test_a_server_that_comes_back_shows_the_whole_training(store, monkeypatch):
+    """Also what was logged while it was away. It is asked again only after a pause."""
+    warnings: list[str] = []
+    live = tracker(store, "back", warnings)
+    live.open(BEGAN, 1234)
+    live.log(10, {"loss": 1.0})
+    live.flush()
+    with monkeypatch.context() as away:
+        away.setattr(Mirror, "log", lambda *_: (_ for _ in ()).throw(ConnectionError("gone")))
+        live.log(20, {"loss": 2.0})
+        live.flush()
+    live.log(30, {"loss": 3.0})
+    live.flush()
+    (run,) = runs(store, "back")
+    assert history(store, run, "loss") == [(10, 1.0)]
+    live.again -= PAUSE
+    live.log(40, {"loss": 4.0})
+    live.flush()
+    assert history(store, run, "loss") == [(step, step / 10) for step in (10, 20, 30, 40)]
+    live.close("", ENDED)
+    (run,) = runs(store, "back")
+    assert run.info.status == "FINISHED" and [w.split(" (")[0] for w in warnings] == [
+        "warning: MLflow is not available",
+        "MLflow is available again; nothing of this training is missing there",
+    ]
 
 
 def test_a_dead_server_does_not_keep_a_training_waiting(tmp_path, monkeypatch):
@@ -319,7 +382,7 @@ def test_a_dead_server_does_not_keep_a_training_waiting(tmp_path, monkeypatch):
         raise ConnectionError
 
     monkeypatch.setattr(rest_utils, "_get_http_response_with_retries", request)
-    walk_through(Tracker(tmp_path, DEAD, train_spec("wait"), "key", {}, lambda _: None))
+    walk_through(Tracker(tmp_path, DEAD, RunIdentity("key", "n", {"dataset": "wait"}), lambda _: None))
     assert seen["retries"] <= 2
 
 
@@ -347,6 +410,8 @@ def results_folder(folder: Path, dataset: str, reason: str = "", seconds: float 
                 "reason": bad,
             },
         )
+        times = {"began": BEGAN, "ended": ENDED}
+        rows += [Row(dataset, method, 0, "train", name, at, "s", commit="c0ffee") for name, at in times.items()]
         if bad:
             rows += [
                 Row(dataset, method, 0, "train", "final_loss", None, "loss", "diverged", bad, commit="c0ffee"),
@@ -372,7 +437,7 @@ def test_every_training_has_one_run_and_no_point_twice(store, tmp_path, capsys):
     results = results_folder(tmp_path, "mirrored")
     mirror(results, store.folder, None, Console("collect", "lines"))
     assert "2 MLflow runs are up to date" in capsys.readouterr().err
-    before, found = points(store), {r.info.run_name: r for r in runs(store, "mirrored")}
+    before, found = count_points(store), {r.info.run_name: r for r in runs(store, "mirrored")}
     assert set(found) == {"fm_ot/0", "ddpm/0"}
     run = found["fm_ot/0"]
     assert run.info.status == "FINISHED"
@@ -384,7 +449,7 @@ def test_every_training_has_one_run_and_no_point_twice(store, tmp_path, capsys):
     assert run.data.params["parameters"] == "1234" and run.data.params["training.iterations"] == "5000"
     assert run.data.tags["fmbench.commit"] == "c0ffee"
     mirror(results, store.folder, None, Console("collect", "none"))
-    assert points(store) == before
+    assert count_points(store) == before
     assert len(runs(store, "mirrored")) == 2
 
 
@@ -405,22 +470,22 @@ def test_a_store_in_files_has_no_point_twice(files, tmp_path):
     found = {r.info.run_name: r for r in runs(files, "filed")}
     assert history(files, found["ddpm/0"], "loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
     live = tracker(files, "filed", warnings := [], files.uri)
-    live.open(parameters=1234)
+    live.open(BEGAN, 1234)
     for step in (10, 20, 30):
         live.log(step, {"loss": 1 / step, "learning_rate": 1e-3})
     live.flush()
     live.log(40, {"loss": 0.025, "learning_rate": 1e-3})
-    live.close(failed=False, tags={})
+    live.close("", ENDED)
     (run,) = [r for r in runs(files, "filed") if r.info.run_name == "fm_ot/0"]
     assert not warnings and history(files, run, "loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.025)]
 
 
 def test_the_mirror_completes_the_run_that_a_training_wrote(store, tmp_path):
     live = tracker(store, "both", [])
-    live.open(parameters=1234)
+    live.open(BEGAN, 1234)
     for step in (10, 20, 30):
         live.log(step, {"loss": 1 / step, "learning_rate": 1e-3})
-    live.close(failed=False, tags={"fmbench.reason": ""})
+    live.close("", ENDED)
     mirror(results_folder(tmp_path, "both"), store.folder, None, Console("collect", "none"))
     found = {r.info.run_name: r for r in runs(store, "both")}
     assert len(found) == len(runs(store, "both")) == 2
@@ -430,11 +495,28 @@ def test_the_mirror_completes_the_run_that_a_training_wrote(store, tmp_path):
 
 def test_a_training_repeated_with_another_duration_adds_nothing(store, tmp_path):
     mirror(results_folder(tmp_path, "slower", seconds=12.5), store.folder, None, Console("collect", "none"))
-    before = points(store)
+    before = count_points(store)
     mirror(results_folder(tmp_path, "slower", seconds=13.5), store.folder, None, Console("collect", "none"))
-    assert points(store) == before
+    assert count_points(store) == before
     (run,) = [r for r in runs(store, "slower") if r.info.run_name == "fm_ot/0"]
     assert history(store, run, "train/train_seconds") == [(30, 12.5)]
+
+
+def test_a_run_has_the_times_of_its_training_and_its_data_and_source(store, tmp_path):
+    results = results_folder(tmp_path, "timed")
+    described = {"data": {"timed": {"train.sha256": "0" * 64}}}
+    wanted = {"source": "checkerboard", "parameters": {}}
+    expected = described_data("timed", wanted, described["data"]["timed"], {"train": 300})
+    mirror(results, store.folder, None, Console("collect", "none"))
+    for run in runs(store, "timed"):
+        assert (run.info.start_time, run.info.end_time) == (1000 * BEGAN, 1000 * ENDED)
+        assert run.data.tags["mlflow.source.name"] == "fmbench" and run.data.tags["mlflow.source.git.commit"] == "c0ffee"
+        assert not run.inputs.dataset_inputs  # nothing in this folder describes the data
+        store.add_data(run.info.run_id, expected)
+        store.add_data(run.info.run_id, expected)
+        (shown,) = store.client.get_run(run.info.run_id).inputs.dataset_inputs
+        assert (shown.dataset.name, shown.dataset.digest) == ("timed", settings_hash(described["data"]["timed"]))
+        assert json.loads(shown.dataset.source) == wanted and json.loads(shown.dataset.profile) == {"train samples": 300}
 
 
 def test_a_diverged_training_is_marked_with_its_reason(store, tmp_path):
@@ -481,8 +563,8 @@ def test_a_path_that_no_database_url_can_have_is_refused(tmp_path):
         Mirror(tmp_path / "what?" / "mlflow", None)
     assert not list(tmp_path.iterdir())
     strange = Mirror(tmp_path / "a b#c%41ü" / "mlflow", None)
-    run, start = strange.run(strange.experiment("e"), "k", "n", {})
-    strange.log(run, start, [("loss", 1.0, 1)])
+    run = strange.run(strange.experiment("e"), RunIdentity("k", "n", {}))
+    strange.log(run, curve([("loss", 1.0, 1)], 0))
     assert [p.name for p in tmp_path.iterdir()] == ["a b#c%41ü"] and (strange.folder / "mlflow.db").exists()
 
 

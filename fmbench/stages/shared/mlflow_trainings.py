@@ -1,20 +1,34 @@
-"""The MLflow runs of all trainings, brought up to the records: one run for each training, with settings, loss curve and results.
+"""The MLflow runs of all trainings, brought up to the records: one run for each training, with settings, curves and results.
 
-MLflow is a copy for browsing. No result depends on it.
+The runs of all seeds of a method are under a parent run (:mod:`fmbench.stages.shared.mlflow_parents`). MLflow is a copy for
+browsing. No result depends on it.
 """
 
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmbench.errors import DataError
+from fmbench.stages.shared.mlflow_parents import Seed, mirror_parent, new_points
+from fmbench.stages.shared.mlflow_sheets import FEW_STEP, SAMPLES, Sheet, add_sheets, read_sheets
+from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.documents import check_shape, parse_json
 from fmbench.store.flatten import flatten
+from fmbench.store.records import OK
 from fmbench.store.shapes import ModelConfig
+from fmbench.store.stale import stale_files
 from fmbench.store.tables import read_member
-from fmbench.store.tracking import JOB_CHECK, OFF, Mirror, experiment_name, run_key, run_name, run_tags
+from fmbench.store.tracker import curve
+from fmbench.store.tracking import JOB_CHECK, OFF, Mirror
 from fmbench.store.tracking_check import first_line
+from fmbench.store.tracking_runs import DataInput, Point, described_data, experiment_name, milliseconds, training_identity
 from fmbench.system.progress import Console
+
+CURVE = "learning_curve.parquet"
+TIMES = ("began", "ended")
+"""The metrics of a training that are the times of its run, and no points."""
+
+Owner = tuple[str, str, int]
+"""Data set, method and seed."""
 
 
 class _Training(NamedTuple):
@@ -23,9 +37,10 @@ class _Training(NamedTuple):
     config: dict[str, Any]
     curve: list[dict[str, Any]]
     records: list[dict[str, Any]]
+    sheets: list[Sheet]
 
 
-def mirror(results: Path, folder: Path, uri: str | None, console: Console) -> None:
+def mirror(results: Path, folder: Path, uri: str | None, console: Console, models: bool = False) -> None:
     """Bring the MLflow runs of all trainings up to the records.
 
     A run that a training wrote gains its evaluation, and a deleted store is made anew. Repeating this adds nothing. A failure of
@@ -33,11 +48,12 @@ def mirror(results: Path, folder: Path, uri: str | None, console: Console) -> No
 
     Args:
         folder, uri: the MLflow store, as in :class:`fmbench.store.tracking.Mirror`, or ``off``.
+        models: whether finished models are copied to MLflow.
     """
     if uri == OFF:
         return
     try:
-        runs = mirror_trainings(results, Mirror(folder, uri, console.say, JOB_CHECK))
+        runs = mirror_trainings(results, Mirror(folder, uri, console.say, JOB_CHECK), models)
         console.say(f"{runs} MLflow runs are up to date -> {folder if uri is None else uri}")
     except Exception as error:  # a failure of MLflow must not cost a result
         console.say(
@@ -46,33 +62,48 @@ def mirror(results: Path, folder: Path, uri: str | None, console: Console) -> No
         )
 
 
-def mirror_trainings(results: Path, store: Mirror) -> int:
-    """Bring the MLflow runs of all trainings up to the records, and return the number of runs.
+def mirror_trainings(results: Path, store: Mirror, models: bool = False) -> int:
+    """Bring the MLflow runs of all trainings up to the records, and return the number of trainings.
 
     Raises:
         DataError: a model has records but no row in ``models.parquet``.
         Exception: whatever MLflow raises.
     """
     trainings = _trainings(results)
+    inputs = _inputs(results)
     experiments = {d: store.experiment(experiment_name(d)) for d in sorted({d for d, _, _ in trainings})}
-    for (dataset, _, _), training in trainings.items():
-        _mirror_one(store, experiments[dataset], training)
+    methods: dict[tuple[str, str], list[Seed]] = {}
+    for owner, training in trainings.items():
+        dataset, method, _ = owner
+        copied = results if models else None
+        seed = _mirror_one(store, experiments[dataset], training, inputs.get(dataset), copied)
+        methods.setdefault((dataset, method), []).append(seed)
+    for (dataset, _), seeds in methods.items():
+        mirror_parent(store, experiments[dataset], seeds, inputs.get(dataset))
     return len(trainings)
 
 
-def _trainings(results: Path) -> dict[tuple[str, str, int], _Training]:
-    """The models that have records, by data set, method and seed."""
+def _trainings(results: Path) -> dict[Owner, _Training]:
+    """The models that have records."""
     configs = {_owner(row): _config(results, row) for row in read_member(results, "models.parquet").to_pylist()}
-    found: dict[tuple[str, str, int], _Training] = {}
+    found: dict[Owner, _Training] = {}
     for row in read_member(results, "records.parquet").to_pylist():
         if row["method"]:
             model = _owner(row)
             if model not in configs:
                 raise DataError(f"{results / 'models.parquet'} does not have {'/'.join(map(str, model))}, which has records")
-            found.setdefault(model, _Training(configs[model], [], [])).records.append(row)
+            found.setdefault(model, _Training(configs[model], [], [], [])).records.append(row)
     for row in read_member(results, "loss_curves.parquet").to_pylist():
         if _owner(row) in found:
             found[_owner(row)].curve.append(row)
+    stale = stale_files(results)
+    there = [name for name in (CURVE, SAMPLES, FEW_STEP) if (results / name).exists() and name not in stale]
+    for row in read_member(results, CURVE).to_pylist() if CURVE in there else ():
+        if _owner(row) in found:
+            found[_owner(row)].records.append(row)
+    for owner, sheet in read_sheets(results, there):
+        if owner in found:
+            found[owner].sheets.append(sheet)
     return found
 
 
@@ -84,35 +115,71 @@ def _config(results: Path, row: dict[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def _owner(row: dict[str, Any]) -> tuple[str, str, int]:
+def _inputs(results: Path) -> dict[str, DataInput]:
+    """The prepared data sets by name; none without a description of the results."""
+    if not (results / FILE).exists():
+        return {}
+    described = read_benchmark(results)
+    counts: dict[str, dict[str, int]] = {}
+    if (results / "settings.parquet").exists():
+        for row in read_member(results, "settings.parquet").to_pylist():
+            if row["key"].startswith("data.") and row["key"] != "data":
+                counts.setdefault(row["dataset"], {})[row["key"].removeprefix("data.")] = int(row["value"])
+    settings = described["config"]["settings"]
+    sources = {name: own["data"] | {k: own[k] for k in ("condition",) if k in own} for name, own in settings.items()}
+    return {name: described_data(name, sources[name], described["data"][name], counts.get(name, {})) for name in sources}
+
+
+def _owner(row: dict[str, Any]) -> Owner:
     return row["dataset"], row["method"], row["seed"]
 
 
-def _mirror_one(store: Mirror, experiment: str, training: _Training) -> None:
-    config, curve, records = training
-    spec = config["spec"]
-    key = run_key(spec, config["spec_hash"], config["code_hash"])
-    tags = run_tags(records[0]["commit"], spec)
+def _mirror_one(store: Mirror, experiment: str, training: _Training, data: DataInput | None, results: Path | None) -> Seed:
+    """Bring the run of one training up to its records. Its network is copied if there is a results folder to copy it from."""
+    config, rows = training.config, training.records
+    spec, reason, hashes = config["spec"], config["reason"], (config["spec_hash"], config["code_hash"])
+    start, end = times(rows)
     parameters = flatten(spec) | {"parameters": config["parameters"]}
-    run, start = store.run(experiment, key, run_name(spec), tags, parameters)
-    # The duration of a repeated job differs, which is not worth a new point.
-    shown = store.client.get_run(run).data.metrics
-    evaluation = [p for p in _evaluation(records, config["step"]) if not (p[0].endswith("_seconds") and p[0] in shown)]
-    # MLflow shows the point with the largest step and then the latest time: a changed value must be later to be shown.
-    store.log(run, int(time.time() * 1000), store.news(run, evaluation))
-    points = [(name, entry[name], entry["step"]) for entry in curve for name in ("loss", "learning_rate")]
-    reasons = sorted({row["reason"] for row in records if row["reason"]})
-    store.log(run, start, store.news(run, points), parameters, tags | {"fmbench.reason": "; ".join(reasons)})
-    store.client.set_terminated(run, "FAILED" if config["reason"] else "FINISHED")
+    identity = training_identity(spec, hashes, rows[0]["commit"], parameters, start)
+    run = store.run(experiment, identity)
+    start = start or store.client.get_run(run).info.start_time
+    losses = curve([(name, entry[name], entry["step"]) for entry in training.curve for name in ("loss", "learning_rate")], start)
+    measured = _evaluation(rows, config["step"], end or start)
+    reasons = sorted({row["reason"] for row in rows if row["reason"]})
+    store.log(
+        run, new_points(store, run, [*losses, *measured]), parameters, {**identity.tags, "fmbench.reason": "; ".join(reasons)}
+    )
+    if data is not None:
+        store.add_data(run, data)
+    add_sheets(store, run, training.sheets, config["step"], end or start)
+    if results is not None and not reason:
+        from fmbench.stages.shared.mlflow_models import add_model  # here, since it imports torch
+
+        add_model(store, run, results, (spec["dataset"], spec["method"]["name"], spec["seed"]), measured, data)
+    store.end(run, bool(reason), end)
+    return Seed(run, config, rows[0]["commit"], (start, end), [*losses, *measured], training.sheets)
 
 
-def _evaluation(records: list[dict[str, Any]], step: int) -> list[tuple[str, float, int]]:
-    """The results of a model as MLflow points: a curve over NFE for each solver of the sweep, else one number at the end."""
+def times(rows: list[dict[str, Any]]) -> tuple[int | None, int | None]:
+    """When a training began and ended, in ms since 1970; None where the records do not say."""
+    found = {row["metric"]: milliseconds(row["value"]) for row in rows if row["stage"] == "train" and row["metric"] in TIMES}
+    return found.get("began"), found.get("ended")
+
+
+def _evaluation(records: list[dict[str, Any]], step: int, time: int) -> list[Point]:
+    """The results of a model as MLflow points.
+
+    The sweep gives a curve over NFE for each solver, and the learning curve one over iterations; the rest is one number at the
+    end.
+    """
     points = []
     for row in records:
-        if row["status"] == "ok" and row["metric"] != "seconds":
-            if row["metric"] in ("mse", "mse_stderr"):
-                points.append((f"sweep/{row['metric']}/{row['solver']}", row["value"], int(row["nfe"])))
-            else:
-                points.append((f"{row['stage']}/{row['metric']}", row["value"], int(step)))
+        if row["status"] != OK or row["metric"] in ("seconds", *TIMES):
+            continue
+        name, at = f"{row['stage']}/{row['metric']}", step
+        if row["metric"] in ("mse", "mse_stderr"):
+            name, at = f"sweep/{row['metric']}/{row['solver']}", int(row["nfe"])
+        elif row["stage"] == "learning_curve":
+            at = row["step"]
+        points.append(Point(name, row["value"], int(at), time))
     return points

@@ -42,6 +42,12 @@ class FinishedModel:
         return sum(p.numel() for p in self.network.parameters())
 
 
+def add_times(job: Job, began: float, ended: float, step: int) -> None:
+    """Add the times at which a training began and ended, in seconds since 1970, as rows with the precision of MLflow (1 ms)."""
+    for metric, value in (("began", began), ("ended", max(began, ended))):
+        job.add(metric, round(value, 3), "s", step=step)
+
+
 def write_model(job: Job, dataset: DataSet, out: Path, model: FinishedModel) -> None:
     """Write a model into ``out``: ``config.json``, ``loss_curve.parquet``, ``rows.parquet`` and weights as safetensors.
 
