@@ -10,12 +10,14 @@ BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 TOOLS := $(VENV)/.test
 DOCS := $(VENV)/.docs
+# `make LOCKED=yes table1` sets the environment up with the exact versions of requirements.lock.
+PIP := $(BIN)/python -m pip install --quiet $(if $(LOCKED),--constraint requirements.lock)
 # The last line of a run: how many numbers agree with the reference. make says it itself, because the hook of the Snakefile says nothing if
 # nothing was to be done.
 SNAKEMAKE := FMBENCH_LAST_LINE=off $(BIN)/snakemake --cores $(CORES)
 REPRODUCE := $(BIN)/fmbench reproduce --results results --out results/reproduction.csv
 
-.PHONY: table1 table2 all report unlock reference test test-fast lint schema docs smoke mlflow mlflow-rebuild clean help
+.PHONY: table1 table2 all report unlock reference test test-fast lint schema lock docs smoke mlflow mlflow-rebuild clean help
 
 help:                 ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -24,11 +26,11 @@ $(SET_UP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("fmbench needs Python 3.11 or newer; try PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --editable .
 	touch $@
 
 $(TOOLS): $(SET_UP)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(PIP) --editable '.[test]'
 	touch $@
 
 table1: $(SET_UP)     ## the main job: results/table1.csv, on data that need no download
@@ -68,6 +70,9 @@ lint: $(TOOLS)        ## check lint, format and types of the code and the rules,
 schema: $(SET_UP)     ## write the JSON schema of the config and config/README.md from the models in fmbench/config
 	$(BIN)/fmbench schema > workflow/schemas/config.schema.json
 	$(BIN)/fmbench schema --markdown > config/README.md
+
+lock: $(SET_UP)       ## write requirements.lock: the exact versions that are installed here
+	$(BIN)/python tools/lock.py
 
 mlflow: $(SET_UP)     ## browse the runs at http://localhost:5000
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow/mlflow.db --port 5000

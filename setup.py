@@ -11,7 +11,6 @@ from setuptools.command.build_py import build_py
 
 PROJECT = (
     "config.yaml",
-    "environment.yml",
     "configs/*.yaml",
     "profiles/**/*.*",
     "workflow/**/*.*",

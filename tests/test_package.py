@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import stand_in_conda
 import yaml
 from user_code import command
 
@@ -95,3 +96,25 @@ def test_a_project_replaces_no_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["configs"]
     (tmp_path / "file").touch()
     assert command("init", tmp_path / "file").code == 2
+
+
+@pytest.mark.workflow
+def test_jobs_in_an_environment_of_conda_import_the_package_that_is_not_in_it(built, tmp_path, monkeypatch):
+    """With a stand-in for conda. The environment has its own Python, and only what the file names; fmbench comes by a link."""
+    run(built, tmp_path, "fmbench", "init", "mine")
+    monkeypatch.setenv("PATH", f"{stand_in_conda.install(tmp_path / 'conda')}{os.pathsep}{os.environ['PATH']}")
+    mine = tmp_path / "mine"
+    (mine / "my_points.py").write_text(
+        "import sys\nfrom fmbench.data.points import checkerboard\n\n\ndef points(**sizes):\n"
+        "    open('python', 'w').write(sys.executable + ' ' + sys.modules['fmbench'].__file__)\n"
+        "    return checkerboard(**sizes)\n"
+    )
+    values = {"source": "my_points:points", "parameters": {"train": 40, "test": 10}}
+    settings = {"mine": {"data": values, "network": {"kind": "mlp", "width": 8, "depth": 1}}}
+    config = {"seeds": [0], "datasets": ["mine"], "methods": ["fm_ot"], "settings": settings, "tracking": {"enabled": False}}
+    (mine / "config.yaml").write_text(yaml.safe_dump(config))
+    run(built, mine, "snakemake", "--cores", "1", "--sdm", "conda", "--", "results/data/mine/manifest.json")
+    interpreter, package = (mine / "python").read_text().split()
+    assert Path(interpreter).is_relative_to(mine / ".snakemake" / "conda")
+    assert package == str(mine / ".snakemake" / "fmbench" / "fmbench" / "__init__.py")
+    assert (tmp_path / "conda" / "created").read_text() == (ROOT / "workflow" / "envs" / "fmbench.yml").read_text()

@@ -5,9 +5,12 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from user_code import command
 
 import fmbench
@@ -22,17 +25,52 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-
 # Dependencies and versions
 
 
-def conda_dependencies() -> tuple[list[str], list[str]]:
+RULES_ENVIRONMENT = yaml.safe_load((ROOT / "workflow" / "envs" / "fmbench.yml").read_text(encoding="utf-8"))
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+
+
+def conda_dependencies(environment: dict[str, Any] = ENVIRONMENT) -> tuple[list[str], list[str]]:
     """Return what conda installs, and what pip installs."""
-    plain = [d for d in ENVIRONMENT["dependencies"] if isinstance(d, str)]
-    (pip,) = [d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict)]
+    plain = [d for d in environment["dependencies"] if isinstance(d, str)]
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     return plain, pip
+
+
+def all_dependencies(environment: dict[str, Any]) -> list[str]:
+    """Return what both install, with the names of PyPI, without Python and pip."""
+    plain, pip = conda_dependencies(environment)
+    named = [d.replace("pytorch>=", "torch>=") for d in plain if not re.match(r"(python|pip)\b", d)]
+    return sorted([*named, *pip], key=str.lower)
 
 
 def test_the_conda_environment_has_the_dependencies_and_those_of_the_tests():
     wanted = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]
-    _, pip = conda_dependencies()
-    assert sorted(pip) == sorted(wanted)
+    assert [d.lower() for d in all_dependencies(ENVIRONMENT)] == sorted(d.lower() for d in wanted)
+
+
+def test_the_environment_of_the_rules_has_what_the_package_imports():
+    """But not snakemake, which no command of a rule imports."""
+    wanted = [d for d in PROJECT["project"]["dependencies"] if not d.startswith("snakemake")]
+    assert all_dependencies(RULES_ENVIRONMENT) == sorted(wanted)
+    rules = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "workflow" / "rules").glob("*.smk"))
+    assert set(re.findall(r'conda:\n +"([^"]+)"', rules)) == {"../envs/fmbench.yml"}
+
+
+def test_the_lock_has_one_version_of_each_dependency_that_pyproject_allows():
+    comment, *lines = LOCK
+    assert comment.startswith("# ") and lines == sorted(set(lines))
+    locked = dict(line.split("==") for line in lines)
+    assert len(locked) == len(lines) and "fmbench" not in locked and not {"pytest", "diffusers", "mkdocs"} & set(locked)
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_container_has_a_pinned_base_and_does_not_run_as_root():
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG PYTHON=3\.\d+\.\d+-\S+\nFROM python:\$\{PYTHON\}$", text, re.MULTILINE)
+    steps = re.findall(r"^(USER|RUN|COPY|CMD) (.*)", text, re.MULTILINE)
+    users = [value for step, value in steps if step == "USER"]
+    assert users == ["1000"] and [step for step, _ in steps][-2:] == ["USER", "CMD"]
 
 
 def test_the_conda_environment_has_the_projects_python():

@@ -148,12 +148,14 @@ def _end(found: list[Found], count: Mapping[str, int], config: Config, command: 
             f"everything is done; the page is {config.results_dir}/index.html",
             f"next: fmbench reproduce --results {config.results_dir}",
         ]
-    if not count[DONE]:
-        lines = ["no job is done, so there is nothing to estimate the time from; `fmbench plan` estimates a whole run"]
+    seconds, unknown = seconds_left(found)
+    known = len(found) - count[DONE] - unknown
+    if known:
+        lines = [f"time left for {known} jobs: about {_duration(seconds)} if one runs at a time, as jobs like them took"]
     else:
-        seconds, unknown = seconds_left(found)
-        apart = f", without {unknown} jobs of which none like it is done" if unknown else ""
-        lines = [f"time left: about {_duration(seconds)} if one job runs at a time, as the done jobs took{apart}"]
+        lines = ["no job like those left is done yet; `fmbench plan` estimates a whole run"]
+    if known and unknown:
+        lines.append(f"{unknown} other jobs are left, and no job like them is done yet")
     if count[RUNNING]:
         return [*lines, "next: wait; `fmbench status` shows the state again"]
     return [*lines, f"next: {command}"]

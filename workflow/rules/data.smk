@@ -7,7 +7,7 @@ rule prepare:
     log:
         results("logs/prepare/{dataset}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: lambda w: 16 if settings.dataset(w.dataset).data.source in DECODED else 1
     params:
         spec=dataset_spec(specs.prepare),
@@ -29,7 +29,7 @@ rule features:
     # Before the trainings, so that an error in an extractor shows at once and not after hours.
     priority: 20
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: settings.processes
     resources:
         gpu=GPU * settings.processes,
@@ -57,7 +57,7 @@ rule baselines:
     # Before the trainings, as the features are.
     priority: 20
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,

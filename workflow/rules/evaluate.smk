@@ -14,7 +14,7 @@ rule sample:
     log:
         results(f"logs/sample/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: settings.processes
     resources:
         gpu=GPU * settings.processes,
@@ -42,7 +42,7 @@ rule likelihood:
     log:
         results(f"logs/likelihood/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,
@@ -71,7 +71,7 @@ rule dequantisation:
     log:
         results(f"logs/dequantisation/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,
@@ -100,7 +100,7 @@ rule sweep:
     log:
         results(f"logs/sweep/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,
@@ -128,7 +128,7 @@ rule sample_quality:
     log:
         results(f"logs/sample_quality/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: settings.processes
     resources:
         gpu=GPU * settings.processes,
@@ -160,7 +160,7 @@ rule super_resolution:
     log:
         results(f"logs/super_resolution/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,
@@ -193,7 +193,7 @@ rule learning_curve:
     log:
         results(f"logs/learning_curve/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,
@@ -229,7 +229,7 @@ rule few_step:
     log:
         results(f"logs/few_step/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,
@@ -261,7 +261,7 @@ rule trajectory:
     log:
         results(f"logs/trajectory/{MODEL}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     resources:
         gpu=GPU,

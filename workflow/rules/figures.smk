@@ -17,7 +17,7 @@ rule figure:
     log:
         results("logs/figures/{figure}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         results=lambda w, output: str(Path(output.png).parent.parent),
         captions=relpath(CAPTIONS),

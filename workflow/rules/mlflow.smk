@@ -15,7 +15,7 @@ rule mlflow_summary:
     log:
         results("logs/mlflow_summary.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         code=code("mlflow_summary", {}),
         results=subpath(output.listed, parent=True),
@@ -35,7 +35,7 @@ rule mlflow_rebuild:
     log:
         results("logs/mlflow_rebuild.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         code=code("mlflow_summary", {}),
         results=subpath(input[0], parent=True),

@@ -19,7 +19,7 @@ rule page:
     log:
         results("logs/page.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         results=subpath(output.page, parent=True),
         captions=relpath(CAPTIONS),

@@ -36,7 +36,7 @@ rule collect:
     log:
         results("logs/collect.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         spec=canonical(specs.collect(settings)),
         code=code("collect", {}),
@@ -57,7 +57,7 @@ rule gather:
     log:
         results("logs/gather/{gathered}.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         spec=lambda w: canonical(specs.gather(w.gathered, settings)),
         code=code("gather", {}),
@@ -82,7 +82,7 @@ rule table1:
     log:
         results("logs/table1.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         spec=canonical(specs.table1(settings)),
         code=code("table1", {}),
@@ -106,7 +106,7 @@ rule table2:
     log:
         results("logs/table2.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         code=code("table2", {}),
     shell:
@@ -128,7 +128,7 @@ rule table3:
     log:
         results("logs/table3.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         code=code("table3", {}),
     shell:
@@ -151,7 +151,7 @@ rule table4:
     log:
         results("logs/table4.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         spec=canonical(TABLE4),
         code=code("table4", {}),
@@ -176,7 +176,7 @@ rule solvers:
     log:
         results("logs/solvers.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         code=code("solvers", {}),
     shell:
@@ -229,7 +229,7 @@ rule claims:
     log:
         results("logs/claims.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         results=subpath(output.csv, parent=True),
         code=code("claims", {}),
@@ -255,7 +255,7 @@ rule reproduce:
     log:
         results("logs/reproduce.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         results=subpath(output.csv, parent=True),
         code=code("reproduction", {}),

@@ -19,7 +19,7 @@ rule theory:
     log:
         results("logs/theory.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: 1
     params:
         spec=canonical(specs.theory(settings)),

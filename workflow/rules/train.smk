@@ -18,7 +18,7 @@ rule train:
     # The longest jobs first, so that all cores finish at about the same time.
     priority: 10
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     threads: processes
     resources:
         gpu=lambda w: GPU * processes(w),
