@@ -124,13 +124,15 @@ def test_no_command_line_grows_with_the_number_of_models(changes):
 def test_the_jobs_that_status_lists_have_the_outputs_and_logs_of_their_rules():
     upsampled = {"data": "digits", "condition": {"low_resolution": {"factor": 2}}, "network": {"kind": "unet"}}
     upsampled["evaluation"] = {"sample": {"n": 360}, "super_resolution": {"window": 7}}
-    listed = jobs(parse({"seeds": [0], "datasets": ["up"], "methods": ["fm_ot"], "settings": {"up": upsampled}}))
+    cells = [("x", "x"), ("x", "velocity"), ("velocity", "velocity")]
+    methods = [{"name": f"{p}_by_{w}", "path": "ot", "prediction": p, "weighting": "uniform" if p == w else w} for p, w in cells]
+    listed = jobs(parse({"seeds": [0], "datasets": ["up"], "methods": methods, "settings": {"up": upsampled}}))
     assert {job.rule for job in listed} == RULES.keys() - {"mlflow_rebuild"}
     for job in listed:
         declared = RULES[job.rule].split("params:", 1)[0].split("output:", 1)[1]
         outputs, logs = (
             {
-                name.format(MODEL="up/fm_ot/0", dataset="up", figure=job.of, gathered=job.of)
+                name.format(MODEL=job.of, dataset="up", figure=job.of, gathered=job.of)
                 for name in re.findall(r'results\(f?"([^"]+)"\)', part)
             }
             for part in declared.split("log:", 1)

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 from fmbench.config import specs
 from fmbench.config.config import Config
-from fmbench.config.names import FIGURES, GATHERED, OF_SUPER_RESOLUTION
+from fmbench.config.grid3x3 import gridded
+from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_SUPER_RESOLUTION
 
 OF_EVERY_MODEL = ("sample", "likelihood", "sweep", "sample_quality")
-TABLES = {
-    **{name: f"{name}.csv" for name in ("table1", "table2", "table3", "solvers", "claims")},
-    "reproduce": "reproduction.csv",
-    "page": "index.html",
-}
+OF_THE_RUN = {"table1": "table1.csv", "claims": "claims.csv", "reproduce": "reproduction.csv", "page": "index.html"}
+"""Rules of the whole run, and an output of each."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,24 @@ class Job:
 def jobs(config: Config) -> list[Job]:
     """Return all jobs of a run, in the order of the workflow."""
     return [*_of_data(config), *_of_models(config), *_of_the_run(config)]
+
+
+def other_tables(config: Config) -> list[str]:
+    """Return the tables of a run besides Table 1."""
+    table4 = specs.table4(config)
+    further = {"table4": table4["datasets"] and table4["methods"], "grid3x3": _gridded(config)}
+    return ["solvers", "table2", "table3", *(table for table, wanted in further.items() if wanted)]
+
+
+def drawn(config: Config) -> list[str]:
+    """Return the figures of a run."""
+    left_out = [*([] if specs.super_resolved(config) else OF_SUPER_RESOLUTION), *([] if _gridded(config) else OF_GRIDS)]
+    return [figure for figure in FIGURES if figure not in left_out]
+
+
+def _gridded(config: Config) -> bool:
+    """Whether methods differ in prediction and loss alone, for the table of every prediction with every loss."""
+    return bool(gridded(method.resolve() for method in config.methods))
 
 
 def _of_data(config: Config) -> Iterator[Job]:
@@ -71,14 +87,12 @@ def _of_the_run(config: Config) -> Iterator[Job]:
     for kind in GATHERED:
         yield _job("gather", kind, f"{kind}.parquet")
     yield _job("collect", "", "records.parquet")
-    table4 = specs.table4(config)
-    for rule, output in TABLES.items():
+    for rule, output in OF_THE_RUN.items():
         yield _job(rule, "", output)
-    if table4["datasets"] and table4["methods"]:
-        yield _job("table4", "", "table4.csv")
-    for figure in FIGURES:
-        if figure not in OF_SUPER_RESOLUTION or specs.super_resolved(config):
-            yield Job("figure", figure, f"figures/{figure}.png", f"logs/figures/{figure}.log")
+    for table in other_tables(config):
+        yield _job(table, "", f"{table}.csv")
+    for figure in drawn(config):
+        yield Job("figure", figure, f"figures/{figure}.png", f"logs/figures/{figure}.log")
     if config.tracking.enabled:
         yield _job("mlflow_summary", "", "summary.json")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from fmbench.config import specs
 from fmbench.config.datasets import DECODED
-from fmbench.config.grid3x3 import gridded
 from fmbench.config.hashing import canonical
 from fmbench.config.installation import CAPTIONS, REFERENCE
-from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_SUPER_RESOLUTION
+from fmbench.config.names import FIGURES, GATHERED
 from fmbench.config.written_out import written_out
 from fmbench.store.codehash import stage_hash
 from fmbench.workflow.configure import configure
+from fmbench.workflow.jobs import drawn, other_tables
 from fmbench.workflow.needs import Needs, read_needs
 
 settings = configure(config, Path(workflow.basedir))
@@ -32,15 +32,11 @@ GPU = int(settings.device == "cuda")
 TABLE4 = specs.table4(settings)
 # Data sets whose images are upsampled, for Table 2.
 SUPER_RESOLVED = specs.super_resolved(settings)
-# Methods that differ in prediction and loss alone, for the table of every prediction with every loss.
-GRIDDED = gridded(method.resolve() for method in settings.methods)
-NOT_DRAWN = {*([] if SUPER_RESOLVED else OF_SUPER_RESOLUTION), *([] if GRIDDED else OF_GRIDS)}
-DRAWN = [figure for figure in FIGURES if figure not in NOT_DRAWN]
+DRAWN = drawn(settings)
+OTHER_TABLES = other_tables(settings)
 UPSAMPLED = [model for model in MODELS if model[0] in SUPER_RESOLVED]
 # Models whose NLL is measured against K: trained methods on images.
 DEQUANTISED = [(d, m, s) for d, m, s in MODELS if d in TABLE4["datasets"] and m in TABLE4["methods"]]
-
-OTHER_TABLES = ["solvers", "table2", "table3", *(["table4"] if DEQUANTISED else []), *(["grid3x3"] if GRIDDED else [])]
 
 
 wildcard_constraints:

@@ -201,7 +201,7 @@ rule grid3x3:
     log:
         results("logs/grid3x3.log"),
     conda:
-        "../../environment.yml"
+        "../envs/fmbench.yml"
     params:
         results=subpath(output.csv, parent=True),
         code=code("grid3x3", {}),
