@@ -10,7 +10,7 @@ from fmbench.config.messages import described
 from fmbench.config.numbers import Count, Positive, Several, Width, twice, whole_number
 
 Extractor = Annotated[str, known_name("extractor", tuple(names.EXTRACTORS))]
-_OPTIONS = "inception takes weights (a path), efficientnet_lite0 takes size, a plug-in takes its own"
+_OPTIONS = "inception takes weights (a path), efficientnet_lite0 and efficientnet_lite2 take size, a plug-in takes its own"
 
 
 class ExtractorSettings(Settings):
@@ -29,7 +29,7 @@ class ExtractorSettings(Settings):
         weights, size = self.options.get("weights"), self.options.get("size", 1)
         if self.extractor == "inception" and not isinstance(weights, str | None):
             raise ValueError(f"options.weights must be the path of a file, as text, not {described(weights)}")
-        if self.extractor == "efficientnet_lite0" and (type(size) is not int or not 1 <= size <= 10_000):
+        if self.extractor.startswith("efficientnet_lite") and (type(size) is not int or not 1 <= size <= 10_000):
             raise ValueError(f"options.size must be a whole number of pixels from 1 to 10000, not {described(size)}")
         return self
 
@@ -47,7 +47,7 @@ class FeatureSettings(Settings):
     extractor: Extractor = Field(
         "classifier",
         description="the extractor of the tables' distance: classifier (trained on the labels of the data set), inception "
-        "(that of the FID), efficientnet_lite0, or a plug-in 'package.module:FACTORY'",
+        "(that of the FID), efficientnet_lite0, efficientnet_lite2, or a plug-in 'package.module:FACTORY'",
     )
     options: Parameters = Field({}, description=_OPTIONS)
     more_extractors: list[

@@ -49,7 +49,12 @@ STOCHASTIC_OPTIONS = {
 """The options of each stochastic sampler."""
 ADAPTIVE_SOLVERS = ("dopri5", "bosh3", "tsit5", "dopri8", "adaptive_heun")
 """Adaptive solvers; with one step size for a batch, ``_shared`` follows their name in the records."""
-EXTRACTORS: dict[str, tuple[str, ...]] = {"classifier": (), "inception": ("weights",), "efficientnet_lite0": ("size",)}
+EXTRACTORS: dict[str, tuple[str, ...]] = {
+    "classifier": (),
+    "inception": ("weights",),
+    "efficientnet_lite0": ("size",),
+    "efficientnet_lite2": ("size",),
+}
 """Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {
     "claims": ("records.parquet",),

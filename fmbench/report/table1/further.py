@@ -37,6 +37,8 @@ def further_measures(mine: pd.DataFrame) -> list[Measure]:
     kid = ("KID (1e-3)", ".3f", 1e3) if _is_fid(mine) else ("Kernel distance", ".3g", 1)
     candidates = [
         _measure(mine, "nfe_shared", "NFE, shared step", ".0f"),
+        _measure(mine, "straightness", "Straightness", ".3f"),
+        _measure(mine, "path_length_ratio", "Path length", ".3f"),
         *(_measure(mine, "frechet_at_floor_n", f"{distance}, n = {n:.0f}", ".2f", floor="frechet_floor") for n in floor_n[:1]),
         _measure(mine, "kid", *kid),
         _measure(mine, "precision", "Precision", ".3f"),
@@ -77,6 +79,11 @@ def further_notes(mine: pd.DataFrame) -> list[str]:
     shared = of_metric(mine, "nfe_shared")
     if len(shared):
         notes.append(f"NFE, shared step: dopri5 with one step size for a batch of {first_known(shared.batch):.0f} samples.")
+    straight = of_metric(mine, "straightness")
+    if straight.value.notna().any():
+        n = straight.n.iloc[0]
+        notes.append(f"Straightness: squared deviation of the velocity from that of a straight path, mean over {n:.0f} samples.")
+        notes.append("Path length: the length of the path from noise to sample, over the distance between both.")
     kid = of_metric(mine, "kid")
     if kid.value.notna().any():
         name, scale, form = ("KID", 1e3, ".3f") if _is_fid(mine) else ("Kernel distance", 1, ".3g")

@@ -161,7 +161,7 @@ def extractor_flops(settings: ExtractorSettings, shape: tuple[int, ...]) -> int 
 
         with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
             build()(torch.zeros(1, 3, SIZE, SIZE))
-    elif settings.extractor == "efficientnet_lite0" and not problem(settings.extractor, settings.options):
+    elif settings.extractor.startswith("efficientnet_lite") and not problem(settings.extractor, settings.options):
         extractor = make_extractor(settings.extractor, "cpu", **settings.options)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             extractor(torch.zeros(1, *shape, dtype=torch.uint8))

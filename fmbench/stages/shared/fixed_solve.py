@@ -15,6 +15,7 @@ from fmbench.flow.solvers.optimal_grid import candidates, optimal_grid
 from fmbench.flow.solvers.registry import Solver, find_solver
 from fmbench.flow.solvers.stochastic import Noise
 from fmbench.flow.solvers.stochastic_registry import STOCHASTIC, stochastic_solver
+from fmbench.flow.straightness import MeasuredField
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model
@@ -28,13 +29,18 @@ class Solved(NamedTuple):
     samples: NDArray
     nfe: float
     seconds: float
+    straightness: NDArray | None = None  # float64 (n, 2): of each sample the deviation and the ratio of its path
 
 
-def fixed(model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArray | None = None) -> Solved:
+# Many parameters: what a solve depends on.
+def fixed(
+    model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArray | None = None, straight: bool = False
+) -> Solved:
     """The first n samples by a fixed-step solver or a stochastic sampler on its grid. The time covers the drawing of noise.
 
     Args:
         errors: the local errors that an optimal grid is chosen by; needed for such a grid only.
+        straight: measure how straight the trajectories are, too. The time then covers it.
     """
     objective = model.flow()
     path = objective.path
@@ -47,18 +53,22 @@ def fixed(model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArra
         return GRIDS[cell.grid](path, objective.t_min, objective.t_max, steps)
 
     field, watch = model.field(), Stopwatch(job.device)
-    pieces = []
+    pieces, paths = [], []
     with torch.no_grad():
         for indices in batches(n, batch):
             x0, here = model.start(job.spec["seed"], indices), field.rows(indices)
             solver = _solver(cell, fresh_noise(job.spec["seed"], cell, indices, x0))
             if indices.start == 0:  # the first call of a size sets things up, which must not count as a solve's time
                 here.field(torch.tensor(objective.t_min, dtype=torch.float64, device=job.device), x0)
+            measured = MeasuredField(here)
             with watch:
                 # Whatever the network predicts, the field is a velocity. Solvers work out data and noise from it.
-                x = solver.spend(cell.nfe, here, x0, grid, path)
+                x = solver.spend(cell.nfe, measured if straight else here, x0, grid, path)
             pieces.append(x.cpu().numpy())
-    return Solved(np.concatenate(pieces), field.evaluations / n, watch.seconds / n)
+            if straight:
+                paths.append(torch.stack(measured.straightness(x0, x, objective.t_min, objective.t_max), 1).cpu().numpy())
+    found = np.concatenate(paths) if straight else None
+    return Solved(np.concatenate(pieces), field.evaluations / n, watch.seconds / n, found)
 
 
 def fresh_noise(seed: int, cell: Cell, indices: range, x0: Tensor) -> Noise:
