@@ -23,7 +23,13 @@ from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.folder import results_folder
 from fmbench.config.messages import FOLDER_PATTERN, in_words
 from fmbench.config.method_settings import MethodSettings
-from fmbench.config.network_settings import MLPSettings, PluginNetworkSettings, UNetSettings, network_of_its_kind
+from fmbench.config.network_settings import (
+    MLPSettings,
+    PluginNetworkSettings,
+    TransformerSettings,
+    UNetSettings,
+    network_of_its_kind,
+)
 from fmbench.config.numbers import number, twice, whole_number
 from fmbench.config.super_resolution_settings import unsaid_size_filter
 from fmbench.config.training_settings import TrainingSettings
@@ -47,7 +53,9 @@ class DataSetSettings(Settings):
     condition: ConditionSettings | None = Field(
         None, description="what networks are told of each sample: label, or {low_resolution: {factor: 4}}; null for nothing"
     )
-    network: Annotated[MLPSettings | UNetSettings | PluginNetworkSettings, BeforeValidator(network_of_its_kind)]
+    network: Annotated[
+        MLPSettings | UNetSettings | TransformerSettings | PluginNetworkSettings, BeforeValidator(network_of_its_kind)
+    ]
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 

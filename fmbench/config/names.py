@@ -24,7 +24,7 @@ OPTIMAL_GRID = "optimal"
 """The grid that is fitted to each model, on noise that is not measured."""
 OPTIMAL_STEPS = 64
 """The number of intervals whose ends an optimal grid may choose, and so its largest number of steps."""
-NETWORKS = ("mlp", "unet")
+NETWORKS = ("mlp", "unet", "transformer")
 FIXED_SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 """Runge-Kutta solvers, and how many evaluations of the field one step of each costs."""
 MULTISTEP_SOLVERS = {

@@ -1,4 +1,4 @@
-"""The network of a data set in a config: an MLP, a U-Net, or a plug-in."""
+"""The network of a data set in a config: an MLP, a U-Net, a transformer, or a plug-in."""
 
 from typing import Annotated, Any, Literal
 
@@ -38,6 +38,17 @@ class UNetSettings(Settings):
     )
 
 
+class TransformerSettings(Settings):
+    """The plain transformer for images (fmbench/networks/transformer.py)."""
+
+    kind: Literal["transformer"]
+    patch: Width = Field(2, description="side of a patch in pixels; it must divide height and width of the images")
+    width: Width = Field(384, description="of the tokens; divisible by 4 and by heads")
+    depth: Depth = Field(12, description="number of blocks, each of attention and an MLP")
+    heads: Width = Field(6, description="of the attention")
+    max_frequency: Positive = Field(1000.0, description="top frequency of the time embedding, in radians per unit of t")
+
+
 class PluginNetworkSettings(Settings):
     """A plug-in network: the dotted name of a class, which is called as cls(shape, **parameters)."""
 
@@ -50,13 +61,17 @@ def network_of_its_kind(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kind = value.get("kind")
-    known: dict[str, type[Settings]] = {"mlp": MLPSettings, "unet": UNetSettings}
+    known: dict[str, type[MLPSettings | UNetSettings | TransformerSettings]] = {
+        "mlp": MLPSettings,
+        "unet": UNetSettings,
+        "transformer": TransformerSettings,
+    }
     if not isinstance(kind, str):
         raise ValueError(f"a network needs a kind: {', '.join(names.NETWORKS)}, or a dotted name")
     if kind not in known and not is_dotted(kind):
         raise ValueError(f"unknown network kind {described(kind)}; known: {', '.join(names.NETWORKS)}; or a dotted name")
     chosen = known.get(kind, PluginNetworkSettings)
-    others = {*MLPSettings.model_fields, *UNetSettings.model_fields, *PluginNetworkSettings.model_fields}
+    others = {*PluginNetworkSettings.model_fields, *(field for settings in known.values() for field in settings.model_fields)}
     strange = [key for key in value if key in others - set(chosen.model_fields)]
     if strange:
         raise ValueError(

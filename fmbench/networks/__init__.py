@@ -11,9 +11,10 @@ from torch import nn
 
 from fmbench.config.plugins import resolve
 from fmbench.networks.mlp import MLP
+from fmbench.networks.transformer import Transformer
 from fmbench.networks.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "transformer": Transformer}
 """Networks by the kinds a config uses."""
 
 

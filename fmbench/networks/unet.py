@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from fmbench.networks.attention import AttentionBlock
 from fmbench.networks.blocks import BlockWithAttention, Resample, ResidualBlock
+from fmbench.networks.conditions import check_condition
 from fmbench.networks.embedding import SinusoidalEmbedding
 from fmbench.networks.layers import concatenated, zeroed
 from fmbench.networks.norms import group_norm
@@ -137,7 +138,7 @@ class UNet(nn.Module):
         Raises:
             ValueError: the condition is missing, of another shape, or not one that the network was built for.
         """
-        self._check_condition(x, condition)
+        check_condition(x, condition, self.condition_channels, self.label is not None)
         embedding = self.time(t) if self.label is None else F.silu(self.time[:-1](t) + self.label(condition))
         if self.condition_channels:
             assert condition is not None
@@ -153,20 +154,6 @@ class UNet(nn.Module):
             h = block(h if block.resamples else concatenated(h, skips.pop()), embedding)
         out: Tensor = self.tail(h)
         return out
-
-    def _check_condition(self, x: Tensor, condition: Tensor | None) -> None:
-        wanted: tuple[int, ...] | None = None
-        if self.label is not None:
-            wanted = x.shape[:1]
-        elif self.condition_channels:
-            wanted = (x.shape[0], self.condition_channels, *x.shape[2:])
-        found = None if condition is None else tuple(condition.shape)
-        if found != wanted:
-            raise ValueError(f"this network takes a condition of {_words(wanted)}, not of {_words(found)}")
-
-
-def _words(shape: tuple[int, ...] | None) -> str:
-    return "none" if shape is None else f"shape {tuple(shape)}"
 
 
 def _check_shape(shape: tuple[int, ...], levels: int) -> None:

@@ -18,7 +18,7 @@ def test_build_network():
 @pytest.mark.parametrize(
     ("kind", "shape", "parameters", "message"),
     [
-        ("transformer", (2,), {}, "mlp, unet"),
+        ("perceiver", (2,), {}, "mlp, unet, transformer"),
         ("mlp", (2,), {"channels": 3}, "channels"),
         ("mlp", (1, 8, 8), {}, "unet"),
         ("unet", (2,), {}, "mlp"),
