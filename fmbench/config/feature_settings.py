@@ -10,7 +10,9 @@ from fmbench.config.messages import described
 from fmbench.config.numbers import Count, Positive, Several, Width, twice, whole_number
 
 Extractor = Annotated[str, known_name("extractor", tuple(names.EXTRACTORS))]
-_OPTIONS = "inception takes weights (a path), efficientnet_lite0 and efficientnet_lite2 take size, a plug-in takes its own"
+_OPTIONS = (
+    "inception, dinov2 and clip_mmd take weights (a path), efficientnet_lite0 and _lite2 take size, a plug-in takes its own"
+)
 
 
 class ExtractorSettings(Settings):
@@ -27,7 +29,7 @@ class ExtractorSettings(Settings):
             takes = f"takes {', '.join(allowed)}" if allowed else "takes none; set epochs, width, ... beside it"
             raise ValueError(f"the extractor {self.extractor} has no option {', '.join(unknown)}: it {takes}")
         weights, size = self.options.get("weights"), self.options.get("size", 1)
-        if self.extractor == "inception" and not isinstance(weights, str | None):
+        if not isinstance(weights, str | None) and allowed and "weights" in allowed:
             raise ValueError(f"options.weights must be the path of a file, as text, not {described(weights)}")
         if self.extractor.startswith("efficientnet_lite") and (type(size) is not int or not 1 <= size <= 10_000):
             raise ValueError(f"options.size must be a whole number of pixels from 1 to 10000, not {described(size)}")
@@ -47,7 +49,7 @@ class FeatureSettings(Settings):
     extractor: Extractor = Field(
         "classifier",
         description="the extractor of the tables' distance: classifier (trained on the labels of the data set), inception "
-        "(that of the FID), efficientnet_lite0, efficientnet_lite2, or a plug-in 'package.module:FACTORY'",
+        "(that of the FID), efficientnet_lite0, efficientnet_lite2, dinov2, clip_mmd, or a plug-in 'package.module:FACTORY'",
     )
     options: Parameters = Field({}, description=_OPTIONS)
     more_extractors: list[

@@ -54,6 +54,8 @@ EXTRACTORS: dict[str, tuple[str, ...]] = {
     "inception": ("weights",),
     "efficientnet_lite0": ("size",),
     "efficientnet_lite2": ("size",),
+    "dinov2": ("weights",),
+    "clip_mmd": ("weights",),
 }
 """Feature extractors of images, and the options of each."""
 FIGURES: dict[str, tuple[str, ...]] = {

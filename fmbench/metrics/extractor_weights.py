@@ -62,10 +62,27 @@ def inception_problem(weights: str | Path | None = None, prefix: str = WEIGHTS_S
     return ""
 
 
+ENCODERS = {
+    "dinov2": "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+    "clip_mmd": "https://huggingface.co/openai/clip-vit-large-patch14-336, model.safetensors or pytorch_model.bin",
+}
+"""Extractors whose weights are given by their path, and where the weights are published."""
+
+
+def encoder_problem(extractor: str, weights: Any) -> str:
+    """Why the weights of an encoder cannot be used, with the remedy; empty if there is a file."""
+    if isinstance(weights, str) and Path(weights).is_file():
+        return ""
+    lacking = "has no options.weights" if weights is None else f"has no weights at {weights}"
+    return f"the extractor {extractor} {lacking}; download {ENCODERS[extractor]}, and give the path; fmbench never downloads it"
+
+
 def problem(extractor: str, options: Mapping[str, Any]) -> str:
     """Why an extractor cannot be used on this machine, with the remedy; empty if it can, or if it is a plug-in."""
     if extractor == "inception":
         return inception_problem(options.get("weights"))
+    if extractor in ENCODERS:
+        return encoder_problem(extractor, options.get("weights"))
     if extractor in EFFICIENTNETS:
         packages = EFFICIENTNETS[extractor].packages
         missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]

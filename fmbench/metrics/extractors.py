@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fmbench.config.plugins import resolve
 from fmbench.errors import CheckpointError, ConfigError
-from fmbench.metrics.extractor_weights import EFFICIENTNETS, WEIGHTS_SHA256
+from fmbench.metrics.extractor_weights import EFFICIENTNETS, WEIGHTS_SHA256, encoder_problem
 from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
 from fmbench.store.files import sha256
 from fmbench.system.distributed import ALONE, Group
@@ -61,6 +61,7 @@ class Extractor:
         dimensions: F, the number of features.
         features: from uint8 (B, 3, H, W) on any device to floating point (B, F).
         logits: from features (B, F) to logits (B, K), which the Inception Score needs; None unless the extractor is a classifier.
+        is_clip: whether the CMMD is measured on its features.
         is_inception: whether distances between its features may be called FID and KID, and its score the Inception Score.
         native: whether it takes a data set's own channels and levels, as the in-DAG classifier does.
     """
@@ -70,6 +71,7 @@ class Extractor:
     features: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
     is_inception: bool = False
+    is_clip: bool = False
     native: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -153,10 +155,41 @@ def _efficientnet(extractor: str, device: torch.device, size: int) -> Extractor:
     return Extractor(f"EfficientNet-Lite{variant}(ImageNet, 1280 features, {size} px, {about.sha256[:8]})", 1280, features)
 
 
+def dinov2(device: torch.device, weights: str) -> Extractor:
+    """DINOv2's ViT-L/14 at 224 pixels: 1024 features, those of FD-DINOv2 (Stein et al. 2023).
+
+    Raises:
+        CheckpointError: the file of the weights is missing, or is another file.
+    """
+    return _encoder("dinov2", device, weights)
+
+
+def clip_mmd(device: torch.device, weights: str) -> Extractor:
+    """CLIP's ViT-L/14 at 336 pixels: 768 features of length 1, those of CMMD (Jayasumana et al. 2024).
+
+    Raises:
+        CheckpointError: the file of the weights is missing, or is another file.
+    """
+    return _encoder("clip_mmd", device, weights)
+
+
+def _encoder(extractor: str, device: torch.device, weights: str) -> Extractor:
+    from fmbench.metrics.vision_transformer import CLIP, DINOV2, load_encoder
+
+    if problem := encoder_problem(extractor, weights):
+        raise CheckpointError(problem)
+    encoder = {"dinov2": DINOV2, "clip_mmd": CLIP}[extractor]
+    network, digits = load_encoder(encoder, Path(weights), device), sha256(Path(weights))[:8]
+    name = f"{encoder.name}({encoder.features} features, {encoder.size} px, {digits})"
+    return Extractor(name, encoder.features, network, is_clip=encoder.clip)
+
+
 EXTRACTORS: dict[str, Callable[..., Extractor]] = {
     "inception": inception,
     "efficientnet_lite0": efficientnet_lite0,
     "efficientnet_lite2": efficientnet_lite2,
+    "dinov2": dinov2,
+    "clip_mmd": clip_mmd,
 }
 
 

@@ -269,7 +269,11 @@ def test_a_plug_in_extractor():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("inceptoin", {}, "unknown extractor 'inceptoin'; known: inception, efficientnet_lite0, efficientnet_lite2"),
+        (
+            "inceptoin",
+            {},
+            "unknown extractor 'inceptoin'; known: inception, efficientnet_lite0, efficientnet_lite2, dinov2, clip_mmd",
+        ),
         (f"{__name__}:nobody", {}, "cannot be imported"),
         (f"{__name__}:factory", {"scael": 1}, "does not take the options"),
         (f"{__name__}:NOT_A_FACTORY", {}, "must return an Extractor, not a str"),
@@ -278,7 +282,7 @@ def test_a_plug_in_extractor():
 def test_unknown_extractors_are_an_error(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_extractor(name, **options)
-    assert set(EXTRACTORS) == {"inception", "efficientnet_lite0", "efficientnet_lite2"}
+    assert set(EXTRACTORS) == {"inception", "efficientnet_lite0", "efficientnet_lite2", "dinov2", "clip_mmd"}
 
 
 def test_features_and_statistics_do_not_depend_on_batches():

@@ -471,7 +471,8 @@ def test_a_plug_in_extractor_is_tried_before_any_training(source, part, message,
     [
         (
             {"extractor": "inzeption"},
-            "unknown extractor 'inzeption'; known: classifier, inception, efficientnet_lite0, efficientnet_lite2; or",
+            "unknown extractor 'inzeption'; known: classifier, inception, efficientnet_lite0, "
+            "efficientnet_lite2, dinov2, clip_mmd; or",
         ),
         ({"extractor": "inception", "options": {"weight": "x"}}, "inception has no option weight: it takes weights"),
         ({"options": {"width": 3}}, "classifier has no option width: it takes none; set epochs, width, ... beside it"),

@@ -31,6 +31,7 @@ UNITS = {
     "mmd": "squared MMD",
     "off_support": "fraction",
     "off_support_stderr": "fraction",
+    "cmmd": "1000 squared MMD",
     "density": "balls over k",
     "coverage": "fraction",
     "c_t": "standard deviations",

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmbench.config.feature_settings import FeatureSettings
+from fmbench.metrics.cmmd import cmmd
 from fmbench.metrics.density_coverage import density_coverage
 from fmbench.metrics.extractors import Extractor
 from fmbench.metrics.fid_infinity import frechet_infinity
@@ -116,6 +117,14 @@ def kid(case: Case) -> list[Found]:
     return [Found("kid", found.mean, len(samples), reference), Found("kid_std", found.std, len(samples), reference)]
 
 
+def clip_distance(case: Case) -> list[Found]:
+    """The CMMD, on the features of CLIP only."""
+    samples, real = case.pair
+    if min(len(samples), len(real)) < 2:
+        return []
+    return [Found("cmmd", cmmd(samples, real), len(samples), f"{case.reference.name}; {len(real)} of them")]
+
+
 def precision_and_recall(case: Case) -> list[Found]:
     """Precision and recall, on equally many features of both sides."""
     samples, real = case.pair
@@ -189,6 +198,7 @@ METRICS: dict[tuple[str, ...], Callable[[Case], list[Found]]] = {
     ("precision", "recall"): precision_and_recall,
     ("inception_score", "inception_score_std", "classifier_score", "classifier_score_std"): classifier_score,
     ("frechet_infinity", "frechet_infinity_slope", "frechet_infinity_error"): frechet_at_infinity,
+    ("cmmd",): clip_distance,
     ("density", "coverage"): density_and_coverage,
     MEMORISATION: copying,
 }

@@ -99,6 +99,7 @@ class ImageEvaluator(Evaluator):
             names += [score, f"{score}_std"]
         if self.settings.infinity_sizes is not None:
             names += ["frechet_infinity", "frechet_infinity_slope", "frechet_infinity_error"]
+        names += ["cmmd"] if comparison.extractor.is_clip else []
         names += ["density", "coverage", *(MEMORISATION if comparison.reference.test is not None else ())]
         return [Metric(n + comparison.suffix, UNITS[n], comparison.extractor.name, comparison.reference.name) for n in names]
 

@@ -7,12 +7,13 @@ since weights that are not trained need no gradients.
 from dataclasses import dataclass
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
 from fmbench.config.feature_settings import ExtractorSettings
 from fmbench.config.specs import super_resolved
-from fmbench.metrics.extractor_weights import problem
+from fmbench.metrics.extractor_weights import ENCODERS, problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.plan.workload import Workload
 from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY_IMAGES
@@ -161,6 +162,12 @@ def extractor_flops(settings: ExtractorSettings, shape: tuple[int, ...]) -> int 
 
         with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
             build()(torch.zeros(1, 3, SIZE, SIZE))
+    elif settings.extractor in ENCODERS:
+        from fmbench.metrics.vision_transformer import CLIP, DINOV2, VisionTransformer
+
+        encoder = CLIP if settings.extractor == "clip_mmd" else DINOV2
+        with torch.device("meta"), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            VisionTransformer(encoder)(torch.zeros(1, 3, encoder.size, encoder.size))
     elif settings.extractor.startswith("efficientnet_lite") and not problem(settings.extractor, settings.options):
         extractor = make_extractor(settings.extractor, "cpu", **settings.options)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
