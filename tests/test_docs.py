@@ -68,7 +68,7 @@ def place(tmp_path_factory) -> Path:
 
 def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(place)}
-    return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def test_there_are_commands_in_the_documents():
@@ -173,7 +173,7 @@ def test_the_tutorial_leads_from_nothing_to_a_row_of_the_table(place):
             if "--dry-run" in body:  # the change of step 7
                 config = place / "study.yaml"
                 config.write_text(config.read_text().replace("nfe: [6, 12, 24]", "nfe: [6, 12, 24, 48]"))
-            done = subprocess.run(shlex.split(body), cwd=place, env=environment, capture_output=True, text=True, timeout=500)
+            done = subprocess.run(shlex.split(body), cwd=place, env=environment, capture_output=True, text=True, timeout=900)
             output = done.stdout + done.stderr
             assert done.returncode == 0, output
     results = place / "results" / "study"
