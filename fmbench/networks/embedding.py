@@ -37,3 +37,16 @@ class SinusoidalEmbedding(nn.Module):
         """Times (B,) to features (B, dimension)."""
         angles = t[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], 1)
+
+
+def split_spans(t: Tensor, spans: bool) -> tuple[Tensor, Tensor]:
+    """Times and spans, each (B,), of what a network is given as its time: (B,), where spans are 0, or (B, 2).
+
+    Raises:
+        ValueError: there are spans, and the network was built without them.
+    """
+    if t.ndim == 1:
+        return t, torch.zeros_like(t)
+    if not spans:
+        raise ValueError(f"this network takes times of shape (B,), not {tuple(t.shape)}; build it with spans=True")
+    return t[:, 0], t[:, 1]

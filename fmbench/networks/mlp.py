@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fmbench.networks.embedding import SinusoidalEmbedding
+from fmbench.networks.embedding import SinusoidalEmbedding, split_spans
 
 
 class MLP(nn.Module):
@@ -15,6 +15,7 @@ class MLP(nn.Module):
         time_dimension, max_frequency: of the sinusoidal embedding.
         condition_classes: classes of a label as the condition; the number after the last says that it is not told. 0 for none.
             The embedding of a class is added to the first layer, as if the class were further inputs.
+        spans: whether times may be (B, 2), with the span to a later time (:mod:`fmbench.flow.mean_velocity`) as a further input.
 
     Raises:
         ValueError: the shape is not (D,), width or depth is below 1, or the time embedding is unknown.
@@ -29,6 +30,7 @@ class MLP(nn.Module):
         time_dimension: int = 32,
         max_frequency: float = 60.0,
         condition_classes: int = 0,
+        spans: bool = False,
     ) -> None:
         super().__init__()
         if len(shape) != 1:
@@ -45,22 +47,25 @@ class MLP(nn.Module):
             layers += [nn.Linear(inputs, width), nn.SiLU()]
             inputs = width
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, shape[0]))
-        # Last, so that the initial weights of the rest are those without a condition.
+        # Last, so that the initial weights of the rest are those without a condition, and without a span.
         self.label = nn.Embedding(condition_classes + 1, width) if condition_classes else None
+        self.span = nn.Linear(1 if raw else time_dimension, width, bias=False) if spans else None
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Times (B,), points (B, D) and, if the network was built for it, class numbers (B,) to a prediction (B, D).
+        """Times (B,) or with spans (B, 2), points (B, D) and, if it was built for it, class numbers (B,) to a prediction (B, D).
 
         Raises:
             ValueError: the class numbers are missing, of another shape, or not what the network was built for.
         """
-        time = t[:, None] if self.embedding is None else self.embedding(t)
-        inputs = torch.cat([x, time], 1)
+        t, span = split_spans(t, self.span is not None)
+        inputs = torch.cat([x, self._embedded(t)], 1)
         if (None if condition is None else condition.shape) != (None if self.label is None else x.shape[:1]):
             takes = "no condition" if self.label is None else f"class numbers of shape ({len(x)},)"
             raise ValueError(f"this network takes {takes}, not {'none' if condition is None else tuple(condition.shape)}")
-        if self.label is None:
-            out: Tensor = self.layers(inputs)
-        else:
-            out = self.layers[1:](self.layers[0](inputs) + self.label(condition))
+        more = [] if self.label is None else [self.label(condition)]
+        more += [] if self.span is None else [self.span(self._embedded(span))]
+        out: Tensor = self.layers[1:](sum(more, self.layers[0](inputs))) if more else self.layers(inputs)
         return out
+
+    def _embedded(self, t: Tensor) -> Tensor:
+        return t[:, None] if self.embedding is None else self.embedding(t)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmbench.networks.conditions import check_condition
-from fmbench.networks.embedding import SinusoidalEmbedding
+from fmbench.networks.embedding import SinusoidalEmbedding, split_spans
 
 MLP_RATIO = 4
 """The hidden width of an MLP over that of the tokens."""
@@ -71,6 +71,8 @@ class Transformer(nn.Module):
         max_frequency: top frequency of the time embedding, radians per unit of t.
         condition_channels: channels of an image as the condition, behind those of the image; 0 for none.
         condition_classes: classes of a label as the condition; the number after the last says that it is not told. 0 for none.
+        spans: whether times may be (B, 2), with the span to a later time (:mod:`fmbench.flow.mean_velocity`). It is embedded as
+            the time is.
 
     Raises:
         ValueError: the shape is not (C, H, W) or does not divide into patches, the width does not divide, or there are two
@@ -90,6 +92,7 @@ class Transformer(nn.Module):
         max_frequency: float = 1000.0,
         condition_channels: int = 0,
         condition_classes: int = 0,
+        spans: bool = False,
     ) -> None:
         super().__init__()
         _check(shape, patch, width, heads)
@@ -100,17 +103,16 @@ class Transformer(nn.Module):
         self.shape = shape
         self.head = nn.Linear((colours + condition_channels) * patch**2, width)
         self.register_buffer("positions", sine_positions(height // patch, width_in_pixels // patch, width), persistent=False)
-        self.time = nn.Sequential(
-            SinusoidalEmbedding(width, max_frequency), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.time = _embedding(width, max_frequency)
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
         self.modulation = nn.Linear(width, 2 * width)
         self.tail = nn.Linear(width, colours * patch**2)
         self._initialise()
-        # Last, so that the initial weights of the rest are those without a condition.
+        # Last, so that the initial weights of the rest are those without a condition, and without a span.
         self.label = nn.Embedding(condition_classes + 1, width) if condition_classes else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
+        self.span = _embedding(width, max_frequency) if spans else None
 
     def _initialise(self) -> None:
         """Set the initial weights: Xavier's uniform ones, and 0 for biases, modulations and the last layer."""
@@ -123,7 +125,7 @@ class Transformer(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Times (B,), images (B, C, H, W) and a condition to a prediction (B, C, H, W).
+        """Times (B,) or with their spans (B, 2), images (B, C, H, W) and a condition to a prediction (B, C, H, W).
 
         Args:
             condition: an image (B, condition_channels, H, W), or class numbers, int64 (B,); as the network was built for.
@@ -135,7 +137,9 @@ class Transformer(nn.Module):
         if tuple(x.shape[1:]) != tuple(self.shape):
             raise ValueError(f"this network takes images of shape {tuple(self.shape)}, not {tuple(x.shape[1:])}")
         check_condition(x, condition, self.condition_channels, self.label is not None)
+        t, span = split_spans(t, self.span is not None)
         embedding = self.time(t) if self.label is None else self.time(t) + self.label(condition)
+        embedding = embedding if self.span is None else embedding + self.span(span)
         embedding = F.silu(embedding)
         if self.condition_channels:
             assert condition is not None
@@ -145,6 +149,11 @@ class Transformer(nn.Module):
             tokens = block(tokens, embedding)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, 2)
         return images(self.tail(modulated(tokens, shift, scale)), self.patch, self.shape)
+
+
+def _embedding(width: int, max_frequency: float) -> nn.Sequential:
+    """The embedding of times (B,) to (B, width)."""
+    return nn.Sequential(SinusoidalEmbedding(width, max_frequency), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
 
 def patches(x: Tensor, patch: int) -> Tensor:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from fmbench.networks.attention import AttentionBlock
 from fmbench.networks.blocks import BlockWithAttention, Resample, ResidualBlock
 from fmbench.networks.conditions import check_condition
-from fmbench.networks.embedding import SinusoidalEmbedding
+from fmbench.networks.embedding import SinusoidalEmbedding, split_spans
 from fmbench.networks.layers import concatenated, zeroed
 from fmbench.networks.norms import group_norm
 
@@ -82,6 +82,8 @@ class UNet(nn.Module):
         max_frequency: top frequency of the time embedding, radians per unit of t (ADM's own: 1000).
         condition_channels: channels of an image as the condition, behind those of the image; 0 for none.
         condition_classes: classes of a label as the condition; the number after the last says that it is not told. 0 for none.
+        spans: whether times may be (B, 2), with the span to a later time (:mod:`fmbench.flow.mean_velocity`). It is embedded as
+            the time is.
 
     Raises:
         ValueError: the shape is not (C, H, W) or cannot be halved often enough, ``condition_channels`` is negative, there are two
@@ -102,6 +104,7 @@ class UNet(nn.Module):
         max_frequency: float = 1000.0,
         condition_channels: int = 0,
         condition_classes: int = 0,
+        spans: bool = False,
     ) -> None:
         super().__init__()
         if condition_channels < 0:
@@ -110,13 +113,7 @@ class UNet(nn.Module):
             raise ValueError("a U-Net takes an image or a class as its condition, not both")
         _check_shape(shape, levels=len(channels_multiple))
         embedding = 4 * channels
-        self.time = nn.Sequential(
-            SinusoidalEmbedding(channels, max_frequency),
-            nn.Linear(channels, embedding),
-            nn.SiLU(),
-            nn.Linear(embedding, embedding),
-            nn.SiLU(),
-        )
+        self.time = _embedding(channels, embedding, max_frequency)
         colours, height, _ = shape
         self.condition_channels = condition_channels
         self.head = nn.Conv2d(colours + condition_channels, channels, 3, padding=1)
@@ -126,11 +123,12 @@ class UNet(nn.Module):
         self.middle = blocks.middle(skips[-1])
         self.up = _up(blocks, skips, widths, depth, height)
         self.tail = nn.Sequential(group_norm(widths[0]), nn.SiLU(), zeroed(nn.Conv2d(widths[0], colours, 3, padding=1)))
-        # Last, so that the initial weights of the rest are those without a condition.
+        # Last, so that the initial weights of the rest are those without a condition, and without a span.
         self.label = nn.Embedding(condition_classes + 1, embedding) if condition_classes else None
+        self.span = _embedding(channels, embedding, max_frequency)[:-1] if spans else None
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Times (B,), images (B, C, H, W) and a condition to a prediction (B, C, H, W).
+        """Times (B,) or with their spans (B, 2), images (B, C, H, W) and a condition to a prediction (B, C, H, W).
 
         Args:
             condition: an image (B, condition_channels, H, W), or class numbers, int64 (B,); as the network was built for.
@@ -139,7 +137,10 @@ class UNet(nn.Module):
             ValueError: the condition is missing, of another shape, or not one that the network was built for.
         """
         check_condition(x, condition, self.condition_channels, self.label is not None)
-        embedding = self.time(t) if self.label is None else F.silu(self.time[:-1](t) + self.label(condition))
+        t, span = split_spans(t, self.span is not None)
+        more = [] if self.label is None else [self.label(condition)]
+        more += [] if self.span is None else [self.span(span)]
+        embedding = F.silu(sum(more, self.time[:-1](t))) if more else self.time(t)
         if self.condition_channels:
             assert condition is not None
             x = torch.cat([x, condition.to(x.dtype)], 1)
@@ -154,6 +155,17 @@ class UNet(nn.Module):
             h = block(h if block.resamples else concatenated(h, skips.pop()), embedding)
         out: Tensor = self.tail(h)
         return out
+
+
+def _embedding(channels: int, width: int, max_frequency: float) -> nn.Sequential:
+    """The embedding of times (B,) to (B, width), with a nonlinearity at its end."""
+    return nn.Sequential(
+        SinusoidalEmbedding(channels, max_frequency),
+        nn.Linear(channels, width),
+        nn.SiLU(),
+        nn.Linear(width, width),
+        nn.SiLU(),
+    )
 
 
 def _check_shape(shape: tuple[int, ...], levels: int) -> None:
