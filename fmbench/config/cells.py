@@ -7,7 +7,7 @@ cells by this code. The hash leaves out the other modules of settings.
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from fmbench.config.names import SAMPLER_OPTIONS
+from fmbench.config.names import JUMPS, SAMPLER_OPTIONS
 
 
 class Cell(NamedTuple):
@@ -47,6 +47,11 @@ class SolverEntry(Protocol):
     def use(self) -> str | None: ...
     @property
     def lower_order_final(self) -> bool | None: ...
+
+
+def jumps(numbers: Iterable[int]) -> list[Cell]:
+    """The cells of samples by these numbers of jumps of a mean velocity."""
+    return [Cell(JUMPS, "uniform", number) for number in dict.fromkeys(numbers)]
 
 
 PICTURED = "midpoint"

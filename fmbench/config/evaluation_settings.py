@@ -119,9 +119,19 @@ class FewStepSettings(FixedStepSettings):
     batch: Count = 1000
     nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [4, 8, 12, 20, 40, 100]
     solvers: Samplers = [SamplerSettings(name=name) for name in ("euler", "midpoint", "rk4")]
+    jumps: Annotated[list[Width], Field(max_length=100)] = Field(
+        [1, 2, 4],
+        description="numbers of jumps by the mean velocity, for methods that learn one (mean_flow); each is one evaluation",
+    )
     shown: Natural | None = Field(
         None, description="number of samples of each cell kept for figures, the first ones; null for 16 images, or all n points"
     )
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings without the usual jumps: other configs keep their hash."""
+        values: dict[str, Any] = write(self)
+        return {key: v for key, v in values.items() if key != "jumps" or v != [1, 2, 4]}
 
 
 class TrajectorySettings(Settings):

@@ -40,6 +40,8 @@ ANY_NFE = ("dpm_2s", "dpm_3s")
 """Solvers that mix steps of several orders, and so spend any number of evaluations exactly."""
 STOCHASTIC_SOLVERS = {"euler_maruyama": 1, "churn": 2, "churn_ddim": 1}
 """Stochastic samplers, and how many evaluations one step of each costs. A sweep has none: they have no end point of their own."""
+JUMPS = "mean_flow"
+"""The sampler of methods that learn a mean velocity, as the records name it: a jump along it each evaluation."""
 SAMPLER_OPTIONS = ("churn", "noise", "level_min", "level_max", "diffusion")
 """All options of stochastic samplers, in the order in which the records name them."""
 STOCHASTIC_OPTIONS = {

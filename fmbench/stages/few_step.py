@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fmbench.config.cells import Cell, cells, pictured
+from fmbench.config.cells import Cell, cells, jumps, pictured
 from fmbench.config.evaluation_settings import FewStepSettings
 from fmbench.config.names import OPTIMAL_GRID, STOCHASTIC_SOLVERS
 from fmbench.data.prepared import DataSet, read
@@ -46,7 +46,7 @@ def run(
     settings = FewStepSettings.model_validate(job.spec["settings"])
     model = model_of(job, model_folder, dataset)
     evaluator = load_evaluator(features_folder, dataset, job.device, job.console)
-    wanted = cells(settings.solvers, settings.nfe)
+    wanted = cells(settings.solvers, settings.nfe) + ([] if model.mean_velocity is None else jumps(settings.jumps))
     if model.unsolvable:
         _skip(job, evaluator, settings, wanted, model.unsolvable)
         pictures, message = FEW_STEP_PREVIEWS.empty_table(), f"skipped, {model.unsolvable}"

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbench.config.cells import Cell
-from fmbench.config.names import OPTIMAL_GRID
+from fmbench.config.names import JUMPS, OPTIMAL_GRID
+from fmbench.flow.mean_velocity import jump
 from fmbench.flow.solvers.grids import GRIDS
 from fmbench.flow.solvers.optimal_grid import candidates, optimal_grid
-from fmbench.flow.solvers.registry import Solver, find_solver
+from fmbench.flow.solvers.registry import Solver, StepSolver, find_solver
 from fmbench.flow.solvers.stochastic import Noise
 from fmbench.flow.solvers.stochastic_registry import STOCHASTIC, stochastic_solver
 from fmbench.flow.straightness import MeasuredField
@@ -36,7 +37,7 @@ class Solved(NamedTuple):
 def fixed(
     model: Model, job: Job, n: int, batch: int, cell: Cell, errors: NDArray | None = None, straight: bool = False
 ) -> Solved:
-    """The first n samples by a fixed-step solver or a stochastic sampler on its grid. The time covers the drawing of noise.
+    """The first n samples by a solver, a stochastic sampler or jumps on its grid. The time covers the drawing of noise.
 
     Args:
         errors: the local errors that an optimal grid is chosen by; needed for such a grid only.
@@ -52,7 +53,7 @@ def fixed(
             return optimal_grid(errors, candidates(objective.t_min, objective.t_max), steps)
         return GRIDS[cell.grid](path, objective.t_min, objective.t_max, steps)
 
-    field, watch = model.field(), Stopwatch(job.device)
+    field, watch = model.jumping_field() if cell.solver == JUMPS else model.field(), Stopwatch(job.device)
     pieces, paths = [], []
     with torch.no_grad():
         for indices in batches(n, batch):
@@ -88,4 +89,6 @@ def _solver(cell: Cell, noise: Noise) -> Solver:
     """The solver of a cell. A stochastic sampler adds ``noise``."""
     if cell.solver in STOCHASTIC:
         return stochastic_solver(cell.solver, dict(cell.options), noise)
+    if cell.solver == JUMPS:
+        return StepSolver(jump)
     return find_solver(cell.solver, cell.use, cell.lower_order_final)

@@ -14,7 +14,8 @@ from fmbench.system.rng import generator
 
 def new_network(spec: dict[str, Any], dataset: DataSet) -> nn.Module:
     """The network of a training spec with its initial weights."""
-    return initial_network(spec["network"], dataset.shape, spec["seed"], dataset.condition)
+    spans = spec["method"].get("jumps") is not None
+    return initial_network(spec["network"], dataset.shape, spec["seed"], dataset.condition, spans)
 
 
 def expected_condition(settings: dict[str, Any] | str | None, source: str, dataset: DataSet | None) -> Condition:
@@ -30,9 +31,16 @@ def expected_condition(settings: dict[str, Any] | str | None, source: str, datas
 
 
 def initial_network(
-    settings: dict[str, Any], shape: tuple[int, ...], seed: int, condition: Condition = UNCONDITIONAL
+    settings: dict[str, Any],
+    shape: tuple[int, ...],
+    seed: int,
+    condition: Condition = UNCONDITIONAL,
+    spans: bool = False,
 ) -> nn.Module:
     """A network for samples of ``shape`` with its initial weights.
+
+    Args:
+        spans: whether its times may have spans (:mod:`fmbench.flow.mean_velocity`).
 
     Raises:
         ValueError: the settings contradict each other, or do not fit the shape.
@@ -43,7 +51,7 @@ def initial_network(
     # torch initialises layers from the global generator only. Seed it here, and restore it afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "network").initial_seed())
-        network = build_network(kind, shape, parameters, condition.arguments(shape))
+        network = build_network(kind, shape, parameters, condition.arguments(shape) | ({"spans": True} if spans else {}))
     if len(shape) == 3:
         network = network.to(memory_format=torch.channels_last)
     return network

@@ -14,6 +14,7 @@ from fmbench.config.method_settings import method_from_values
 from fmbench.data.prepared import DataSet
 from fmbench.errors import DataError
 from fmbench.flow.fields import CountingField, Field, FieldOfAll, guided, velocity_field
+from fmbench.flow.mean_velocity import jump_field
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.regression import NO_FLOW, Regression, build_loss, one_evaluation, prediction
 from fmbench.flow.solvers.adaptive import dopri5
@@ -69,6 +70,7 @@ class Model:
     oracle: OracleOfSamples | None = None
     guidance: float = 1.0  # the scale of classifier-free guidance; 1 for none
     sampler: Sampler = Sampler()
+    mean_velocity: Field | None = None  # of times (t, r), for samples by jumps; None for a method that does not learn it
 
     @property
     def unsolvable(self) -> str:
@@ -94,6 +96,11 @@ class Model:
         """A sampling field that counts its evaluations, from 0. Its ``rows`` are the fields of samples."""
         ends = (self.objective.t_min, self.objective.t_max)
         return CountingField(self.velocity, *ends, self.cost)
+
+    def jumping_field(self) -> CountingField[Tensor]:
+        """The mean velocity as a field that counts its evaluations, from 0."""
+        assert self.mean_velocity is not None
+        return CountingField(self.mean_velocity, self.objective.t_min, self.objective.t_max, self.cost)
 
     def start(self, seed: int, indices: range) -> Tensor:
         """Where these samples start, (len(indices), *): the same for every method with the same start, solver and batch size."""
@@ -171,23 +178,29 @@ def _trained(
     objective = build_loss(method_from_values(spec["method"]), dataset.model_std)
     network.eval().requires_grad_(False)
 
-    def bind(*condition: Tensor) -> Field:
-        def conditioned(t: Tensor, x: Tensor) -> Tensor:
-            out: Tensor = network(t, x, *condition)
-            return out
+    def of_samples(made: Callable[[Field], Field]) -> Field:
+        """The field of all samples, made from the network given the condition."""
 
-        if isinstance(objective, Regression):
-            return prediction(conditioned)
-        return velocity_field(conditioned, objective.path, objective.prediction)
+        def bind(*condition: Tensor) -> Field:
+            def conditioned(t: Tensor, x: Tensor) -> Tensor:
+                out: Tensor = network(t, x, *condition)
+                return out
 
-    def untold(*condition: Tensor) -> Field:
-        where = torch.ones(len(condition[0]), dtype=torch.bool, device=device)
-        return bind(*dataset.condition.dropped(where, *condition))
+            return made(conditioned)
 
-    velocity = _of_samples(dataset, bind, untold, lambda indices: dataset.conditions(indices, device), guidance)
+        def untold(*condition: Tensor) -> Field:
+            where = torch.ones(len(condition[0]), dtype=torch.bool, device=device)
+            return bind(*dataset.condition.dropped(where, *condition))
+
+        return _of_samples(dataset, bind, untold, lambda indices: dataset.conditions(indices, device), guidance)
+
     about = (digest, plugin_code(spec), _data_hash(dataset), reason)
-    model = Model(velocity, objective, dataset, device, *about, guidance=guidance)
-    return replace(model, no_flow=NO_FLOW, sampler=PREDICTOR) if isinstance(objective, Regression) else model
+    if isinstance(objective, Regression):
+        model = Model(of_samples(prediction), objective, dataset, device, *about, guidance=guidance)
+        return replace(model, no_flow=NO_FLOW, sampler=PREDICTOR)
+    velocity = of_samples(lambda net: velocity_field(net, objective.path, objective.prediction))
+    mean = None if objective.jumps is None else of_samples(jump_field)
+    return Model(velocity, objective, dataset, device, *about, guidance=guidance, mean_velocity=mean)
 
 
 def _of_samples(
