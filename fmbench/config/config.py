@@ -192,6 +192,8 @@ class Config(Settings):
             )
         if training.precision == "tf32" and self.device == "cpu":
             raise ValueError(f"{where}: precision tf32 needs an NVIDIA GPU; with device cpu choose fp32")
+        if self.method(method).jumps_too and (problem := training.no_jumps(self.processes)):
+            raise ValueError(f"{where}: {problem}")
         source = self.settings[dataset].data
         shape = sample_shape(source.source, source.parameters)
         if training.flips and shape is not None and len(shape) != 3:

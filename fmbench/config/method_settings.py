@@ -60,6 +60,14 @@ class TargetSettings(Settings):
     name: Literal["conditional", "marginal"]
 
 
+class JumpSettings(Settings):
+    """What a network learns to jump by, and its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, known_name("kind of jumps", names.JUMP_KINDS)]
+    __pydantic_extra__: Parameters
+
+
 class OracleSettings(Settings):
     """A method without a network: the closed-form field of the training set."""
 
@@ -129,6 +137,11 @@ class MethodSettings(Settings):
         description="what the loss compares the network with: conditional (also null) for the target of each pair, marginal for "
         "its mean given x_t, in closed form from the whole training split; for data sets without a condition",
     )
+    jumps: Annotated[JumpSettings, BeforeValidator(by_name, json_schema_input_type=str | JumpSettings)] | None = Field(
+        None,
+        description="what the network learns beside the velocity: none (also null), or mean_velocity between two times, for "
+        "samples by one jump or a few (MeanFlow)",
+    )
     training: TrainingOverrides = TrainingOverrides()
 
     @model_serializer(mode="wrap")
@@ -141,6 +154,14 @@ class MethodSettings(Settings):
     def is_oracle(self) -> bool:
         """Whether nothing is trained, as far as that is known without importing a plug-in."""
         return self.oracle is not None or (self.use or self.name) in ORACLES
+
+    @property
+    def jumps_too(self) -> bool:
+        """Whether the network learns to jump, as far as that is known without importing a plug-in."""
+        if self.jumps is not None:
+            return self.jumps.name != MORE_PARTS["jumps"]
+        known = METHODS.get(self.use or self.name)
+        return known is not None and known.jumps is not None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

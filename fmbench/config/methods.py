@@ -23,6 +23,9 @@ Later methods are made of the same parts:
 `ot_cfm` is `fm_ot` with the coupling `minibatch_ot` (:mod:`fmbench.flow.couplings`): within each batch it pairs noise and data by
 optimal transport. The "OT" of `fm_ot` is the paper's conditional OT path, whose noise and data are independent.
 
+`mean_flow` learns the mean velocity between two times (:mod:`fmbench.flow.mean_velocity`), with the settings of its paper for
+CIFAR-10. Its field at equal times is an ordinary velocity.
+
 `oracle_ot` and `oracle_vp` are not trained. Their field is the closed-form field of the training set
 (:mod:`fmbench.flow.oracle`), so their rows show the properties of the path alone, without learning error.
 
@@ -58,6 +61,7 @@ class Method:
         coupling: a name of :data:`fmbench.flow.couplings.COUPLINGS`, or a dotted name; None for independent noise and data.
         target: ``marginal`` for the mean of the target given x_t (:mod:`fmbench.flow.marginal`); None for
             the target of each pair.
+        jumps: a name of :data:`fmbench.flow.mean_velocity.JUMPS` if the network also learns to jump; None for a velocity alone.
     """
 
     name: str
@@ -71,11 +75,12 @@ class Method:
     source: Part | None = None
     coupling: Part | None = None
     target: Part | None = None
+    jumps: Part | None = None
 
 
 PARTS = ("path", "prediction", "weighting", "time")
 """The parts that every method has; only regression has no path."""
-MORE_PARTS = {"source": "noise", "coupling": "independent", "target": "conditional"}
+MORE_PARTS = {"source": "noise", "coupling": "independent", "target": "conditional", "jumps": "none"}
 """The parts that a method may have, and what it has without them. Specs leave out what is not set, so that the other methods keep
 their hash."""
 
@@ -86,6 +91,9 @@ one level, which is what dequantisation adds, and for points the bandwidth with 
 
 STRAIGHT = Part("ot", {"sigma_min": 0.0})
 """The straight path of rectified flow, which ends at the data themselves."""
+
+JUMPS = Part("mean_velocity", {"share": 0.75, "power": 0.75, "offset": 1e-3})
+"""MeanFlow's settings for CIFAR-10."""
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -102,6 +110,7 @@ METHODS: dict[str, Method] = {
         Method("v_cosine", Part("cosine_vp"), Part("v")),
         Method("sd3", STRAIGHT, Part("velocity"), time=Part("logit_normal")),
         Method("x_velocity", STRAIGHT, Part("x"), Part("velocity"), Part("logit_normal", {"mean": -0.8, "std": 0.8})),
+        Method("mean_flow", STRAIGHT, Part("velocity"), time=Part("logit_normal", {"mean": 2.0, "std": 2.0}), jumps=JUMPS),
         Method("ot_cfm", Part("ot"), Part("velocity"), coupling=Part("minibatch_ot")),
     )
 }

@@ -49,13 +49,15 @@ class MeanVelocity:
         if not 0 < self.offset < math.inf:
             raise ValueError(f"offset must be positive and finite, not {self.offset}")
 
-    def ends(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """t and r (B,) from two draws of training times each (B, 2): the earlier and the later, and r = t for the first ones.
+    def ends(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """t and r (B,) of a batch from its training times (B,): r = t for its first samples, which are in random order.
 
-        Their samples are in random order, so the first ones are a random part of the batch.
+        The two times of a sample are its own and that of the sample before it, in their order. They are independent of each other
+        and of the sample.
         """
-        t, r = s.min(1).values, s.max(1).values
-        alike = torch.arange(len(s), device=s.device) < round((1 - self.share) * len(s))
+        before = times.roll(1)
+        t, r = torch.minimum(times, before), torch.maximum(times, before)
+        alike = torch.arange(len(times), device=times.device) < round((1 - self.share) * len(times))
         return t, torch.where(alike, t, r)
 
     def loss(
@@ -87,6 +89,30 @@ class MeanVelocity:
         target = v + expand_to(r - t, x1) * slope.detach()
         square = (predicted - target.detach()).flatten(1).square().sum(1)
         return square / (square.detach() + self.offset) ** self.power
+
+
+def check_jumps(jumps: object, plain: bool) -> None:
+    """Check that jumps go with the other parts of a method; None goes with all.
+
+    Args:
+        plain: whether it predicts the velocity, whose target is that of each pair, without a weight or a correction of times.
+
+    Raises:
+        ValueError: they do not, or this is no :class:`MeanVelocity`.
+    """
+    if jumps is None:
+        return
+    if not isinstance(jumps, MeanVelocity):
+        raise ValueError(f"jumps must be a fmbench.flow.mean_velocity.MeanVelocity, not a {type(jumps).__name__}")
+    if not plain:
+        raise ValueError(
+            "jumps go with prediction: velocity, weighting: uniform and target: conditional, at times that are not corrected; "
+            "the mean velocity has a target and a weight of its own. Change these, or set jumps: none"
+        )
+
+
+JUMPS: dict[str, type[MeanVelocity]] = {"mean_velocity": MeanVelocity}
+"""Ways to learn jumps, by the names a config uses."""
 
 
 def jump_field(network: nn.Module | Field) -> Field:

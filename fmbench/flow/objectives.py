@@ -19,6 +19,7 @@ from fmbench.flow.broadcast import check_shape
 from fmbench.flow.couplings import COUPLINGS, INDEPENDENT, Coupling
 from fmbench.flow.marginal import means
 from fmbench.flow.oracle import Oracle
+from fmbench.flow.mean_velocity import JUMPS, MeanVelocity, check_jumps
 from fmbench.flow.paths import PATHS, AffinePath
 from fmbench.flow.prediction import FAMILIES, PREDICTIONS, SIGMA_DATA, VELOCITY, Prediction, usable_interval
 from fmbench.flow.starts import NOISE, STARTS, Start
@@ -45,7 +46,7 @@ class Objective:
     Raises:
         ValueError: the interval is empty, or is not within the path's interval and [0, 1]; target, weight or density of t is not
             finite at an end of it; or somewhere on it a weight is negative or not finite, or the prediction does not determine
-            the velocity; or path, prediction, coupling or marginal target do not go together.
+            the velocity; or path, prediction, coupling, marginal target or jumps do not go together.
     """
 
     path: AffinePath
@@ -58,11 +59,14 @@ class Objective:
     coupling: Coupling = INDEPENDENT
     marginal: bool = False
     data: Oracle | None = None
+    jumps: MeanVelocity | None = None
 
     def __post_init__(self) -> None:
         self._check_interval()
         self._check_start()
         self._check_target()
+        plain = self.prediction is VELOCITY and self.weighting is WEIGHTINGS["uniform"]
+        check_jumps(self.jumps, plain and not self.times.corrected and not self.marginal)
         self._check_finite_ends()
         t = torch.linspace(self.t_min, self.t_max, _CHECKED_TIMES, dtype=torch.float64)
         self._check_determinant(t)
@@ -216,6 +220,8 @@ class Objective:
         """
         check_shape("u", u, x1.shape[:1])
         t, weight = self.times_and_weights(u)
+        if self.jumps is not None:
+            return self.jumps.loss(network, self.path, self.jumps.ends(t), x0, x1)
         x_t, velocity = self.path.interpolate(x0, x1, t)
         if self.data is not None:
             x0, x1 = means(self.data, self.path, t, x_t)
@@ -266,6 +272,7 @@ def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
         start=NOISE if method.source is None else _make(STARTS, "source", *_named(method.source)),
         coupling=coupling,
         marginal=method.target is not None and method.target.name == "marginal",
+        jumps=None if method.jumps is None else _make(JUMPS, "jumps", *_named(method.jumps)),
     )
 
 

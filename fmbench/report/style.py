@@ -25,6 +25,7 @@ LABELS = {
     "v_cosine": "v, cosine path",
     "sd3": "SD3",
     "x_velocity": "x, velocity loss",
+    "mean_flow": "MeanFlow",
     "ot_cfm": "OT-CFM, minibatch OT",
     "data": "Data",
 }
@@ -56,6 +57,7 @@ SOLVERS = {
     "euler_maruyama": "Euler-Maruyama",
     "churn": "EDM churn",
     "churn_ddim": "EDM churn, DDIM",
+    "mean_flow": "MeanFlow jumps",
     "dopri5": "dopri5",
 }
 DISTANCES = {"frechet": "Frechet distance", "energy_distance": "energy distance"}
@@ -79,6 +81,7 @@ _LOOKS: dict[str, tuple[int, Marker]] = {
     "v_cosine": (11, (4, 1, 0)),
     "sd3": (12, (6, 1, 0)),
     "x_velocity": (14, (3, 1, 0)),
+    "mean_flow": (17, (4, 1, 45)),
     "ot_cfm": (13, (8, 1, 0)),
 }
 """Colour and marker of each known method. The colours 10 to 19 are darker forms of 0 to 9."""

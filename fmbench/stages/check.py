@@ -20,6 +20,7 @@ from fmbench.data.conditions import UNCONDITIONAL, Condition
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.sources import bound, shape_in_file
 from fmbench.errors import ConfigError, DataError
+from fmbench.flow.objectives import Objective
 from fmbench.flow.regression import Loss
 from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
@@ -164,16 +165,20 @@ def network_problems(
     objectives: list[tuple[str, Loss]],
     condition: Condition = UNCONDITIONAL,
 ) -> tuple[list[str], int]:
-    """Why a network does not work on samples of ``shape`` or with a method, and its number of parameters."""
+    """Why a network does not work on samples of ``shape`` or with a method, and its number of parameters.
+
+    If a method learns to jump, the network is one that is given spans. The other methods ignore them.
+    """
+    spans = any(isinstance(objective, Objective) and objective.jumps is not None for _, objective in objectives)
     try:
         if settings["kind"] in NETWORKS:
             with torch.device("meta"):
-                network = initial_network(settings, shape, 0, condition)
+                network = initial_network(settings, shape, 0, condition, spans)
             count = sum(p.numel() for p in network.parameters())
             if count > LARGE and not _try_network(network, shape, objectives, condition, "meta"):
                 return [], count
             # An operation may fail only for want of storage, so the network is tried with it.
-        network = initial_network(settings, shape, 0, condition)
+        network = initial_network(settings, shape, 0, condition, spans)
         count = sum(p.numel() for p in network.parameters())
     except RAISED as error:
         return [f": {reason(error)}"], 0

@@ -10,6 +10,8 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
+from fmbench.errors import ConfigError
+from fmbench.flow.objectives import Objective
 from fmbench.flow.regression import build_loss
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.job import Job, check_data, split_hashes
@@ -42,6 +44,8 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     check_data(spec, dataset)
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])
+    if isinstance(objective, Objective) and objective.jumps and (problem := settings.no_jumps(job.group.size)):
+        raise ConfigError(problem)
     objective = with_data(objective, dataset, settings, job.device)
     key, about = _identity(job, dataset)
     guard = PluginGuard(objective, network, plugin_files(spec), job.console.say)

@@ -1,5 +1,6 @@
 """The mean velocity (MeanFlow, arXiv:2505.13447) where it is known in closed form: on Gaussian data."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from draws import draw
 from torch import Tensor, nn
 
+from fmbench.config.methods import METHODS, Part
 from fmbench.flow.fields import CountingField
 from fmbench.flow.mean_velocity import MeanVelocity, jump, jump_field
+from fmbench.flow.objectives import build
 from fmbench.flow.paths import CosineVP, OptimalTransport
 from fmbench.networks.mlp import MLP
 from fmbench.networks.unet import UNet
@@ -142,10 +145,11 @@ def test_the_weight_and_the_derivative_have_no_gradient():
 
 
 def test_times_are_in_order_and_alike_for_the_rest_of_the_batch():
-    s = torch.rand(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    s = torch.rand(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    pairs = torch.stack([s, torch.cat([s[-1:], s[:-1]])], 1).sort(1).values
     t, r = MeanVelocity(share=0.75).ends(s)
-    assert torch.equal(t, s.min(1).values) and (r == t).tolist() == [True] * 5 + [False] * 15
-    assert torch.equal(r[5:], s.max(1).values[5:])
+    assert torch.equal(t, pairs[:, 0]) and (r == t).tolist() == [True] * 5 + [False] * 15
+    assert torch.equal(r[5:], pairs[5:, 1])
     assert torch.equal(*MeanVelocity(share=0.0).ends(s))
 
 
@@ -193,3 +197,53 @@ def test_a_network_with_spans_has_the_weights_of_one_without_and_needs_them_to_j
 def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MeanVelocity(**settings)
+
+
+# As the part of a method
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prediction": Part("x"), "t_max": 0.9}, "jumps go with prediction: velocity"),
+        ({"weighting": Part("epsilon"), "t_min": 0.1}, "jumps go with .* weighting: uniform"),
+        ({"target": Part("marginal")}, "jumps go with .* target: conditional"),
+        ({"time": Part("logit_normal", {"corrected": True})}, "times that are not corrected"),
+        ({"jumps": Part("mean_velocity", {"share": 2.0})}, "share must be between 0 and 1, not 2.0"),
+        ({"jumps": Part("mean_velocity", {"part": 0.5})}, r"jumps 'mean_velocity' does not take the parameters \{'part': 0.5\}"),
+        (
+            {"jumps": Part("fmbench.flow.paths:CosineVP")},
+            "jumps must be a fmbench.flow.mean_velocity.MeanVelocity, not a CosineVP",
+        ),
+    ],
+)
+def test_a_method_whose_parts_do_not_go_with_jumps_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        build(dataclasses.replace(METHODS["mean_flow"], **change))
+
+
+def test_mean_flow_has_the_settings_of_its_paper():
+    """Its times are logit-normal(-2, 2) from data to noise, so logit-normal(2, 2) here: the median is 1 / (1 + e^-2)."""
+    objective = build(METHODS["mean_flow"])
+    assert (objective.jumps, objective.path) == (MeanVelocity(0.75, 0.75, 1e-3), OptimalTransport(0.0))
+    t, _ = objective.times.draw(torch.tensor([0.5], dtype=torch.float64), objective.path, 0.0, 1.0)
+    assert t.item() == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+def test_the_objective_gives_each_sample_two_times_of_its_distribution():
+    objective = dataclasses.replace(build(METHODS["mean_flow"]), jumps=MeanVelocity(share=1.0))
+    x0, x1 = draw(6, 2, 5, 2)
+    u = torch.tensor([0.2, 0.9, 0.4, 0.1, 0.6], dtype=torch.float64)
+    seen = []
+
+    def network(times: Tensor, x: Tensor) -> Tensor:
+        seen.append(times.clone())
+        return x
+
+    loss = objective.loss(network, x0, x1, u)
+    t, _ = objective.times.draw(u, objective.path, 0.0, 1.0)
+    pairs = torch.stack([t, t.roll(1)], 1).sort(1).values
+    (times,) = (value for value in seen)
+    torch.testing.assert_close(torch.stack([times[:, 0], times.sum(1)], 1), pairs, rtol=1e-12, atol=0)
+    expected = objective.jumps.loss(lambda times, x: x, objective.path, (pairs[:, 0], pairs[:, 1]), x0, x1)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)

@@ -20,7 +20,7 @@ from fmbench.flow.weighting import WEIGHTINGS
 from fmbench.networks import NETWORKS
 from fmbench.networks.mlp import MLP
 
-NETWORKED = [method for method in METHODS.values() if method.oracle is None and method.path is not None]
+NETWORKED = [m for m in METHODS.values() if m.oracle is None and m.path is not None and m.jumps is None]
 
 
 def paper_vp(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,10 +10,13 @@ from fmbench.store.tables import THEORY
 
 
 def noise_level_rows(methods: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Weight, density and emphasis over log SNR for every trained method. Oracles have no loss, and regression has no noise."""
+    """Weight, density and emphasis over log SNR for every trained method with a weight over noise levels.
+
+    Oracles have no loss, regression has no noise, and the loss of jumps is about two levels.
+    """
     for values in methods:
         method = method_from_values(values)
-        if method.oracle is not None or method.path is None:
+        if method.oracle is not None or method.path is None or method.jumps is not None:
             continue
         columns = [column.tolist() for column in noise_levels(build(method), 400)]
         for row in zip(*columns, strict=True):
