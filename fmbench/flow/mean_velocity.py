@@ -16,10 +16,11 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fmbench.flow.broadcast import check_shape, expand_to
 from fmbench.flow.fields import Field
@@ -80,14 +81,14 @@ class MeanVelocity:
         """
         t, r = (end.to(x1.dtype) for end in ends)
         x_t, v = path.interpolate(x0, x1, ends[0])
-
-        def mean(x: Tensor, t: Tensor) -> Any:
-            return network(torch.stack([t, r - t], 1), x)
-
-        predicted, slope = torch.func.jvp(mean, (x_t, t), (v, torch.ones_like(t)))
-        check_shape("the network's output", predicted, x1.shape)
-        target = v + expand_to(r - t, x1) * slope.detach()
-        square = (predicted - target.detach()).flatten(1).square().sum(1)
+        # The fused attention kernels have no forward-mode derivative.
+        with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+            moving = forward_ad.make_dual(t, torch.ones_like(t))
+            output = network(torch.stack([moving, r - moving], 1), forward_ad.make_dual(x_t, v))
+            check_shape("the network's output", output, x1.shape)
+            predicted, slope = forward_ad.unpack_dual(output)
+        target = v if slope is None else v + expand_to(r - t, x1) * slope.detach()
+        square = (predicted - target).flatten(1).square().sum(1)
         return square / (square.detach() + self.offset) ** self.power
 
 

@@ -13,6 +13,7 @@ from fmbench.config.methods import METHODS
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.errors import CheckpointError
 from fmbench.flow.objectives import build
+from fmbench.networks.mlp import MLP
 from fmbench.system.distributed import Group
 from fmbench.training.run import Listener
 
@@ -63,6 +64,23 @@ def test_a_training_killed_again_and_again(board, tmp_path):
             run(board, tmp_path / "killed", objective=fm_ot(at, first=at // 10 * 10))
     outcome, net = run(board, tmp_path / "killed")
     assert (weights(net), outcome.curve) == (weights(expected), whole.curve)
+
+
+def test_a_network_that_learns_to_jump_resumes_to_the_bit(board, tmp_path):
+    """Its two times follow from the batch's uniforms, so nothing more is kept."""
+    objective = build(METHODS["mean_flow"])
+
+    def spans() -> MLP:
+        torch.manual_seed(11)
+        return MLP((2,), width=16, depth=2, spans=True)
+
+    before = spans().state_dict()
+    whole, expected = run(board, tmp_path / "whole", objective=objective, net=spans())
+    with pytest.raises(Interrupted):
+        run(board, tmp_path / "killed", objective=Spoiled(objective, 17), net=spans())
+    outcome, net = run(board, tmp_path / "killed", objective=objective, net=spans())
+    assert (weights(net), outcome.curve, outcome.resumed_from) == (weights(expected), whole.curve, 10)
+    assert not any(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # each has a gradient
 
 
 def test_images_and_dropout_resume_to_the_bit(tall, tmp_path):
