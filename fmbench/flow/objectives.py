@@ -18,8 +18,8 @@ from fmbench.config.plugins import resolve
 from fmbench.flow.broadcast import check_shape
 from fmbench.flow.couplings import COUPLINGS, INDEPENDENT, Coupling
 from fmbench.flow.marginal import means
-from fmbench.flow.oracle import Oracle
 from fmbench.flow.mean_velocity import JUMPS, MeanVelocity, check_jumps
+from fmbench.flow.oracle import Oracle
 from fmbench.flow.paths import PATHS, AffinePath
 from fmbench.flow.prediction import FAMILIES, PREDICTIONS, SIGMA_DATA, VELOCITY, Prediction, usable_interval
 from fmbench.flow.starts import NOISE, STARTS, Start

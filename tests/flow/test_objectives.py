@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmbench.config import names
 from fmbench.config.methods import METHODS, ORACLE, Method, Part
+from fmbench.flow.mean_velocity import JUMPS
 from fmbench.flow.objectives import Objective, build
 from fmbench.flow.paths import PATHS, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.prediction import EPSILON, PREDICTIONS, VELOCITY, X, convert
@@ -238,6 +239,7 @@ def test_names_are_those_of_the_registries():
     assert tuple(PREDICTIONS) == names.PREDICTIONS
     assert tuple(WEIGHTINGS) == names.WEIGHTINGS
     assert tuple(TIME_DISTRIBUTIONS) == names.TIME_DISTRIBUTIONS
+    assert ("none", *JUMPS) == names.JUMP_KINDS
     assert tuple(NETWORKS) == names.NETWORKS
     assert {name: tableau.stages for name, tableau in FIXED.items()} == names.FIXED_SOLVERS
     assert all(name == method.name for name, method in METHODS.items())
