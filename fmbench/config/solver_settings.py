@@ -65,7 +65,7 @@ class SolverSettings(Settings):
             return name
         if info.data["use"] is None:
             return cls._known(name)
-        if name in (*names.STEP_COSTS, *names.STOCHASTIC_SOLVERS, *names.ADAPTIVE_SOLVERS):
+        if name in (*names.STEP_COSTS, *names.STOCHASTIC_SOLVERS, *names.ADAPTIVE_SOLVERS, names.JUMPS):
             raise ValueError(f"{name} is the name of a built-in solver; give your own another one")
         return name
 

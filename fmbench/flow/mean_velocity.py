@@ -14,6 +14,7 @@ network that predicts m is called with times of shape (B, 2): t, and the span r 
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,7 +84,10 @@ class MeanVelocity:
         x_t, v = path.interpolate(x0, x1, ends[0])
         # The fused attention kernels have no forward-mode derivative.
         with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-            moving = forward_ad.make_dual(t, torch.ones_like(t))
+            with warnings.catch_warnings():
+                # torch's own code for its first derivative of this kind.
+                warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+                moving = forward_ad.make_dual(t, torch.ones_like(t))
             output = network(torch.stack([moving, r - moving], 1), forward_ad.make_dual(x_t, v))
             check_shape("the network's output", output, x1.shape)
             predicted, slope = forward_ad.unpack_dual(output)
