@@ -15,6 +15,7 @@ from fmbench.flow.mean_velocity import MeanVelocity, jump, jump_field
 from fmbench.flow.objectives import build
 from fmbench.flow.paths import CosineVP, OptimalTransport
 from fmbench.networks.mlp import MLP
+from fmbench.networks.transformer import Transformer
 from fmbench.networks.unet import UNet
 
 STD, MEAN = 0.6, 1.5
@@ -162,19 +163,21 @@ def test_at_equal_times_it_is_flow_matching():
     torch.testing.assert_close(found, (network(T, x) - v).square().sum(1), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["raw", "sinusoidal", "unet"])
+@pytest.mark.parametrize("kind", ["raw", "sinusoidal", "unet", "transformer"])
 def test_a_network_with_spans_has_the_weights_of_one_without_and_needs_them_to_jump(kind):
     def made(**options):
         torch.manual_seed(3)
         if kind == "unet":
             return UNet((1, 4, 4), channels=8, channels_multiple=(1, 2), depth=1, head_channels=8, **options)
+        if kind == "transformer":
+            return Transformer((1, 4, 4), width=16, depth=2, heads=2, **options)
         return MLP((2,), width=16, depth=2, time_embedding=kind, **options)
 
     plain, spans = made(), made(spans=True)
     before, after = plain.state_dict(), spans.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert {name.partition(".")[0] for name in after.keys() - before.keys()} == {"span"}
-    x = draw(5, 3, *((1, 4, 4) if kind == "unet" else (2,))).float()
+    x = draw(5, 3, *((1, 4, 4) if kind in ("unet", "transformer") else (2,))).float()
     for parameter in spans.parameters():  # the last layers start at 0
         nn.init.normal_(parameter, std=0.3)
     t = torch.tensor([0.1, 0.5, 0.9])
