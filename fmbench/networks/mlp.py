@@ -21,6 +21,7 @@ class MLP(nn.Module):
         ValueError: the shape is not (D,), width or depth is below 1, or the time embedding is unknown.
     """
 
+    # Many parameters: a config's ``network`` section is passed on by name.
     def __init__(
         self,
         shape: tuple[int, ...],
