@@ -16,6 +16,7 @@ from fmbench.store.files import atomic_folder, check_new_or_empty, write_text
 from fmbench.store.merge_tables import in_order, merge_tables
 from fmbench.store.parquet import write_table
 from fmbench.store.result_set import ORIGIN, ResultSet, distinct
+from fmbench.store.retrained import with_one_classifier
 
 EQUIVALENCE = "theory/equivalence.parquet"
 LISTED = 40
@@ -25,7 +26,8 @@ LISTED = 40
 def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     """Merge result sets into the new or empty folder ``out`` and return its ``benchmark.json``.
 
-    A row that several sets have is there once. The order of rows is that of a single run of the merged config.
+    A row that several sets have is there once. The order of rows is that of a single run of the merged config. A classifier that
+    another machine trained again is one extractor (:mod:`fmbench.store.retrained`).
 
     Args:
         sets: two or more.
@@ -42,6 +44,7 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
     if len(sets) < 2:
         raise DataError("merge takes two result sets or more")
     check_new_or_empty(out)
+    sets, renamed = with_one_classifier(sets)
     disagreements = [d for i, b in enumerate(sets) for a in sets[:i] for d in differences(a, b)]
     config = merged_config(sets)
     tables, conflicts = _merge_all_tables(sets, config)
@@ -54,7 +57,7 @@ def merge(sets: Sequence[ResultSet], out: Path, allow: Sequence[str] = ()) -> di
         distinct(records.select(ORIGIN)).to_pylist(),
         {d: manifests[d] for d in config["datasets"] if d in manifests},
         merged=[s.description["hash"] for s in sets],
-        notes=[*(f"differs: {d.text}" for d in found), *_missing_models(config, records)],
+        notes=[*(f"differs: {d.text}" for d in found), *renamed, *_missing_models(config, records)],
     )
     described["rows"] = records.num_rows
     with atomic_folder(out) as folder:

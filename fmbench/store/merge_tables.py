@@ -32,8 +32,10 @@ TIME_UNITS = ("s", "ms", "h", "images/s", "samples/s")
 """Units of measured times. No run repeats them, so their values are not compared."""
 COMPARED_ELSEWHERE = ("code_hash", "spec_hash", "data", "device")
 """Keys of ``settings.parquet`` that :mod:`fmbench.store.agreement` compares in the descriptions."""
+OF_DATA = "features"
+"""The stage that measures the data themselves."""
 RELATIVE, OF_SCALE, OF_COLUMN = 1e-6, 1e-9, 1e-12
-"""How much a number of ``theory/`` may differ between two machines, by rounding.
+"""How much a number of ``theory/``, or a number about the data themselves, may differ between two machines, by rounding.
 
 Relative to the number itself; and for numbers near zero, relative to the ``scale`` of their row, or to the largest number of
 their column if the file has no such column.
@@ -48,7 +50,8 @@ def merge_tables(name: str, parts: Sequence[Part]) -> tuple[pa.Table, list[str]]
     """Merge the tables that several sets have under one name.
 
     Two sets agree on a row if all columns but its provenance are equal. Measured times may differ, but not the status of their
-    rows. Numbers in ``theory/`` follow from definitions alone and may differ by rounding.
+    rows. Numbers in ``theory/`` follow from definitions alone, and those of the stage ``features`` from the data alone. They may
+    differ by rounding.
 
     Args:
         name: the file's name in a result set.
@@ -139,7 +142,11 @@ class _Rule:
         return ""
 
     def _only_rounding(self, column: str, x: _Row, y: _Row) -> bool:
-        if column not in self.largest or x[column] is None or y[column] is None:
+        if x[column] is None or y[column] is None:
+            return False
+        if self.records and x["stage"] == OF_DATA:
+            return column == "value" and math.isclose(x[column], y[column], rel_tol=RELATIVE)
+        if column not in self.largest:
             return False
         floor = OF_SCALE * abs(x["scale"] or 0.0) if "scale" in x else OF_COLUMN * self.largest[column]
         return math.isclose(x[column], y[column], rel_tol=RELATIVE, abs_tol=floor)
@@ -153,7 +160,7 @@ def _rule(name: str, tables: Sequence[pa.Table]) -> _Rule:
     if name == MODELS:  # the config with its hashes of code, which agreement.py compares
         columns = []
     if records:
-        columns += ["nfe", "features"]
+        columns += ["nfe", "features", "stage"]
     floats = [f.name for f in schema if theory and pa.types.is_floating(f.type)]
     return _Rule(keys, columns, records, name == SETTINGS, {c: _largest(tables, c) for c in floats})
 

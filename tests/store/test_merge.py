@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from fmbench.store.archive import export
 from fmbench.store.benchmark import config_of, read_benchmark
 from fmbench.store.merge import merge
 from fmbench.store.parquet import table, write_table
-from fmbench.store.records import Row
-from fmbench.store.result_set import members, read_set
+from fmbench.store.records import SCHEMA, Row
+from fmbench.store.result_set import ResultSet, members, read_set
 from fmbench.store.tables import THEORY
 from fmbench.store.unpack import opened
 
@@ -156,6 +157,40 @@ def test_another_extractor_is_refused_unless_allowed(tmp_path):
     (line,) = refused(a, b, tmp_path).splitlines()[1:]
     assert line.endswith("features, aaaa) in A, classifier(digits, 64 features, bbbb) in B [--allow extractor]")
     merge([read_set("A", a), read_set("B", b)], tmp_path / "out", ["extractor"])
+
+
+FLOORS = {"frechet_floor": 4.2, "kid_floor": -28.5, "recall_floor": 0.9, "classifier_accuracy": 0.98}
+
+
+def with_floors(folder: Path, seed: int, extractor: str, factor: float = 1.0) -> ResultSet:
+    """A set whose classifier measured the data themselves, in numbers that are off by a factor."""
+    found = read_set(folder.name, make_results(folder, config(seeds=[seed]), extractor=extractor))
+    name = f"classifier(digits, 64 features, {extractor})"
+    rows = [
+        Row("digits", "data", 0, "features", metric, factor * value, "", features=name, n=50) for metric, value in FLOORS.items()
+    ]
+    found.tables["records.parquet"] = pa.concat_tables([found.tables["records.parquet"], table(map(asdict, rows), SCHEMA)])
+    return found
+
+
+def test_a_classifier_that_another_machine_trained_again_is_one_extractor(tmp_path):
+    """Its weights have another hash, but it measures the same of the same data, up to rounding."""
+    a, b = with_floors(tmp_path / "a", 0, "aaaa"), with_floors(tmp_path / "b", 1, "bbbb", 1 + 5e-7)
+    found = merge([a, b], tmp_path / "out")
+    assert found["notes"] == [
+        "classifier(digits, 64 features, bbbb) of b agrees to rounding with classifier(digits, 64 features, aaaa) of a "
+        "on the data, and is called that"
+    ]
+    rows = read_table(tmp_path / "out" / "records.parquet").to_pylist()
+    assert {row["features"] for row in rows if row["metric"] == "frechet"} == {"classifier(digits, 64 features, aaaa)"}
+    assert {row["seed"] for row in rows if row["metric"] == "frechet"} == {0, 1}
+    assert {row["metric"]: row["value"] for row in rows if row["metric"] in FLOORS} == FLOORS
+
+
+def test_a_classifier_that_measures_something_else_stays_another_extractor(tmp_path):
+    a, b = with_floors(tmp_path / "a", 0, "aaaa"), with_floors(tmp_path / "b", 1, "bbbb", 1 + 5e-6)
+    with pytest.raises(DataError, match=r"aaaa\) in a, classifier\(digits, 64 features, bbbb\) in b \[--allow extractor\]"):
+        merge([a, b], tmp_path / "out")
 
 
 def off_by(delta: float) -> Any:
