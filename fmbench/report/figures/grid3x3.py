@@ -1,5 +1,6 @@
 """Every prediction with every loss, as squares of colours (after Table 2 of Li & He 2025, arXiv:2511.13720)."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -38,22 +39,21 @@ def grid3x3(data: pd.DataFrame) -> Figure:
     if data.empty:
         return nothing("no methods that differ in prediction and loss alone")
     titles = list(data.title.unique())
-    figure, axes = panels(len(titles), 3, 2.15, more=0.3)
+    figure, axes = panels(len(titles), 3, 2.0)
     for line, title in zip(axes, titles, strict=True):
         here = data[data.title == title]
         for axis, measure in zip(line, here.measure.unique(), strict=True):
             _square(axis, here[here.measure == measure])
-        line[0].set_ylabel("network predicts")
-        line[1].annotate(title, (0.5, 1.17), xycoords="axes fraction", ha="center", fontsize=8)
+        line[0].set_ylabel(textwrap.fill(title, 30) + "\n\nnetwork predicts", fontsize=7)
     return figure
 
 
 def _square(axis: Axes, cells: pd.DataFrame) -> None:
-    """One measure of one grid: dark is low, and the lowest is bold."""
+    """One measure of one grid: bright is low, and the lowest is bold."""
     rows = by_cell(cells)
     values = np.array([[rows[Cell(p, m)]["mean"] for m in KINDS] for p in KINDS], dtype=float)
     norm, digits = _norm(values), SHOWN[cells.measure.iloc[0]].digits
-    axis.imshow(np.ma.masked_invalid(values), cmap=_MAP, norm=norm)
+    axis.imshow(np.ma.masked_invalid(values), cmap=_MAP, norm=norm, aspect="auto")
     axis.set_facecolor("0.9")
     for y, predicted in enumerate(KINDS):
         for x, measured in enumerate(KINDS):
@@ -92,7 +92,7 @@ def _norm(values: np.ndarray) -> Normalize:
 
 def _number(value: float, digits: int) -> str:
     """A number that fits into a cell."""
-    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.3g}"
+    return f"{value:.{digits if abs(value) < 1000 else 0}f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _why(status: str) -> str:
