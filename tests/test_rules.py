@@ -42,6 +42,7 @@ def test_the_rules_are_found():
         "prepare",
         "features",
         "train",
+        "pairs",
         "sample",
         "likelihood",
         "dequantisation",
@@ -102,6 +103,7 @@ OF_ALL_MODELS = {
     "gather": [lambda config, kind=kind: specs.gather(kind, config) for kind in names.GATHERED],
 }
 """The specs of the rules that have one for the whole run."""
+PLAIN: dict[str, Any] = {"condition": None, "evaluation": {}}
 MANY_SEEDS = {"seeds": list(range(100)), "methods": [{"name": f"method{i}", "use": "fm_ot"} for i in range(10)]}
 MANY_METHODS = {
     "seeds": [0],
@@ -127,6 +129,11 @@ def test_the_jobs_that_status_lists_have_the_outputs_and_logs_of_their_rules():
     cells = [("x", "x"), ("x", "velocity"), ("velocity", "velocity")]
     methods = [{"name": f"{p}_by_{w}", "path": "ot", "prediction": p, "weighting": "uniform" if p == w else w} for p, w in cells]
     listed = jobs(parse({"seeds": [0], "datasets": ["up"], "methods": methods, "settings": {"up": upsampled}}))
+    student = {"name": "student", "use": "fm_ot", "teacher": "fm_ot"}
+    plain = {"seeds": [0], "datasets": ["digits"], "methods": ["fm_ot", student], "settings": {"digits": upsampled | PLAIN}}
+    taught = [job for job in jobs(parse(plain)) if job.rule == "pairs"]
+    assert [job.of for job in taught] == ["digits/student/0"]
+    listed += taught
     assert {job.rule for job in listed} == RULES.keys() - {"mlflow_rebuild"}
     for job in listed:
         declared = RULES[job.rule].split("params:", 1)[0].split("output:", 1)[1]

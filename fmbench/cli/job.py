@@ -19,6 +19,7 @@ REQUIRED_KEYS = {
     "check": "methods",
     "features": "settings",
     "train": "method",
+    "pairs": "teacher",
     "baselines": "n",
     "sample_quality": "samples",
     "super_resolution": "baselines",

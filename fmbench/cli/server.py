@@ -20,6 +20,7 @@ OTHERS = {"figure": "fmbench.report.figures", "mlflow": "fmbench.stages.mlflow_s
 LATE = {
     "features": ("torch._dynamo",),
     "train": ("torch._dynamo", "pandas"),
+    "pairs": ("pandas",),
     "sample": ("pandas",),
     "trajectory": ("pandas",),
     "figure": ("fmbench.store.unpack", "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg"),

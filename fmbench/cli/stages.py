@@ -57,6 +57,7 @@ def train(
     data: Data,
     out: Out,
     checkpoints: Annotated[Path, typer.Option(help="folder for the checkpoints of all trainings")],
+    pairs: Annotated[Path | None, typer.Option(help="folder that the stage pairs wrote, for a method with a teacher")] = None,
     tracking: Tracking = None,
     tracking_uri: TrackingUri = None,
     live_after: Annotated[
@@ -78,7 +79,7 @@ def train(
     `torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node N -m -- fmbench train ...`.
     """
     from fmbench.config.hashing import settings_hash
-    from fmbench.stages import oracles
+    from fmbench.stages import marginal_training, oracles
     from fmbench.stages.train import run
     from fmbench.store.provenance import commit
     from fmbench.store.tracker import Tracker
@@ -93,7 +94,10 @@ def train(
     identity = training_identity(values, (settings_hash(values), job.code_hash), commit(), values, None)
     uri = tracking_uri if tracking and job.group.main else OFF
     tracker = Tracker(tracking or out, uri, identity, job.console.say, live_after, system_metrics)
-    run(job, data, out, checkpoints, tracker)
+    if values["method"].get("target") is not None:
+        marginal_training.run(job, data, out, checkpoints, tracker)
+    else:
+        run(job, data, out, checkpoints, tracker, pairs)
     job.group.close()
 
 
@@ -114,6 +118,10 @@ JOB_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "baselines": (
         "Measure the test images and their interpolated low-resolution images (super-resolution only).",
         ("data", "features", "out"),
+    ),
+    "pairs": (
+        "Make the pairs of noise and sample that a method with a teacher is trained on (reflow).",
+        ("data", "model", "out"),
     ),
     "sample": ("Sample a model with the adaptive solver and count its evaluations.", ("data", "model", "out")),
     "likelihood": ("Measure a model's NLL on the test split.", ("data", "model", "out")),

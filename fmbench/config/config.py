@@ -118,6 +118,7 @@ class Config(Settings):
                 f"unknown data set {', '.join(missing)}: settings has {', '.join(self.settings)}. "
                 "Add an entry under settings with data, network, training and evaluation"
             )
+        self._check_teachers()
         for dataset in self.datasets:
             self._check_source(dataset)
             self._check_condition(dataset)
@@ -148,6 +149,26 @@ class Config(Settings):
                 raise ValueError(
                     f"{what} {' and '.join(alike)} differ in upper and lower case alone, so some disks would keep them in one "
                     "folder; choose another name"
+                )
+
+    def _check_teachers(self) -> None:
+        teachers = {m.name: m.taught_by for m in self.methods}
+        for method, teacher in teachers.items():
+            if teacher is None:
+                continue
+            if teacher not in teachers:
+                raise ValueError(
+                    f"{method} is trained on samples of {teacher}, which this config does not train; add {teacher} to methods"
+                )
+            chain = [method]
+            while (above := teachers.get(chain[-1])) is not None:
+                if above in chain:
+                    raise ValueError(f"the teachers {' of '.join(chain)} go round in a circle; choose another teacher")
+                chain.append(above)
+            if conditioned := [d for d in self.datasets if self.settings[d].condition is not None]:
+                raise ValueError(
+                    f"{method} is trained on samples of {teacher}, which goes with data sets without a condition; leave out the "
+                    f"method, or the condition of {', '.join(conditioned)}"
                 )
 
     def _check_source(self, dataset: str) -> None:

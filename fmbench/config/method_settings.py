@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, SerializerFunctionWrapH
 from fmbench.config import names
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
 from fmbench.config.messages import described
-from fmbench.config.methods import METHODS, MORE_PARTS, ORACLES, PARTS, Method, Part
-from fmbench.config.numbers import Count, Number, number
+from fmbench.config.methods import METHODS, MORE_PARTS, ORACLES, PARTS, TEACHER, Method, Part
+from fmbench.config.numbers import Count, Number, Positive, number, whole_number
 from fmbench.config.plugins import is_dotted, resolve
 from fmbench.config.training_settings import TrainingOverrides
 from fmbench.errors import ConfigError
@@ -66,6 +66,18 @@ class JumpSettings(Settings):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("kind of jumps", names.JUMP_KINDS)]
     __pydantic_extra__: Parameters
+
+
+class TeacherSettings(Settings):
+    """The method of this config whose samples are trained on, with the noise they were made of (reflow; Liu et al. 2022)."""
+
+    name: Name
+    pairs: Annotated[int, Field(ge=2, le=10_000_000), BeforeValidator(whole_number)] = Field(
+        TEACHER["pairs"], description="number of pairs of noise and sample; training passes over them again and again"
+    )
+    batch: Count = Field(TEACHER["batch"], description="samples that are solved at once")
+    rtol: Positive = Field(TEACHER["rtol"], description="relative tolerance of the adaptive solver that makes them")
+    atol: Positive = Field(TEACHER["atol"], description="absolute tolerance of that solver")
 
 
 class OracleSettings(Settings):
@@ -142,6 +154,9 @@ class MethodSettings(Settings):
         description="what the network learns beside the velocity: none (also null), or mean_velocity between two times, for "
         "samples by one jump or a few (MeanFlow)",
     )
+    teacher: Annotated[TeacherSettings, BeforeValidator(by_name, json_schema_input_type=str | TeacherSettings)] | None = Field(
+        None, description="train on pairs of noise and samples of this method of the config (reflow), not on the training data"
+    )
     training: TrainingOverrides = TrainingOverrides()
 
     @model_serializer(mode="wrap")
@@ -162,6 +177,14 @@ class MethodSettings(Settings):
             return self.jumps.name != MORE_PARTS["jumps"]
         known = METHODS.get(self.use or self.name)
         return known is not None and known.jumps is not None
+
+    @property
+    def taught_by(self) -> str | None:
+        """The method's teacher, as far as that is known without importing a plug-in."""
+        if self.teacher is not None:
+            return self.teacher.name
+        base = METHODS.get(self.use or self.name)
+        return base.teacher.name if base is not None and base.teacher is not None else None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -26,6 +26,9 @@ optimal transport. The "OT" of `fm_ot` is the paper's conditional OT path, whose
 `mean_flow` learns the mean velocity between two times (:mod:`fmbench.flow.mean_velocity`), with the settings of its paper for
 CIFAR-10. Its field at equal times is an ordinary velocity.
 
+`rectified_flow_2` is `fm_ot` once more, trained on pairs of noise and the sample that a trained `fm_ot` makes of it (reflow; Liu
+et al. 2022).
+
 `oracle_ot` and `oracle_vp` are not trained. Their field is the closed-form field of the training set
 (:mod:`fmbench.flow.oracle`), so their rows show the properties of the path alone, without learning error.
 
@@ -62,6 +65,8 @@ class Method:
         target: ``marginal`` for the mean of the target given x_t (:mod:`fmbench.flow.marginal`); None for
             the target of each pair.
         jumps: a name of :data:`fmbench.flow.mean_velocity.JUMPS` if the network also learns to jump; None for a velocity alone.
+        teacher: the method whose samples, with the noise they were made of, are the pairs to train on (reflow), with the settings
+            of :data:`TEACHER`; None for pairs of noise and training data.
     """
 
     name: str
@@ -76,11 +81,12 @@ class Method:
     coupling: Part | None = None
     target: Part | None = None
     jumps: Part | None = None
+    teacher: Part | None = None
 
 
 PARTS = ("path", "prediction", "weighting", "time")
 """The parts that every method has; only regression has no path."""
-MORE_PARTS = {"source": "noise", "coupling": "independent", "target": "conditional", "jumps": "none"}
+MORE_PARTS = {"source": "noise", "coupling": "independent", "target": "conditional", "jumps": "none", "teacher": "none"}
 """The parts that a method may have, and what it has without them. Specs leave out what is not set, so that the other methods keep
 their hash."""
 
@@ -88,6 +94,9 @@ ORACLE: dict[str, Any] = {"points": 2000, "bandwidth": None}
 """The settings of an oracle. ``points`` of the training set are drawn at random; each is smoothed by a Gaussian of standard
 deviation ``bandwidth`` in model units. A bandwidth of None is, for images, the standard deviation of a uniform variable within
 one level, which is what dequantisation adds, and for points the bandwidth with the largest leave-one-out likelihood."""
+
+TEACHER: dict[str, Any] = {"pairs": 20_000, "batch": 1000, "rtol": 1e-5, "atol": 1e-5}
+"""The number of pairs that a teacher makes, and the batch and tolerances of its adaptive solver."""
 
 STRAIGHT = Part("ot", {"sigma_min": 0.0})
 """The straight path of rectified flow, which ends at the data themselves."""
@@ -111,6 +120,7 @@ METHODS: dict[str, Method] = {
         Method("sd3", STRAIGHT, Part("velocity"), time=Part("logit_normal")),
         Method("x_velocity", STRAIGHT, Part("x"), Part("velocity"), Part("logit_normal", {"mean": -0.8, "std": 0.8})),
         Method("mean_flow", STRAIGHT, Part("velocity"), time=Part("logit_normal", {"mean": 2.0, "std": 2.0}), jumps=JUMPS),
+        Method("rectified_flow_2", Part("ot"), Part("velocity"), teacher=Part("fm_ot", dict(TEACHER))),
         Method("ot_cfm", Part("ot"), Part("velocity"), coupling=Part("minibatch_ot")),
     )
 }

@@ -8,6 +8,7 @@ The functions follow the workflow: what precedes all data, the jobs of a data se
 rules ask about a job.
 """
 
+# Long file: the specs refer to each other, as the jobs of the workflow do.
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +19,10 @@ from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.hashing import settings_hash
 from fmbench.config.measured_cells import USES_SOLVERS, own_solvers, time_grids
 from fmbench.config.method_settings import method_values
+from fmbench.config.methods import TEACHER
 from fmbench.config.names import FIRST_SEED, GATHERED, GUIDED
 from fmbench.config.plugins import is_dotted
+from fmbench.errors import ConfigError
 
 Spec = dict[str, Any]
 USES_EXTRACTOR = ("sample_quality", "super_resolution", "learning_curve", "few_step")
@@ -124,11 +127,36 @@ def train(config: Config, dataset: str, method: str, seed: int) -> Spec:
         spec["network"] = config.dataset(dataset).network.model_dump()
         spec["training"] = config.training(dataset, method).model_dump()
         spec["processes"] = config.processes
+    if resolved.teacher is not None:
+        spec["pairs"] = settings_hash(pairs(config, dataset, method, seed))
     return spec
+
+
+def pairs(config: Config, dataset: str, method: str, seed: int) -> Spec:
+    """The pairs that a method with a teacher is trained on.
+
+    Raises:
+        ConfigError: the method has no teacher, or its teacher is not in the config.
+    """
+    teacher = config.method(method).resolve().teacher
+    if teacher is None:
+        raise ConfigError(f"{method} has no teacher, and so no pairs")
+    return {
+        "stage": "pairs",
+        "dataset": dataset,
+        "method": method,
+        "teacher": teacher.name,
+        "seed": seed,
+        "model": settings_hash(train(config, dataset, teacher.name, seed)),
+        "device": config.device,
+        "settings": TEACHER | teacher.parameters,
+    }
 
 
 def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -> Spec:
     """A stage that works on one model, such as ``sample`` or ``likelihood``."""
+    if stage == "pairs":
+        return pairs(config, dataset, method, seed)
     spec = {
         "stage": stage,
         "dataset": dataset,
@@ -193,6 +221,7 @@ def collect(config: Config) -> Spec:
         "gathered": {f"{kind}.parquet": gather(kind, config)["of"] for kind in GATHERED}
         | {"dequantisation.parquet": table4(config)["of"]},
         **({"super_resolved": names} if (names := super_resolved(config)) else {}),
+        **({"taught": names} if (names := taught(config)) else {}),
     }
 
 
@@ -237,6 +266,11 @@ def flows(config: Config) -> list[str]:
     return [m.name for m in (s.resolve() for s in config.methods) if m.oracle is None and m.path is not None]
 
 
+def taught(config: Config) -> list[str]:
+    """The methods that are trained on samples of another."""
+    return [m.name for m in config.methods if m.resolve().teacher is not None]
+
+
 def images(config: Config) -> list[str]:
     """The data sets of images, for which NLL against K is measured.
 
@@ -261,13 +295,19 @@ def super_resolved(config: Config) -> list[str]:
 
 
 def code_stage(spec: Spec) -> str:
-    """The stage whose code a job runs; the job "train" of an oracle runs that of "oracles"."""
-    return "oracles" if spec["stage"] == "train" and spec["method"]["oracle"] is not None else spec["stage"]
+    """The stage whose code a job runs; "train" of an oracle runs that of "oracles", with a marginal target that of its own."""
+    if spec["stage"] != "train":
+        return spec["stage"]
+    if spec["method"]["oracle"] is not None:
+        return "oracles"
+    return "marginal_training" if "target" in spec["method"] else "train"
 
 
 def code_specs(stage: str, config: Config, dataset: str, method: str, seed: int) -> list[Spec]:
     """The specs whose plug-ins a stage of one model runs."""
     used = [train(config, dataset, method, seed)]
+    if stage == "pairs":
+        used = [train(config, dataset, pairs(config, dataset, method, seed)["teacher"], seed)]
     if stage in USES_EXTRACTOR:
         used.append(features(config, dataset))
     if stage in USES_SOLVERS:

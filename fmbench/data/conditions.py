@@ -26,6 +26,8 @@ NO_EXCHANGE = (
     "the coupling"
 )
 """Why a coupling and low-resolution images do not go together: given its image, the noise would no longer be N(0, I)."""
+NO_TARGET = "target: marginal is for data sets without a condition; leave out the target"
+"""Why a data set with a condition has no marginal target."""
 
 
 class Condition(ABC):

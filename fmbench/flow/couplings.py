@@ -57,6 +57,25 @@ INDEPENDENT = Independent()
 
 
 @dataclass(frozen=True)
+class GivenPairs(Independent):
+    """Pairs that come as such, as from a teacher: their noise is not independent of their data, and nothing pairs them again."""
+
+
+GIVEN = GivenPairs()
+
+
+def given(coupling: Coupling) -> Coupling:
+    """The coupling of pairs that come as such.
+
+    Raises:
+        ValueError: the method has a coupling of its own.
+    """
+    if coupling != INDEPENDENT:
+        raise ValueError("the pairs of a teacher are coupled already; leave out the coupling, or the teacher")
+    return GIVEN
+
+
+@dataclass(frozen=True)
 class MinibatchOT(Coupling):
     """The permutation of the noise with the smallest sum of |x0 - x1|^2: exact optimal transport within the batch.
 

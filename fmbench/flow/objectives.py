@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from fmbench.config.methods import Method, Part
 from fmbench.config.plugins import resolve
 from fmbench.flow.broadcast import check_shape
-from fmbench.flow.couplings import COUPLINGS, INDEPENDENT, Coupling
-from fmbench.flow.marginal import means
+from fmbench.flow.couplings import COUPLINGS, INDEPENDENT, Coupling, given
+from fmbench.flow.marginal import Known, means
 from fmbench.flow.mean_velocity import JUMPS, MeanVelocity, check_jumps
-from fmbench.flow.oracle import Oracle
 from fmbench.flow.paths import PATHS, AffinePath
 from fmbench.flow.prediction import FAMILIES, PREDICTIONS, SIGMA_DATA, VELOCITY, Prediction, usable_interval
 from fmbench.flow.starts import NOISE, STARTS, Start
@@ -58,7 +57,7 @@ class Objective:
     start: Start = NOISE
     coupling: Coupling = INDEPENDENT
     marginal: bool = False
-    data: Oracle | None = None
+    data: Known | None = None
     jumps: MeanVelocity | None = None
 
     def __post_init__(self) -> None:
@@ -105,8 +104,7 @@ class Objective:
     def _check_target(self) -> None:
         if self.marginal and not self.has_score:
             raise ValueError(
-                "the marginal target is that of independent noise and data, so it goes with no coupling and no source; leave out "
-                "the target, or the other"
+                "the marginal target is that of independent noise, so it goes with no coupling and no source; remove one"
             )
 
     @property
@@ -200,7 +198,9 @@ class Objective:
         weight = self.weighting(t, self.path, self.prediction)
         for what, values in (("the times", t), ("their density", density), ("the loss weight", weight)):
             check_shape(what, values, u.shape)
-        return t, weight / density if self.times.corrected else weight
+        if self.times.corrected:
+            weight = weight / density
+        return t, weight
 
     def loss(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, u: Tensor) -> Tensor:
         """The loss of each sample: eq. 9 of Lipman et al. 2023 for the velocity, eq. 43 and 45 for the others.
@@ -253,6 +253,7 @@ def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
     prediction = _make_prediction(method.prediction, data_std)
     times = _make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters)
     coupling = INDEPENDENT if method.coupling is None else _make(COUPLINGS, "coupling", *_named(method.coupling))
+    coupling = coupling if method.teacher is None else given(coupling)
     for what, made, kind in (
         ("path", path, AffinePath),
         ("prediction", prediction, Prediction),

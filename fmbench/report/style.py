@@ -26,6 +26,7 @@ LABELS = {
     "sd3": "SD3",
     "x_velocity": "x, velocity loss",
     "mean_flow": "MeanFlow",
+    "rectified_flow_2": "Rectified flow 2",
     "ot_cfm": "OT-CFM, minibatch OT",
     "data": "Data",
 }
@@ -82,6 +83,7 @@ _LOOKS: dict[str, tuple[int, Marker]] = {
     "sd3": (12, (6, 1, 0)),
     "x_velocity": (14, (3, 1, 0)),
     "mean_flow": (17, (4, 1, 45)),
+    "rectified_flow_2": (15, (5, 1, 36)),
     "ot_cfm": (13, (8, 1, 0)),
 }
 """Colour and marker of each known method. The colours 10 to 19 are darker forms of 0 to 9."""

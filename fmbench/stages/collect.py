@@ -45,6 +45,7 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     upsampled = spec.get("super_resolved", [])
     files += [results / "baselines" / d / "rows.parquet" for d in upsampled]
     files += [results / model_folder("models", *model) / "rows.parquet" for model in models]
+    files += [results / model_folder("pairs", *m) / "rows.parquet" for m in models if m[1] in spec.get("taught", [])]
     files += [results / model_folder(stage, *model) / "rows.parquet" for stage in EVALUATIONS for model in models]
     files += [results / model_folder("super_resolution", *m) / "rows.parquet" for m in models if m[0] in upsampled]
     records = read_rows(files)

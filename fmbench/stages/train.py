@@ -3,8 +3,13 @@
 import contextlib
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
@@ -12,11 +17,11 @@ from fmbench.config.training_settings import TrainingSettings
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError
 from fmbench.flow.objectives import Objective
-from fmbench.flow.regression import build_loss
+from fmbench.flow.regression import Loss, build_loss
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.job import Job, check_data, split_hashes
-from fmbench.stages.shared.marginal_target import add_variances, with_data
 from fmbench.stages.shared.model_files import FinishedModel, add_times, write_model
+from fmbench.stages.shared.pair_files import Pairs, read_pairs, skip_student
 from fmbench.stages.shared.plugin_guard import PluginGuard
 from fmbench.store.checkpoint import CheckpointFolder, described, differences
 from fmbench.store.codehash import plugin_files
@@ -29,7 +34,31 @@ from fmbench.training.run import Entry, Listener, Outcome, TrainingRun
 from fmbench.training.snapshots import Snapshots
 
 
-def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
+@dataclass(frozen=True)
+class Variant:
+    """What trainings of one kind do more than others.
+
+    Attributes:
+        bind: from objective, data, settings and device to the objective to train by.
+        add_rows: adds rows at the end, from job, objective, network, data, settings and outcome.
+    """
+
+    bind: Callable[[Loss, DataSet, TrainingSettings, torch.device], Loss] = lambda objective, *_: objective
+    add_rows: Callable[[Job, Loss, nn.Module, DataSet, TrainingSettings, Outcome], None] = lambda *_: None
+
+
+PLAIN = Variant()
+
+
+def run(
+    job: Job,
+    data: Path,
+    out: Path,
+    checkpoints: Path,
+    tracker: Tracker,
+    pairs_folder: Path | None = None,
+    variant: Variant = PLAIN,
+) -> None:
     """Train, and write the model into ``out`` (:func:`fmbench.stages.shared.model_files.write_model`).
 
     If the loss stops being finite, or a plug-in raises an exception (:class:`fmbench.stages.shared.plugin_guard.PluginGuard`),
@@ -37,6 +66,8 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
 
     Args:
         checkpoints: folder of all checkpoints. Those of this training are in a subfolder named by its key.
+        pairs_folder: where the stage ``pairs`` wrote, for a method with a teacher. If the teacher has no pairs, the model is
+            that of the initial weights, and its rows are skipped with the reason.
     """
     spec = job.spec
     dataset = read(data)
@@ -46,12 +77,17 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     settings = TrainingSettings.model_validate(spec["training"])
     if isinstance(objective, Objective) and objective.jumps and (problem := settings.no_jumps(job.group.size)):
         raise ConfigError(problem)
-    objective = with_data(objective, dataset, settings, job.device)
-    key, about = _identity(job, dataset)
+    objective = variant.bind(objective, dataset, settings, job.device)
+    pairs = read_pairs(spec, pairs_folder)
+    if pairs is not None and pairs.reason:
+        skip_student(job, dataset, network, out, pairs.reason)
+        return
+    key, about = _identity(job, dataset, pairs)
     guard = PluginGuard(objective, network, plugin_files(spec), job.console.say)
     loss = guard if job.group.size == 1 else objective
     seed, start, coupling = spec["seed"], objective.start, objective.coupling
-    training = TrainingRun(loss, network, dataset, settings, seed, key, job.device, job.group, start, coupling)
+    given = None if pairs is None else (pairs.x0, pairs.x1)
+    training = TrainingRun(loss, network, dataset, settings, seed, key, job.device, job.group, start, coupling, given)
 
     folder = CheckpointFolder(checkpoints / key, about)
     outcome = _train(job, training, folder, about, tracker)
@@ -63,7 +99,7 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
     snapshots = Snapshots(folder.folder, key).load(outcome.snapshots)
     model = FinishedModel(network, outcome.step, outcome.curve, outcome.reason, snapshots, outcome.averages)
     _add_rows(job, outcome, settings, model.parameters)
-    add_variances(job, objective, network, dataset, settings, outcome)
+    variant.add_rows(job, objective, network, dataset, settings, outcome)
     # A training that was done before this attempt ended with its last checkpoint.
     ended = time.time() if outcome.reason else folder.written()
     add_times(job, folder.began, ended, outcome.step)
@@ -76,12 +112,13 @@ def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) ->
         job.console.say(f"{outcome.step} iterations in {outcome.seconds:.0f} s, loss {loss_at_end:.4g} -> {out}")
 
 
-def _identity(job: Job, dataset: DataSet) -> tuple[str, dict[str, Any]]:
+def _identity(job: Job, dataset: DataSet, pairs: Pairs | None) -> tuple[str, dict[str, Any]]:
     """Everything that a training depends on, as a key and in words.
 
     With other data, other code, another torch or another kind of device, a training must not go on from the same checkpoint.
     """
-    content, device = split_hashes(dataset), job.device.type  # the command line may have chosen another device than the spec's
+    content: Any = split_hashes(dataset) if pairs is None else [split_hashes(dataset), pairs.digest]
+    device = job.device.type  # the command line may have chosen another device than the spec's
     key = f"{settings_hash(job.spec)}-{settings_hash([job.code_hash, content, versions(), device])}"
     about = {"spec": job.spec, "code": job.code_hash, "data": content, "versions": json.loads(versions()), "device": device}
     return key, about

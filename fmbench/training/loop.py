@@ -16,6 +16,7 @@ from fmbench.errors import CheckpointError
 from fmbench.store.checkpoint import CheckpointFolder
 from fmbench.system.rng import named_seed, seed_global
 from fmbench.training.batches import Batches
+from fmbench.training.pairs import PairBatches
 from fmbench.training.precision import matrix_precision
 from fmbench.training.run import SILENT, Listener, Outcome, TrainingRun
 from fmbench.training.schedule import learning_rate
@@ -35,8 +36,7 @@ def train(run: TrainingRun, checkpoints: CheckpointFolder, listener: Listener = 
     """
     with matrix_precision(run.settings.precision, run.device):
         training = _Training(run, checkpoints, listener)
-        made = Batches(run.dataset, run.settings, run.seed, run.device, run.group, run.start, run.coupling)
-        with contextlib.closing(made) as batches:
+        with contextlib.closing(run.batches()) as batches:
             training.resume()
             training.prepare(batches)
             reason = _iterate(training, batches)
@@ -45,7 +45,7 @@ def train(run: TrainingRun, checkpoints: CheckpointFolder, listener: Listener = 
         return training.finish()
 
 
-def _iterate(training: "_Training", batches: Batches) -> str:
+def _iterate(training: "_Training", batches: Batches | PairBatches) -> str:
     """Train to the last iteration, or to the first at which training diverges. Returns why it diverged, or an empty string."""
     settings = training.settings
     for step in range(training.outcome.step, settings.iterations):
@@ -134,7 +134,7 @@ class _Training:
         self.outcome.step, self.outcome.seconds = state["step"], state["seconds"]
         self.outcome.curve = [tuple(entry) for entry in state["curve"]]
 
-    def prepare(self, batches: Batches) -> None:
+    def prepare(self, batches: Batches | PairBatches) -> None:
         """Compile the step, or warm it up for several processes. Compilation is left out of the training's seconds."""
         if self.outcome.step >= self.settings.iterations:
             return
@@ -153,7 +153,7 @@ class _Training:
         peak, warmup = self.settings.learning_rate, self.settings.warmup_iterations
         return learning_rate(step, self.settings.iterations, peak, warmup, self.settings.schedule)
 
-    def advance(self, step: int, batches: Batches) -> None:
+    def advance(self, step: int, batches: Batches | PairBatches) -> None:
         """Train by the batch of iteration ``step``."""
         rank = self.run.group.rank
         self.update.set_rate(self._rate(step))

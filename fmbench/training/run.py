@@ -11,6 +11,8 @@ from fmbench.data.prepared import DataSet
 from fmbench.flow.couplings import INDEPENDENT, Coupling
 from fmbench.flow.starts import NOISE, Start
 from fmbench.system.distributed import ALONE, Group
+from fmbench.training.batches import Batches
+from fmbench.training.pairs import PairBatches
 from fmbench.training.step import Loss
 
 Entry = tuple[int, float, float]
@@ -27,6 +29,7 @@ class TrainingRun:
         group: the processes that train together. Each calls ``train`` itself; only the first writes, and only it holds the lock.
         start: where the paths of the objective start.
         coupling: which noise goes with which data.
+        pairs: noise and samples (N, *) to train on in place of the data; None for the data.
     """
 
     objective: Loss
@@ -39,6 +42,17 @@ class TrainingRun:
     group: Group = ALONE
     start: Start = NOISE
     coupling: Coupling = INDEPENDENT
+    pairs: tuple[Tensor, Tensor] | None = None
+
+    def batches(self) -> Batches | PairBatches:
+        """The batch of each iteration.
+
+        Raises:
+            ConfigError: the settings do not go with the data.
+        """
+        if self.pairs is not None:
+            return PairBatches(*self.pairs, self.settings, self.seed, self.device, self.group)
+        return Batches(self.dataset, self.settings, self.seed, self.device, self.group, self.start, self.coupling)
 
 
 def _ignore(*_: object) -> None:

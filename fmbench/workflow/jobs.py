@@ -63,7 +63,10 @@ def _of_data(config: Config) -> Iterator[Job]:
 
 def _of_models(config: Config) -> Iterator[Job]:
     models = [(d, method.name, seed) for d in config.datasets for method in config.methods for seed in config.seeds]
+    taught = specs.taught(config)
     for model in models:
+        if model[1] in taught:
+            yield _job("pairs", _name(model), f"{specs.model_folder('pairs', *model)}/rows.parquet")
         yield _job("train", _name(model), f"{specs.model_folder('models', *model)}/rows.parquet")
     for stage in OF_EVERY_MODEL:
         for model in models:

@@ -8,7 +8,7 @@ from config_values import BASE, changed, config_error
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.method_settings import method_from_values, method_values
-from fmbench.config.methods import METHODS, Part
+from fmbench.config.methods import METHODS, TEACHER, Part
 from fmbench.config.reading import parse
 from fmbench.errors import ConfigError
 
@@ -45,8 +45,9 @@ def test_no_method_may_be_called_data():
 
 
 def test_known_methods_resolve_to_the_registry():
+    config = parse(changed(("methods", list(METHODS))))
     for name, method in METHODS.items():
-        assert parse(changed(("methods", [name]))).method(name).resolve() == method
+        assert config.method(name).resolve() == method
 
 
 def test_an_inline_method_resolves():
@@ -161,3 +162,36 @@ def test_ot_cfm_is_fm_ot_with_a_coupling():
 def test_a_coupling_that_a_config_cannot_have(entry, fragments):
     message = config_error(changed(("methods", [entry])))
     assert all(fragment in message for fragment in fragments)
+
+
+# Teachers
+
+
+def test_rectified_flow_2_is_fm_ot_on_the_pairs_of_fm_ot():
+    expected = dataclasses.replace(METHODS["fm_ot"], name="rectified_flow_2", teacher=Part("fm_ot", TEACHER))
+    assert METHODS["rectified_flow_2"] == expected
+    written = {"name": "mine", "use": "fm_ot", "teacher": "fm_ot"}
+    method = parse(changed(("methods", ["fm_ot", written]))).method("mine").resolve()
+    assert method == dataclasses.replace(expected, name="mine") == method_from_values(method_values(method))
+
+
+@pytest.mark.parametrize(
+    ("methods", "fragment"),
+    [
+        (["rectified_flow_2"], "rectified_flow_2 is trained on samples of fm_ot, which this config does not train; add fm_ot"),
+        (
+            [{"name": "a", "use": "fm_ot", "teacher": "b"}, {"name": "b", "use": "fm_ot", "teacher": "a"}],
+            "the teachers a of b go round in a circle",
+        ),
+        ([{"name": "a", "use": "fm_ot", "teacher": "a"}], "the teachers a go round in a circle"),
+        (["fm_ot", {"name": "a", "use": "oracle_ot", "teacher": "fm_ot"}], "a is an oracle"),
+        (["fm_ot", {"name": "a", "use": "fm_ot", "teacher": {"name": "fm_ot", "pairs": 1}}], "pairs"),
+    ],
+)
+def test_a_teacher_that_cannot_be(methods, fragment):
+    assert fragment in config_error(changed(("methods", methods)))
+
+
+def test_a_teacher_is_for_data_sets_without_a_condition():
+    message = config_error(changed(("methods", ["fm_ot", "rectified_flow_2"]), ("settings.digits.condition", "label")))
+    assert "goes with data sets without a condition; leave out the method, or the condition of digits" in message

@@ -13,8 +13,8 @@ from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.flow.oracle import FiniteOracle
 from fmbench.flow.paths import OptimalTransport
-from fmbench.stages.shared import marginal_target
-from fmbench.stages.shared.marginal_target import METRICS
+from fmbench.stages import marginal_training
+from fmbench.stages.marginal_training import METRICS
 
 METHODS = [
     "fm_ot",
@@ -94,12 +94,12 @@ def test_flipped_images_are_points_of_the_target(bench):
     dataset = bench.data("tall")
     objective = build(method_from_values(bench.spec("train", "tall", "marginal")["method"]))
     for flips, n in ((False, 40), (True, 80)):
-        data = marginal_target.with_data(objective, dataset, TrainingSettings(flips=flips), CPU).data
+        data = marginal_training.with_data(objective, dataset, TrainingSettings(flips=flips), CPU).data
         assert len(data.points) == n and data.bandwidth == pytest.approx(2 / 5 / 12**0.5)
 
 
 def test_what_has_no_marginal_target(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(marginal_target, "MOST_POINTS", 39)
+    monkeypatch.setattr(marginal_training, "MOST_POINTS", 39)
     said = bench.run("train", "board", "marginal")
     assert said.code != 0 and "board has 40, more than 39; leave out the target" in said.err
     values = json.loads(json.dumps(VALUES)) | {"datasets": ["tall"], "methods": METHODS[:2]}
@@ -108,4 +108,4 @@ def test_what_has_no_marginal_target(bench, tmp_path, monkeypatch):
     conditioned = Bench(tmp_path, values)
     said = conditioned.whole("check", "--data", tmp_path / "data", "--out", tmp_path / "checked.json")
     assert said.code != 0
-    assert "condition: marginal: target: marginal is for data sets without a condition, and here it is its label" in said.err
+    assert "condition: marginal: target: marginal is for data sets without a condition; leave out the target" in said.err

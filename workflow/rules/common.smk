@@ -1,7 +1,7 @@
 # Values and functions for the files of rules. They hold the checked config, the paths, and what each job depends on.
 
 import re
-from os.path import relpath
+from os.path import dirname, relpath
 from pathlib import Path
 
 from fmbench.config import specs
@@ -35,6 +35,8 @@ SUPER_RESOLVED = specs.super_resolved(settings)
 DRAWN = drawn(settings)
 OTHER_TABLES = other_tables(settings)
 UPSAMPLED = [model for model in MODELS if model[0] in SUPER_RESOLVED]
+# Models that are trained on samples of another model.
+TAUGHT = [model for model in MODELS if model[1] in specs.taught(settings)]
 # Models whose NLL is measured against K: trained methods on images.
 DEQUANTISED = [(d, m, s) for d, m, s in MODELS if d in TABLE4["datasets"] and m in TABLE4["methods"]]
 
@@ -71,6 +73,21 @@ def train_code(w):
     """Return the hash of the code of a training. An oracle runs other code than a trained method."""
     spec = specs.train(settings, w.dataset, w.method, int(w.seed))
     return code(specs.code_stage(spec), spec)
+
+
+def teacher(w, file):
+    """Return a file of the model whose samples a model is trained on."""
+    of = specs.pairs(settings, w.dataset, w.method, int(w.seed))["teacher"]
+    return results(f"models/{w.dataset}/{of}/{w.seed}/{file}")
+
+
+def pairs(w):
+    """Return the pairs that a model is trained on, if it has a teacher."""
+    return (
+        [results(f"pairs/{w.dataset}/{w.method}/{w.seed}/pairs.safetensors")]
+        if (w.dataset, w.method, int(w.seed)) in TAUGHT
+        else []
+    )
 
 
 def processes(w):

@@ -18,6 +18,7 @@ rule collect:
         of_models(results(f"models/{MODEL}/rows.parquet")),
         of_models(results(f"models/{MODEL}/config.json")),
         of_models(results(f"models/{MODEL}/loss_curve.parquet")),
+        of_models(results(f"pairs/{MODEL}/rows.parquet"), TAUGHT),
         of_models(results(f"sample/{MODEL}/rows.parquet")),
         of_models(results(f"sample/{MODEL}/preview.parquet")),
         of_models(results(f"likelihood/{MODEL}/rows.parquet")),

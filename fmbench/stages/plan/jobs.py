@@ -19,6 +19,7 @@ from fmbench.stages.plan.operations import (
     dequantisation_passes,
     extractor_flops,
     likelihood_passes,
+    pairs_of,
     sweep_passes,
     trajectory_samples,
 )
@@ -76,6 +77,10 @@ def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
         "few_step": (solve + features, _seconds(work, few_passes * flops + few * first)),
         "trajectory": (solve, _seconds(work, trajectory_samples(e, work.shape) * ADAPTIVE_NFE * flops)),
     }
+    if (pairs := pairs_of(work.config, method)) is not None:
+        ends = 2 * 4 * pairs * work.dimensions
+        found["pairs"] = (solve + ends, _seconds(work, pairs * ADAPTIVE_NFE * flops))
+        found["train"] = (found["train"][0] + ends, found["train"][1])
     if work.name in super_resolved(work.config):
         compared = comparison_bytes(e.super_resolution.batch, work.shape)
         found["super_resolution"] = (

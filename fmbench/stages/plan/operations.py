@@ -10,8 +10,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fmbench.config.config import Config
 from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
 from fmbench.config.feature_settings import ExtractorSettings
+from fmbench.config.methods import TEACHER
 from fmbench.config.specs import super_resolved
 from fmbench.metrics.extractor_weights import ENCODERS, problem
 from fmbench.metrics.extractors import make_extractor
@@ -56,7 +58,8 @@ def evaluation_passes(work: Workload) -> int:
     few_step = work.evaluation.few_step
     of_a_model = sweep_passes(work.evaluation) + few_step.n * sum(cell.nfe for cell in few_step.cells())
     of_likelihoods = likelihood_passes(work) + (dequantisation_passes(work) if work.is_images else 0)
-    of_samples = of_a_model * work.solved + learning_curve_passes(work) + trajectory_passes(work)
+    of_students = sum(pairs_of(work.config, m) or 0 for m in work.flows) * ADAPTIVE_NFE * len(work.config.seeds)
+    of_samples = of_students + of_a_model * work.solved + learning_curve_passes(work) + trajectory_passes(work)
     return of_samples * work.cost_of_field + of_likelihoods * work.solved
 
 
@@ -95,6 +98,12 @@ def learning_curve_passes(work: Workload) -> int:
 def trajectory_passes(work: Workload) -> int:
     """Forward passes of the trajectories, which only models of the first seed have."""
     return trajectory_samples(work.evaluation, work.shape) * ADAPTIVE_NFE * len(work.flows)
+
+
+def pairs_of(config: Config, method: str) -> int | None:
+    """The number of pairs that a method's teacher makes; None without a teacher."""
+    teacher = config.method(method).resolve().teacher
+    return None if teacher is None else int((TEACHER | teacher.parameters)["pairs"])
 
 
 def trajectory_samples(evaluation: EvaluationSettings, shape: tuple[int, ...]) -> int:

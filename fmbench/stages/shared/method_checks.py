@@ -6,7 +6,7 @@ import torch
 
 from fmbench.config.method_settings import method_from_values
 from fmbench.config.plugins import RAISED, reason
-from fmbench.data.conditions import NO_EXCHANGE, Condition, LowResolution
+from fmbench.data.conditions import NO_EXCHANGE, NO_TARGET, Condition, LowResolution
 from fmbench.flow.broadcast import check_alike
 from fmbench.flow.couplings import INDEPENDENT
 from fmbench.flow.fields import CountingField
@@ -85,12 +85,7 @@ def check_oracle(parameters: dict[str, Any], objective: Objective) -> None:
 def condition_problems(objectives: list[tuple[str, Loss]], condition: Condition) -> list[str]:
     """The methods that do not go with the condition of a data set, or with none."""
     marginal = [name for name, objective in objectives if objective.marginal and condition.given]
-    return [f"condition: {name}: {no_target(condition)}" for name in marginal] + _image_problems(objectives, condition)
-
-
-def no_target(condition: Condition) -> str:
-    """Why a data set with a condition has no marginal target."""
-    return f"target: marginal is for data sets without a condition, and here it is {condition.given}; leave out the target"
+    return [f"condition: {name}: {NO_TARGET}" for name in marginal] + _image_problems(objectives, condition)
 
 
 def _image_problems(objectives: list[tuple[str, Loss]], condition: Condition) -> list[str]:

@@ -24,6 +24,7 @@ from fmbench.stages.oracles import OracleOfSamples
 from fmbench.stages.shared.batching import base_noise
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.job import Job, check_data, split_hashes
+from fmbench.stages.shared.pair_files import NO_PAIRS
 from fmbench.store.codehash import plugin_code
 from fmbench.store.documents import read_document
 from fmbench.store.provenance import versions
@@ -147,7 +148,9 @@ def load_model(folder: Path, dataset: DataSet, device: torch.device, expected: s
         return _oracle(spec, weights, dataset, device, guidance)
     network = new_network(spec, dataset)
     digest = load_weights(weights, network)
-    reason = f"training diverged: {config['reason']}" if config["reason"] else ""
+    reason = config["reason"]
+    if reason:
+        reason = f"not trained: {reason}" if reason.startswith(NO_PAIRS) else f"training diverged: {reason}"
     return _trained(spec, network.to(device), digest, dataset, device, guidance, reason)
 
 

@@ -1,4 +1,6 @@
-"""The marginal target of a training: the closed-form field of its whole training split, and rows that compare both targets.
+"""Trainings with the marginal target: the closed-form field of the whole training split, and rows that compare both targets.
+
+In the DAG, such a method is "trained" by this module's :func:`run`, so an edit of the oracles retrains no other network.
 
 The marginal target is the mean of the conditional one given x_t (Theorem 2; Bertrand et al. 2025, arXiv:2506.03719). Both losses
 have the same expected gradient, and so the same optimum. The gradient of a batch has less variance, and the smallest loss is 0
@@ -9,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fmbench.config.training_settings import TrainingSettings
+from fmbench.data.conditions import NO_TARGET
 from fmbench.data.prepared import DataSet
 from fmbench.errors import ConfigError
 from fmbench.flow.gradient_variance import gradient_variance
@@ -23,9 +27,10 @@ from fmbench.flow.marginal import squared_residual
 from fmbench.flow.objectives import Objective
 from fmbench.flow.oracle import FiniteOracle
 from fmbench.flow.regression import Loss
+from fmbench.stages import train
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.method_checks import no_target
 from fmbench.store.records import DIVERGED
+from fmbench.store.tracker import Tracker
 from fmbench.training.batches import Batches
 from fmbench.training.run import Outcome
 
@@ -35,6 +40,11 @@ BATCHES = 64
 """The number of batches that each of these rows is estimated from."""
 METRICS = {"gradient_variance": "(loss/weight)^2", "gradient_variance_conditional": "(loss/weight)^2", "loss_floor": "loss"}
 """The rows, with their units: the variance of a batch's gradient with the marginal and with the conditional target, the floor."""
+
+
+def run(job: Job, data: Path, out: Path, checkpoints: Path, tracker: Tracker) -> None:
+    """Train as :func:`fmbench.stages.train.run` does, on the marginal target."""
+    train.run(job, data, out, checkpoints, tracker, variant=train.Variant(with_data, add_variances))
 
 
 def with_data(objective: Loss, dataset: DataSet, settings: TrainingSettings, device: torch.device) -> Loss:
@@ -50,7 +60,7 @@ def with_data(objective: Loss, dataset: DataSet, settings: TrainingSettings, dev
         return objective
     name, n = dataset.manifest["dataset"], len(dataset.train)
     if dataset.condition.given:
-        raise ConfigError(no_target(dataset.condition))
+        raise ConfigError(NO_TARGET)
     if n > MOST_POINTS:
         raise ConfigError(
             f"target: marginal evaluates every training sample at each step, and {name} has {n:,}, more than {MOST_POINTS:,}; "
