@@ -16,7 +16,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from fmbench.report.figures.animation import NAME, write_animation
+from fmbench.store.benchmark import config_of
 from fmbench.store.provenance import commit
+from fmbench.workflow.jobs import drawn
 
 ROOT = Path(__file__).parent.parent
 KEPT = [
@@ -39,11 +41,14 @@ def keep(results: Path, out: Path) -> None:
     for name in KEPT:
         if (results / name).exists():  # a config may leave a stage out
             shutil.copy(results / name, out / name)
-    for figure in sorted((results / "figures").iterdir()):
-        if figure.suffix in (".png", ".svg"):
-            shutil.copy(figure, out / figure.name)
-    write_animation(results, out / NAME)
-    shutil.copytree(results / "theory", out / "theory", dirs_exist_ok=True)
+    config = config_of(results)
+    whole = out.name == "default"  # of another run only the pictures of its own numbers are kept
+    for figure in drawn(config):
+        for kind in ("png", "svg") if whole else ("png",):
+            shutil.copy(results / "figures" / f"{figure}.{kind}", out / f"{figure}.{kind}")
+    if whole:
+        write_animation(results, out / NAME)
+        shutil.copytree(results / "theory", out / "theory", dirs_exist_ok=True)
     for manifest in sorted((results / "data").glob("*/manifest.json")):
         copy = out / "data" / manifest.parent.name / manifest.name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ def super_resolution(reference: Path) -> str:
         ("fig14.png", "Low-resolution images, upsampled by each model, and the originals"),
         ("fig15.png", "The part of an image with the most detail, from each model"),
     ]
-    return "\n\n".join([_section(reference / "table2.md"), _images(reference, *figures)])
+    return "\n\n".join([_section(reference / "table2.md"), _images(reference, *figures), _verdict(reference, 11)])
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
@@ -120,6 +125,13 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
 def _claims(reference: Path) -> str:
     """The verdicts, not the evidence for each."""
     return _section(reference / "claims.md").split("\n#### ")[0].strip()
+
+
+def _verdict(reference: Path, number: int) -> str:
+    """A claim's title with its verdict, and the line on the claim as a whole."""
+    text = (reference / "claims.md").read_text().split(f"\n## {number}. ")[1].split("\n## ")[0]
+    overall = next(line for line in text.splitlines() if line.startswith("Overall: "))
+    return f"Claim {number}. {text.splitlines()[0]}. {overall}"
 
 
 def _images(reference: Path, *figures: tuple[str, str]) -> str:
