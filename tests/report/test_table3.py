@@ -32,7 +32,7 @@ TRAINING = {
 
 def results_of(folder: Path, dataset: str = "cifar10", rates: dict[str, float] | None = None) -> list[tuple[str, str, int]]:
     """A results folder with what Table 3 is made from: manifests and the models' configs."""
-    splits = {name: {"n": n, "sha256": "0" * 64} for name, n in (("train", 50000), ("test", 10000))}
+    splits = {name: {"n": n, "sha256": "0" * 64, "std": 1.0} for name, n in (("train", 50000), ("test", 10000))}
     manifest = {"dataset": dataset, "spec": {}, "shape": [3], "levels": None, "scale": 1.0, "shift": 0.0, "warnings": []}
     manifest |= dict.fromkeys(("support", "entropy", "classes", "class_names"))
     write_document(folder / "data" / dataset / "manifest.json", manifest | {"splits": splits})
