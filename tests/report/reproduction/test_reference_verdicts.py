@@ -149,7 +149,7 @@ def test_the_shipped_reference_agrees_with_itself():
 
 
 def test_a_method_that_another_one_replaced_is_off_and_the_others_agree():
-    rng = np.random.default_rng(6)
+    rng = np.random.default_rng(7)
     reference, run = eight_seeds(rng, range(8)), eight_seeds(rng, range(2))
     table, joint = compare_runs(reference, run, SAME_SETTINGS)
     assert set(table.verdict) == {AGREES} and joint > LEVEL
