@@ -14,6 +14,7 @@ from fmbench.report.frames import records_frame
 from fmbench.report.layout import NONE, block, heading, markdown_table
 from fmbench.store.agreement import setting_differences
 from fmbench.store.benchmark import FILE, config_of, read_benchmark
+from fmbench.store.merge_tables import TIME_UNITS
 from fmbench.store.records import read_rows
 from fmbench.store.result_set import table4_files
 from fmbench.store.stale import TABLE4_ROWS, stale_files
@@ -55,10 +56,10 @@ def measurements(records: pd.DataFrame) -> pd.DataFrame:
 def cells(records: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation (n - 1) and number of seeds of every one of :func:`measurements`, one row each.
 
-    Rows that diverged or were skipped do not count as a seed.
+    Rows that diverged or were skipped do not count as a seed. Measured times are left out, since no run repeats them.
     """
     mine = measurements(records)
-    groups = mine[mine.status == "ok"].groupby(IDENTITY, sort=False, dropna=False).value
+    groups = mine[(mine.status == "ok") & ~mine.unit.isin(TIME_UNITS)].groupby(IDENTITY, sort=False, dropna=False).value
     return groups.agg(["mean", "std", "count"]).reset_index()
 
 

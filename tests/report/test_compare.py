@@ -47,6 +47,7 @@ def test_differences_and_spreads_match_a_calculation_by_hand(tmp_path):
     assert row["gone"]["exceeds"] == "only in A" and math.isnan(row["gone"]["mean_b"])
     assert row["new"]["exceeds"] == "only in B" and row["new"]["seeds_a"] == 0
     assert list(table.method) == ["far", "near", "one", "same", "gone", "new"]
+    assert set(compare(a.assign(unit="s"), b).exceeds) == {"only in B"}  # measured times are not compared
 
 
 def test_two_seeds_on_each_side_need_a_large_difference():
