@@ -32,7 +32,7 @@ from fmbench.config.network_settings import (
 )
 from fmbench.config.numbers import number, twice, whole_number
 from fmbench.config.super_resolution_settings import unsaid_size_filter
-from fmbench.config.training_settings import TrainingSettings
+from fmbench.config.training_settings import TrainingSettings, why_no_jumps
 from fmbench.errors import ConfigError
 
 
@@ -213,7 +213,7 @@ class Config(Settings):
             )
         if training.precision == "tf32" and self.device == "cpu":
             raise ValueError(f"{where}: precision tf32 needs an NVIDIA GPU; with device cpu choose fp32")
-        if self.method(method).jumps_too and (problem := training.no_jumps(self.processes)):
+        if self.method(method).jumps_too and (problem := why_no_jumps(training, self.processes)):
             raise ValueError(f"{where}: {problem}")
         source = self.settings[dataset].data
         shape = sample_shape(source.source, source.parameters)

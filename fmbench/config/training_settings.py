@@ -89,27 +89,28 @@ class TrainingSettings(Settings):
         values: dict[str, Any] = write(self)
         return {key: v for key, v in values.items() if v or key != "label_dropout"}
 
-    def no_jumps(self, processes: int) -> str:
-        """Why a network cannot learn to jump in such a training, with the remedy; empty if it can.
-
-        Its loss contains a derivative of the network by forward-mode automatic differentiation.
-        """
-        found = {
-            "compile: true": self.compile,
-            f"{processes} processes": processes > 1,
-            f"precision: {self.precision}": self.precision not in ("fp32", "tf32"),
-        }
-        wrong = [what for what, there in found.items() if there]
-        if not wrong:
-            return ""
-        return (
-            f"the loss of jumps has a derivative of the network, which is not supported with {' or '.join(wrong)}; leave the "
-            "method out, or set jumps: none, compile: false, processes: 1 and precision: fp32"
-        )
-
     def snapshot_steps(self) -> list[int]:
         """The iterations whose averaged weights are kept, by the same function as in the training."""
         return snapshot_steps(self.iterations, self.snapshots)
+
+
+def why_no_jumps(settings: TrainingSettings, processes: int) -> str:
+    """Why a network cannot learn to jump in such a training, with the remedy; empty if it can. It changes no number.
+
+    Its loss contains a derivative of the network by forward-mode automatic differentiation.
+    """
+    found = {
+        "compile: true": settings.compile,
+        f"{processes} processes": processes > 1,
+        f"precision: {settings.precision}": settings.precision not in ("fp32", "tf32"),
+    }
+    wrong = [what for what, there in found.items() if there]
+    if not wrong:
+        return ""
+    return (
+        f"the loss of jumps has a derivative of the network, which is not supported with {' or '.join(wrong)}; leave the "
+        "method out, or set jumps: none, compile: false, processes: 1 and precision: fp32"
+    )
 
 
 class TrainingOverrides(Settings):

@@ -13,7 +13,7 @@ from torch import nn
 
 from fmbench.config.hashing import settings_hash
 from fmbench.config.method_settings import method_from_values
-from fmbench.config.training_settings import TrainingSettings
+from fmbench.config.training_settings import TrainingSettings, why_no_jumps
 from fmbench.data.prepared import DataSet, read
 from fmbench.errors import ConfigError
 from fmbench.flow.objectives import Objective
@@ -75,7 +75,7 @@ def run(
     check_data(spec, dataset)
     network = new_network(spec, dataset)
     settings = TrainingSettings.model_validate(spec["training"])
-    if isinstance(objective, Objective) and objective.jumps and (problem := settings.no_jumps(job.group.size)):
+    if isinstance(objective, Objective) and objective.jumps and (problem := why_no_jumps(settings, job.group.size)):
         raise ConfigError(problem)
     objective = variant.bind(objective, dataset, settings, job.device)
     pairs = read_pairs(spec, pairs_folder)
