@@ -46,7 +46,7 @@ def split_spans(t: Tensor, spans: bool) -> tuple[Tensor, Tensor]:
         ValueError: there are spans, and the network was built without them.
     """
     if t.ndim == 1:
-        return t, torch.zeros_like(t)
+        return t, torch.zeros_like(t) if spans else t  # a network without spans has no use for zeros
     if not spans:
         raise ValueError(f"this network takes times of shape (B,), not {tuple(t.shape)}; build it with spans=True")
     return t[:, 0], t[:, 1]

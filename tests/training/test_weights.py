@@ -89,7 +89,9 @@ def test_the_initial_network_is_a_function_of_the_seed_alone(kind, request):
     settings: dict[str, Any] = {"kind": "mlp", "width": 8, "depth": 2}
     if dataset.is_images:
         settings = {"kind": "unet", "channels": 8, "channels_multiple": [1, 2], "depth": 1, "head_channels": 8}
-    specs = [{"network": settings, "seed": 3, "method": dataclasses.asdict(method)} for method in METHODS.values()]
+    # A network that learns jumps has a layer more.
+    methods = [method for method in METHODS.values() if method.jumps is None]
+    specs = [{"network": settings, "seed": 3, "method": dataclasses.asdict(method)} for method in methods]
     nets = []
     for spec in specs:
         torch.rand(7)  # numbers drawn before must not matter
@@ -101,5 +103,5 @@ def test_the_initial_network_is_a_function_of_the_seed_alone(kind, request):
 def test_making_a_network_does_not_change_the_global_generator(board):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    new_network({"network": {"kind": "mlp", "width": 8, "depth": 2}, "seed": 3}, board)
+    new_network({"network": {"kind": "mlp", "width": 8, "depth": 2}, "seed": 3, "method": {}}, board)
     assert torch.equal(torch.get_rng_state(), before)
