@@ -99,8 +99,11 @@ def test_files_that_cannot_be_read_are_refused_in_words(tmp_path, monkeypatch):
     [
         ({"splits": []}, "splits: "),
         ({"splits": {"train": SPLITS["train"]}}, "splits.test: Field required"),
-        ({"splits": SPLITS | {"test": {"n": "5", "sha256": HASH, "std": 0.5}}}, "splits.test.n: Input should be a valid integer, not '5'"),
-        ({"splits": SPLITS | {"test": {"n": 5, "sha256": "another", "std": 0.5}}}, "splits.test.sha256: String should match pattern"),
+        ({"splits": SPLITS | {"test": SPLITS["test"] | {"n": "5"}}}, "splits.test.n: Input should be a valid integer, not '5'"),
+        (
+            {"splits": SPLITS | {"test": SPLITS["test"] | {"sha256": "another"}}},
+            "splits.test.sha256: String should match pattern",
+        ),
         ({"splits": SPLITS | {"train": 3}}, "splits.train: "),
         ({"shape": "2"}, "shape: Input should be a valid list, not '2'"),
         ({"shape": [0]}, "shape.0: Input should be greater than or equal to 1, not 0"),
