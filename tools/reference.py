@@ -65,6 +65,14 @@ def keep(results: Path, out: Path) -> None:
         "train_seconds": round(sum(train)),
     }
     (out / "provenance.json").write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n")
+    if not whole:  # the documentation site makes the page of the default run, its gallery
+        (out / "README.md").write_text(_page(out))
+
+
+def _page(reference: Path) -> str:
+    """The first page of the folder of a reference run."""
+    documents = ", ".join(f"[{path.stem}]({path.name})" for path in sorted(reference.glob("*.md")) if path.stem != "README")
+    return f"# Reference run: {reference.name}\n\n{_source(reference).split('; its parquet')[0]}.\n\nTables: {documents}.\n"
 
 
 def _seeds(reference: Path) -> int:

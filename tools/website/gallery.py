@@ -32,6 +32,17 @@ def tables() -> list[dict[str, str]]:
     return [{title(path.stem): f"{REFERENCE}/{path.name}"} for path in sorted(FOLDER.glob("*.md")) if path.stem != "README"]
 
 
+def others() -> list[dict[str, list[str | dict[str, str]]]]:
+    """Name, first page and tables of each further reference run."""
+    folders = sorted(path.parent for path in FOLDER.parent.glob("*/README.md") if path.parent != FOLDER)
+    found: list[dict[str, list[str | dict[str, str]]]] = []
+    for folder in folders:
+        path = folder.relative_to(ROOT).as_posix()
+        made = [{title(table.stem): f"{path}/{table.name}"} for table in sorted(folder.glob("*.md")) if table.stem != "README"]
+        found.append({title(folder.name): [f"{path}/README.md", *made]})
+    return found
+
+
 def figure(name: str) -> str:
     """A figure under its title, with the caption of the report."""
     path = CAPTIONS / f"{name}.rst"

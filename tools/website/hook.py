@@ -4,7 +4,7 @@ import posixpath
 from pathlib import PurePosixPath
 
 from diagrams import drawn
-from gallery import gallery, tables
+from gallery import gallery, others, tables
 from library import library
 from links import REFERENCE, ROOT, for_the_site, repository_path, site_path, targets
 from mkdocs.config.defaults import MkDocsConfig
@@ -18,7 +18,7 @@ ROOTS = ("README.md", "CHANGELOG.md")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the pages that are made from files to the navigation, before its last section."""
     *first, last = config.nav
-    config.nav = [*first, {"Library": library()[1]}, {"Gallery": [f"{REFERENCE}/README.md", *tables()]}, last]
+    config.nav = [*first, {"Library": library()[1]}, {"Gallery": [f"{REFERENCE}/README.md", *tables(), *others()]}, last]
     return config
 
 
