@@ -15,6 +15,7 @@ from fmbench.config import specs
 from fmbench.config.hashing import canonical
 from fmbench.config.names import FIGURES, GATHERED
 from fmbench.config.written_out import written_out
+from fmbench.store.merge_tables import TIME_UNITS
 
 SMALL: dict[str, Any] = VALUES | {"methods": ["fm_ot"], "datasets": ["board"]}
 """Points and one trained method: for a short campaign."""
@@ -150,7 +151,7 @@ def clear(results: Path, job: Job, memory: bool) -> None:
 
 
 def result(bench: Bench, job: Job) -> dict[str, Any]:
-    """What a job wrote, by file, without what differs from run to run: seconds, commits, archives' and pictures' bytes."""
+    """What a job wrote, by file, without what differs from run to run: times, commits, archives' and pictures' bytes."""
     found: dict[str, Any] = {}
     for output in job.outputs:
         path = bench.results / output
@@ -163,7 +164,7 @@ def result(bench: Bench, job: Job) -> dict[str, Any]:
 def _content(file: Path) -> Any:
     if file.suffix == ".parquet":
         rows = pq.read_table(file).to_pylist()
-        return [repr(row) for row in rows if "seconds" not in str(row.get("metric", ""))]
+        return [repr(row) for row in rows if row.get("unit") not in TIME_UNITS]
     if file.name in ("benchmark.json", "table1.md", "table1.csv"):
         return file.exists()
     return file.read_bytes()

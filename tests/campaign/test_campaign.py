@@ -4,9 +4,10 @@ import random
 
 import pytest
 from campaign import campaign, made
+from children import in_child
 from disks import run as run_disks
 from flips import flip, readers
-from jobs import copy_of, jobs, result
+from jobs import clear, copy_of, jobs, result
 from kills import run as run_kills
 from strangers import archives
 
@@ -44,3 +45,15 @@ def test_the_campaign_sees_another_result(bench, tmp_path_factory):
     job = jobs(bench)["sample/board/fm_ot"]
     assert result(spoilt, job) != result(bench, job)
     assert result(copy_of(bench, spoilt.results), job) == result(bench, job)
+
+
+def test_an_undisturbed_job_gives_the_same_result(bench, tmp_path_factory):
+    """Were times part of a result, each try of that job would seem to be a fault."""
+    work, other = tmp_path_factory.mktemp("undisturbed"), []
+    for name, job in jobs(bench).items():
+        fresh = copy_of(bench, work / "results")
+        clear(fresh.results, job, memory=True)
+        said = in_child(lambda j=job, b=fresh: j.run(b), work / "said")
+        if said is None or said.code or result(fresh, job) != result(bench, job):
+            other.append((name, said))
+    assert other == []
