@@ -3,6 +3,7 @@
     python tools/calibration.py                 # the tables of the page
     python tools/calibration.py --runs 20       # the same tables from fewer simulations
     python tools/calibration.py --claim 11      # only the rows of one claim; those of the others stay
+    python tools/calibration.py --situation run # only the tables of one situation: this one after a new reference run
 
 Every simulation makes the rows that the claims read, with known true effects (tests/helpers/claim_simulation.py), and runs the
 claims' own tests on them.
@@ -38,6 +39,7 @@ PAGE = ROOT / "docs" / "claims.md"
 REFERENCE = ROOT / "results" / "reference" / "default"
 RUN = "run"
 """The situation with the means and spreads of the reference run."""
+SITUATIONS = (EQUAL, ONE_EQUAL, PAPER, RUN)
 NOT_IN_RUN = (7, 11)
 """Claims that are not simulated after the reference run: one is on single samples, one has no rows there."""
 DEAR = {3: 0.5}
@@ -208,9 +210,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS, help=f"simulations of a cell (default {RUNS})")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--claim", type=int, action="append", choices=list(SIMULATED), help="only this claim; repeatable")
+    parser.add_argument("--situation", action="append", choices=SITUATIONS, help="only this situation; repeatable")
     parser.add_argument("--kept", type=Path, help="a file for the cells done so far, to continue from after a stop")
     options = parser.parse_args()
     asked = [cell for cell in cells(options.runs) if cell.claim in (options.claim or SIMULATED)]
+    asked = [cell for cell in asked if cell.situation in (options.situation or SITUATIONS)]
     found = count_all(asked, options.kept, options.processes)
     text = PAGE.read_text()
     for name, lines in (("coverage", coverage_table()), ("calibration", tables(found))):
