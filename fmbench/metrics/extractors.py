@@ -22,7 +22,6 @@ from torch import Tensor
 from fmbench.config.plugins import resolve
 from fmbench.errors import CheckpointError, ConfigError
 from fmbench.metrics.extractor_weights import EFFICIENTNETS, WEIGHTS_SHA256, encoder_problem
-from fmbench.metrics.frechet import FeatureAccumulator, FeatureStatistics
 from fmbench.store.files import sha256
 from fmbench.system.distributed import ALONE, Group
 
@@ -249,17 +248,3 @@ def extract(
     for start, batch in extract_batches(extractor, images, batch_size, progress, group):
         features[start : start + len(batch)] = batch
     return features
-
-
-def extract_statistics(
-    extractor: Extractor, images: Images, batch_size: int = 50, progress: Progress | None = None
-) -> FeatureStatistics:
-    """Mean and covariance of the features of images; the features are not kept in memory.
-
-    Raises:
-        ValueError: there are fewer than two images.
-    """
-    accumulator = FeatureAccumulator(extractor.dimensions)
-    for _, batch in extract_batches(extractor, images, batch_size, progress):
-        accumulator.update(batch)
-    return accumulator.statistics()

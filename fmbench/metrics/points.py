@@ -6,8 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from fmbench.metrics.mmd import gaussian_kernel, median_distance, unbiased_mmd
-
 
 def energy_distance(x: NDArray, y: NDArray) -> float:
     """The squared energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo 2013), unbiased.
@@ -81,28 +79,8 @@ def _coupling(n: int, m: int) -> tuple[NDArray[np.float64], NDArray[np.int64], N
     return np.diff(levels) / (n * m), levels[:-1] // m, levels[:-1] // n
 
 
-def gaussian_mmd(x: NDArray, y: NDArray, bandwidths: list[float] | None = None, rows: int = 1024) -> float:
-    """The unbiased squared MMD of x (n, D) and y (m, D) with Gaussian kernels, see :mod:`fmbench.metrics.mmd`.
-
-    Args:
-        bandwidths: of the kernels, which are averaged. By default, one: the median distance between two points of the union. It
-            depends on the sets, so give fixed bandwidths to compare several models.
-    """
-    if bandwidths is None:
-        bandwidths = [median_distance(x, y)]
-    return unbiased_mmd(x, y, gaussian_kernel(bandwidths), rows)
-
-
 Support = Callable[[NDArray], NDArray[np.bool_]]
 """From points (n, D) to whether each lies on the support of a density."""
-
-
-def off_support(x: NDArray, support: Support) -> float:
-    """The fraction of points (n, D), n >= 1, that are off the support; a point that is not finite counts as off."""
-    if not len(x):
-        raise ValueError("the fraction off the support needs at least one point")
-    with np.errstate(invalid="ignore"):
-        return 1 - float((support(x) & np.isfinite(x).all(1)).mean())
 
 
 def on_checkerboard(x: NDArray) -> NDArray[np.bool_]:
@@ -110,30 +88,6 @@ def on_checkerboard(x: NDArray) -> NDArray[np.bool_]:
     cell = np.floor(x)
     inside = (np.abs(x) <= 2).all(1)
     return inside & (cell.sum(1) % 2 == 0)
-
-
-def on_rings(radii: list[float], width: float) -> Support:
-    """The support of rings around 0: whether a point's radius is within half a ``width`` of one of ``radii``."""
-
-    def support(x: NDArray) -> NDArray[np.bool_]:
-        distances = np.abs(np.linalg.norm(x, axis=1)[:, None] - np.asarray(radii))
-        return (distances <= width / 2).any(1)
-
-    return support
-
-
-def near_points(centres: NDArray, radius: float) -> Support:
-    """The support of balls: whether a point is within ``radius`` of one of ``centres`` (K, D).
-
-    For a mixture of Gaussians, whose density is positive everywhere, take a radius of a few standard deviations. The fraction off
-    this support is then the fraction between the modes.
-    """
-
-    def support(x: NDArray) -> NDArray[np.bool_]:
-        blocks = [x[i : i + 65536] for i in range(0, len(x), 65536)]
-        return np.concatenate([(cdist(block, centres) <= radius).any(1) for block in blocks])
-
-    return support
 
 
 SUPPORTS: dict[str, Support] = {"checkerboard": on_checkerboard}

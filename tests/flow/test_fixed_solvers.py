@@ -23,9 +23,9 @@ from torch import Tensor
 from fmbench.flow.fields import CountingField, velocity_field
 from fmbench.flow.paths import OptimalTransport
 from fmbench.flow.prediction import EPSILON, X, convert
-from fmbench.flow.solvers.fixed import integrate, steps_for
+from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.grids import uniform_grid
-from fmbench.flow.solvers.tableaux import EULER, FIXED, HEUN, MIDPOINT, RK4, Tableau
+from fmbench.flow.solvers.tableaux import EULER, FIXED, Tableau
 
 TRAP = (61, 109, 115, 121, 122, 123)
 
@@ -73,21 +73,6 @@ def test_nfe_is_steps_times_stages(tableau, steps):
     integrate(field, torch.ones(3, 2), uniform_grid(0, 1, steps), tableau)
     assert field.calls == steps * tableau.stages
     assert field.evaluations == 3 * field.calls
-
-
-@pytest.mark.parametrize("tableau", FIXED.values(), ids=lambda t: t.name)
-@pytest.mark.parametrize("steps", [1, 3, 10, 61])
-def test_steps_for_costs_exactly_the_given_nfe(tableau, steps):
-    field = CountingField(wavy)
-    nfe = steps * tableau.stages
-    integrate(field, torch.ones(1, 2), uniform_grid(0, 1, steps_for(nfe, tableau)), tableau)
-    assert field.calls == nfe
-
-
-@pytest.mark.parametrize(("tableau", "nfe"), [(EULER, 0), (MIDPOINT, 1), (HEUN, 7), (RK4, 2), (RK4, 10), (RK4, -4)])
-def test_an_nfe_that_is_not_a_multiple_of_the_stages_is_refused(tableau, nfe):
-    with pytest.raises(ValueError, match=f"exactly {nfe}"):
-        steps_for(nfe, tableau)
 
 
 @pytest.mark.parametrize("steps", [*TRAP, 1, 2, 3, 100, 1000])

@@ -10,7 +10,8 @@ from torchmetrics.image.kid import poly_mmd
 
 from fmbench.metrics import neighbours
 from fmbench.metrics.inception_score import inception_score
-from fmbench.metrics.kid import full_kernel_distance, kernel_distance, polynomial_kernel
+from fmbench.metrics.kid import cubic_kernel, kernel_distance
+from fmbench.metrics.mmd import unbiased_mmd
 from fmbench.metrics.precision_recall import precision_recall
 
 
@@ -78,24 +79,11 @@ def test_logits_without_a_score_are_an_error(logits, message):
 # Kernel inception distance
 
 
-@pytest.mark.parametrize("options", [{}, {"degree": 2, "scale": 0.3, "offset": 0.5}])
-def test_kid_equals_that_of_torchmetrics(options):
+def test_kid_equals_that_of_torchmetrics():
     x, y = normal(60, 16), normal(60, 16, seed=1) + 0.5
-    named = {"degree": options.get("degree", 3), "gamma": options.get("scale"), "coef": options.get("offset", 1.0)}
-    theirs = float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y), **named))
-    assert full_kernel_distance(x, y, polynomial_kernel(**options)) == pytest.approx(theirs, rel=1e-11)
-    assert full_kernel_distance(x, y, polynomial_kernel(**options), rows=7) == pytest.approx(theirs, rel=1e-11)
-
-
-def test_a_linear_kernel_is_the_distance_of_the_means():
-    """k = x . y: |mean x - mean y|^2 without the bias of the diagonal, so exact for n, m -> infinity; here by its expansion."""
-    x, y = normal(30, 4), normal(50, 4, seed=1) + 1
-
-    def square(z: NDArray) -> float:
-        return float(((z.sum(0) ** 2).sum() - (z**2).sum()) / (len(z) * (len(z) - 1)))
-
-    expected = square(x) + square(y) - 2 * x.mean(0) @ y.mean(0)
-    assert full_kernel_distance(x, y, polynomial_kernel(1, 1.0, 0.0)) == pytest.approx(expected, rel=1e-12)
+    theirs = float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y), degree=3, gamma=None, coef=1.0))
+    assert unbiased_mmd(x, y, cubic_kernel) == pytest.approx(theirs, rel=1e-11)
+    assert unbiased_mmd(x, y, cubic_kernel, rows=7) == pytest.approx(theirs, rel=1e-11)
 
 
 def test_kid_is_unbiased_at_every_size():
@@ -105,15 +93,15 @@ def test_kid_is_unbiased_at_every_size():
     standard = [1.0, 0.0, 1.0, 0.0]
     expected = sum(math.comb(3, k) * (moments[k] - standard[k]) ** 2 for k in range(4))
     for n, m in ((3, 3), (20, 5)):
-        found = [full_kernel_distance(g.standard_normal((n, 1)), g.standard_normal((m, 1)) + v) for _ in range(4000)]
+        found = [unbiased_mmd(g.standard_normal((n, 1)), g.standard_normal((m, 1)) + v, cubic_kernel) for _ in range(4000)]
         assert abs(np.mean(found) - expected) < 4 * np.std(found) / math.sqrt(len(found))
-        none = [full_kernel_distance(g.standard_normal((n, 1)), g.standard_normal((m, 1))) for _ in range(1000)]
+        none = [unbiased_mmd(g.standard_normal((n, 1)), g.standard_normal((m, 1)), cubic_kernel) for _ in range(1000)]
         assert abs(np.mean(none)) < 4 * np.std(none) / math.sqrt(len(none)) and min(none) < 0
 
 
 def test_subsets_scatter_around_the_full_estimate():
     x, y = normal(300, 8), normal(400, 8, seed=1) + 0.3
-    full = full_kernel_distance(x, y)
+    full = unbiased_mmd(x, y, cubic_kernel)
     found = kernel_distance(x, y, generator(), subsets=200, size=50)
     assert (found.subsets, found.size) == (200, 50)
     assert found.mean == pytest.approx(full, abs=4 * found.std / math.sqrt(200))
@@ -125,7 +113,7 @@ def test_subsets_scatter_around_the_full_estimate():
 def test_subsets_as_large_as_the_sets_have_no_spread():
     x, y = normal(40, 8), normal(40, 8, seed=1)
     found = kernel_distance(x, y, generator(), subsets=3, size=40)
-    assert found.mean == pytest.approx(full_kernel_distance(x, y), rel=1e-10) and found.std == pytest.approx(0, abs=1e-12)
+    assert found.mean == pytest.approx(unbiased_mmd(x, y, cubic_kernel), rel=1e-10) and found.std == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from fmbench.metrics.frechet import feature_statistics, frechet_distance
 from fmbench.metrics.inception_score import inception_score
 from fmbench.metrics.kid import kernel_distance
 from fmbench.metrics.memorisation import memorisation
-from fmbench.metrics.points import energy_distance, gaussian_mmd
+from fmbench.metrics.mmd import gaussian_kernel, unbiased_mmd
+from fmbench.metrics.points import energy_distance
 from fmbench.metrics.precision_recall import precision_recall
 from fmbench.metrics.sampling_error import frechet_stderr
 from fmbench.stages.evaluators import extraction, image_metrics
@@ -403,7 +404,7 @@ def test_points_by_hand(board):
     some = np.sort(torch.randperm(300, generator=generator(0, "floor")).numpy()[:200])
     pooled = np.concatenate([test, np.asarray(data.train[some], np.float64)])
     median = float(np.median(np.linalg.norm(pooled[:, None] - pooled, axis=2)[np.triu_indices(400, 1)]))
-    expected = gaussian_mmd(points, test, [median * b for b in (0.25, 0.5, 1, 2, 4)])
+    expected = unbiased_mmd(points, test, gaussian_kernel([median * b for b in (0.25, 0.5, 1, 2, 4)]))
     assert found["mmd"].value == pytest.approx(expected, rel=1e-6)
     evaluator.settings = evaluator.settings.model_copy(update={"max_samples": 60})
     (few,) = evaluator.measure(samples, ["mmd"])
@@ -411,7 +412,7 @@ def test_points_by_hand(board):
         x[np.sort(torch.randperm(len(x), generator=generator(0, f"mmd/{name}")).numpy()[:60])]
         for x, name in ((points, "samples"), (test, "test"))
     ]
-    expected = gaussian_mmd(*sides, [median * b for b in (0.25, 0.5, 1, 2, 4)])
+    expected = unbiased_mmd(*sides, gaussian_kernel([median * b for b in (0.25, 0.5, 1, 2, 4)]))
     assert few.n == 60 and few.value == pytest.approx(expected, rel=1e-6)
     # Against a shift by v the sliced distance is |v| / sqrt(2) in the plane, up to the choice of directions.
     moved = (test + np.array([0.6, 0.8])) * data.manifest["scale"]

@@ -8,20 +8,6 @@ from fmbench.flow.solvers.constant import check_constant
 from fmbench.flow.solvers.tableaux import Tableau
 
 
-def steps_for(nfe: int, tableau: Tableau) -> int:
-    """The number of steps that costs exactly ``nfe`` evaluations.
-
-    Raises:
-        ValueError: ``nfe`` is not a multiple of the stages.
-    """
-    if nfe < tableau.stages or nfe % tableau.stages:
-        raise ValueError(
-            f"{tableau.name} costs {tableau.stages} evaluations a step, so it cannot spend exactly {nfe}; "
-            f"give a multiple of {tableau.stages}"
-        )
-    return nfe // tableau.stages
-
-
 def integrate(field: Field, x: Tensor, grid: Tensor, tableau: Tableau, keep: bool = False) -> Tensor:
     """Integrate dx/dt = field(t, x) along ``grid`` by an explicit Runge-Kutta method (Hairer, Norsett & Wanner, II.1).
 

@@ -14,8 +14,9 @@ from fmbench.data.prepared import DataSet, drawn
 from fmbench.metrics.density_coverage import density_coverage
 from fmbench.metrics.memorisation import LEAST_SAMPLES as LEAST_OF_C_T
 from fmbench.metrics.memorisation import memorisation
+from fmbench.metrics.mmd import gaussian_kernel, unbiased_mmd
 from fmbench.metrics.neighbours import TREE_DIMENSIONS
-from fmbench.metrics.points import SUPPORTS, energy_distance, gaussian_mmd, sliced_wasserstein
+from fmbench.metrics.points import SUPPORTS, energy_distance, sliced_wasserstein
 from fmbench.metrics.sampling_error import LEAST_SAMPLES, energy_distance_stderr
 from fmbench.stages.evaluators.base import (
     MEMORISATION,
@@ -114,7 +115,7 @@ def _sliced_wasserstein(evaluator: PointEvaluator, values: NDArray) -> Found:
 def _mmd(evaluator: PointEvaluator, values: NDArray) -> Found:
     most, seed, bandwidths = evaluator.settings.max_samples, evaluator.seed, evaluator.bandwidths
     some = drawn(values.astype(np.float64), most, seed, "mmd/samples")
-    value = gaussian_mmd(some, drawn(evaluator.test(), most, seed, "mmd/test"), bandwidths)
+    value = unbiased_mmd(some, drawn(evaluator.test(), most, seed, "mmd/test"), gaussian_kernel(bandwidths))
     return Found((value,), min(len(values), most), f"; Gaussian kernels of {', '.join(f'{b:.3g}' for b in bandwidths)}")
 
 
