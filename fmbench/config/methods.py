@@ -83,6 +83,14 @@ class Method:
     jumps: Part | None = None
     teacher: Part | None = None
 
+    @property
+    def passes(self) -> int:
+        """What one sample of a training step costs, in forward passes of the network; a backward pass counts as two.
+
+        The loss of jumps has the derivative of the network, which costs two more.
+        """
+        return 3 if self.jumps is None else 5
+
 
 PARTS = ("path", "prediction", "weighting", "time")
 """The parts that every method has; only regression has no path."""

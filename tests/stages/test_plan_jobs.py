@@ -45,6 +45,13 @@ def test_all_processes_of_a_training_are_counted(tmp_path):
     assert two == pytest.approx(2 * one * 6 / 5, rel=0.01)  # five copies of the weights, and buffers for two processes
 
 
+def test_a_training_that_learns_jumps_asks_for_more_time_and_memory(tmp_path):
+    found = jobs.needs(load(str(ROOT / "config.yaml"), str(ROOT / "configs" / "zoo.yaml")), tmp_path)["digits"]
+    jumping, plain = found["mean_flow"]["train"], found["fm_ot"]["train"]
+    assert jumping[0] > plain[0] and jumping[1] > plain[1]
+    assert found["rectified_flow_2"]["pairs"][1] > BASE_MINUTES and "pairs" not in found["fm_ot"]
+
+
 @pytest.fixture
 def config(tmp_path) -> Config:
     return parse(VALUES | {"results_dir": str(tmp_path / "results"), "datasets": ["board"]})

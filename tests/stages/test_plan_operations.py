@@ -1,11 +1,16 @@
 """``fmbench plan``: operations of evaluations and of feature extractors."""
 
 import pytest
+import torch
 from plans import digits_config, plan_of, plan_of_preset, points_config
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from fmbench.config.methods import METHODS
+from fmbench.flow.regression import build_loss
 from fmbench.stages.plan import workload
 from fmbench.stages.plan.operations import ADAPTIVE_NFE
+from fmbench.stages.shared.initial_network import initial_network
 
 
 def passes(found):
@@ -81,3 +86,43 @@ def test_inceptions_operations_are_counted_for_every_image_it_sees():
     # Samples of five methods, the data's own images; 5 snapshots at 2,500, and 3 solvers at 6 NFE and the adaptive one at 5,000.
     images = 5 * 50_000 + 60_000 + 5 * (5 * 2_500 + (3 * 6 + 1) * 5_000)
     assert found["features_pflop"] * 1e15 / images == pytest.approx(2 * 5.7e9, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["fm_ot", "edm", "mean_flow"])
+@pytest.mark.parametrize(("kind", "shape"), [("mlp", (2,)), ("unet", (1, 8, 8))])
+def test_a_step_has_the_passes_that_are_counted(method, kind, shape):
+    """Operations of a loss and its gradients, in those of a forward pass."""
+    spans, settings = method == "mean_flow", {"kind": kind} | ({"channels": 16, "depth": 1} if kind == "unet" else {})
+    network, x, u = initial_network(settings, shape, 0, spans=spans), torch.randn(4, *shape), torch.linspace(0.2, 0.8, 4)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(torch.rand(4, 2) if spans else u, x)
+    with FlopCounterMode(display=False) as step:
+        build_loss(METHODS[method], 1.0).loss(network, x, x.flip(0), u).mean().backward()
+    assert step.get_total_flops() / forward.get_total_flops() == pytest.approx(METHODS[method].passes, rel=0.02)
+
+
+def test_a_training_that_learns_jumps_is_planned_apart_with_more_passes():
+    jumping = {"name": "jumping", "use": "fm_ot", "jumps": "mean_velocity"}
+    found = plan_of(points_config(["ddpm", jumping, "fm_ot"]))
+    plain, jumps = found["trainings"]
+    assert (plain["methods"], jumps["methods"]) == (["ddpm", "fm_ot"], ["jumping"])
+    assert (plain["passes"], jumps["passes"]) == (3, 5)
+    assert jumps["pflop"] / jumps["models"] == pytest.approx(5 / 3 * plain["pflop"] / plain["models"])
+    assert jumps["activation_mib"] == 8 * plain["activation_mib"]
+
+
+def test_samples_by_jumps_are_counted():
+    jumping = {"name": "jumping", "use": "fm_ot", "jumps": "mean_velocity"}
+    few_step = {"few_step": {"n": 100, "nfe": [4], "solvers": ["euler"], "jumps": [1, 3]}}
+    with_jumps, without = (passes(plan_of(points_config([m], evaluation=few_step))) for m in (jumping, "fm_ot"))
+    assert with_jumps - without == pytest.approx(100 * (1 + 3))
+
+
+def test_the_pairs_of_a_student_are_evaluations_of_its_teachers_network_and_an_oracle_has_none():
+    def evaluated(teacher):
+        student = {"name": "student", "use": "fm_ot"}
+        student |= {"teacher": {"name": teacher, "pairs": 300, "rtol": 1e-4, "atol": 1e-4}} if teacher else {}
+        return 2 * passes(plan_of(points_config(["fm_ot", "oracle_ot", student])))  # of two models
+
+    assert evaluated("fm_ot") - evaluated("") == pytest.approx(300 * ADAPTIVE_NFE)
+    assert evaluated("oracle_ot") == pytest.approx(evaluated(""))

@@ -27,7 +27,7 @@ from fmbench.stages.plan.workload import Workload, read_workload, trained_method
 
 @dataclass
 class TrainingPlan:
-    """The cost of the trainings of methods with equal training settings."""
+    """The cost of the trainings of methods with equal training settings and equal passes of the network."""
 
     methods: list[str]
     models: int  # trainings: one for each of these methods and each seed
@@ -37,6 +37,7 @@ class TrainingPlan:
     iterations: int
     batch_size: int
     samples_seen: int  # of one training
+    passes: int  # of the network for each of them, in forward passes; a backward pass counts as two
     state_gib: float  # held by one process between steps
     activation_mib: float  # kept for the backward pass, per sample
     batch_gib: float  # the state, and the activations of the samples that one process holds at once
@@ -56,7 +57,7 @@ class DataSetPlan:
     shape: list[int]
     parameters: int
     forward_gflop: float  # one evaluation of one sample
-    train_gflop: float  # one sample's share of a training step, forward and backward
+    train_gflop: float  # one sample's share of a training step, forward and backward, without a loss of jumps
     trainings: list[TrainingPlan]  # in the order of the config's methods
     models: int  # trainings in all
     batch_gib: float  # the peak of the largest training
@@ -145,25 +146,26 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
 
 
 def _alike(work: Workload) -> list[list[str]]:
-    """The trained methods, those with equal training settings together."""
-    alike: dict[str, list[str]] = {}
+    """The trained methods, those with equal training settings and equal passes together."""
+    alike: dict[tuple[str, int], list[str]] = {}
     for method in work.trained:
-        alike.setdefault(work.config.training(work.name, method).model_dump_json(), []).append(method)
+        settings = work.config.training(work.name, method).model_dump_json()
+        alike.setdefault((settings, work.passes(method)), []).append(method)
     return list(alike.values())
 
 
 def _plan_training(work: Workload, methods: list[str], gpus: list[str]) -> TrainingPlan:
     training, processes = work.config.training(work.name, methods[0]), work.config.processes
-    models = len(methods) * len(work.config.seeds)
+    models, passes = len(methods) * len(work.config.seeds), work.passes(methods[0])
     samples = training.iterations * training.batch_size * models
-    flop = 3 * work.cost.flops * samples  # a backward pass is two forward passes' worth
-    traffic = work.cost.kept * samples * traffic_per_byte(training.precision, training.compile)
+    flop = passes * work.cost.flops * samples
+    traffic = passes / 3 * work.cost.kept * samples * traffic_per_byte(training.precision, training.compile)
     steps = training.iterations * models * training.accumulation
 
     def hours(gpu: str) -> float:
         return training_hours(GPUS[gpu], training.precision, processes, flop=flop, traffic=traffic, steps=steps)
 
-    state, activations = state_bytes(work, training), activation_bytes(work.cost, training)
+    state, activations = state_bytes(work, training), activation_bytes(work, training, methods[0])
     at_once = training.batch_size // (processes * training.accumulation)
     return TrainingPlan(
         methods=methods,
@@ -174,6 +176,7 @@ def _plan_training(work: Workload, methods: list[str], gpus: list[str]) -> Train
         iterations=training.iterations,
         batch_size=training.batch_size,
         samples_seen=training.iterations * training.batch_size,
+        passes=passes,
         state_gib=state / 2**30,
         activation_mib=activations / 2**20,
         batch_gib=(state + activations * at_once) / 2**30,
@@ -190,7 +193,7 @@ def _gpu_hours(work: Workload, trainings: list[TrainingPlan], evaluation: Evalua
 
 def _cpu_hours(work: Workload, trainings: list[TrainingPlan], evaluation: EvaluationWork, rates: tuple[float, float]) -> float:
     """Hours on this machine at the probe's rates. Extractors run at the rate of the network's forward pass."""
-    seen = sum(t.samples_seen * t.models for t in trainings)
+    seen = sum(t.samples_seen * t.models * t.passes / trainings[0].passes for t in trainings)
     return (seen / rates[0] + (evaluation.passes + evaluation.features) / work.cost.flops / rates[1]) / 3600
 
 

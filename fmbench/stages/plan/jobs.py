@@ -18,6 +18,7 @@ from fmbench.stages.plan.operations import (
     comparison_flops,
     dequantisation_passes,
     extractor_flops,
+    few_step_passes,
     likelihood_passes,
     pairs_of,
     sweep_passes,
@@ -55,9 +56,9 @@ def needs(config: Config, results: Path) -> Needs:
 
 def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
     """The needs of the jobs of one model."""
-    oracle = work.config.method(method).resolve().oracle
-    if oracle is not None:
-        work = replace(work, cost=oracle_cost(oracle, work))
+    resolved = work.config.method(method).resolve()
+    oracle, teacher = resolved.oracle, resolved.teacher
+    work = _solved_with(work, method)
     training = (0.0, 0.0) if oracle is not None else _training(work, method)
     snapshots = 0 if oracle is not None else len(work.config.training(work.name, method).snapshot_steps())
     e, solve, processes = work.evaluation, solve_bytes(work), work.config.processes
@@ -65,7 +66,6 @@ def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
     features = 4 * e.sample.n * work.dimensions + FEATURE_BYTES * e.sample.n
     first, every = _extractors(work)
     curve, few = e.learning_curve.n * snapshots, e.few_step.n * len(e.few_step.cells())
-    few_passes = e.few_step.n * sum(cell.nfe for cell in e.few_step.cells())
     flops = work.cost.flops
     found = {
         "train": training,
@@ -74,12 +74,13 @@ def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
         "sweep": (solve, _seconds(work, sweep_passes(e) * flops)),
         "sample_quality": (features * processes, _seconds(work, e.sample.n * every)),
         "learning_curve": (solve + features, _seconds(work, curve * (ADAPTIVE_NFE * flops + first))),
-        "few_step": (solve + features, _seconds(work, few_passes * flops + few * first)),
+        "few_step": (solve + features, _seconds(work, few_step_passes(work, method) * flops + few * first)),
         "trajectory": (solve, _seconds(work, trajectory_samples(e, work.shape) * ADAPTIVE_NFE * flops)),
     }
-    if (pairs := pairs_of(work.config, method)) is not None:
-        ends = 2 * 4 * pairs * work.dimensions
-        found["pairs"] = (solve + ends, _seconds(work, pairs * ADAPTIVE_NFE * flops))
+    if teacher is not None:
+        pairs = pairs_of(work.config, method)
+        ends, of = 2 * 4 * pairs * work.dimensions, _solved_with(work, teacher.name)
+        found["pairs"] = (solve_bytes(of) + ends, _seconds(work, pairs * ADAPTIVE_NFE * of.cost.flops))
         found["train"] = (found["train"][0] + ends, found["train"][1])
     if work.name in super_resolved(work.config):
         compared = comparison_bytes(e.super_resolution.batch, work.shape)
@@ -90,6 +91,12 @@ def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
     if work.is_images:
         found["dequantisation"] = (nll, _seconds(work, dequantisation_passes(work) * flops))
     return {stage: (asked_memory(size), asked_minutes(seconds)) for stage, (size, seconds) in found.items()}
+
+
+def _solved_with(work: Workload, method: str) -> Workload:
+    """The workload with the cost of a method's field: that of an oracle's is not its network's."""
+    oracle = work.config.method(method).resolve().oracle
+    return work if oracle is None else replace(work, cost=oracle_cost(oracle, work))
 
 
 def asked_memory(size: float) -> int:
@@ -114,9 +121,9 @@ def _training(work: Workload, method: str) -> tuple[float, float]:
     """Bytes of all processes of a training, and its seconds."""
     training, processes = work.config.training(work.name, method), work.config.processes
     at_once = training.batch_size // (processes * training.accumulation)
-    size = state_bytes(work, training) + activation_bytes(work.cost, training) * at_once
+    size = state_bytes(work, training) + activation_bytes(work, training, method) * at_once
     samples = training.iterations * training.batch_size
-    flop = 3 * work.cost.flops * samples
+    flop = work.passes(method) * work.cost.flops * samples
     if work.config.device == "cpu":
         return size * processes, flop / SLOW_FLOPS
     traffic = work.cost.kept * samples * traffic_per_byte(training.precision, training.compile)

@@ -55,11 +55,10 @@ def evaluation_work(work: Workload) -> EvaluationWork:
 
 def evaluation_passes(work: Workload) -> int:
     """Forward passes of all evaluations but sampling. Those of regression, one for each sample, are left out."""
-    few_step = work.evaluation.few_step
-    of_a_model = sweep_passes(work.evaluation) + few_step.n * sum(cell.nfe for cell in few_step.cells())
+    of_sweeps = sweep_passes(work.evaluation) * work.solved
+    of_few_steps = sum(few_step_passes(work, m) for m in work.flows) * len(work.config.seeds)
     of_likelihoods = likelihood_passes(work) + (dequantisation_passes(work) if work.is_images else 0)
-    of_students = sum(pairs_of(work.config, m) or 0 for m in work.flows) * ADAPTIVE_NFE * len(work.config.seeds)
-    of_samples = of_students + of_a_model * work.solved + learning_curve_passes(work) + trajectory_passes(work)
+    of_samples = of_sweeps + of_few_steps + pair_passes(work) + learning_curve_passes(work) + trajectory_passes(work)
     return of_samples * work.cost_of_field + of_likelihoods * work.solved
 
 
@@ -67,6 +66,13 @@ def sweep_passes(evaluation: EvaluationSettings) -> int:
     """Forward passes of a model's sweep: every cell, and the reference."""
     sweep = evaluation.sweep
     return sweep.n * (sum(cell.nfe for cell in sweep.cells()) + sweep.reference_nfe)
+
+
+def few_step_passes(work: Workload, method: str) -> int:
+    """Forward passes of a model's samples with few evaluations: every cell, and jumps of a method that learns them."""
+    few_step = work.evaluation.few_step
+    jumps = few_step.jumps if work.config.method(method).jumps_too else []
+    return few_step.n * (sum(cell.nfe for cell in few_step.cells()) + sum(jumps))
 
 
 def likelihood_passes(work: Workload) -> int:
@@ -100,10 +106,17 @@ def trajectory_passes(work: Workload) -> int:
     return trajectory_samples(work.evaluation, work.shape) * ADAPTIVE_NFE * len(work.flows)
 
 
-def pairs_of(config: Config, method: str) -> int | None:
-    """The number of pairs that a method's teacher makes; None without a teacher."""
+def pairs_of(config: Config, method: str) -> int:
+    """The number of pairs that a method's teacher makes; 0 without a teacher."""
     teacher = config.method(method).resolve().teacher
-    return None if teacher is None else int((TEACHER | teacher.parameters)["pairs"])
+    return 0 if teacher is None else int((TEACHER | teacher.parameters)["pairs"])
+
+
+def pair_passes(work: Workload) -> int:
+    """Forward passes of the teachers that make the pairs of students, of all models. An oracle has no network."""
+    teachers = {m: work.config.method(m).taught_by for m in work.flows}
+    pairs = sum(pairs_of(work.config, m) for m, teacher in teachers.items() if teacher in work.flows)
+    return pairs * ADAPTIVE_NFE * len(work.config.seeds)
 
 
 def trajectory_samples(evaluation: EvaluationSettings, shape: tuple[int, ...]) -> int:

@@ -45,6 +45,10 @@ class Workload:
     def flows(self) -> list[str]:
         return specs.flows(self.config)
 
+    def passes(self, method: str) -> int:
+        """Forward passes of the network for a sample of a training step, whose backward pass counts as two."""
+        return self.config.method(method).resolve().passes
+
     @property
     def models(self) -> int:
         """Trained models: one for each trained method and seed."""
