@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from fmbench.config.grid3x3 import KINDS, Cell, Grid, grids
-from fmbench.config.method_settings import method_from_values
 from fmbench.config.methods import Part
 from fmbench.report.frames import first_known, records_frame
 from fmbench.report.layout import LATEX, MARKDOWN, NONE, Style, comment, heading, latex_table, markdown_table, notes, spread, tex
@@ -18,8 +17,7 @@ from fmbench.report.layout import write_all as write_table_files
 from fmbench.report.table1.cells import ENERGY_NOTE, SHOWN, distance_name, is_points
 from fmbench.report.table1.notes import ERROR_NOTE
 from fmbench.report.table1.numbers import table1
-from fmbench.store.documents import check_shape, parse_json
-from fmbench.store.shapes import ModelConfig
+from fmbench.report.training_cost import method_of
 from fmbench.store.tables import read_member
 
 TITLE = "Every prediction with every loss"
@@ -51,18 +49,11 @@ def grid_table(results: Path) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for dataset in models.dataset.unique():
         here = models[models.dataset == dataset]
-        for grid in grids(map(_method, here.drop_duplicates("method").config)):
+        for grid in grids(map(method_of, here.drop_duplicates("method").config)):
             spec = {"datasets": [dataset], "methods": list(grid.methods.values()), "seeds": list(here.seed.unique())}
             numbers = {row["method"]: row for row in table1(records, spec).to_dict("records") if row["method"] in spec["methods"]}
             rows += [_row(str(dataset), grid, Cell(p, m), numbers) for p in KINDS for m in KINDS]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"seeds": "Int64"})
-
-
-def _method(config: str) -> Any:
-    """The method of a model, from its config in ``models.parquet``."""
-    values = parse_json(config, "the config of a model")
-    check_shape(values, ModelConfig, "the config of a model")
-    return method_from_values(values["spec"]["method"])
 
 
 def _row(dataset: str, grid: Grid, cell: Cell, numbers: dict[str, dict[Any, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Merging one parquet file of several result sets: rows that both have must agree, and the order is that of a single run."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -193,6 +194,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _stages(column: list[str]) -> list[str]:
+    """The stages in the order of a run. One that only a later set has, such as pairs, stands after the one it follows there."""
+    found: list[str] = []
+    at = 0
+    for stage, _ in itertools.groupby(column):
+        if stage not in found:
+            found.insert(at, stage)
+        at = found.index(stage) + 1
+    return found
+
+
 def in_order(name: str, table: pa.Table, config: dict[str, Any]) -> pa.Table:
     """The rows of a merged table in the order of a single run of ``config``: by stage, data set, method and seed.
 
@@ -210,7 +222,7 @@ def in_order(name: str, table: pa.Table, config: dict[str, Any]) -> pa.Table:
             return pa.array([-1] * table.num_rows, pa.int32())
         return pc.fill_null(pc.index_in(table[column], pa.array(known, table[column].type)), -1)
 
-    stages = pc.unique(table["stage"]).to_pylist() if "stage" in columns else []
+    stages = _stages(table["stage"].to_pylist()) if "stage" in columns else []
     seeds = pc.fill_null(table["seed"], -1) if "seed" in columns else pa.array([-1] * table.num_rows, pa.int64())
     ranks = pa.table(
         {

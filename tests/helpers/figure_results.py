@@ -1,6 +1,8 @@
 """A small results folder for the tests of figures, and what a figure written from it shows."""
 
+import dataclasses
 import xml.etree.ElementTree
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,18 @@ import pyarrow as pa
 from pyarrow.parquet import read_table
 
 from fmbench.config import names
+from fmbench.config.hashing import canonical
+from fmbench.config.method_settings import method_values
+from fmbench.config.methods import METHODS, Method
 from fmbench.report.figures import write_figure
 from fmbench.store.parquet import write_table
 from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, PREVIEW, TRAJECTORY, previews
 from fmbench.store.records import Row, write_rows
+from fmbench.store.tables import MODELS
 
 REASON = "the loss became nan at iteration 17 (learning rate 0.002)"
 FEATURES = "classifier(tall, 64 features)"
-DRAWN = [name for name, files in names.FIGURES.items() if "theory" not in files[0] and "models.parquet" not in files]
+DRAWN = [name for name, files in names.FIGURES.items() if "theory" not in files[0] and name != "grid3x3"]
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 TIMES, NFES = (0.0, 0.5, 1.0), (4, 8)
 
@@ -108,6 +114,8 @@ def results_folder(
                 shown["previews"].insert(0, previews(dataset, method, None, images, range(40)))
     for name, some in rows.items():
         write_rows(folder / f"{name}.parquet", some)
+    known = [METHODS.get(method, dataclasses.replace(METHODS["fm_ot"], name=method)) for method in methods]
+    write_models(folder, product(datasets, known, seeds))
     schemas = {"previews": PREVIEW, "trajectory": TRAJECTORY, "few_step_previews": FEW_STEP_PREVIEWS, "nfe": NFE}
     for name, tables in shown.items():
         write_table(
@@ -115,6 +123,16 @@ def results_folder(
             pa.concat_tables([schemas[name].empty_table(), *(part.cast(schemas[name]) for part in tables)]),
         )
     return folder
+
+
+def write_models(folder: Path, models: Iterable[tuple[str, Method, int]]) -> None:
+    """Write ``models.parquet``: data set, method and seed of each model."""
+    found = []
+    for dataset, method, seed in models:
+        spec = {"dataset": dataset, "method": method_values(method), "seed": seed, "network": {"kind": "mlp"}}
+        config = {"spec": spec, "spec_hash": "", "code_hash": "", "shape": [2], "parameters": 1, "step": 20, "reason": ""}
+        found.append({"dataset": dataset, "method": method.name, "seed": seed, "config": canonical(config)})
+    write_table(folder / "models.parquet", pa.Table.from_pylist(found, MODELS))
 
 
 def texts(path: Path) -> str:

@@ -134,6 +134,9 @@ def _write_model(folder: Path, wanted: Config, owner: Owner, test: NDArray, rule
         if stage in ("models", *EVALUATIONS, *rules.optional_stages):
             rows = rules.rows("train" if stage == "models" else stage, owner, found)
             write_rows(folder / model_folder(stage, *owner) / "rows.parquet", rows)
+    if owner[1] in specs.taught(wanted):
+        pairs = [("pair_evaluations", 1000 * at, "evaluations", {"n": 20}), ("pair_seconds", 3 * at, "s", {"n": 20})]
+        write_rows(folder / model_folder("pairs", *owner) / "rows.parquet", rules.rows("pairs", owner, pairs))
     model = folder / model_folder("models", *owner)
     steps = [] if owner[1].startswith("oracle") else [10, 20]
     curve = [{"step": s, "loss": at / s, "learning_rate": 1e-3} for s in steps]
@@ -153,7 +156,11 @@ def _measurements(owner: Owner, rules: Invented) -> dict[str, list[Found]]:
     features = "coordinates" if points else f"classifier({dataset}, 64 features, {rules.extractor})"
     tight = {"rtol": 1e-5, "atol": 1e-5}
     found: dict[str, list[Found]] = {
-        "models": [("final_loss", at, "loss", {"step": 20}), ("train_seconds", 7 * at, "s", {"step": 20})],
+        "models": [
+            ("final_loss", at, "loss", {"step": 20}),
+            ("train_seconds", 7 * at, "s", {"step": 20}),
+            ("images_seen", 640.0, "samples", {"step": 20}),
+        ],
         "sample": [
             ("nfe", 40 * at, "evaluations", {"solver": "dopri5", "nfe": 40 * at, "n": 50, **tight}),
             ("nfe_shared", 44 * at, "evaluations", {"solver": "dopri5_shared", "nfe": 44 * at, "batch": 25, **tight}),

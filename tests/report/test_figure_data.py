@@ -47,9 +47,9 @@ def test_nfe_during_training(whole, tmp_path):
 def test_the_cost_of_a_snapshot_is_its_share_of_the_training(whole, tmp_path):
     text, data = drawn("cost", whole, tmp_path)
     rows = data[(data.dataset == "tall") & (data.method == "fm_ot") & (data.seed == 1)].set_index("step")
-    assert rows.images.to_dict() == {5: 160.0, 10: 320.0, 20: 640.0}
+    assert rows.passes.to_dict() == {5: 480.0, 10: 960.0, 20: 1920.0}
     assert rows.seconds.to_dict() == {5: 2.75, 10: 5.5, 20: 11.0}
-    for part in ("training images", "training seconds", "Frechet distance"):
+    for part in ("passes of the network in training", "seconds of training", "Frechet distance"):
         assert part in text
 
 

@@ -1,6 +1,7 @@
 """The stage `pairs` and the training of a student on them: end points, costs, what is refused and what is skipped."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from fmbench.config import specs
 from fmbench.config.hashing import canonical, settings_hash
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.stages.shared.batching import base_noise
+from fmbench.store.documents import read_document, write_document
 from fmbench.store.records import read_rows
+from fmbench.store.shapes import ModelConfig
 from fmbench.store.weights import read_tensors, write_tensors
 
 TEACHER = {"pairs": 70, "batch": 40, "rtol": 1e-4, "atol": 1e-4}
@@ -105,6 +108,21 @@ def test_other_pairs_are_another_training(taught, tmp_path):
     finally:
         (folder / "pairs.safetensors").write_bytes(kept)
     assert len(list((taught.results / "checkpoints").iterdir())) == before + 1
+
+
+def test_prune_keeps_the_pairs_and_removes_a_student_whose_teacher_changed(taught, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(taught.results, results)
+    said = command("prune", "--results", results)
+    assert f"board/second/{SEED}: the results hold its model" in said.out and "remove " not in said.out
+    model = results / specs.model_folder("models", "board", "second", SEED) / "config.json"
+    config = read_document(model, ModelConfig)
+    spec = config["spec"] | {"pairs": "of another teacher"}
+    write_document(model, config | {"spec": spec, "spec_hash": settings_hash(spec)})
+    said = command("prune", "--results", results, "--yes")
+    assert f"board/second/{SEED}: trained again since, spec.pairs was" in said.out
+    for student in ("second", "of_oracle"):
+        assert (results / specs.model_folder("pairs", "board", student, SEED) / "pairs.safetensors").exists()
 
 
 def test_the_spec_of_a_student_follows_its_teacher(taught):

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow.parquet import read_table
@@ -15,6 +16,7 @@ from user_code import command
 
 from fmbench.errors import DataError
 from fmbench.report.render import TABLES, render
+from fmbench.report.training_cost import training_costs
 from fmbench.store.archive import export
 from fmbench.store.benchmark import config_of, read_benchmark
 from fmbench.store.merge import merge
@@ -72,6 +74,39 @@ def test_parts_of_a_run_merge_to_the_whole_run(whole_run, archive, tmp_path, one
     ours, theirs = files_in(tmp_path / "from merged"), files_in(tmp_path / "from whole")
     assert ours == theirs and {"table1.csv", "table1.md", "table4.tex"} <= set(ours)
     assert ("figures/fig07.svg" in ours) == ("figures/fig04.svg" in ours) == (one == {"seeds": [0]})
+
+
+@pytest.mark.parametrize("one", [{"seeds": [0]}, {"methods": ["fm_ot"]}])
+def test_what_a_student_costs_survives_export_and_merging(tmp_path, one):
+    """Its pairs are rows of a stage that other methods do not have, and its cost holds that of its teacher."""
+    both = {"datasets": ["board"], "methods": ["fm_ot", "rectified_flow_2"]}
+    a, b = halves(tmp_path, both | one, both | ({"seeds": [1]} if "seeds" in one else {}))
+    whole = make_results(tmp_path / "whole", config(**both))
+    export(b, tmp_path / "b.zip")
+    said = command("merge", a, tmp_path / "b.zip", "--out", tmp_path / "merged", "--progress", "lines")
+    assert said.code == 0 and "missing" not in said.err
+    assert read_table(tmp_path / "merged" / "records.parquet").equals(read_table(whole / "records.parquet"))
+    costs = training_costs(whole)
+    pd.testing.assert_frame_equal(training_costs(tmp_path / "merged"), costs)
+    at = number_for("board", "rectified_flow_2", 1)
+    (student,) = costs[(costs.method == "rectified_flow_2") & (costs.seed == 1)].before_passes
+    assert student == 3 * 640 + 1000 * at
+
+
+def test_students_of_different_teachers_are_refused(tmp_path):
+    both = {"datasets": ["board"], "methods": ["fm_ot", "rectified_flow_2"]}
+    slow = [{"name": "fm_ot", "training": {"learning_rate": 0.5}}, "rectified_flow_2"]
+    a, b = halves(tmp_path, both | {"seeds": [0]}, both | {"seeds": [1], "methods": slow})
+    assert "learning_rate" in refused(a, b, tmp_path)
+
+
+def test_students_of_different_numbers_of_pairs_are_refused(tmp_path):
+    def taught(pairs):
+        student = {"name": "student", "use": "fm_ot", "teacher": {"name": "fm_ot", "pairs": pairs, "rtol": 1e-5, "atol": 1e-5}}
+        return {"datasets": ["board"], "methods": ["fm_ot", student], "seeds": [pairs]}
+
+    a, b = halves(tmp_path, taught(30), taught(40))
+    assert "teacher.pairs" in refused(a, b, tmp_path)
 
 
 def test_three_sets_merge_at_once_or_in_turn(whole_run, tmp_path):

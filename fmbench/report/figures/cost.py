@@ -8,28 +8,26 @@ from matplotlib.figure import Figure
 from fmbench.report.figures.axes import log_or_signed, log_x
 from fmbench.report.figures.fig05_10_learning_curves import learning_curve
 from fmbench.report.figures.panels import band, curve, distance_names, empty, looks, method_legend, note_failures, nothing, panels
-from fmbench.report.frames import MODEL, records_frame
+from fmbench.report.frames import MODEL
+from fmbench.report.training_cost import COSTS, training_costs
+
+NAMES = {"passes": "passes of the network in training", "seconds": "seconds of training"}
 
 
 def cost_data(results: Path) -> pd.DataFrame:
-    """Return the primary distance of each snapshot with the cost of the training up to it.
+    """Return the primary distance of each snapshot with the cost of the training up to it (:func:`training_costs`).
 
-    ``images`` and ``seconds`` are those of the whole training times the share of its iterations up to the snapshot.
+    ``passes`` and ``seconds`` are those of the whole training times the share of its iterations up to the snapshot, after those
+    of its teacher and of the pairs.
     """
-    rows = learning_curve(results)
-    records = records_frame(results / "records.parquet")
-    whole = records[records.stage == "train"].drop_duplicates([*MODEL, "metric"])
-    cost = whole.pivot(index=MODEL, columns="metric", values="value").reindex(columns=["images_seen", "train_seconds"])
-    # The step of this row is where the training ended, also for one that diverged and has no number of iterations.
-    cost["end"] = whole[whole.metric == "images_seen"].set_index(MODEL).step
-    data = rows.merge(cost.reset_index(), on=MODEL, how="left")
-    share = data.step / data.end
-    data["images"], data["seconds"] = data.images_seen * share, data.train_seconds * share
-    return data.drop(columns=["images_seen", "train_seconds", "end"])
+    data = learning_curve(results).merge(training_costs(results), on=MODEL, how="left")
+    for name in COSTS:
+        data[name] = data[f"before_{name}"] + data[name] * data.step / data.end
+    return data.drop(columns=["end", *(f"before_{name}" for name in COSTS)])
 
 
 def cost(data: pd.DataFrame) -> Figure:
-    """Draw a row per data set: distance over training images and over training seconds, mean and range over seeds.
+    """Draw a row per data set: distance over passes of the network and over seconds, mean and range over seeds.
 
     The seconds differ between seeds, so each snapshot is drawn at their mean.
     """
@@ -41,7 +39,7 @@ def cost(data: pd.DataFrame) -> Figure:
     for row, dataset in zip(axes, datasets, strict=True):
         here = data[data.dataset == dataset]
         good = here[here.status == "ok"]
-        for axis, column, name in zip(row, ("images", "seconds"), ("training images", "training seconds"), strict=True):
+        for axis, (column, name) in zip(row, NAMES.items(), strict=True):
             known = good[good[column] > 0]
             for method in methods:
                 mine = known[known.method == method]
@@ -51,7 +49,7 @@ def cost(data: pd.DataFrame) -> Figure:
             if known.empty and not good.empty:
                 empty(axis, f"no {name} in the records")
             elif not known.empty:
-                log_x(axis, known[column], large=column == "images")
+                log_x(axis, known[column], large=column == "passes")
                 log_or_signed(axis, known.value)
             axis.set(title=dataset, xlabel=name)
             axis.grid(True)
