@@ -62,6 +62,7 @@ def test_the_rules_are_found():
         "table4",
         "solvers",
         "grid3x3",
+        "pareto",
         "claims",
         "reproduce",
         "figure",
@@ -178,7 +179,7 @@ def test_every_figure_has_a_rule_and_a_caption():
     common = (ROOT / "workflow" / "rules" / "common.smk").read_text(encoding="utf-8")
     assert re.search(r"from fmbench.config.names import .*\bFIGURES\b", common) and set(names.FIGURES) == set(FIGURES)
     reports = ROOT / "workflow" / "report"
-    tables = {"table1", "table2", "table3", "table4", "solvers", "grid3x3", "claims", "reproduction", "equivalence"}
+    tables = {"table1", "table2", "table3", "table4", "solvers", "grid3x3", "pareto", "claims", "reproduction", "equivalence"}
     captions = {*FIGURES, *tables, "page", "figure", "workflow"}
     assert {path.stem for path in reports.glob("*.rst")} == captions
     for name in captions:
@@ -214,7 +215,19 @@ def test_a_rule_passes_the_code_and_the_spec_of_its_stage():
     assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
     stages = {
         rule: rule
-        for rule in ("table2", "table3", "table4", "solvers", "grid3x3", "claims", "theory", "page", "gather", "mlflow_summary")
+        for rule in (
+            "table2",
+            "table3",
+            "table4",
+            "solvers",
+            "grid3x3",
+            "pareto",
+            "claims",
+            "theory",
+            "page",
+            "gather",
+            "mlflow_summary",
+        )
     }
     for rule, stage in (stages | {"figure": "figures", "mlflow_rebuild": "mlflow_summary", "reproduce": "reproduction"}).items():
         assert f'code("{stage}"' in RULES[rule]

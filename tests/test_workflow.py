@@ -15,7 +15,7 @@ import pytest
 import yaml
 from browser import opened
 
-from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_SUPER_RESOLUTION
+from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_MORE_METHODS, OF_SUPER_RESOLUTION
 
 pytestmark = pytest.mark.workflow
 
@@ -197,6 +197,38 @@ def test_one_methods_learning_rate_reruns_that_method_alone(finished):
     assert finished.table() == table
 
 
+def test_couplings_jumps_and_pairs_run_through_the_workflow_to_the_table_of_their_cost(finished):
+    """The student waits for its pairs, and these for the teacher. A change of the teacher makes both again."""
+    short = {"training": {"iterations": 300}}
+    pairs = {"teacher": {"name": "fm_ot", "pairs": 300, "rtol": 1.0e-2, "atol": 1.0e-2}}
+    more = [{"name": "ot_cfm", **short}, {"name": "mean_flow", **short}, {"name": "student", "use": "fm_ot", **short, **pairs}]
+    few_step = {"few_step": {"n": 50, "nfe": [1, 4], "solvers": ["euler"], "jumps": [1, 2]}}
+    board = CONFIG["settings"]["checkerboard"]
+    settings = {"checkerboard": board | {"evaluation": board["evaluation"] | few_step}}
+    finished.configure(methods=["ddpm", "fm_ot", *more], settings=settings)
+    try:
+        planned = finished.planned("results/pareto.csv")
+        assert planned["pairs student"] == planned["train student"] == planned["pareto"] == 1
+        assert planned["train fm_ot"] == planned["pairs fm_ot"] == 0
+        finished.run("results/pareto.csv")
+        table = (finished.folder / "results/pareto.csv").read_text().splitlines()
+        rows = {row["method"]: row for row in csv.DictReader(table)}
+        assert list(rows) == ["ddpm", "fm_ot", "ot_cfm", "mean_flow", "student"]
+        assert all(row["status"] == "ok" and float(row["one_step_mean"]) > 0 for row in rows.values())
+        assert float(rows["ot_cfm"]["passes_mean"]) == 3 * 300 * 64 and float(rows["mean_flow"]["passes_mean"]) == 5 * 300 * 64
+        assert float(rows["student"]["passes_mean"]) > 3 * (3000 + 300) * 64 + 300
+        assert {rows["mean_flow"]["one_step_solver"], rows["ot_cfm"]["one_step_solver"]} <= {"mean_flow", "euler"}
+        assert not finished.planned("results/pareto.csv")
+
+        finished.configure(methods=["ddpm", {"name": "fm_ot", "training": {"learning_rate": 2.0e-3}}, *more], settings=settings)
+        planned = finished.planned("results/pareto.csv")
+        assert planned["train fm_ot"] == planned["pairs student"] == planned["train student"] == 1
+        assert planned["train mean_flow"] == planned["train ot_cfm"] == planned["train ddpm"] == 0
+    finally:
+        finished.configure()
+    finished.run("results/table1.csv")
+
+
 def test_an_oracle_is_a_job_of_its_own_that_no_training_touches(finished):
     """It is planned as a training and complete in the table. Changes of a network's settings or code do not rerun it."""
     known = [{"name": "ddpm"}, {"name": "fm_ot"}, {"name": "oracle_ot"}]
@@ -243,7 +275,8 @@ def test_table_4_needs_only_trained_methods_on_images_and_table_1_does_not_need_
     whole = project.planned("all")
     assert {rule for rule in whole if rule.startswith("dequantisation")} == {"dequantisation ddpm", "dequantisation fm_ot"}
     assert whole["theory"] == whole["table4"] == whole["table1"] == 1 and whole["train oracle_ot"] == 2
-    assert whole["figure"] == len(FIGURES) - len(OF_SUPER_RESOLUTION) - len(OF_GRIDS) and whole["gather"] == len(GATHERED)
+    of_others = {*OF_SUPER_RESOLUTION, *OF_GRIDS, *OF_MORE_METHODS}
+    assert whole["figure"] == len(FIGURES) - len(of_others) and whole["gather"] == len(GATHERED)
     assert whole["claims"] == whole["table2"] == whole["table3"] == 1
     assert [whole[f"{stage} oracle_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [0, 2, 2]
     assert [whole[f"{stage} fm_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [2, 2, 2]
@@ -263,7 +296,7 @@ def test_a_low_resolution_condition_adds_the_jobs_of_table_2_and_no_other_does(t
     }
     project.configure(datasets=["upsampled", "digits"], settings={"upsampled": upsampled, "digits": IMAGES})
     planned = project.planned("all")
-    assert planned["baselines"] == 1 and planned["figure"] == len(FIGURES) - len(OF_GRIDS)
+    assert planned["baselines"] == 1 and planned["figure"] == len(FIGURES) - len(OF_GRIDS) - len(OF_MORE_METHODS)
     models = {
         stage: sum(count for job, count in planned.items() if job.split()[0] == stage) for stage in ("train", "super_resolution")
     }
@@ -415,7 +448,7 @@ def test_the_report_is_one_file_that_a_browser_opens_offline(finished, tmp_path)
         # A figure chosen from the list is shown.
         page.get_by_text("Figures", exact=True).first.click()
         listed = set(page.locator("td").all_inner_texts())
-        assert set(FIGURES) - {*OF_SUPER_RESOLUTION, *OF_GRIDS} <= listed
+        assert set(FIGURES) - {*OF_SUPER_RESOLUTION, *OF_GRIDS, *OF_MORE_METHODS} <= listed
         page.locator("tr", has_text="fig07_quality").locator("a").first.click()
         page.wait_for_selector("div.p-3 > img")
         width = page.evaluate("document.querySelector('div.p-3 > img').naturalWidth")

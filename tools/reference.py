@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 KEPT = [
     *(
         f"{name}.{kind}"
-        for name in ("table1", "table2", "table3", "table4", "solvers", "claims")
+        for name in ("table1", "table2", "table3", "table4", "solvers", "grid3x3", "pareto", "claims")
         for kind in ("csv", "md", "tex")
     ),
     "benchmark.json",
@@ -122,10 +122,17 @@ def super_resolution(reference: Path) -> str:
     return "\n\n".join([_section(reference / "table2.md"), _images(reference, *figures), _verdict(reference, 11)])
 
 
+def zoo(reference: Path) -> str:
+    """The table and the picture of quality and cost."""
+    figures = [("pareto.png", "Distance of samples to the data against NFE, and against the cost of training, for every method")]
+    return "\n\n".join([_section(reference / "pareto.md"), _images(reference, *figures)])
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "default": generation,
     "superres_digits": super_resolution,
     "superres_fashion_mnist_cpu": super_resolution,
+    "zoo": zoo,
 }
 """What the README shows of each reference, after where it comes from."""
 

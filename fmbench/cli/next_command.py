@@ -10,7 +10,7 @@ OF_A_CONFIG = ("doctor", "plan", "spec", "status")
 """Commands whose config is checked in full by another one."""
 OF_RESULTS = (
     *("claims", "compare", "export", "figure", "merge", "mlflow-rebuild", "page", "render", "reproduce"),
-    *("table1", "table2", "table3", "table4", "solvers"),
+    *("table1", "table2", "table3", "table4", "solvers", "grid3x3", "pareto"),
 )
 """Commands that read a results folder."""
 

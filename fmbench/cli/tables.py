@@ -102,6 +102,14 @@ def grid3x3(
     Console("grid3x3", mode, log).say(f"{len(table)} rows, {(table.status == 'ok').sum()} ok -> {_written(out)}")
 
 
+def pareto(results: Results = Path("results"), out: Table = Path("pareto.csv"), log: Log = None, mode: Progress = "auto") -> None:
+    """Write quality and cost of every trained method, as CSV, Markdown and LaTeX."""
+    from fmbench.report.pareto import write_pareto
+
+    table = write_pareto(results, out)
+    Console("pareto", mode, log).say(f"{len(table)} rows, {(table.status == 'ok').sum()} ok -> {_written(out)}")
+
+
 def _listed(names: list[str]) -> list[Path]:
     """The files of an option whose values name a file, or a list of files by ``@``."""
     found: list[Path] = []
@@ -223,4 +231,4 @@ def render(
     console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables and figures -> {out}")
 
 
-COMMANDS = (table1, table2, table3, table4, solvers, grid3x3, claims, reproduce, figure, page, render)
+COMMANDS = (table1, table2, table3, table4, solvers, grid3x3, pareto, claims, reproduce, figure, page, render)

@@ -14,6 +14,7 @@ from fmbench.report.figures import write_figure
 from fmbench.report.figures.animation import NAME as ANIMATION
 from fmbench.report.figures.animation import write_animation
 from fmbench.report.grid3x3 import write_grid3x3
+from fmbench.report.pareto import write_pareto
 from fmbench.report.solvers import write_solvers
 from fmbench.report.table1 import write_table1
 from fmbench.report.table2 import write_table2
@@ -62,6 +63,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Path, Config, Path], object]]
         ("records.parquet", "few_step.parquet"),
         lambda r, config, out: write_solvers(r / "records.parquet", r / "few_step.parquet", out),
     ),
+    "pareto": (("records.parquet", "models.parquet", "few_step.parquet"), lambda r, config, out: write_pareto(r, out)),
     "grid3x3": (("records.parquet", "models.parquet"), lambda r, config, out: write_grid3x3(r, out)),
     "equivalence": (("theory/equivalence.parquet",), _equivalence),
     "claims": (("records.parquet",), lambda r, config, out: write_claims(r, out)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.grid3x3 import gridded
-from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_SUPER_RESOLUTION
+from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_MORE_METHODS, OF_SUPER_RESOLUTION, OF_THE_PAPER
 
 OF_EVERY_MODEL = ("sample", "likelihood", "sweep", "sample_quality")
 OF_THE_RUN = {"table1": "table1.csv", "claims": "claims.csv", "reproduce": "reproduction.csv", "page": "index.html"}
@@ -38,19 +38,28 @@ def jobs(config: Config) -> list[Job]:
 def other_tables(config: Config) -> list[str]:
     """Return the tables of a run besides Table 1."""
     table4 = specs.table4(config)
-    further = {"table4": table4["datasets"] and table4["methods"], "grid3x3": _gridded(config)}
+    further = {"table4": table4["datasets"] and table4["methods"], "grid3x3": _gridded(config), "pareto": _has_more(config)}
     return ["solvers", "table2", "table3", *(table for table, wanted in further.items() if wanted)]
 
 
 def drawn(config: Config) -> list[str]:
     """Return the figures of a run."""
-    left_out = [*([] if specs.super_resolved(config) else OF_SUPER_RESOLUTION), *([] if _gridded(config) else OF_GRIDS)]
-    return [figure for figure in FIGURES if figure not in left_out]
+    wanted = {
+        **dict.fromkeys(OF_SUPER_RESOLUTION, bool(specs.super_resolved(config))),
+        **dict.fromkeys(OF_GRIDS, _gridded(config)),
+        **dict.fromkeys(OF_MORE_METHODS, _has_more(config)),
+    }
+    return [figure for figure in FIGURES if wanted.get(figure, True)]
 
 
 def _gridded(config: Config) -> bool:
     """Whether methods differ in prediction and loss alone, for the table of every prediction with every loss."""
     return bool(gridded(method.resolve() for method in config.methods))
+
+
+def _has_more(config: Config) -> bool:
+    """Whether a trained method is not one of the paper's, for the table of quality and cost."""
+    return bool({method.name for method in config.methods} - {*OF_THE_PAPER, *specs.oracles(config)})
 
 
 def _of_data(config: Config) -> Iterator[Job]:

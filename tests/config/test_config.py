@@ -74,6 +74,15 @@ def test_the_smoke_preset_is_a_small_default():
         assert smoke.settings[dataset].training.iterations < default.settings[dataset].training.iterations / 5
 
 
+def test_the_zoo_has_the_networks_and_trainings_of_the_default_config():
+    default, zoo = (load(str(ROOT / "config.yaml"), *more) for more in ([], [str(ROOT / "configs" / "zoo.yaml")]))
+    assert zoo.datasets == default.datasets and len(zoo.seeds) >= 4 and specs.overridden(zoo) == {}
+    assert {m.name for m in default.methods} - {"oracle_vp"} < {m.name for m in zoo.methods}
+    for dataset in default.datasets:
+        ours, usual = zoo.dataset(dataset), default.dataset(dataset)
+        assert (ours.data, ours.network, ours.training) == (usual.data, usual.network, usual.training)
+
+
 def test_the_default_gives_every_method_the_same_training():
     config = load(str(ROOT / "config.yaml"))
     assert specs.overridden(config) == {}

@@ -41,6 +41,7 @@ def test_a_figure_is_drawn_if_all_methods_of_the_only_seed_diverged(tmp_path, na
         ("fig04", "diverged"),
         ("fig09", "diverged"),
         ("fig16", "diverged"),
+        ("pareto", "DDPM: 10 of 10 diverged"),
     ],
 )
 def test_a_method_that_diverged_is_named(tmp_path, name, said):

@@ -210,6 +210,32 @@ rule grid3x3:
         "python -m fmbench grid3x3 --results {params.results:q} --out {output.csv:q} --log {log:q} --progress lines"
 
 
+# Only for a config with a method that is not one of the paper's.
+rule pareto:
+    input:
+        records=results("records.parquet"),
+        models=results("models.parquet"),
+        few_step=results("few_step.parquet"),
+    output:
+        csv=report(
+            results("pareto.csv"),
+            caption="../report/pareto.rst",
+            category="Tables",
+            labels={"table": "Quality and cost"},
+        ),
+        md=results("pareto.md"),
+        tex=results("pareto.tex"),
+    log:
+        results("logs/pareto.log"),
+    conda:
+        "../envs/fmbench.yml"
+    params:
+        results=subpath(output.csv, parent=True),
+        code=code("pareto", {}),
+    shell:
+        "python -m fmbench pareto --results {params.results:q} --out {output.csv:q} --log {log:q} --progress lines"
+
+
 rule claims:
     input:
         [results(name) for name in EVIDENCE],

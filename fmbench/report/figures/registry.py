@@ -19,6 +19,7 @@ from fmbench.report.figures.grid3x3 import grid3x3, grid3x3_data
 from fmbench.report.figures.nfe_distribution import nfe_distribution, nfe_distribution_data
 from fmbench.report.figures.noise_levels import noise_levels
 from fmbench.report.figures.panels import Drawing
+from fmbench.report.figures.pareto import pareto, pareto_data
 from fmbench.report.figures.preview_rows import is_image, is_point
 from fmbench.report.figures.samplers import samplers
 from fmbench.report.figures.solver_budget import solver_budget, solver_budget_data
@@ -52,6 +53,7 @@ FIGURES: dict[str, Drawing] = {
     "grid3x3": Drawing(grid3x3_data, grid3x3),
     "nfe_distribution": Drawing(nfe_distribution_data, nfe_distribution),
     "noise_levels": Drawing(partial(theory_frame, name="noise_levels", may_be_empty=True), noise_levels),
+    "pareto": Drawing(pareto_data, pareto),
     "solver_budget": Drawing(solver_budget_data, solver_budget),
     "samplers": Drawing(partial(theory_frame, name="samplers"), samplers),
     "work_precision": Drawing(work_precision_data, work_precision),

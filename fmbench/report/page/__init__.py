@@ -32,7 +32,7 @@ from fmbench.store.files import write_text
 from fmbench.store.stale import stale_files
 
 LEAD = ("claims", "table1")
-OTHERS = ("solvers", "grid3x3", "table2", "table3", "table4")
+OTHERS = ("pareto", "solvers", "grid3x3", "table2", "table3", "table4")
 FIRST = ("fig07", "fig04", "fig11")
 """The figures that follow Table 1: error against NFE, and samples. The page draws the figure of the claims itself."""
 NAV = {

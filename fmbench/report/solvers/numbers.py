@@ -46,7 +46,7 @@ def solvers(records: pd.DataFrame, few_step: pd.DataFrame) -> pd.DataFrame:
 def _quality(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """The rows of one method by sample quality."""
     for budget, here in _at_budgets(rows):
-        values = _by_seed(here)
+        values = by_seed(here)
         yield _row(budget, here, values, values, logs=False)
 
 
@@ -55,7 +55,7 @@ def _error(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     references = rows[(rows.metric == "reference_mse") & (rows.status == "ok")]
     floors = FLOOR_MARGIN * references.groupby("seed").value.max()
     for budget, here in _at_budgets(rows[rows.metric == "mse"]):
-        values = _by_seed(here).clip(lower=np.finfo(float).tiny)
+        values = by_seed(here).clip(lower=np.finfo(float).tiny)
         compared = values.clip(lower=floors.reindex(values.index).fillna(0.0), axis="index")
         yield _row(budget, here, values.apply(np.log), compared.apply(np.log), logs=True)
 
@@ -69,8 +69,8 @@ def _at_budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
             yield budget, here
 
 
-def _by_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """The numbers by seed (row) and solver (column) of the solvers without a gap, lowest mean first."""
+def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers by seed (row) and solver (column) of the solvers without a gap, lowest mean first."""
     good = rows[rows.status == "ok"]
     table = good.pivot_table(index="seed", columns="solver", values="value", sort=False).dropna(axis="columns")
     return table[table.mean().sort_values(kind="stable").index]
