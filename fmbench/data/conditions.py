@@ -53,6 +53,10 @@ class Condition(ABC):
         """The shape of what is stored of a sample of ``shape``."""
         return ()
 
+    def stored_bytes(self, shape: Shape) -> int:
+        """The bytes that are stored of a sample of ``shape`` beside the sample itself."""
+        return 0
+
     @abstractmethod
     def arguments(self, shape: Shape) -> dict[str, int]:
         """What the constructor of a network is told, beside the shape of a sample."""
@@ -114,6 +118,9 @@ class Labels(Condition):
     def problem(self, values: NDArray, labels: NDArray | None) -> str:
         return "the condition is the label, but there are no labels; name them, or remove the condition" if labels is None else ""
 
+    def stored_bytes(self, shape: Shape) -> int:
+        return 8  # int64
+
     def arguments(self, shape: Shape) -> dict[str, int]:
         return {"condition_classes": self.classes}
 
@@ -171,6 +178,9 @@ class LowResolution(Condition):
     def stored_shape(self, shape: Shape) -> Shape:
         channels, height, width = shape
         return channels, height // self.factor, width // self.factor
+
+    def stored_bytes(self, shape: Shape) -> int:
+        return math.prod(self.stored_shape(shape))  # uint8
 
     def arguments(self, shape: Shape) -> dict[str, int]:
         return {"condition_channels": shape[0]}

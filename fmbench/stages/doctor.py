@@ -5,7 +5,7 @@ import inspect
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,7 +13,6 @@ from packaging.requirements import Requirement
 
 from fmbench.config import specs
 from fmbench.config.config import Config
-from fmbench.config.datasets import sample_shape
 from fmbench.config.hashing import settings_hash
 from fmbench.config.plugins import is_dotted
 from fmbench.data.prepared import DataSet, read
@@ -163,16 +162,12 @@ def _hash(path: Path) -> str | None:
 def disk(config: Config, results: Path) -> Finding:
     """Free space against what the config's checkpoints, weights and samples take."""
     from fmbench.stages.plan.memory import disk_bytes
-    from fmbench.stages.plan.workload import network_cost
+    from fmbench.stages.plan.workload import read_workload
 
     place = next(folder for folder in (results, *results.parents) if folder.exists())
     free = shutil.disk_usage(place).free
-    need = 0
-    for name in config.datasets:
-        settings = config.dataset(name).data
-        shape = sample_shape(settings.source, settings.parameters)
-        if shape is not None:
-            need += disk_bytes(config, name, shape, network_cost(config, name, shape).parameters)
+    works = [read_workload(config, name, results) for name in config.datasets]
+    need = sum(disk_bytes(replace(work, sizes=None)) for work in works if work is not None)
     detail = f"{free / 2**30:.1f} GiB free at {place.resolve()}, about {need / 2**30:.1f} GiB needed besides the data sets"
     return Finding(OK if free > need else LACKING, "disk", detail)
 

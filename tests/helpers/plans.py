@@ -17,10 +17,11 @@ def points_config(methods=("fm_ot",), network=MLP, training=None, evaluation=Non
     return parse({"datasets": ["board"], "methods": list(methods), "seeds": [0, 1, 2], "settings": {"board": board}})
 
 
-def digits_config(processes=1, training=None, evaluation=None, parameters=None) -> Config:
+def digits_config(processes=1, training=None, evaluation=None, parameters=None, condition=None) -> Config:
     """Digits with a small U-Net on GPUs, and 20 test images in the likelihood."""
     digits = {
         "data": {"source": "digits", "parameters": parameters or {}},
+        "condition": condition,
         "network": {"kind": "unet", "channels": 32, "depth": 1},
         "training": training or {},
         "evaluation": {"likelihood": {"n": 20}} | (evaluation or {}),

@@ -1,15 +1,25 @@
 """``fmbench plan``: peaks of memory and bytes on disk, of small configs and of the presets."""
 
 import re
+from pathlib import Path
 
 import pytest
+import torch
 from plans import ROOT, digits_config, plan_of, plan_of_preset, points_config, preset
 
+from fmbench.config import specs
 from fmbench.config.training_settings import TrainingSettings
-from fmbench.networks.counting import count
+from fmbench.data.conditions import UNCONDITIONAL, Labels, LowResolution
+from fmbench.data.prepared import read
+from fmbench.networks.counting import Cost
+from fmbench.stages import prepare
 from fmbench.stages.plan.estimate import run
-from fmbench.stages.plan.memory import STAGES_HELD, disk_bytes, likelihood_bytes, resident_bytes
-from fmbench.stages.shared.initial_network import initial_network
+from fmbench.stages.plan.memory import STAGES_HELD, disk_bytes, likelihood_bytes, resident_bytes, solve_bytes
+from fmbench.stages.plan.workload import Workload, read_workload
+from fmbench.system.progress import Console
+from fmbench.training.batches import arrays_of
+
+LOW = {"low_resolution": {"factor": 2}}
 
 # Disk
 
@@ -17,11 +27,30 @@ from fmbench.stages.shared.initial_network import initial_network
 def test_the_disk_by_hand():
     training, evaluation = {"snapshots": 3, "more_ema_decays": [0.5]}, {"sample": {"n": 7}}
     config = points_config(["fm_ot", "oracle_vp"], training=training, evaluation=evaluation)
+
+    def disk(shape, sizes=None, condition=UNCONDITIONAL):
+        return disk_bytes(Workload(config, "board", shape, sizes, Cost(100, 0, 0, 0, 0, 0, 0), condition))
+
     # Two checkpoints of weights, two moments and two averages; the model, one more average, three snapshots twice.
     weights = 2 * (1 + 2 + 2) + 1 + 1 + 2 * 3
-    assert disk_bytes(config, "board", (2,), 100) == 3 * (weights * 400 + 2 * 7 * 2 * 4)
-    assert disk_bytes(config, "board", (2,), 100, (30, 10)) == 3 * (weights * 400 + 2 * 7 * 2 * 4) + 40 * 2 * 4
-    assert disk_bytes(config, "board", (1, 2, 1), 100, (30, 10)) == 3 * (weights * 400 + 2 * 7 * 2 * 4) + 40 * 2
+    of_points, of_images = (3 * (weights * 400 + 2 * 7 * numbers * 4) for numbers in (2, 12))
+    assert disk((2,)) == of_points and disk((2,), (30, 10)) == of_points + 40 * 2 * 4
+    assert disk((3, 2, 2), (30, 10)) == of_images + 40 * 12
+    assert disk((3, 2, 2), (30, 10), LowResolution(2, "area", 256)) == of_images + 40 * (12 + 3)
+    assert disk((2,), (30, 10), Labels(5)) == of_points + 40 * (8 + 8)
+
+
+@pytest.mark.parametrize("condition", [None, "label", LOW])
+def test_prepared_samples_are_counted_with_their_conditions(condition, tmp_path):
+    """Against the arrays that a training reads, and what a batch of it is given."""
+    config = digits_config(condition=condition)
+    prepare.run(specs.prepare(config, "digits"), tmp_path / "data" / "digits", Console("prepare", "none"))
+    dataset, work = read(tmp_path / "data" / "digits"), read_workload(config, "digits", tmp_path)
+    size = sum(array.nbytes for array in arrays_of(dataset))
+    assert work.sizes[0] * work.stored == size
+    assert work.given == sum(t.nbytes for t in dataset.conditions([0], torch.device("cpu")))
+    for room, held in ((size, size), (size - 1, 0)):
+        assert resident_bytes(work, TrainingSettings.model_construct(resident_mib=room / 2**20, flips=False)) == held
 
 
 # Training
@@ -30,7 +59,7 @@ def test_the_disk_by_hand():
 @pytest.mark.parametrize(("mib", "flips", "copies"), [(1, True, 2), (1, False, 1), (0.1, True, 1), (0.05, True, 0)])
 def test_the_training_split_on_the_device(mib, flips, copies):
     training = TrainingSettings.model_construct(resident_mib=mib, flips=flips)
-    assert resident_bytes(training, (1, 8, 8), (1437, 360)) == copies * 1437 * 64
+    assert resident_bytes(read_workload(digits_config(), "digits", Path("nowhere")), training) == copies * 1437 * 64
 
 
 def test_processes_hold_their_gradients_twice_and_share_sampling():
@@ -64,13 +93,14 @@ def test_the_peak_is_that_of_the_largest_batch_of_any_solve(evaluation):
 
 def test_the_peak_of_a_likelihood_depends_on_its_mode_and_probes():
     """Twenty test images at once, with ten states each, besides the weights. The NLL against K has fewer images at once."""
-    config, peaks = digits_config(), []
-    cost = count(lambda: initial_network(config.dataset("digits").network.model_dump(), (1, 8, 8), 0), (1, 8, 8))
+    peaks = []
     for mode, probes, exact in (("reverse", 1, 0), ("reverse", 2, 0), ("forward", 1, 0), ("reverse", 1, 64)):
         likelihood = {"mode": mode, "probes": probes, "exact_up_to": exact, "n": 20}
-        evaluation = digits_config(evaluation={"likelihood": likelihood, "dequantisation": {"n": 2}}).dataset("digits").evaluation
-        found = likelihood_bytes(evaluation, cost, (1, 8, 8)) - 4 * cost.parameters
+        config = digits_config(evaluation={"likelihood": likelihood, "dequantisation": {"n": 2}})
+        work = read_workload(config, "digits", Path("nowhere"))
+        found = likelihood_bytes(work) - 4 * work.cost.parameters
         peaks.append(found / 20 - 4 * STAGES_HELD * 64)
+    cost = work.cost
     assert peaks == [cost.peak_vjp, cost.peak_vjps, cost.peak_jvp, cost.peak_vjps]
     assert cost.peak < cost.peak_jvp < cost.peak_vjp < cost.peak_vjps
 
@@ -81,6 +111,14 @@ def test_sampling_takes_a_network_less_memory_than_training():
     assert sampling < activations / 4
     # Frozen weights need no inputs of their layers, so a likelihood keeps somewhat less; its products need memory too.
     assert 0.9 < found["likelihood_gib"] * 1024 / 500 / activations < 1.1
+
+
+def test_solves_hold_the_conditions_of_their_samples():
+    """One image more beside the states of the solver, and the wider input of the network."""
+    plain, low = (read_workload(digits_config(condition=c), "digits", Path("nowhere")) for c in (None, LOW))
+    more = solve_bytes(low) - solve_bytes(plain) - 4 * (low.cost.parameters - plain.cost.parameters)
+    batch = plain.evaluation.sample.batch
+    assert more == batch * (4 * 64 + low.cost.peak - plain.cost.peak)
 
 
 # Presets

@@ -121,7 +121,7 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
     peaks = {
         "training": max(t.batch_gib for t in trainings),
         "sampling": solve_bytes(work) / 2**30,
-        "the likelihood": likelihood_bytes(work.evaluation, cost, work.shape) / 2**30,
+        "the likelihood": likelihood_bytes(work) / 2**30,
     }
     return DataSetPlan(
         dataset=name,
@@ -137,7 +137,7 @@ def plan(config: Config, name: str, gpus: list[str], results: Path, probe_second
         train_pflop=sum(t.pflop for t in trainings),
         evaluate_pflop=evaluation.passes / 1e15,
         features_pflop=evaluation.features / 1e15,
-        disk_gib=disk_bytes(config, name, work.shape, cost.parameters, work.sizes) / 2**30,
+        disk_gib=disk_bytes(work) / 2**30,
         cpu_samples_per_second=None if rates is None else rates[0],
         cpu_hours=None if rates is None else _cpu_hours(work, trainings, evaluation, rates),
         gpu_hours={gpu: _gpu_hours(work, trainings, evaluation, gpu) for gpu in gpus},

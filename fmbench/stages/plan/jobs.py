@@ -62,7 +62,7 @@ def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
     training = (0.0, 0.0) if oracle is not None else _training(work, method)
     snapshots = 0 if oracle is not None else len(work.config.training(work.name, method).snapshot_steps())
     e, solve, processes = work.evaluation, solve_bytes(work), work.config.processes
-    nll = likelihood_bytes(e, work.cost, work.shape)
+    nll = likelihood_bytes(work)
     features = 4 * e.sample.n * work.dimensions + FEATURE_BYTES * e.sample.n
     first, every = _extractors(work)
     curve, few = e.learning_curve.n * snapshots, e.few_step.n * len(e.few_step.cells())

@@ -1,11 +1,10 @@
 """Bytes that a run takes: peaks of memory in training, solves and likelihoods, and what stays on disk."""
 
-from fmbench.config.config import Config
-from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
+from fmbench.config.evaluation_settings import DequantisationSettings, LikelihoodSettings
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.networks.counting import Cost
 from fmbench.stages.plan.operations import trajectory_samples
-from fmbench.stages.plan.workload import Sizes, Workload, dimensions, trained_methods
+from fmbench.stages.plan.workload import Workload, dimensions
 
 STAGES_HELD = 10
 """States that dopri5 holds at once: seven stages, the state, its proposal and the error."""
@@ -24,14 +23,14 @@ def state_bytes(work: Workload, training: TrainingSettings) -> int:
     and the training split if it is on the device.
     """
     copies = 5 + len(training.more_ema_decays) + (work.config.processes > 1)
-    return 4 * copies * work.cost.parameters + resident_bytes(training, work.shape, work.sizes)
+    return 4 * copies * work.cost.parameters + resident_bytes(work, training)
 
 
-def resident_bytes(training: TrainingSettings, shape: tuple[int, ...], sizes: Sizes | None) -> int:
+def resident_bytes(work: Workload, training: TrainingSettings) -> int:
     """Bytes of the training split on the device, with its mirrored copy if that fits too; 0 if the split is streamed."""
-    if sizes is None:
+    if work.sizes is None:
         return 0
-    size, room = split_bytes(sizes[0], shape), training.resident_mib * 2**20
+    size, room = work.sizes[0] * work.stored, training.resident_mib * 2**20
     if size > room:
         return 0
     return 2 * size if training.flips and 2 * size <= room else size
@@ -52,18 +51,18 @@ def solve_bytes(work: Workload) -> int:
     e = work.evaluation
     batches = [min(part.batch, part.n) for part in (e.sample, e.sweep, e.learning_curve, e.few_step)]
     batches += [e.sample.shared_batch, min(e.trajectory.batch, trajectory_samples(e, work.shape))]
-    return 4 * work.cost.parameters + (work.cost.peak + _solver_bytes(work.shape)) * max(batches)
+    return 4 * work.cost.parameters + (work.cost.peak + _held(work)) * max(batches)
 
 
-def likelihood_bytes(evaluation: EvaluationSettings, cost: Cost, shape: tuple[int, ...]) -> int:
+def likelihood_bytes(work: Workload) -> int:
     """The peak of the largest likelihood: that of the test split, or, for images, the NLL against K."""
-    stages: list[LikelihoodSettings | DequantisationSettings] = [evaluation.likelihood]
-    stages += [evaluation.dequantisation] if len(shape) == 3 else []
+    stages: list[LikelihoodSettings | DequantisationSettings] = [work.evaluation.likelihood]
+    stages += [work.evaluation.dequantisation] if work.is_images else []
     most = 0
     for stage in stages:
         at_once = min(stage.batch, stage.n or stage.batch)
-        most = max(most, (_divergence_peak(stage, cost, shape) + _solver_bytes(shape)) * at_once)
-    return 4 * cost.parameters + most
+        most = max(most, (_divergence_peak(stage, work.cost, work.shape) + _held(work)) * at_once)
+    return 4 * work.cost.parameters + most
 
 
 def comparison_bytes(batch: int, shape: tuple[int, ...]) -> int:
@@ -80,25 +79,21 @@ def _divergence_peak(stage: LikelihoodSettings | DequantisationSettings, cost: C
     return cost.peak_vjp if stage.probes == 1 else cost.peak_vjps
 
 
-def _solver_bytes(shape: tuple[int, ...]) -> int:
-    return 4 * STAGES_HELD * dimensions(shape)
+def _held(work: Workload) -> int:
+    """Bytes that a solve holds of a sample beside the network's evaluation: the solver's states, and the condition."""
+    return 4 * STAGES_HELD * work.dimensions + work.given
 
 
-def disk_bytes(config: Config, name: str, shape: tuple[int, ...], parameters: int, sizes: Sizes | None = None) -> int:
-    """Bytes of checkpoints, snapshots, averages, weights, samples, and of the prepared data if ``sizes`` are given.
+def disk_bytes(work: Workload) -> int:
+    """Bytes of checkpoints, snapshots, averages, weights, samples, and of the prepared data if their number is known.
 
     Each training has two checkpoints: weights, two moments and the averages. Snapshots are kept in two places.
     """
-    copies = 0  # of the weights
-    for method in trained_methods(config):
-        training = config.training(name, method)
+    config, copies = work.config, 0  # copies of the weights
+    for method in work.trained:
+        training = config.training(work.name, method)
         averages = len(training.more_ema_decays)
         copies += 2 * (4 + averages) + 1 + averages + 2 * len(training.snapshot_steps())
-    samples = 4 * config.dataset(name).evaluation.sample.n * dimensions(shape)
-    data = 0 if sizes is None else split_bytes(sum(sizes), shape)
-    return data + len(config.seeds) * (4 * parameters * copies + len(config.methods) * samples)
-
-
-def split_bytes(n: int, shape: tuple[int, ...]) -> int:
-    """Bytes of n prepared samples: images are kept as bytes, points as float32."""
-    return n * dimensions(shape) * (1 if len(shape) == 3 else 4)
+    samples = 4 * work.evaluation.sample.n * work.dimensions
+    data = sum(work.sizes or ()) * work.stored
+    return data + len(config.seeds) * (4 * work.cost.parameters * copies + len(config.methods) * samples)

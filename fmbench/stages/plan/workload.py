@@ -69,6 +69,16 @@ class Workload:
         return dimensions(self.shape)
 
     @property
+    def stored(self) -> int:
+        """Bytes of a prepared sample, of bytes (images) or float32 (points), and of what its condition is made from."""
+        return self.dimensions * (1 if self.is_images else 4) + self.condition.stored_bytes(self.shape)
+
+    @property
+    def given(self) -> int:
+        """Bytes of the condition of a sample as networks take it."""
+        return sum(tensor.nbytes for tensor in self.condition.example(1, self.shape, "meta"))
+
+    @property
     def is_images(self) -> bool:
         """Whether samples are images (C, H, W), not points (D,)."""
         return len(self.shape) == 3
