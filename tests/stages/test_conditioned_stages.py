@@ -21,6 +21,7 @@ from fmbench.flow.likelihood import log_likelihood
 from fmbench.flow.oracle import FiniteOracle
 from fmbench.flow.regression import NO_FLOW
 from fmbench.stages.shared.models import load_model
+from fmbench.store.tracking import Mirror
 from fmbench.system.rng import indexed_normal
 
 TESTS = 14
@@ -327,6 +328,14 @@ def digits(condition: Any, methods: list[Any], network: dict[str, Any] | None = 
 )
 def test_what_cannot_have_the_condition_is_refused_before_any_training(tmp_path, condition, methods, network, message):
     assert message in refused(tmp_path, digits(condition, methods, network))
+
+
+def test_mlflow_has_a_run_of_every_training_and_none_of_a_baseline(low, tmp_path):
+    said = low.whole("collect", "--results", low.results, "--tracking", tmp_path / "mlflow")
+    assert said.code == 0 and "warning" not in said.err
+    store = Mirror(tmp_path / "mlflow", None)
+    runs = store.client.search_runs([store.experiment("fmbench/tall")], f"tags.seed = '{SEED}'")
+    assert sorted(run.data.tags["method"] for run in runs) == sorted(method.name for method in low.config.methods)
 
 
 def test_rows_of_other_stages_do_not_change(low):

@@ -7,6 +7,7 @@ browsing. No result depends on it.
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fmbench.config.names import NOT_METHODS
 from fmbench.errors import DataError
 from fmbench.stages.shared.mlflow_parents import Seed, mirror_parent, new_points
 from fmbench.stages.shared.mlflow_sheets import FEW_STEP, SAMPLES, Sheet, add_sheets, read_sheets
@@ -84,11 +85,11 @@ def mirror_trainings(results: Path, store: Mirror, models: bool = False) -> int:
 
 
 def _trainings(results: Path) -> dict[Owner, _Training]:
-    """The models that have records."""
+    """The models that have records. Table 2's baselines have records without a model."""
     configs = {_owner(row): _config(results, row) for row in read_member(results, "models.parquet").to_pylist()}
     found: dict[Owner, _Training] = {}
     for row in read_member(results, "records.parquet").to_pylist():
-        if row["method"]:
+        if row["method"] and row["method"] not in NOT_METHODS:
             model = _owner(row)
             if model not in configs:
                 raise DataError(f"{results / 'models.parquet'} does not have {'/'.join(map(str, model))}, which has records")
