@@ -1,13 +1,15 @@
 """The condition of a data set in a config: what networks are told of each sample."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from fmbench.config.base import Settings
-from fmbench.config.datasets import POINT_SETS
+from fmbench.config.datasets import POINT_SETS, sample_shape
 from fmbench.config.messages import described
 from fmbench.config.numbers import whole_number
+from fmbench.config.super_resolution_settings import unsaid_size_filter
 
 LABEL = "label"
 _KINDS = "label, or {low_resolution: {factor: 4, filter: bicubic}}"
@@ -41,23 +43,25 @@ ConditionSettings = Annotated[Literal["label"] | LowResolutionCondition, BeforeV
 
 
 def condition_problem(
-    condition: Literal["label"] | LowResolutionCondition, source: str, shape: tuple[int, ...] | None, network: str
+    condition: Literal["label"] | LowResolutionCondition | None, source: str, parameters: Mapping[str, Any], network: str
 ) -> str:
     """Why a source's samples cannot have a condition, as far as that is known before they are prepared; empty if they can.
 
     Args:
-        shape: of a sample; None if it is not known yet.
+        parameters: of the source.
         network: its kind.
     """
+    if condition is None:
+        return ""
     if isinstance(condition, str):
         return f"condition: {source} has no labels, so label cannot be the condition; remove it" if source in POINT_SETS else ""
+    shape = sample_shape(source, parameters)
     if network == "mlp" or (shape is not None and len(shape) != 3):
         whose = f"{source} has" if shape is not None and len(shape) != 3 else "an MLP takes"
         return f"condition: low_resolution is for images, and {whose} points; remove it"
-    if shape is None:
-        return ""
-    problem = unfit_factor(condition.low_resolution.factor, shape[1], shape[2])
-    return f"condition: {problem}" if problem else ""
+    if shape is not None and (problem := unfit_factor(condition.low_resolution.factor, shape[1], shape[2])):
+        return f"condition: {problem}"
+    return unsaid_size_filter(source, parameters)
 
 
 def unfit_factor(factor: int, height: int, width: int) -> str:

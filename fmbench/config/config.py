@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
-from fmbench.config.condition_settings import LABEL, ConditionSettings, LowResolutionCondition, condition_problem
+from fmbench.config.condition_settings import LABEL, ConditionSettings, condition_problem
 from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.folder import results_folder
@@ -31,7 +31,6 @@ from fmbench.config.network_settings import (
     network_of_its_kind,
 )
 from fmbench.config.numbers import number, twice, whole_number
-from fmbench.config.super_resolution_settings import unsaid_size_filter
 from fmbench.config.training_settings import TrainingSettings, why_no_jumps
 from fmbench.errors import ConfigError
 
@@ -190,14 +189,9 @@ class Config(Settings):
                 f"settings.{dataset}.evaluation.guidance: it needs networks that also know the data without the label; set "
                 "condition: label and a training.label_dropout, such as 0.1"
             )
-        if settings.condition is not None:
-            source = settings.data
-            shape = sample_shape(source.source, source.parameters)
-            if problem := condition_problem(settings.condition, source.source, shape, settings.network.kind):
-                raise ValueError(f"settings.{dataset}.{problem}")
-            upsampled = isinstance(settings.condition, LowResolutionCondition)
-            if upsampled and (unsaid := unsaid_size_filter(source.source, source.parameters)):
-                raise ValueError(f"settings.{dataset}.{unsaid}")
+        data = settings.data
+        if problem := condition_problem(settings.condition, data.source, data.parameters, settings.network.kind):
+            raise ValueError(f"settings.{dataset}.{problem}")
 
     def _check_training(self, dataset: str, method: str) -> None:
         where = f"training of {method} on {dataset}"

@@ -18,14 +18,20 @@ def large_enough(items: Iterable[Item], size: int | None, smaller: Smaller | Non
     """Whether each image is kept: all whose short side is at least ``size``. None if no image is left out for its size.
 
     Raises:
-        DataError: smaller images are to be left out, but no size is given; or an image cannot be read.
+        DataError: smaller images are to be left out, but no size is given; or fewer than two are left; or one cannot be read.
     """
     if smaller != "drop":
         return None
     if size is None:
         raise DataError("the parameter smaller needs the parameter size: the side below which images are left out")
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda item: min(stored_size(item.name, item.content)) >= size, items))
+        kept = list(pool.map(lambda item: min(stored_size(item.name, item.content)) >= size, items))
+    if sum(kept) < 2:
+        raise DataError(
+            f"{sum(kept)} of {len(kept)} images have a short side of at least {size} pixels, and two are needed; give a smaller "
+            "size, or smaller: enlarge"
+        )
+    return kept
 
 
 def left_out(name: str, kept: Sequence[bool] | None, size: int | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fmbench.networks.conditions import told
 from fmbench.networks.embedding import SinusoidalEmbedding, split_spans
 
 
@@ -59,11 +60,8 @@ class MLP(nn.Module):
             ValueError: the class numbers are missing, of another shape, or not what the network was built for.
         """
         t, span = split_spans(t, self.span is not None)
+        x, more = told(x, condition, 0, self.label)
         inputs = torch.cat([x, self._embedded(t)], 1)
-        if (None if condition is None else condition.shape) != (None if self.label is None else x.shape[:1]):
-            takes = "no condition" if self.label is None else f"class numbers of shape ({len(x)},)"
-            raise ValueError(f"this network takes {takes}, not {'none' if condition is None else tuple(condition.shape)}")
-        more = [] if self.label is None else [self.label(condition)]
         more += [] if self.span is None else [self.span(self._embedded(span))]
         out: Tensor = self.layers[1:](sum(more, self.layers[0](inputs))) if more else self.layers(inputs)
         return out

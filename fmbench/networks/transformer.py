@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fmbench.networks.conditions import check_condition
+from fmbench.networks.conditions import told
 from fmbench.networks.embedding import SinusoidalEmbedding, split_spans
 
 MLP_RATIO = 4
@@ -136,14 +136,10 @@ class Transformer(nn.Module):
         """
         if tuple(x.shape[1:]) != tuple(self.shape):
             raise ValueError(f"this network takes images of shape {tuple(self.shape)}, not {tuple(x.shape[1:])}")
-        check_condition(x, condition, self.condition_channels, self.label is not None)
         t, span = split_spans(t, self.span is not None)
-        embedding = self.time(t) if self.label is None else self.time(t) + self.label(condition)
-        embedding = embedding if self.span is None else embedding + self.span(span)
-        embedding = F.silu(embedding)
-        if self.condition_channels:
-            assert condition is not None
-            x = torch.cat([x, condition.to(x.dtype)], 1)
+        x, more = told(x, condition, self.condition_channels, self.label)
+        more += [] if self.span is None else [self.span(span)]
+        embedding = F.silu(sum(more, self.time(t)))
         tokens = self.head(patches(x, self.patch)) + self.positions
         for block in self.blocks:
             tokens = block(tokens, embedding)

@@ -24,13 +24,12 @@ The flow-matching paper says "minimal changes" and gives Table 3. It leaves thes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmbench.networks.attention import AttentionBlock
 from fmbench.networks.blocks import BlockWithAttention, Resample, ResidualBlock
-from fmbench.networks.conditions import check_condition
+from fmbench.networks.conditions import told
 from fmbench.networks.embedding import SinusoidalEmbedding, split_spans
 from fmbench.networks.layers import concatenated, zeroed
 from fmbench.networks.norms import group_norm
@@ -136,14 +135,10 @@ class UNet(nn.Module):
         Raises:
             ValueError: the condition is missing, of another shape, or not one that the network was built for.
         """
-        check_condition(x, condition, self.condition_channels, self.label is not None)
         t, span = split_spans(t, self.span is not None)
-        more = [] if self.label is None else [self.label(condition)]
+        x, more = told(x, condition, self.condition_channels, self.label)
         more += [] if self.span is None else [self.span(span)]
         embedding = F.silu(sum(more, self.time[:-1](t))) if more else self.time(t)
-        if self.condition_channels:
-            assert condition is not None
-            x = torch.cat([x, condition.to(x.dtype)], 1)
         h = self.head(x)
         skips = [h]
         for block in self.down:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from fmbench.config.super_resolution_settings import SuperResolutionSettings
+from fmbench.config.super_resolution_settings import SuperResolutionSettings, super_resolution_problem
 from fmbench.data.prepared import DataSet, read
 from fmbench.data.resizing import upsampled
+from fmbench.errors import DataError
 from fmbench.metrics.extractors import View
 from fmbench.stages.evaluators.against_test import against_test, called, distances, of_images, write_test_references
 from fmbench.stages.evaluators.base import add_measurements
@@ -33,10 +34,15 @@ def run(job: Job, data: Path, features_folder: Path, out: Path) -> None:
 
     Rows: of both baselines the metrics of the stage ``sample_quality``, of ``bicubic`` also those of ``super_resolution``.
     Previews: the first low-resolution test images, and the interpolated ones.
+
+    Raises:
+        DataError: the test images are too few or too small, which of some sources is known only once they are prepared.
     """
     dataset = read(data)
-    condition = low_resolution_of(dataset)
-    n = min(job.spec["n"], len(dataset.test))
+    condition, n = low_resolution_of(dataset), job.spec["n"]
+    settings = SuperResolutionSettings.model_validate(job.spec["settings"])
+    if problem := super_resolution_problem(settings, n, 0, dataset.shape, len(dataset.test)):
+        raise DataError(f"settings.{job.spec['dataset']}.evaluation.{problem}")
     evaluator = of_images(load_evaluator(features_folder, dataset, job.device, job.console))
     tested = against_test(evaluator, write_test_references(evaluator, out))
     interpolated = bicubic(dataset, condition.factor, n, job.device)
@@ -47,7 +53,6 @@ def run(job: Job, data: Path, features_folder: Path, out: Path) -> None:
     add_measurements(job, evaluator.measure_levels(interpolated, only), wanted, n, method=BICUBIC)
     names = distances(tested)
     add_measurements(job, tested.measure_levels(interpolated, names), tested.metrics(names), n, called, method=BICUBIC)
-    settings = SuperResolutionSettings.model_validate(job.spec["settings"])
     add_fidelity(job, Fidelity(dataset, condition, n, settings, job.device), interpolated, method=BICUBIC)
     write_table(out / "previews.parquet", _previews(dataset, interpolated))
     write_rows(out / "rows.parquet", job.rows)

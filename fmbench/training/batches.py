@@ -67,7 +67,7 @@ class Resident:
     def __init__(self, dataset: DataSet, sampler: BatchSampler, part: slice, device: torch.device, mirrored: bool) -> None:
         self.data, self.size, self.mirrored = [resident(a, device) for a in arrays_of(dataset)], len(dataset.train), mirrored
         if mirrored:
-            self.data = [torch.cat([a, a.flip(-1)]) if _is_images(a) else torch.cat([a, a]) for a in self.data]
+            self.data = [torch.cat([a, _mirrored(a)]) for a in self.data]
         self.sampler, self.part = sampler, part
 
     def read(self, step: int, coins: Tensor | None) -> list[Tensor]:
@@ -118,15 +118,14 @@ class Streamed:
         self.ahead.close()
 
 
-def _is_images(array: Tensor) -> bool:
-    return array.ndim == 4
+def _mirrored(array: Tensor) -> Tensor:
+    """Images mirrored; labels as they are."""
+    return array.flip(-1) if array.ndim == 4 else array
 
 
-def _mirror(images: Tensor, coins: Tensor) -> Tensor:
-    if not _is_images(images):  # labels
-        return images
-    rows = torch.arange(len(images), device=images.device) + coins * len(images)
-    return torch.cat([images, images.flip(-1)]).index_select(0, rows)  # copies whole samples, as above
+def _mirror(array: Tensor, coins: Tensor) -> Tensor:
+    rows = torch.arange(len(array), device=array.device) + coins * len(array)
+    return torch.cat([array, _mirrored(array)]).index_select(0, rows)  # copies whole samples, as above
 
 
 class Batches:

@@ -33,6 +33,8 @@ def test_the_short_side_decides_and_nothing_is_decoded():
     assert large_enough(items, 8, None) is None and large_enough(items, 8, "enlarge") is None
     with pytest.raises(DataError, match="smaller needs the parameter size"):
         large_enough(items, None, "drop")
+    with pytest.raises(DataError, match="1 of 5 images have a short side of at least 9 pixels, and two are needed"):
+        large_enough(items, 9, "drop")
 
 
 @pytest.mark.parametrize("smaller", [None, "enlarge", "drop"])

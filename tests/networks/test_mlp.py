@@ -54,7 +54,7 @@ def test_a_class_is_as_good_as_further_inputs():
 def test_a_class_the_mlp_was_not_built_for_is_refused(classes, labels):
     network = MLP((2,), width=6, depth=2, condition_classes=classes)
     values = None if labels is None else torch.zeros(labels, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"this network takes (class numbers of shape \(5,\)|no condition), not "):
+    with pytest.raises(ValueError, match=r"this network takes a condition of (shape \(5,\)|none), not of "):
         network(torch.rand(5), torch.zeros(5, 2), values)
 
 

@@ -221,6 +221,15 @@ def test_what_cannot_be_compared_is_an_error_before_any_training(evaluation, mes
     assert check_data_set(specs.check(config())["datasets"]["digits"], tmp_path / "nowhere", []).problems == []
 
 
+def test_too_few_test_images_of_a_source_that_does_not_say_how_many_stop_the_baselines(upsampled, tmp_path):
+    spec = canonical(specs.baselines(upsampled.config, "digits") | {"n": TEST + 1})
+    folders = [word for name in ("data", "features") for word in (f"--{name}", upsampled.root / name)]
+    said = command("baselines", "--spec", spec, *folders, "--out", tmp_path / "out", "--progress", "none")
+    assert (
+        said.code and f"settings.digits.evaluation.sample.n: sample i is made from test image i, and there are {TEST}" in said.err
+    )
+
+
 def test_other_data_sets_have_neither_stage_nor_setting():
     upsampled, plain = config(), config(condition="label")
     assert "super_resolved" not in specs.collect(plain) and specs.collect(upsampled)["super_resolved"] == ["digits"]
