@@ -19,10 +19,10 @@ from fmbench.stages.shared.fixed_solve import fixed
 from fmbench.stages.shared.grid_fit import Fit, fit
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, model_of
-from fmbench.stages.shared.sample_files import load_samples, preview
+from fmbench.stages.shared.sample_files import load_samples, preview, solve_of
 from fmbench.store.parquet import read_table, write_table
 from fmbench.store.previews import FEW_STEP_IMAGES, FEW_STEP_PREVIEWS, NFE, PREVIEW_POINTS
-from fmbench.store.records import read_rows, write_rows
+from fmbench.store.records import write_rows
 
 NO_SCORE = (
     "a stochastic sampler needs the score, and a velocity gives it only where the paths of a method start at noise that is "
@@ -117,7 +117,7 @@ class _FewStep:
     def add_adaptive_solve(self, folder: Path) -> pa.Table:
         """Add the rows of the samples of the stage ``sample``, and return their previews."""
         n, samples = self.settings.n, load_samples(folder, self.dataset)
-        (solve,) = [row for row in read_rows([folder / "rows.parquet"]).to_pylist() if row["metric"] == "nfe"]
+        solve = solve_of(folder)
         where: dict[str, Any] = {"n": n, "solver": "dopri5"} | {name: solve[name] for name in ("batch", "rtol", "atol")}
         if len(samples) < n:
             reason = f"the stage sample made {len(samples)} samples, and {n} are compared"

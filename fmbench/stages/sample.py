@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fmbench.config.evaluation_settings import SampleSettings
 from fmbench.data.prepared import read
-from fmbench.flow.broadcast import expand_to
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, model_of
@@ -83,10 +82,8 @@ def solve(job: Job, settings: SampleSettings, model: Model, samples: NDArray | N
         before, watch = field.evaluations, Stopwatch(job.device)
         with watch:
             solution = model.sampler.solve(of_batch, x0, objective.t_min, objective.t_max, **_tolerance(settings, model))
-        # The state of a failed solve is not a sample. It becomes NaN, and no distance is measured over the remaining samples.
-        ended = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
         return (
-            ended.cpu().numpy(),
+            solution.samples.cpu().numpy(),
             model.cost * solution.nfe.cpu(),
             solution.failed.cpu(),
             field.evaluations - before,

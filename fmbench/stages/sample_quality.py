@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmbench.data.prepared import read
-from fmbench.stages.evaluators.base import add_measurements
+from fmbench.stages.evaluators.base import add_measurements, skip_metrics
 from fmbench.stages.evaluators.loading import load_evaluator
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
@@ -23,8 +23,7 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, out: 
     bad = n - count_finite(samples)
     if bad:
         reason = f"{bad} of {n} samples are not finite"
-        for metric, unit, features, reference in evaluator.metrics():
-            job.skip(metric, unit, reason, n=n, features=features, reference=reference)
+        skip_metrics(job, evaluator.metrics(), reason, n=n)
         job.console.say(f"skipped, {reason}")
     else:
         found = evaluator.measure(samples)

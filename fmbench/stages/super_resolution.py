@@ -5,7 +5,6 @@ those of the stage ``sample_quality``, and the number of evaluations is that of 
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,13 @@ from fmbench.data.prepared import DataSet, read
 from fmbench.errors import DataError
 from fmbench.metrics.extractors import View
 from fmbench.stages.evaluators.against_test import against_test, called, distances, of_images, read_test_references
-from fmbench.stages.evaluators.base import add_measurements
-from fmbench.stages.evaluators.fidelity import Fidelity, add_fidelity, skip_fidelity
+from fmbench.stages.evaluators.base import add_measurements, skip_metrics
+from fmbench.stages.evaluators.fidelity import Fidelity, add_fidelity
 from fmbench.stages.evaluators.loading import load_evaluator
 from fmbench.stages.sample_quality import count_finite
 from fmbench.stages.shared.job import Job
-from fmbench.stages.shared.sample_files import load_samples
-from fmbench.store.records import read_rows, write_rows
+from fmbench.stages.shared.sample_files import load_samples, solve_of
+from fmbench.store.records import write_rows
 
 SOLVE = ("solver", "nfe", "rtol", "atol")
 """The columns that say how samples were made."""
@@ -43,13 +42,12 @@ def run(job: Job, data: Path, samples_folder: Path, features_folder: Path, basel
     evaluator = of_images(load_evaluator(features_folder, dataset, job.device, job.console))
     tested = against_test(evaluator, read_test_references(evaluator, baselines_folder))
     wanted = tested.metrics(distances(tested))
-    solve = _solve(samples_folder)
+    solve = {name: value for name, value in solve_of(samples_folder).items() if name in SOLVE}
     bad = len(samples) - count_finite(samples)
     if bad:
         reason = f"{bad} of {len(samples)} samples are not finite"
-        skip_fidelity(job, fidelity, reason, **solve)
-        for metric, unit, features, reference in wanted:
-            job.skip(called(metric), unit, reason, n=len(samples), features=features, reference=reference, **solve)
+        metrics = fidelity.metrics() + [m._replace(metric=called(m.metric)) for m in wanted]
+        skip_metrics(job, metrics, reason, n=len(samples), **solve)
         job.console.say(f"skipped, {reason}")
     else:
         add_fidelity(job, fidelity, in_levels(dataset, samples), **solve)
@@ -79,9 +77,3 @@ def in_levels(dataset: DataSet, samples: NDArray) -> View:
         return found
 
     return View(len(samples), levels)
-
-
-def _solve(samples_folder: Path) -> dict[str, Any]:
-    """How the samples were made, from the row of their NFE."""
-    (row,) = (row for row in read_rows([samples_folder / "rows.parquet"]).to_pylist() if row["metric"] == "nfe")
-    return {name: row[name] for name in SOLVE}

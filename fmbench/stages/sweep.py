@@ -13,7 +13,6 @@ from fmbench.config.evaluation_settings import SweepSettings
 from fmbench.config.names import OPTIMAL_GRID
 from fmbench.config.solver_settings import AdaptiveSettings
 from fmbench.data.prepared import DataSet, read
-from fmbench.flow.broadcast import expand_to
 from fmbench.flow.solvers.adaptive import dopri5
 from fmbench.flow.solvers.tableaux import ADAPTIVE
 from fmbench.stages.shared.batching import batches
@@ -24,7 +23,8 @@ from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model, cache_key, model_of
 from fmbench.store.records import write_rows
 
-CHECK_TOLERANCE = 1e-7
+FINE = AdaptiveSettings(name="dopri5", rtol=1e-7, atol=1e-7)
+"""The solve that the reference itself is compared with."""
 UNIT = "squared model units"
 PATHS = {"straightness": UNIT, "path_length_ratio": "ratio"}
 """Metrics of the trajectories of the reference, and their units. Each has a row ``_stderr``."""
@@ -79,7 +79,7 @@ def _skip(job: Job, settings: SweepSettings, wanted: list[Cell], reason: str) ->
             where = columns | {"solver": name, "rtol": solver.rtol, "atol": solver.atol}
             job.skip("adaptive_nfe", "evaluations", reason, **where)
             job.skip("adaptive_mse", UNIT, reason, reference=reference, **where)
-    n, held_to = min(settings.reference_check_n, settings.n), f"dopri5 at {CHECK_TOLERANCE:g}"
+    n, held_to = min(settings.reference_check_n, settings.n), f"dopri5 at {FINE.rtol:g}"
     job.skip("reference_mse", UNIT, reason, solver=reference, n=n, reference=held_to)
     for metric, unit in PATHS.items():
         for name in (metric, f"{metric}_stderr"):
@@ -104,11 +104,7 @@ class _Sweep:
             found = results.value(key, partial(self._cell, cell))
             where = columns | {"solver": cell.label, "nfe": found["nfe"]}
             reason = "" if found["mse"] is not None else f"the error of {cell.label} at {cell.nfe} NFE is not finite"
-            self.job.add("mse", found["mse"], UNIT, reference=self.reference_name, reason=reason, **where)
-            if self.settings.n > 1:
-                self.job.add("mse_stderr", found["mse_stderr"], UNIT, reference=self.reference_name, reason=reason, **where)
-            else:
-                self.job.skip("mse_stderr", UNIT, "one sample has no spread", reference=self.reference_name, **where)
+            self._add_with_error("mse", found, UNIT, reference=self.reference_name, reason=reason, **where)
             self.job.add("seconds", found["seconds"], "s", **where)
             progress.update(done)
         progress.close()
@@ -130,14 +126,14 @@ class _Sweep:
                 self.job.add("adaptive_mse", found["mse"], UNIT, reference=self.reference_name, reason=reason, **where)
 
     def add_reference_error(self) -> None:
-        """Add the row of the reference's own error, against dopri5 at :data:`CHECK_TOLERANCE`."""
+        """Add the row of the reference's own error, against :data:`FINE`."""
         settings = self.settings
         n = min(settings.reference_check_n, settings.n)
-        key = {"check": n, "reference": self.reference_name, "tolerance": CHECK_TOLERANCE}
+        key = {"check": n, "reference": self.reference_name, "tolerance": FINE.rtol}
         found = self._results().value(key, lambda: self._reference_error(n))
         # Solver and NFE are the reference's, as in the row of a cell. dopri5 is the solution that it is compared with.
         columns = {"n": n, "batch": min(settings.batch, settings.n), "solver": self.reference_name, "nfe": found["nfe"]}
-        held_to = f"dopri5 at {CHECK_TOLERANCE:g}, {found['dopri5_nfe']:.1f} NFE"
+        held_to = f"dopri5 at {FINE.rtol:g}, {found['dopri5_nfe']:.1f} NFE"
         reason = "" if found["mse"] is not None else f"the error of {self.reference_name} is not finite"
         self.job.add("reference_mse", found["mse"], UNIT, reference=held_to, reason=reason, **columns)
 
@@ -147,11 +143,15 @@ class _Sweep:
         columns = _columns(self.settings) | {"solver": self.reference_name, "nfe": about["nfe"]}
         for metric, unit in PATHS.items():
             reason = "" if about[metric] is not None else f"a trajectory of {self.reference_name} is not finite"
-            self.job.add(metric, about[metric], unit, reason=reason, **columns)
-            if self.settings.n > 1:
-                self.job.add(f"{metric}_stderr", about[f"{metric}_stderr"], unit, reason=reason, **columns)
-            else:
-                self.job.skip(f"{metric}_stderr", unit, "one sample has no spread", **columns)
+            self._add_with_error(metric, about, unit, reason=reason, **columns)
+
+    def _add_with_error(self, metric: str, found: dict[str, Any], unit: str, **columns: Any) -> None:
+        """Add the row of a mean over samples, and that of its standard error."""
+        self.job.add(metric, found[metric], unit, **columns)
+        if self.settings.n > 1:
+            self.job.add(f"{metric}_stderr", found[f"{metric}_stderr"], unit, **columns)
+        else:
+            self.job.skip(f"{metric}_stderr", unit, **columns | {"reason": "one sample has no spread"})
 
     def _results(self) -> CachedResults:
         return CachedResults(self._folder, self._key, self.job.console.say)
@@ -178,7 +178,7 @@ class _Sweep:
         return {"mse": mean_squared_error(end, self._reference[0]), "nfe": nfe}
 
     def _reference_error(self, n: int) -> dict[str, Any]:
-        exact, dopri5_nfe = fine_solve(self.model, self.job, n)
+        exact, dopri5_nfe = adaptive(self.model, self.job, n, n, FINE, per_sample=True)
         samples, about = self._reference
         return {"mse": mean_squared_error(samples[:n], exact), "nfe": about["nfe"], "dopri5_nfe": dopri5_nfe}
 
@@ -224,16 +224,5 @@ def adaptive(model: Model, job: Job, n: int, batch: int, solver: AdaptiveSetting
             pair, rtol, atol = ADAPTIVE[solver.name], solver.rtol, solver.atol
             ends = objective.t_min, objective.t_max
             solution = dopri5(field.rows(indices), x0, *ends, pair=pair, rtol=rtol, atol=atol, per_sample=per_sample)
-            pieces.append(solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan).cpu().numpy())
+            pieces.append(solution.samples.cpu().numpy())
     return np.concatenate(pieces), field.evaluations / n
-
-
-def fine_solve(model: Model, job: Job, n: int) -> tuple[NDArray, float]:
-    """The first n samples by dopri5 at :data:`CHECK_TOLERANCE`, NaN where the solve failed, and the mean NFE."""
-    objective, field = model.objective, model.field()
-    x0 = model.start(job.spec["seed"], range(n))
-    with torch.no_grad():
-        solution = dopri5(field.rows(range(n)), x0, objective.t_min, objective.t_max, rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE)
-    samples = solution.x.cpu().numpy()
-    samples[solution.failed.cpu().numpy()] = np.nan
-    return samples, field.evaluations / n

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from fmbench.flow.broadcast import expand_to
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,8 @@ class AdaptiveSolution:
     x: Tensor
     nfe: Tensor
     failed: Tensor
+
+    @property
+    def samples(self) -> Tensor:
+        """The final states, NaN where the solve failed: the state of a failed solve is not a sample."""
+        return self.x.masked_fill(expand_to(self.failed, self.x), torch.nan)

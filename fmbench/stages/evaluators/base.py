@@ -135,8 +135,13 @@ def add_primary(job: Job, metric: Metric, value: float | None, stderr: float | N
 
 def skip_primary(job: Job, metric: Metric, reason: str, **columns: Any) -> None:
     """Add skipped rows for the primary metric and its standard error."""
-    for name in (metric.metric, f"{metric.metric}_stderr"):
-        job.skip(name, metric.unit, reason, features=metric.features, reference=metric.reference, **columns)
+    skip_metrics(job, (metric, metric._replace(metric=f"{metric.metric}_stderr")), reason, **columns)
+
+
+def skip_metrics(job: Job, metrics: Iterable[Metric], reason: str, **columns: Any) -> None:
+    """Add a skipped row for every metric."""
+    for metric, unit, features, reference in metrics:
+        job.skip(metric, unit, reason, features=features, reference=reference, **columns)
 
 
 def choose(available: Iterable[Metric], only: Sequence[str] | None) -> list[Metric]:
@@ -193,9 +198,7 @@ def add_measurements(
         job.add(called(metric), value, unit, n=of, features=features, reference=reference, **columns)
     measured = {m.metric for m in measurements}
     missing = [m for m in wanted if m.metric not in measured]
-    for metric, unit, features, reference in missing:
-        if not metric.startswith("frechet_at_floor_n"):
-            reason = f"{n} samples, or the samples of the reference, are too few"
-            job.skip(called(metric), unit, reason, n=n, features=features, reference=reference, **columns)
+    failed = [m._replace(metric=called(m.metric)) for m in missing if not m.metric.startswith("frechet_at_floor_n")]
+    skip_metrics(job, failed, f"{n} samples, or the samples of the reference, are too few", n=n, **columns)
     if missing:
         job.console.say(f"{n} samples are too few for {', '.join(called(m.metric) for m in missing)}")

@@ -148,9 +148,3 @@ def add_fidelity(job: Job, fidelity: Fidelity, images: Images, **columns: Any) -
         job.add(f"{name}_stderr", float(values.std(ddof=1) / math.sqrt(n)), measure.unit, **about)
         said.append(f"{name} {values.mean():.4g}")
     job.console.say(", ".join(said) + f" (n {fidelity.n})")
-
-
-def skip_fidelity(job: Job, fidelity: Fidelity, reason: str, **columns: Any) -> None:
-    """Add a skipped row for every metric."""
-    for metric, unit, features, reference in fidelity.metrics():
-        job.skip(metric, unit, reason, n=fidelity.n, features=features, reference=reference, **columns)

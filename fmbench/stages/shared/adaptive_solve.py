@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from fmbench.config.evaluation_settings import LearningCurveSettings, TrajectorySettings
-from fmbench.flow.broadcast import expand_to
 from fmbench.stages.shared.batching import batches
 from fmbench.stages.shared.job import Job
 from fmbench.stages.shared.models import Model
@@ -42,7 +41,7 @@ def states_at(times: list[float], model: Model, job: Job, n: int, settings: Lear
                 stop = min(max(time, objective.t_min), objective.t_max)
                 if stop > now:
                     solution = model.sampler.solve(of_batch, x, now, stop, rtol=rtol, atol=atol, max_nfe=max_nfe)
-                    x = solution.x.masked_fill(expand_to(solution.failed, solution.x), torch.nan)
+                    x = solution.samples
                     nfe[here] += model.cost * solution.nfe.cpu().numpy()
                     failed[here] |= solution.failed.cpu().numpy()
                     now = stop

@@ -1,6 +1,7 @@
 """Samples in files: those that the stage ``sample`` wrote, and previews of samples for figures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from fmbench.stages.shared.job import Job
 from fmbench.store.documents import MAKE_AGAIN, MISSING
 from fmbench.store.files import open_array
 from fmbench.store.previews import previews
+from fmbench.store.records import read_rows
 
 
 def load_samples(folder: Path, dataset: DataSet) -> NDArray:
@@ -32,6 +34,12 @@ def load_samples(folder: Path, dataset: DataSet) -> NDArray:
             f"{path} holds samples of shape {samples.shape[1:]}, but the data set has {dataset.shape}; rerun the stage sample"
         )
     return samples
+
+
+def solve_of(folder: Path) -> dict[str, Any]:
+    """The row of the NFE of the samples that the stage ``sample`` wrote, which says how they were made."""
+    (row,) = (row for row in read_rows([folder / "rows.parquet"]).to_pylist() if row["metric"] == "nfe")
+    return dict(row)
 
 
 def preview(job: Job, dataset: DataSet, samples: NDArray) -> pa.Table:
