@@ -5,14 +5,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from fmbench.config.names import GATHERED
-from fmbench.store.parquet import read_table, write_table
-from fmbench.store.previews import FEW_STEP_PREVIEWS, NFE, TRAJECTORY, read_previews
-from fmbench.store.records import read_rows
+from fmbench.store.parquet import write_table
+from fmbench.store.records import SCHEMA
+from fmbench.store.tables import READERS
 from fmbench.system.progress import Console
-
-SCHEMAS = {"nfe": NFE, "few_step_previews": FEW_STEP_PREVIEWS, "trajectory": TRAJECTORY}
-"""The schemas of the kinds that are not records."""
 
 
 def run(spec: dict[str, Any], results: Path, console: Console) -> None:
@@ -26,12 +22,8 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
         DataError: a file is missing or damaged, or has other columns.
     """
     kind, files = spec["kind"], [results / file for file in spec["files"]]
-    out = results / f"{kind}.parquet"
-    if GATHERED[kind][1] == "rows.parquet":
-        gathered = read_rows(files)
-    else:
-        schema = SCHEMAS[kind]
-        read = read_table if schema is NFE else read_previews
-        gathered = pa.concat_tables([read(file, schema) for file in files]) if files else schema.empty_table()
+    out, read = results / f"{kind}.parquet", READERS[f"{kind}.parquet"]
+    # Only learning curves may have no files: those of a run without trainings.
+    gathered = pa.concat_tables(map(read, files)) if files else SCHEMA.empty_table()
     write_table(out, gathered, spec["of"])
     console.say(f"{gathered.num_rows} rows from {len(files)} files -> {out}")
