@@ -1,18 +1,30 @@
-"""The profile for Slurm on a real cluster of one node: the same numbers, the resources of the plan, time limits, memory."""
+"""The profile for Slurm on a real cluster of one node: the same numbers, the resources of the plan, time limits, memory.
 
+Each test runs on a cluster without accounting and on one with it. Whole runs take minutes, because snakemake pauses between two
+looks at its jobs, so they are only for ``FMBENCH_SLURM=1``.
+"""
+
+import contextlib
+import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from slurm_cluster import Cluster, cluster, require
-from test_workflow import CONFIG, Project
+from test_workflow import CONFIG, REPOSITORY, Project
 
-pytestmark = pytest.mark.workflow
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.parametrize("accounting", [False, True], ids=["without_accounting", "with_accounting"]),
+]
+whole = pytest.mark.skipif("FMBENCH_SLURM" not in os.environ, reason="takes minutes: set FMBENCH_SLURM=1")
 
 MODEL = "checkerboard/fm_ot/0"
 PARALLEL = ("train", "sample", "sample_quality")
@@ -34,7 +46,31 @@ class Slow(MLP):
 
 
 class ClusterProject(Project):
-    """A project that runs on a cluster: two processes train its one model, slowly until there is a file ``fast``."""
+    """A project that runs on a cluster."""
+
+    target = ("results/table1.csv",)
+
+    @contextlib.contextmanager
+    def on(self, slurm: Cluster, *arguments: str) -> Iterator[subprocess.Popen]:
+        """A run of snakemake with the profile. Only the pause between two looks at the jobs is shorter than users have it."""
+        command = self.command("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "3")
+        command += arguments or self.target
+        environment = self.environment | slurm.environment
+        with open(self.folder / "run.log", "w") as log:
+            run = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
+        try:
+            yield run
+        finally:
+            run.kill()
+            run.wait()
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "run.log").read_text()
+
+
+class SlowProject(ClusterProject):
+    """Two processes train its one model, slowly until there is a file ``fast``."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -44,37 +80,65 @@ class ClusterProject(Project):
         settings["checkerboard"]["training"] |= {"iterations": 400, "checkpoint_every": 20}
         self.configure(processes=2, methods=["fm_ot"], settings=settings)
 
-    def on(self, slurm: Cluster) -> subprocess.Popen:
-        """Start snakemake with the profile. Only the pause between two looks at the jobs is shorter than users have it."""
-        command = self.command("--workflow-profile", "profiles/slurm", "results/table1.csv")
-        command += ["--slurm-init-seconds-before-status-checks", "3"]
-        with open(self.folder / "run.log", "w") as log:
-            return subprocess.Popen(command, cwd=self.folder, env=self.environment | slurm.environment, stdout=log, stderr=log)
 
-    @property
-    def said(self) -> str:
-        return (self.folder / "run.log").read_text()
+class SmokeProject(ClusterProject):
+    """A project with the smoke preset."""
+
+    target = ("--configfile", "configs/smoke.yaml", "--", "results/smoke/table1.csv")
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        shutil.copytree(REPOSITORY / "configs", folder / "configs")
+        shutil.copy(REPOSITORY / "config.yaml", folder)
+
+    def table(self) -> bytes:
+        return (self.folder / "results/smoke/table1.csv").read_bytes()
 
 
-@pytest.mark.skipif("FMBENCH_SLURM" not in os.environ, reason="takes minutes: set FMBENCH_SLURM=1")
-def test_a_run_on_slurm_gives_the_table_of_a_local_run(tmp_path):
-    """By the profile as it is, on a cluster without accounting. The training is ended by its time limit, and continues."""
-    require()
-    remote, local = (ClusterProject(tmp_path / name) for name in ("remote", "local"))
-    with cluster(memory=40_000) as slurm:
-        run = remote.on(slurm)
-        try:
-            first = end_the_training(remote, slurm, run)
-            run.wait(1500)
-        finally:
-            run.kill()
-        assert run.returncode == 0, remote.said + slurm.logs()
+@pytest.fixture(scope="module")
+def local_table(tmp_path_factory) -> Callable[[type[ClusterProject]], bytes]:
+    """The table of a project without Slurm."""
+
+    @functools.cache
+    def made(kind: type[ClusterProject]) -> bytes:
+        project = kind(tmp_path_factory.mktemp("local"))
+        (project.folder / "fast").touch()
+        project.run(*project.target)
+        return project.table()
+
+    return made
+
+
+@whole
+def test_the_smoke_preset_gives_the_table_of_a_local_run(tmp_path, local_table, accounting):
+    """By the profile as it is."""
+    require(accounting)
+    project = SmokeProject(tmp_path)
+    with cluster(40_000, accounting) as slurm:
+        with project.on(slurm) as run:
+            assert run.wait(3000) == 0, project.said + slurm.logs()
         jobs = shown(slurm)
-    log = (remote.folder / f"results/logs/train/{MODEL}.log").read_text()
+        assert {job.state for job in jobs} == {"COMPLETED"}
+        assert not accounting or recorded(slurm) == {job.number: job.state for job in jobs}
+    assert project.table() == local_table(SmokeProject)
+
+
+@whole
+def test_a_training_of_two_processes_continues_after_its_time_limit(tmp_path, local_table, accounting):
+    """By the profile as it is. Jobs ask for what the plan counts, second attempts for twice as much. The table is the same."""
+    require(accounting)
+    project = SlowProject(tmp_path)
+    with cluster(40_000, accounting) as slurm:
+        with project.on(slurm) as run:
+            first = end_the_training(project, slurm, run)
+            assert run.wait(1500) == 0, project.said + slurm.logs()
+        jobs = shown(slurm)
+        assert not accounting or recorded(slurm) == {job.number: job.state for job in jobs}
+    log = (project.folder / f"results/logs/train/{MODEL}.log").read_text()
     resumed = re.search(r"resumed from the checkpoint at iteration (\d+)", log)
     assert resumed is not None and int(resumed[1]) >= 20
 
-    asked = json.loads((remote.folder / "results/resources.json").read_text())["jobs"]["checkerboard"]["fm_ot"]
+    asked = json.loads((project.folder / "results/resources.json").read_text())["jobs"]["checkerboard"]["fm_ot"]
     for stage in STAGES:
         memory, minutes = asked[stage]
         (job,) = [job for job in jobs if job.rule == stage and job.state != "TIMEOUT"]
@@ -83,10 +147,7 @@ def test_a_run_on_slurm_gives_the_table_of_a_local_run(tmp_path):
             assert (first.memory, first.minutes, first.cpus) == (memory, minutes, 2)
             memory, minutes = 2 * memory, 2 * minutes
         assert (job.state, job.memory, job.minutes, job.cpus) == ("COMPLETED", memory, minutes, 2 if stage in PARALLEL else 1)
-
-    (local.folder / "fast").touch()
-    local.run("results/table1.csv")
-    assert remote.table() == local.table()
+    assert project.table() == local_table(SlowProject)
 
 
 class SlurmJob(NamedTuple):
@@ -103,14 +164,20 @@ class SlurmJob(NamedTuple):
 def shown(slurm: Cluster) -> list[SlurmJob]:
     """All jobs of a cluster."""
     found = []
-    for line in slurm.run("squeue", "--states=all", "--noheader", "--format=%i|%k|%T|%m|%l|%C").splitlines():
+    for line in slurm.run("squeue", "--states=all", "--sort=i", "--noheader", "--format=%i|%k|%T|%m|%l|%C").splitlines():
         number, comment, state, memory, limit, cpus = line.split("|")
         rule = comment.removeprefix("rule_").partition("_wildcards_")[0]
         found.append(SlurmJob(number, rule, state, int(memory.removesuffix("M")), in_minutes(limit), int(cpus)))
     return found
 
 
-def end_the_training(project: ClusterProject, slurm: Cluster, run: subprocess.Popen) -> SlurmJob:
+def recorded(slurm: Cluster) -> dict[str, str]:
+    """The states of all jobs by number, from the accounting."""
+    asked = ["--allocations", "--noheader", "--parsable2", "--format=JobIDRaw,State"]
+    return dict(line.split("|") for line in slurm.run("sacct", *asked).splitlines())
+
+
+def end_the_training(project: SlowProject, slurm: Cluster, run: subprocess.Popen) -> SlurmJob:
     """Move the time limit of the training to now, when it has a checkpoint, and return its job as it was. Then it is fast."""
     checkpoints, deadline = project.folder / "results/checkpoints", time.monotonic() + 900
     while not list(checkpoints.glob("*/checkpoint.previous.pt")):
@@ -133,14 +200,24 @@ def in_minutes(limit: str) -> int:
     return 24 * 60 * int(days or 0) + 60 * hours + minutes
 
 
-def test_a_node_that_is_too_small_is_named_at_once(tmp_path):
-    """Slurm refuses the job. The run ends with Slurm's reason instead of waiting."""
-    require()
+@whole
+def test_a_job_that_no_node_can_take_ends_a_run_after_the_others(tmp_path, accounting):
+    """On a node with room for the data alone. With accounting, by ``sacct``, the other command for the states of jobs."""
+    require(accounting)
     project = ClusterProject(tmp_path)
-    with cluster(memory=8000) as slurm:
-        run = project.on(slurm)
-        try:
-            run.wait(600)
-        finally:
-            run.kill()
-    assert run.returncode != 0 and "Memory specification can not be satisfied" in project.said, project.said
+    choice = ["--slurm-status-command", "sacct"] if accounting else []
+    small = ["--default-resources", "mem_mb=2000", "runtime=240"]
+    with cluster(2500, accounting) as slurm:
+        with project.on(slurm, *choice, *small, "--", f"results/models/{MODEL}/model.safetensors") as run:
+            assert run.wait(600) != 0
+        jobs = shown(slurm)
+    refused = [("train", "FAILED", attempt * 3000) for attempt in (1, 2, 3)]
+    assert [(job.rule, job.state, job.memory) for job in jobs] == [("prepare", "COMPLETED", 2000), *refused], project.said
+
+
+def test_a_node_that_is_too_small_is_named_at_once(tmp_path, accounting):
+    """Slurm refuses the first job. The run ends with Slurm's reason instead of waiting."""
+    require(accounting)
+    project = ClusterProject(tmp_path)
+    with cluster(8000, accounting) as slurm, project.on(slurm) as run:
+        assert run.wait(600) != 0 and "Memory specification can not be satisfied" in project.said, project.said
