@@ -100,7 +100,9 @@ class Tracker:
         if self.data is not None:
             mirror.add_data(self.run, self.data)
         mirror.client.update_run(self.run, status="RUNNING")
-        if self.system_metrics and self._monitor is None:
+        if self.system_metrics:
+            if self._monitor is not None:  # it ended when it could not reach MLflow
+                self._monitor.finish()
             self._monitor = mirror.monitor(self.run)
         self.mirror = mirror
         if self.failed:

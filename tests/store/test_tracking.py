@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,10 @@ def train_spec(dataset: str, method: str = "fm_ot") -> dict[str, Any]:
     return specs.train(config(dataset), dataset, method, 0)
 
 
-def tracker(store: Mirror, dataset: str, warnings: list[str], uri: str | None = None, live_after: float = 0.0) -> Tracker:
+def tracker(store: Mirror, dataset: str, warnings: list[str], uri: str | None = None, **settings: Any) -> Tracker:
     spec = train_spec(dataset)
     identity = training_identity(spec, (settings_hash(spec), "c0de"), "c0ffee", spec, None)
-    return Tracker(store.folder, uri, identity, warnings.append, live_after)
+    return Tracker(store.folder, uri, identity, warnings.append, **settings)
 
 
 def all_runs(store: Mirror, dataset: str) -> list[Any]:
@@ -318,6 +320,44 @@ def test_an_invalid_database_gives_one_warning(tmp_path):
     warnings: list[str] = []
     walk_through(Tracker(tmp_path, None, RunIdentity("key", "n", {"dataset": "none"}), warnings.append))
     assert len(warnings) == 1
+
+
+def test_a_training_shows_the_machine_if_it_is_asked_to(store, monkeypatch):
+    """MLflow's monitor ends when it cannot reach its server. It goes on when the training does, and repeats no step."""
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    live, blind = tracker(store, "watched", [], system_metrics=True), tracker(store, "unwatched", [])
+
+    def steps() -> list[int]:
+        return [step for step, _ in history(store, runs(store, "watched")[0], "system/cpu_utilization_percentage")]
+
+    def wait(ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    for training in (live, blind):
+        training.open(BEGAN, 1234)
+    wait(lambda: len(steps()) > 0)
+
+    def gone(*_: Any) -> None:
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as away:
+        away.setattr(Mirror, "log", gone)
+        away.setattr(type(store.client), "get_run", gone)
+        live.log(10, {"loss": 1.0})
+        live.flush()
+        wait(lambda: "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()})
+    before = len(steps())
+    live.again -= PAUSE
+    live.flush()
+    wait(lambda: len(steps()) > before)
+    for training in (live, blind):
+        training.close("", ENDED)
+    assert steps() == list(range(len(steps()))) and "SystemMetricsMonitor" not in {t.name for t in threading.enumerate()}
+    (run,) = runs(store, "unwatched")
+    assert not any(name.startswith("system/") for name in run.data.metrics)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
