@@ -1,4 +1,4 @@
-"""The loop of the multistep methods: the formulas applied one by one, and the operations on tensors that a step takes."""
+"""The loops of the multistep methods: the formulas applied one by one, and the operations on tensors that a step takes."""
 
 from collections import Counter
 from typing import Any
@@ -49,10 +49,12 @@ def by_formulas(method: Multistep, x: Tensor, grid: Tensor, path: AffinePath, pr
 @pytest.mark.parametrize(
     "path", [OptimalTransport(0.0), OptimalTransport(0.05), VariancePreserving(), VarianceExploding(0.2, 5.0)], ids=repr
 )
-def test_the_loop_is_the_formulas_one_by_one(name, prediction, path):
+def test_both_loops_are_the_formulas_one_by_one(name, prediction, path):
     x, grid = path.base_std * draw(1, 4, 2), quadratic_grid(0.1, 0.9, 7)
     expected = by_formulas(MULTISTEP[name], x, grid, path, prediction)
     torch.testing.assert_close(MULTISTEP[name].solve(network, x, grid, path, prediction), expected, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(MULTISTEP[name].solve(network, x, grid, path, prediction), expected, rtol=1e-10, atol=1e-10)
 
 
 class Operations(TorchDispatchMode):
@@ -64,15 +66,15 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
-        if name in ("add", "add_", "lerp_", "mul"):
+        if name in ("add", "add_", "lerp_", "mul", "copy_", "mv", "clone"):
             self.counts[name] += 1
         return function(*args, **(kwargs or {}))
 
 
-def operations(name: str, path: AffinePath, steps: int) -> int:
+def operations(name: str, path: AffinePath, steps: int, shape: tuple[int, ...] = (4, 2)) -> int:
     plan = MULTISTEP[name].plan(uniform_grid(0.1, 0.9, steps), path)
     with Operations() as counting:
-        plan.run(lambda t, x: -x, draw(3, 4, 2))
+        plan.run(lambda t, x: -x, draw(3, *shape))
     return counting.counts.total()
 
 
@@ -89,6 +91,51 @@ def test_a_step_takes_as_few_operations_as_stated(name):
     assert straight == 1 + OLDER[name] + keeping
     assert exploding == straight - (MULTISTEP[name].prediction is EPSILON)  # the velocity is a multiple of the noise there
     assert bent == straight + keeping
+
+
+@every_method
+def test_a_step_of_few_numbers_takes_three_operations(name):
+    """With derivatives or more numbers it takes those of the test above."""
+    for path in (OptimalTransport(), CosineVP()):
+        with torch.no_grad():
+            few, many = (operations(name, path, 12, shape) - operations(name, path, 11, shape) for shape in ((512, 2), (513, 2)))
+        assert few == 3
+        assert many == operations(name, path, 12) - operations(name, path, 11)
+
+
+@every_method
+def test_nobody_sees_a_state_overwritten(name):
+    """A network may keep the states that it is given and return one, and a plan may be used again."""
+    seen, path, grid = [], OptimalTransport(), uniform_grid(0.1, 0.9, 9)
+    x = draw(5, 4, 2)
+
+    def keeping(t: Tensor, x: Tensor) -> Tensor:
+        seen.append((x, x.clone()))
+        return x
+
+    plan = MULTISTEP[name].plan(grid, path)
+    expected = plan.run(lambda t, x: x.clone(), x)
+    with torch.no_grad():
+        ends = [plan.run(keeping, x), plan.run(keeping, 2 * x)]
+    assert len(seen) == 18 and all(torch.equal(kept, then) for kept, then in seen)
+    torch.testing.assert_close(ends, [expected, 2 * expected], rtol=1e-12, atol=1e-12)
+
+
+@every_method
+def test_few_numbers_keep_their_type(name):
+    """In a type rounder than float32 the weights would be rounded too, so such states are added up as large ones are."""
+    path, grid, x = CosineVP(), uniform_grid(0.1, 0.9, 9), draw(6, 4, 2)
+    plan = MULTISTEP[name].plan(grid, path)
+    for dtype in (torch.float32, torch.bfloat16):
+        of_type = lambda t, x, dtype=dtype: network(t, x.double()).to(dtype)  # noqa: E731
+        added = plan.run(of_type, x.to(dtype))
+        with torch.no_grad():
+            end = plan.run(of_type, x.to(dtype))
+            for wrong in (lambda t, x: x.half(), lambda t, x: x[:1]):
+                with pytest.raises(ValueError, match="the velocity must have the shape, type and device of x"):
+                    plan.run(wrong, x.to(dtype))
+        assert end.dtype == dtype
+        torch.testing.assert_close(end, added, rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 0)
 
 
 @every_method

@@ -6,8 +6,8 @@ Notation, here and in the files of the families. A step goes from the level ``at
 
 A method is a formula for each order, from x and m to the next state. The formula is linear in them. It therefore runs once before
 the first step and for all steps together: x and m are then unit vectors, the numbers of a level are columns with a row for each
-step, and the result holds the weights of x, m[0], m[1], ... in every step. The loop after that only adds tensors
-(:mod:`fmbench.flow.solvers.weighted_steps`).
+step, and the result holds the weights of x, m[0], m[1], ... in every step. The loop after that only adds tensors, or
+multiplies all of the past by the weights where states are small (:mod:`fmbench.flow.solvers.weighted_steps`).
 
 The ends of a path need two rules, which are in :meth:`Multistep.plan` and so in no formula:
 
@@ -19,6 +19,7 @@ A corrector costs no evaluation, and no tensor operation but one for the predict
 state is the predicted one plus a sum of predictions, so :func:`_with_correction` puts it into the weights of the next step.
 
 Memory: a method of order p holds p - 1 earlier predictions, p of them with a corrector. Each is as large as a batch of states.
+The loop of small states holds about twice as many tensors.
 """
 
 from collections.abc import Callable, Sequence
