@@ -1,11 +1,13 @@
 """Our solvers against torchdiffeq's and diffusers' on the same work: the same grid or tolerance, evaluations and result.
 
-float32, one thread. The multistep solvers are compared with diffusers' schedulers, and with our Euler for what a history costs.
+float32, one thread, processor time. The multistep solvers are compared with diffusers' schedulers, and with our Euler for what a
+history costs.
 
 On a field of one operation nearly all the time is the solver's own; with a network the solver matters less the larger the
 network, and the ratio goes to 1.
 """
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +95,7 @@ def compare(work: str, name: str, field: Field, ours: Any, theirs: Any, rounds: 
         raise RuntimeError(f"{work} on {name}: {calls} evaluations against {their_calls}, so the times would not compare")
     nfe = calls if equal_nfe else f"{calls}, {their_calls}"
     difference = float((mine - other).abs().max())
-    timed = in_turn(lambda: ours(field), lambda: theirs(field), rounds)
+    timed = in_turn(lambda: ours(field), lambda: theirs(field), rounds, clock=time.process_time)
     return {"work": work, "field": name, "nfe": nfe, **timed, "difference": difference}
 
 
