@@ -19,7 +19,7 @@ A corrector costs no evaluation, and no tensor operation but one for the predict
 state is the predicted one plus a sum of predictions, so :func:`_with_correction` puts it into the weights of the next step.
 
 Memory: a method of order p holds p - 1 earlier predictions, p of them with a corrector. Each is as large as a batch of states.
-The loop of small states holds about twice as many tensors.
+For small states it is n + 2 states and n + 2 outputs of the network, with n earlier predictions.
 """
 
 from collections.abc import Callable, Sequence

@@ -61,6 +61,7 @@ class Conversion(NamedTuple):
 
 
 Terms = tuple[tuple[float, float], ...]
+"""The weights of x and p at a step, at the step before, ..."""
 
 
 class Step(NamedTuple):
@@ -127,6 +128,7 @@ class Plan:
         return self.ring.run(network, x, times) if suits(x) else self._run(network, x, times)
 
     def _run(self, network: Field, x: Tensor, times: Sequence[Tensor]) -> Tensor:
+        """The final state of a solve by additions."""
         kept: tuple[Tensor, ...] = ()
         memory = max((len(step.older) for step in self.steps), default=0)
         for t, a, (_, first, older, blends, keep, _) in zip(times, self._factors(x.dtype), self.steps, strict=True):
