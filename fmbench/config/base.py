@@ -2,9 +2,9 @@
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fmbench.config.messages import NAME_PATTERN, described
 from fmbench.config.numbers import LARGEST, number
@@ -15,6 +15,18 @@ class Settings(BaseModel):
     """Base of all settings. It refuses unknown keys, silent conversions and changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class GrownSettings(Settings):
+    """Settings with keys that came later. A dump leaves them out at their default, so that older results keep their hash."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {key: v for key, v in values.items() if key not in self.later or getattr(self, key) != fields[key].default}
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]

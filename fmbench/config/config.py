@@ -4,19 +4,17 @@ Imports nothing heavy: the Snakefile reads the config through here on every star
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
-from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
+from fmbench.config.base import GrownSettings, Name, Parameters, Settings, by_name, known_name
 from fmbench.config.condition_settings import LABEL, ConditionSettings, condition_problem
 from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
@@ -42,8 +40,10 @@ class SourceSettings(Settings):
     parameters: Parameters = Field({}, description="parameters of the source, such as the number of points")
 
 
-class DataSetSettings(Settings):
+class DataSetSettings(GrownSettings):
     """Everything about one data set: its source, the network for it, training and evaluation."""
+
+    later = ("condition",)
 
     data: Annotated[
         SourceSettings,
@@ -57,12 +57,6 @@ class DataSetSettings(Settings):
     ]
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings, without a condition that is not set: other data sets keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v is not None or key != "condition"}
 
 
 class TrackingSettings(Settings):

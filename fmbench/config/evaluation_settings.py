@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fmbench.config import names
-from fmbench.config.base import Settings
+from fmbench.config.base import GrownSettings, Settings
 from fmbench.config.cells import Cell, cells
 from fmbench.config.feature_settings import FeatureSettings
 from fmbench.config.messages import shortened
@@ -49,7 +49,7 @@ def _check_divisible(solver: str, nfe: int, remedy: str) -> None:
         raise ValueError(f"{solver} costs {cost} evaluations a step and cannot spend exactly {nfe}; {remedy}")
 
 
-class FixedStepSettings(Settings):
+class FixedStepSettings(GrownSettings):
     """Fixed-step solvers at several NFE."""
 
     nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [4, 8, 12, 20, 40, 60, 100]
@@ -75,6 +75,8 @@ class FixedStepSettings(Settings):
 class SweepSettings(FixedStepSettings):
     """The error of fixed-step solvers against a fine reference."""
 
+    later = ("adaptive",)
+
     solvers: Solvers = [SolverSettings(name=name) for name in ("euler", "midpoint", "heun", "rk4")]
     n: Count = 256
     batch: Count = 256
@@ -88,12 +90,6 @@ class SweepSettings(FixedStepSettings):
         [],
         description="adaptive solvers whose NFE and error are measured too: names, or {name: bosh3, rtol: 1.0e-4, atol: 1.0e-4}",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings without an empty list of adaptive solvers: the results of a sweep without them keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v or key != "adaptive"}
 
     @model_validator(mode="after")
     def _reference_in_whole_steps(self) -> Self:
@@ -115,6 +111,8 @@ class LearningCurveSettings(Settings):
 class FewStepSettings(FixedStepSettings):
     """Samples made with few evaluations (Fig. 4 right, 7 right, 16 and 17 of Lipman et al. 2023)."""
 
+    later = ("jumps",)
+
     n: Several = Field(256, description="samples of each cell; distances depend on this number")
     batch: Count = 1000
     nfe: Annotated[list[Width], Field(min_length=1, max_length=1000)] = [4, 8, 12, 20, 40, 100]
@@ -126,12 +124,6 @@ class FewStepSettings(FixedStepSettings):
     shown: Natural | None = Field(
         None, description="number of samples of each cell kept for figures, the first ones; null for 16 images, or all n points"
     )
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings without the usual jumps: other configs keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if key != "jumps" or v != [1, 2, 4]}
 
 
 class TrajectorySettings(Settings):
@@ -179,8 +171,10 @@ class DequantisationSettings(Settings):
         return self
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(GrownSettings):
     """The settings of every stage that works on a model."""
+
+    later = ("guidance", "super_resolution")
 
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(number)] = Field(
         1.0,
@@ -196,10 +190,3 @@ class EvaluationSettings(Settings):
     trajectory: TrajectorySettings = TrajectorySettings()
     features: FeatureSettings = FeatureSettings()
     super_resolution: SuperResolutionSettings = SuperResolutionSettings()
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings, without a guidance of 1 and the defaults of super-resolution: other configs keep their hash."""
-        values: dict[str, Any] = write(self)
-        unused = {"guidance": self.guidance == 1, "super_resolution": self.super_resolution == SuperResolutionSettings()}
-        return {key: v for key, v in values.items() if not unused.get(key)}

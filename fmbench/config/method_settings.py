@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from fmbench.config import names
-from fmbench.config.base import Name, Parameters, Settings, by_name, known_name
+from fmbench.config.base import GrownSettings, Name, Parameters, Settings, by_name, known_name
 from fmbench.config.messages import described
 from fmbench.config.methods import METHODS, MORE_PARTS, ORACLES, PARTS, TEACHER, Method, Part
 from fmbench.config.numbers import Count, Number, Positive, number, whole_number
@@ -80,8 +80,10 @@ class TeacherSettings(Settings):
     atol: Positive = Field(TEACHER["atol"], description="absolute tolerance of that solver")
 
 
-class OracleSettings(Settings):
+class OracleSettings(GrownSettings):
     """A method without a network: the closed-form field of the training set."""
+
+    later = ("condition_bandwidth",)
 
     points: Count = Field(
         2000, description="number of points, drawn at random from the training set; time grows with it, memory does not"
@@ -98,12 +100,6 @@ class OracleSettings(Settings):
         "count the more, the nearer theirs is. null takes that of a uniform variable within one level. Labels have no kernel",
     )
 
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings, without a kernel that is not set: oracles without a condition keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v is not None or key != "condition_bandwidth"}
-
 
 class StartSettings(Settings):
     """Where the paths start: at the condition, which must be an image, with noise (fmbench/flow/starts.py)."""
@@ -114,11 +110,13 @@ class StartSettings(Settings):
     )
 
 
-class MethodSettings(Settings):
+class MethodSettings(GrownSettings):
     """A method: the name of a known one, or path, prediction, weighting, time distribution and coupling written out.
 
     With ``oracle`` there is only a path and no network.
     """
+
+    later = tuple(MORE_PARTS)
 
     name: Name
     use: str | None = Field(
@@ -158,12 +156,6 @@ class MethodSettings(Settings):
         None, description="train on pairs of noise and samples of this method of the config (reflow), not on the training data"
     )
     training: TrainingOverrides = TrainingOverrides()
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings, without parts that most methods do not have and that are not set: other methods keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v is not None or key not in MORE_PARTS}
 
     @property
     def is_oracle(self) -> bool:

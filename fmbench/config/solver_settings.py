@@ -1,19 +1,17 @@
 """The solvers that a config names: fixed-step, stochastic and adaptive ones, with their settings."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from fmbench.config import names
-from fmbench.config.base import Name, Settings, by_name
+from fmbench.config.base import GrownSettings, Name, Settings, by_name
 from fmbench.config.cells import options
 from fmbench.config.messages import described
 from fmbench.config.numbers import NonNegative, Positive, Width
@@ -40,8 +38,10 @@ def known_solver(value: Any) -> Any:
 Solver = Annotated[str, BeforeValidator(known_solver)]
 
 
-class SolverSettings(Settings):
+class SolverSettings(GrownSettings):
     """A fixed-step solver with its time grid and, optionally, its own list of NFE."""
+
+    later: ClassVar[tuple[str, ...]] = ("use", "lower_order_final")
 
     use: str | None = Field(None, description="the dotted name 'package.module:SOLVER' of a solver of your own")
     name: Name = Field(description="a built-in solver, or with `use` a new name")
@@ -82,15 +82,11 @@ class SolverSettings(Settings):
             )
         return self
 
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings without those that few solvers have, where they are not set: results of others keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v is not None or key in ("name", "grid", "nfe")}
-
 
 class SamplerSettings(SolverSettings):
     """A fixed-step solver, or a stochastic sampler with its options."""
+
+    later = (*SolverSettings.later, *names.SAMPLER_OPTIONS)
 
     churn: NonNegative | None = Field(None, description="S_churn of `churn` and `churn_ddim`: fresh noise, spread over the steps")
     noise: NonNegative | None = Field(

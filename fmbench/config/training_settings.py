@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -13,15 +12,17 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from fmbench.config.base import Settings
+from fmbench.config.base import GrownSettings, Settings
 from fmbench.config.numbers import Count, Decay, Natural, Positive, twice, whole_number
 from fmbench.config.snapshots import snapshot_steps
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(GrownSettings):
     """Optimiser, schedule and length of a training, the same for every method unless a method overrides them."""
+
+    later = ("label_dropout",)
 
     iterations: Count = 5000
     batch_size: Count = 256
@@ -82,12 +83,6 @@ class TrainingSettings(Settings):
         if repeated:
             raise ValueError(f"more_ema_decays: {repeated[0]} is already there, as ema_decay or twice in the list; remove it")
         return self
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings, without a probability of 0 to leave out labels: results without conditions keep their hash."""
-        values: dict[str, Any] = write(self)
-        return {key: v for key, v in values.items() if v or key != "label_dropout"}
 
     def snapshot_steps(self) -> list[int]:
         """The iterations whose averaged weights are kept, by the same function as in the training."""
