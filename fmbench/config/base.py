@@ -2,9 +2,18 @@
 
 import math
 import re
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic_core import CoreSchema
 
 from fmbench.config.messages import NAME_PATTERN, described
 from fmbench.config.numbers import LARGEST, number
@@ -70,6 +79,26 @@ Parameters = dict[str, Annotated[Any, BeforeValidator(_plain)]]
 """Parameters with any names and values of any type of JSON. 1e-4 is refused here too, since YAML reads it as text."""
 
 
-def by_name(value: Any) -> Any:
-    """``{name: vp}`` for the short form ``vp``; any other value unchanged."""
-    return {"name": value} if isinstance(value, str) else value
+class OpenSettings(Settings):
+    """Settings that take any further keys, as parameters of what they name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Parameters
+
+
+class ShortForm:
+    """A validator that also takes the value of one key for the whole settings: ``vp`` for ``{name: vp}``."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def whole(value: Any) -> Any:
+            return {self.key: value} if isinstance(value, str) else value
+
+        return BeforeValidator(whole, json_schema_input_type=str | source).__get_pydantic_core_schema__(source, handler)
+
+
+T = TypeVar("T", bound=Settings)
+Named = Annotated[T, ShortForm("name")]
+"""Settings with a name, or the name alone."""

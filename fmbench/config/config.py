@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from fmbench.config.base import GrownSettings, Name, Parameters, Settings, by_name, known_name
+from fmbench.config.base import GrownSettings, Name, Named, Parameters, Settings, ShortForm, known_name
 from fmbench.config.condition_settings import LABEL, ConditionSettings, condition_problem
 from fmbench.config.datasets import DATASETS, not_the_papers, sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
@@ -45,10 +45,7 @@ class DataSetSettings(GrownSettings):
 
     later = ("condition",)
 
-    data: Annotated[
-        SourceSettings,
-        BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v, json_schema_input_type=str | SourceSettings),
-    ]
+    data: Annotated[SourceSettings, ShortForm("source")]
     condition: ConditionSettings | None = Field(
         None, description="what networks are told of each sample: label, or {low_resolution: {factor: 4}}; null for nothing"
     )
@@ -95,7 +92,7 @@ class Config(Settings):
     )
     datasets: Annotated[list[Name], Field(min_length=1, max_length=MOST_MODELS)]
     methods: Annotated[
-        list[Annotated[MethodSettings, BeforeValidator(by_name, json_schema_input_type=str | MethodSettings)]],
+        list[Named[MethodSettings]],
         Field(min_length=1, max_length=MOST_MODELS, description="names of known methods, or methods written out"),
     ]
     settings: dict[Name, DataSetSettings]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from fmbench.config import names
-from fmbench.config.base import Parameters, Settings, known_name
+from fmbench.config.base import Parameters, Settings, ShortForm, known_name
 from fmbench.config.messages import described
 from fmbench.config.numbers import Count, Positive, Several, Width, twice, whole_number
 
@@ -52,14 +52,7 @@ class FeatureSettings(Settings):
         "(that of the FID), efficientnet_lite0, efficientnet_lite2, dinov2, clip_mmd, or a plug-in 'package.module:FACTORY'",
     )
     options: Parameters = Field({}, description=_OPTIONS)
-    more_extractors: list[
-        Annotated[
-            ExtractorSettings,
-            BeforeValidator(
-                lambda v: {"extractor": v} if isinstance(v, str) else v, json_schema_input_type=str | ExtractorSettings
-            ),
-        ]
-    ] = Field(
+    more_extractors: list[Annotated[ExtractorSettings, ShortForm("extractor")]] = Field(
         [],
         max_length=100,
         description="further extractors; in their rows the metric is followed by their name, as in frechet/efficientnet_lite0",

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fmbench.config import names
-from fmbench.config.base import GrownSettings, Name, Parameters, Settings, by_name, known_name
+from fmbench.config.base import GrownSettings, Name, Named, OpenSettings, Settings, known_name
 from fmbench.config.messages import described
 from fmbench.config.methods import METHODS, MORE_PARTS, ORACLES, PARTS, TEACHER, Method, Part
 from fmbench.config.numbers import Count, Number, Positive, number, whole_number
@@ -16,20 +16,16 @@ from fmbench.config.training_settings import TrainingOverrides
 from fmbench.errors import ConfigError
 
 
-class PathSettings(Settings):
+class PathSettings(OpenSettings):
     """The probability path and its parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("path", names.PATHS)]
-    __pydantic_extra__: Parameters
 
 
-class PredictionSettings(Settings):
+class PredictionSettings(OpenSettings):
     """What the network predicts, and its parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("prediction", names.PREDICTIONS)]
-    __pydantic_extra__: Parameters
 
 
 class WeightingSettings(Settings):
@@ -38,20 +34,16 @@ class WeightingSettings(Settings):
     name: Annotated[str, known_name("weighting", names.WEIGHTINGS)]
 
 
-class TimeSettings(Settings):
+class TimeSettings(OpenSettings):
     """The distribution of training times and its parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("time distribution", names.TIME_DISTRIBUTIONS)]
-    __pydantic_extra__: Parameters
 
 
-class CouplingSettings(Settings):
+class CouplingSettings(OpenSettings):
     """Which noise goes with which data of a batch, and the coupling's parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("coupling", names.COUPLINGS)]
-    __pydantic_extra__: Parameters
 
 
 class TargetSettings(Settings):
@@ -60,12 +52,10 @@ class TargetSettings(Settings):
     name: Literal["conditional", "marginal"]
 
 
-class JumpSettings(Settings):
+class JumpSettings(OpenSettings):
     """What a network learns to jump by, and its parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, known_name("kind of jumps", names.JUMP_KINDS)]
-    __pydantic_extra__: Parameters
 
 
 class TeacherSettings(Settings):
@@ -123,36 +113,32 @@ class MethodSettings(GrownSettings):
         None,
         description="start from a known method, or from a plug-in 'package.module:MY_METHOD', a fmbench.config.methods.Method",
     )
-    path: Annotated[PathSettings, BeforeValidator(by_name, json_schema_input_type=str | PathSettings)] | None = None
-    prediction: (
-        Annotated[PredictionSettings, BeforeValidator(by_name, json_schema_input_type=str | PredictionSettings)] | None
-    ) = None
-    weighting: Annotated[WeightingSettings, BeforeValidator(by_name, json_schema_input_type=str | WeightingSettings)] | None = (
-        None
-    )
-    time: Annotated[TimeSettings, BeforeValidator(by_name, json_schema_input_type=str | TimeSettings)] | None = None
+    path: Named[PathSettings] | None = None
+    prediction: Named[PredictionSettings] | None = None
+    weighting: Named[WeightingSettings] | None = None
+    time: Named[TimeSettings] | None = None
     t_min: Number | None = None
     t_max: Number | None = None
     oracle: OracleSettings | None = None
-    source: Annotated[StartSettings, BeforeValidator(by_name, json_schema_input_type=str | StartSettings)] | None = Field(
+    source: Named[StartSettings] | None = Field(
         None, description="where paths start: null for noise, {name: condition, std: 0.1} for the low-resolution image"
     )
-    coupling: Annotated[CouplingSettings, BeforeValidator(by_name, json_schema_input_type=str | CouplingSettings)] | None = Field(
+    coupling: Named[CouplingSettings] | None = Field(
         None,
         description="which noise goes with which data of a batch: independent (also null), minibatch_ot for the assignment of "
         "the smallest squared distance, sinkhorn for draws from an entropic plan. This is not the OT path, which is path: ot",
     )
-    target: Annotated[TargetSettings, BeforeValidator(by_name, json_schema_input_type=str | TargetSettings)] | None = Field(
+    target: Named[TargetSettings] | None = Field(
         None,
         description="what the loss compares the network with: conditional (also null) for the target of each pair, marginal for "
         "its mean given x_t, in closed form from the whole training split; for data sets without a condition",
     )
-    jumps: Annotated[JumpSettings, BeforeValidator(by_name, json_schema_input_type=str | JumpSettings)] | None = Field(
+    jumps: Named[JumpSettings] | None = Field(
         None,
         description="what the network learns beside the velocity: none (also null), or mean_velocity between two times, for "
         "samples by one jump or a few (MeanFlow)",
     )
-    teacher: Annotated[TeacherSettings, BeforeValidator(by_name, json_schema_input_type=str | TeacherSettings)] | None = Field(
+    teacher: Named[TeacherSettings] | None = Field(
         None, description="train on pairs of noise and samples of this method of the config (reflow), not on the training data"
     )
     training: TrainingOverrides = TrainingOverrides()

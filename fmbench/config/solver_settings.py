@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from fmbench.config import names
-from fmbench.config.base import GrownSettings, Name, Settings, by_name
+from fmbench.config.base import GrownSettings, Name, Named, Settings
 from fmbench.config.cells import options
 from fmbench.config.messages import described
 from fmbench.config.numbers import NonNegative, Positive, Width
@@ -119,12 +119,8 @@ class SamplerSettings(SolverSettings):
 
 
 _Entries = Field(min_length=1, max_length=100, description="names, or {name: midpoint, grid: karras, nfe: [4, 8]}")
-Solvers = Annotated[
-    list[Annotated[SolverSettings, BeforeValidator(by_name, json_schema_input_type=str | SolverSettings)]], _Entries
-]
-Samplers = Annotated[
-    list[Annotated[SamplerSettings, BeforeValidator(by_name, json_schema_input_type=str | SamplerSettings)]], _Entries
-]
+Solvers = Annotated[list[Named[SolverSettings]], _Entries]
+Samplers = Annotated[list[Named[SamplerSettings]], _Entries]
 
 
 def known_adaptive(value: Any) -> Any:
@@ -146,4 +142,4 @@ class AdaptiveSettings(Settings):
     atol: Positive = 1e-5
 
 
-AdaptiveSolver = Annotated[AdaptiveSettings, BeforeValidator(by_name, json_schema_input_type=str | AdaptiveSettings)]
+AdaptiveSolver = Named[AdaptiveSettings]
