@@ -91,7 +91,8 @@ def open_job(spec: dict[str, Any], options: JobOptions) -> "Job":
     """
     import torch
 
-    from fmbench.config.specs import code_stage, launcher, plugins, processes
+    from fmbench.config.execution import code_stage, launcher, processes
+    from fmbench.config.plugins import plugins_in
     from fmbench.stages.shared.job import Job
     from fmbench.store.codehash import stage_hash
     from fmbench.system.distributed import choose_device, join_group, launched
@@ -107,7 +108,7 @@ def open_job(spec: dict[str, Any], options: JobOptions) -> "Job":
     group = join_group(device)
     # Only the first process writes, so only that one reports.
     console = open_console(spec, options.mode, options.log) if group.main else open_console(spec, "none", None)
-    code_hash = options.code or stage_hash(code_stage(spec), plugins(spec))
+    code_hash = options.code or stage_hash(code_stage(spec), plugins_in(spec))
     return Job(spec, console, device, code_hash, group=group)
 
 

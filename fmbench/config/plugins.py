@@ -22,6 +22,17 @@ def is_dotted(name: str) -> bool:
     return _DOTTED.fullmatch(name) is not None
 
 
+def plugins_in(values: Any) -> tuple[str, ...]:
+    """The dotted names anywhere in settings or a spec."""
+    if isinstance(values, dict):
+        return tuple(p for v in values.values() for p in plugins_in(v))
+    if isinstance(values, list | tuple):
+        return tuple(p for v in values for p in plugins_in(v))
+    if isinstance(values, str) and is_dotted(values):
+        return (values,)
+    return ()
+
+
 def resolve(registry: Mapping[str, Any], what: str, name: str) -> Any:
     """The object called ``name``.
 

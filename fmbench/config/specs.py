@@ -4,11 +4,9 @@ A spec is plain data, which a stage gets as canonical JSON. Snakemake reruns a j
 So a spec holds every setting that the stage uses, and no setting that it does not use. The spec of a stage that works on a model
 holds the hash of the model's spec, so the hash in every row covers all settings that the number depends on.
 
-The functions follow the workflow: what precedes all data, the jobs of a data set, of a model and of the whole run, and then what
-rules ask about a job.
+The functions follow the workflow: what precedes all data, then the jobs of a data set, of a model and of the whole run.
 """
 
-# Long file: the specs refer to each other, as the jobs of the workflow do.
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +15,11 @@ from fmbench.config.config import Config, DataSetSettings
 from fmbench.config.datasets import sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.hashing import settings_hash
-from fmbench.config.measured_cells import USES_SOLVERS, own_solvers, time_grids
+from fmbench.config.measured_cells import own_solvers, time_grids
 from fmbench.config.method_settings import method_values
 from fmbench.config.methods import TEACHER
 from fmbench.config.names import FIRST_SEED, GATHERED, GUIDED
-from fmbench.config.plugins import is_dotted
+from fmbench.config.plugins import plugins_in
 from fmbench.errors import ConfigError
 
 Spec = dict[str, Any]
@@ -37,7 +35,7 @@ def check(config: Config, code: bool = True) -> Spec:
 
     Without ``code``, methods that name a plug-in are left out, so that none is imported.
     """
-    methods = [m for m in config.methods if code or not plugins(m.model_dump())]
+    methods = [m for m in config.methods if code or not plugins_in(m.model_dump())]
     return {
         "stage": "check",
         "methods": [method_values(m.resolve()) for m in methods],
@@ -289,52 +287,3 @@ def images(config: Config) -> list[str]:
 def super_resolved(config: Config) -> list[str]:
     """The data sets whose condition is the low-resolution image (Table 2)."""
     return [d for d in config.datasets if isinstance(config.dataset(d).condition, LowResolutionCondition)]
-
-
-# How a job is run
-
-
-def code_stage(spec: Spec) -> str:
-    """The stage whose code a job runs; "train" of an oracle runs that of "oracles", with a marginal target that of its own."""
-    if spec["stage"] != "train":
-        return spec["stage"]
-    if spec["method"]["oracle"] is not None:
-        return "oracles"
-    return "marginal_training" if "target" in spec["method"] else "train"
-
-
-def code_specs(stage: str, config: Config, dataset: str, method: str, seed: int) -> list[Spec]:
-    """The specs whose plug-ins a stage of one model runs."""
-    used = [train(config, dataset, method, seed)]
-    if stage == "pairs":
-        used = [train(config, dataset, pairs(config, dataset, method, seed)["teacher"], seed)]
-    if stage in USES_EXTRACTOR:
-        used.append(features(config, dataset))
-    if stage in USES_SOLVERS:
-        used.append({"solvers": getattr(config.dataset(dataset).evaluation, stage).model_dump()["solvers"]})
-    return used
-
-
-def plugins(spec: Any) -> tuple[str, ...]:
-    """The dotted names anywhere in a spec."""
-    if isinstance(spec, dict):
-        return tuple(p for v in spec.values() for p in plugins(v))
-    if isinstance(spec, list | tuple):
-        return tuple(p for v in spec for p in plugins(v))
-    if isinstance(spec, str) and is_dotted(spec):
-        return (spec,)
-    return ()
-
-
-def processes(spec: Spec) -> int:
-    """How many processes run a job together."""
-    return int(spec.get("processes", 1))
-
-
-def launcher(count: int) -> str:
-    """The command that starts a module with ``count`` processes on this machine.
-
-    Without the address, torchrun looks up the machine's name, and waits for ever where no server knows it. The ``--`` keeps
-    torchrun from taking the module's options.
-    """
-    return "python -m" if count == 1 else f"torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node {count} -m --"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fmbench.config.specs import plugins
+from fmbench.config.plugins import plugins_in
 from fmbench.data.sources import make
 from fmbench.data.writer import write
 from fmbench.errors import DataError
@@ -21,7 +21,7 @@ def run(spec: dict[str, Any], out: Path, console: Console, workers: int = 1) -> 
     raw = make(spec["source"], spec["parameters"])
     if raw.support is not None and raw.support not in SUPPORTS:
         raise DataError(f"{spec['source']}: unknown support {raw.support!r}; known: {', '.join(SUPPORTS)}")
-    manifest = write(raw, out, spec, stage_hash("prepare", plugins(spec)), workers, console)
+    manifest = write(raw, out, spec, stage_hash("prepare", plugins_in(spec)), workers, console)
     counts = ", ".join(f"{v['n']} {k}" for k, v in manifest["splits"].items())
     console.say(f"{counts} samples of shape {manifest['shape']} -> {out}")
     for note in manifest["notes"]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fmbench.config import specs
+from fmbench.config import execution, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
-from fmbench.config.plugins import is_dotted
+from fmbench.config.plugins import is_dotted, plugins_in
 from fmbench.config.reading import parse
 from fmbench.errors import ConfigError, DataError
 from fmbench.store.documents import read_document
@@ -90,8 +90,8 @@ def _code_name(config: Config, stage: str, dataset: str, method: str) -> str:
     """The stage whose code runs, and the plug-ins it uses."""
     if dataset not in config.datasets or method not in {m.name for m in config.methods}:
         return stage
-    name = specs.code_stage(specs.train(config, dataset, method, 0)) if stage == "train" else stage
-    plugins = specs.plugins(specs.code_specs(stage, config, dataset, method, 0))
+    name = execution.code_stage(specs.train(config, dataset, method, 0)) if stage == "train" else stage
+    plugins = plugins_in(execution.code_specs(stage, config, dataset, method, 0))
     return " ".join([name, *sorted(set(plugins))])
 
 

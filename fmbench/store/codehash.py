@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fmbench.config.specs import plugins
+from fmbench.config.plugins import plugins_in
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -23,8 +23,8 @@ PLUMBING = frozenset(
     f"fmbench.{name}"
     for name in (
         "errors",
-        *(f"config.{name}" for name in ("base", "config", "folder", "hashing", "installation", "limits", "messages", "numbers")),
-        *(f"config.{name}" for name in ("reading", "specs", "yamlfile")),
+        *(f"config.{name}" for name in ("base", "config", "execution", "folder", "hashing", "installation", "limits")),
+        *(f"config.{name}" for name in ("messages", "numbers", "reading", "specs", "yamlfile")),
         *(
             f"config.{name}_settings"
             for name in ("evaluation", "feature", "method", "network", "solver", "super_resolution", "training")
@@ -69,13 +69,13 @@ def module_hash(module: str, plugins: tuple[str, ...] = ()) -> str:
 
 def plugin_code(spec: Any) -> str:
     """16 hex digits over the code of the plug-ins that a spec names; empty if it names none."""
-    names = plugins(spec)
+    names = plugins_in(spec)
     return _add_plugins(hashlib.sha256(), names).hexdigest()[:16] if names else ""
 
 
 def plugin_files(spec: Any) -> set[str]:
     """The files of the plug-ins that a spec names, without files of fmbench itself."""
-    modules = {name.partition(":")[0] for name in plugins(spec) if not name.startswith("fmbench.")}
+    modules = {name.partition(":")[0] for name in plugins_in(spec) if not name.startswith("fmbench.")}
     return {str(file) for module in modules for file in _plugin_sources(module)}
 
 

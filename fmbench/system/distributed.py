@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fmbench.config.specs import launcher
+from fmbench.config.execution import launcher
 from fmbench.errors import ConfigError
 from fmbench.system.devices import take_gpu
 

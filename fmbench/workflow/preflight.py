@@ -10,7 +10,7 @@ from typing import Any
 from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
-from fmbench.config.plugins import RAISED, reason
+from fmbench.config.plugins import RAISED, plugins_in, reason
 from fmbench.config.reading import parse
 from fmbench.errors import ConfigError, DataError, FmbenchError
 from fmbench.metrics.extractor_weights import problem
@@ -101,10 +101,10 @@ def look(config: Config) -> list[str]:
 
     results = Path(config.results_dir)
     try_all(specs.check(config, code=False), {name: results / "data" / name for name in config.datasets}, code=False)
-    methods = [f"methods.{m.name}: {', '.join(specs.plugins(m.model_dump()))}" for m in config.methods]
+    methods = [f"methods.{m.name}: {', '.join(plugins_in(m.model_dump()))}" for m in config.methods]
     values = {name: config.dataset(name).model_dump() for name in config.datasets}
     return [line for line in methods if not line.endswith(": ")] + [
-        f"settings.{name}: {', '.join(dict.fromkeys(found))}" for name, value in values.items() if (found := specs.plugins(value))
+        f"settings.{name}: {', '.join(dict.fromkeys(found))}" for name, value in values.items() if (found := plugins_in(value))
     ]
 
 
@@ -116,7 +116,7 @@ def _record(config: Config) -> Path:
 def _key(spec: dict[str, Any]) -> str:
     """What a passed check holds for; empty if a plug-in's file cannot even be read, which the check then says."""
     try:
-        return f"{settings_hash(spec)}-{stage_hash('check', specs.plugins(spec))}"
+        return f"{settings_hash(spec)}-{stage_hash('check', plugins_in(spec))}"
     except RAISED:  # finding a module imports the packages around it
         return ""
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from config_values import BASE, EVALUATIONS, changed
 
-from fmbench.config import names, specs
+from fmbench.config import execution, names, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import canonical, settings_hash
+from fmbench.config.plugins import plugins_in
 from fmbench.config.reading import parse
 
 
@@ -155,9 +156,9 @@ def test_the_spec_of_an_oracle_has_neither_network_nor_training():
     assert specs.oracles(config) == ["oracle_vp", "far"]
     network, oracle = (specs.train(config, "board", method, 1) for method in ("ddpm", "far"))
     assert set(network) - set(oracle) == {"network", "training", "processes"} and set(oracle) <= set(network)
-    assert (specs.code_stage(network), specs.code_stage(oracle)) == ("train", "oracles")
+    assert (execution.code_stage(network), execution.code_stage(oracle)) == ("train", "oracles")
     evaluation = specs.evaluate("sample", config, "board", "far", 1)
-    assert specs.code_stage(evaluation) == "sample" and evaluation["model"] == settings_hash(oracle)
+    assert execution.code_stage(evaluation) == "sample" and evaluation["model"] == settings_hash(oracle)
     assert oracle["method"]["oracle"] == {"points": 9, "bandwidth": None}
 
 
@@ -245,7 +246,7 @@ def test_the_code_of_a_plug_in_extractor_belongs_to_the_stages_that_use_it():
     config = parse({"datasets": ["digits"], "methods": ["fm_ot"], "settings": settings})
     for stage in EVALUATIONS:
         given = "features" in specs.evaluate(stage, config, "digits", "fm_ot", 0)
-        found = specs.plugins(specs.code_specs(stage, config, "digits", "fm_ot", 0))
+        found = plugins_in(execution.code_specs(stage, config, "digits", "fm_ot", 0))
         assert found == (("user_code:colours",) if given else ()), stage
 
 
@@ -255,7 +256,7 @@ def test_the_code_of_a_solver_of_ones_own_belongs_to_the_stage_that_runs_it():
         own = {stage: {"solvers": ["euler", {"name": "mine", "use": "user_code:SOLVER"}], "nfe": [4, 8]}}
         board = {"data": "checkerboard", "network": {"kind": "mlp"}, "evaluation": own}
         config = parse({"datasets": ["board"], "methods": ["fm_ot"], "settings": {"board": board}})
-        found = {s: specs.plugins(specs.code_specs(s, config, "board", "fm_ot", 0)) for s in ("train", *EVALUATIONS)}
+        found = {s: plugins_in(execution.code_specs(s, config, "board", "fm_ot", 0)) for s in ("train", *EVALUATIONS)}
         assert {s for s, plugins in found.items() if plugins} == {stage} and found[stage] == ("user_code:SOLVER",)
         assert [(cell["use"], cell["nfe"]) for cell in specs.check(config)["solvers"]] == [
             ("user_code:SOLVER", n) for n in (4, 8)
@@ -270,11 +271,11 @@ def test_plugins_finds_dotted_names_at_any_depth():
             ("settings.board.network", {"kind": "user_code:Lines", "parameters": {"bias": False}}),
         )
     )
-    assert set(specs.plugins(specs.train(config, "board", "mine", 0))) == {"user_code:Slow", "user_code:Lines"}
-    assert set(specs.plugins(specs.train(config, "board", "ddpm", 0))) == {"user_code:Lines"}
-    assert specs.plugins(specs.prepare(config, "board")) == ("user_code:two_points",)
-    assert specs.plugins(specs.prepare(config, "digits")) == ()
-    assert set(specs.plugins({"a": [{"b": ["x:y"]}, ("z", "p.q:R")], "n": 1})) == {"x:y", "p.q:R"}
+    assert set(plugins_in(specs.train(config, "board", "mine", 0))) == {"user_code:Slow", "user_code:Lines"}
+    assert set(plugins_in(specs.train(config, "board", "ddpm", 0))) == {"user_code:Lines"}
+    assert plugins_in(specs.prepare(config, "board")) == ("user_code:two_points",)
+    assert plugins_in(specs.prepare(config, "digits")) == ()
+    assert set(plugins_in({"a": [{"b": ["x:y"]}, ("z", "p.q:R")], "n": 1})) == {"x:y", "p.q:R"}
 
 
 def test_the_number_of_processes_is_part_of_trainings_alone():

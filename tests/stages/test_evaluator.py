@@ -12,8 +12,9 @@ import torch
 from sealed_files import change_document, content_of
 from user_code import colours, command, tall_images
 
-from fmbench.config import specs
+from fmbench.config import execution, specs
 from fmbench.config.hashing import canonical
+from fmbench.config.plugins import plugins_in
 from fmbench.config.reading import parse
 from fmbench.data import writer
 from fmbench.data.points import checkerboard
@@ -493,7 +494,7 @@ def test_classifier_settings_without_a_classifier_change_nothing():
 
 def test_the_code_of_a_plug_in_extractor_counts_for_sample_quality():
     settings = config("digits", {"more_extractors": [MINE]})
-    of = {s: specs.plugins(specs.code_specs(s, settings, "set", "fm_ot", 3)) for s in ("sample_quality", "sample")}
+    of = {s: plugins_in(execution.code_specs(s, settings, "set", "fm_ot", 3)) for s in ("sample_quality", "sample")}
     assert of == {"sample_quality": (MINE,), "sample": ()}
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny_benchmark import GOOD, METHODS, OF_BOTH, OF_IMAGES, ORACLES, SEED, STAGES, VALUES
 
-from fmbench.config import specs
+from fmbench.config import execution
 from fmbench.config.hashing import settings_hash
+from fmbench.config.plugins import plugins_in
 from fmbench.store.codehash import stage_hash
 
 METRICS: dict[str, set[str]] = {
@@ -48,7 +49,7 @@ def test_rows_have_their_provenance(bench):
         spec = bench.spec(stage, "tall", method)
         for row in bench.rows(stage, "tall", method):
             assert row["config_hash"] == settings_hash(spec)
-            assert row["code_hash"] == stage_hash(specs.code_stage(spec), specs.plugins(spec))
+            assert row["code_hash"] == stage_hash(execution.code_stage(spec), plugins_in(spec))
             assert json.loads(row["versions"])["torch"].split("+")[0] == torch.__version__.split("+")[0]
             assert re.fullmatch(r"[0-9a-f]{40}(\+dirty)?|unknown", row["commit"])
             assert row["device"].startswith("cpu (")

@@ -7,8 +7,8 @@ import pytest
 from pyarrow.parquet import read_table
 from tiny_benchmark import MODEL_FILES, TRAINED
 
-from fmbench.config import specs
 from fmbench.config.hashing import settings_hash
+from fmbench.config.plugins import plugins_in
 from fmbench.store.codehash import stage_hash
 from fmbench.store.files import read_json
 from fmbench.store.provenance import versions
@@ -35,7 +35,7 @@ def test_checkpoints_are_kept_by_settings_code_data_versions_and_device(bench):
         for method in TRAINED:
             spec = bench.spec("train", dataset, method)
             content = [entry["sha256"] for entry in bench.data(dataset).manifest["splits"].values()]
-            code = stage_hash("train", specs.plugins(spec))
+            code = stage_hash("train", plugins_in(spec))
             expected.add(f"{settings_hash(spec)}-{settings_hash([code, content, versions(), 'cpu'])}")
     assert folders == expected
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from user_code import command, tall_images
 
 from fmbench.config import specs
+from fmbench.config.execution import launcher
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
-from fmbench.config.specs import launcher
 from fmbench.data.prepared import read
 from fmbench.data.writer import write
 from fmbench.errors import ConfigError

@@ -4,11 +4,12 @@ import re
 from os.path import dirname, relpath
 from pathlib import Path
 
-from fmbench.config import specs
+from fmbench.config import execution, specs
 from fmbench.config.datasets import DECODED
 from fmbench.config.hashing import canonical
 from fmbench.config.installation import CAPTIONS, REFERENCE
 from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.plugins import plugins_in
 from fmbench.config.written_out import written_out
 from fmbench.store.codehash import stage_hash
 from fmbench.workflow.configure import configure
@@ -51,7 +52,7 @@ wildcard_constraints:
 
 def code(stage, spec):
     """Return the hash of a stage's code. An edit of the code reruns the stage; an edit of a comment does not."""
-    return stage_hash(stage, specs.plugins(spec))
+    return stage_hash(stage, plugins_in(spec))
 
 
 def dataset_spec(build):
@@ -72,7 +73,7 @@ def train_spec(w):
 def train_code(w):
     """Return the hash of the code of a training. An oracle runs other code than a trained method."""
     spec = specs.train(settings, w.dataset, w.method, int(w.seed))
-    return code(specs.code_stage(spec), spec)
+    return code(execution.code_stage(spec), spec)
 
 
 def teacher(w, file):
@@ -92,12 +93,12 @@ def pairs(w):
 
 def processes(w):
     """Return how many processes train a model: `processes` of the config, but always one for an oracle."""
-    return specs.processes(specs.train(settings, w.dataset, w.method, int(w.seed)))
+    return execution.processes(specs.train(settings, w.dataset, w.method, int(w.seed)))
 
 
 def launcher(w):
     """Return the command that starts these processes."""
-    return specs.launcher(processes(w))
+    return execution.launcher(processes(w))
 
 
 def model_spec(stage):
@@ -107,7 +108,7 @@ def model_spec(stage):
 
 def model_code(stage):
     """Return a params function: the hash of the code of such a stage and of the plug-ins that it runs."""
-    return lambda w: code(stage, specs.code_specs(stage, settings, w.dataset, w.method, int(w.seed)))
+    return lambda w: code(stage, execution.code_specs(stage, settings, w.dataset, w.method, int(w.seed)))
 
 
 def memory(stage):

@@ -36,7 +36,7 @@ rule features:
     params:
         spec=dataset_spec(specs.features),
         code=dataset_code("features", specs.features),
-        launcher=specs.launcher(settings.processes),
+        launcher=execution.launcher(settings.processes),
         data=subpath(input.manifest, parent=True),
         out=subpath(output.rows, parent=True),
     shell:

@@ -23,7 +23,7 @@ rule sample:
     params:
         spec=model_spec("sample"),
         code=model_code("sample"),
-        launcher=specs.launcher(settings.processes),
+        launcher=execution.launcher(settings.processes),
         data=subpath(input.manifest, parent=True),
         model=subpath(input.weights, parent=True),
         out=subpath(output.rows, parent=True),
@@ -137,7 +137,7 @@ rule sample_quality:
     params:
         spec=model_spec("sample_quality"),
         code=model_code("sample_quality"),
-        launcher=specs.launcher(settings.processes),
+        launcher=execution.launcher(settings.processes),
         data=subpath(input.manifest, parent=True),
         samples=subpath(input.samples, parent=True),
         features=subpath(input.extractor, parent=True),
