@@ -20,7 +20,7 @@ rule figure:
         "../envs/fmbench.yml"
     params:
         results=lambda w, output: str(Path(output.png).parent.parent),
-        captions=relpath(CAPTIONS),
+        captions=relpath(CAPTIONS),  # which ../report/figure.rst includes
         code=code("figures", {}),
     shell:
         "python -m fmbench figure {wildcards.figure} --results {params.results:q} --out {output.png:q} --out {output.svg:q}"
