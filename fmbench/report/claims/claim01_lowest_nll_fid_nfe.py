@@ -5,21 +5,18 @@ import functools
 import pandas as pd
 
 from fmbench.report.claims.claim import PATH_ALONE, SAMPLING, Claim, Drafts, Sources, short
-from fmbench.report.claims.comparison import compared_with_each, error_of_difference
+from fmbench.report.claims.comparison import compared_by_seed
 from fmbench.report.claims.rows import (
     DIFFUSION,
     OURS,
     TRAINED,
     Contest,
     by_dataset,
-    by_seed,
     contests,
-    lost_seeds,
     main_distance,
     metric_name,
     no_contest,
     no_distance,
-    pairs,
 )
 from fmbench.report.layout import paper
 
@@ -43,11 +40,6 @@ def lowest(sources: Sources) -> Drafts:
 
 def _lines(dataset: str, contest: Contest, metric: str, here: pd.DataFrame) -> Drafts:
     of_metric = here[here.metric == metric]
-    own = by_seed(of_metric, contest.ours, metric)
-    found = {other: pairs(own, by_seed(of_metric, other, metric)) for other in contest.others}
-    differences = {other: (pair.ours - pair.other).tolist() for other, pair in found.items()}
-    # All methods and seeds have the same test samples: the error of the NLL is in no spread, and largely cancels in differences.
-    errors = {m: _errors(here, metric, (contest.ours, m), pair) for m, pair in found.items()} if metric != "nll" else None
     name = {"nll": "NLL", "nfe": "NFE"}.get(metric) or metric_name(here, metric)
     # A Frechet distance on other features cannot be compared with the paper's FID.
     comparable = contest == TRAINED and (metric != "frechet" or name == "FID")
@@ -59,15 +51,8 @@ def _lines(dataset: str, contest: Contest, metric: str, here: pd.DataFrame) -> D
         "unit": of_metric.unit.iloc[0] if len(of_metric) else "",
     }
     printed = {m: printed_difference(dataset, metric, (m,)) if comparable else None for m in contest.others}
-    lost = lost_seeds(here, (contest.ours, *contest.others), metric)
-    return compared_with_each(differences, contest, lost, columns, printed, errors)
-
-
-def _errors(here: pd.DataFrame, metric: str, methods: tuple[str, str], pair: pd.DataFrame) -> list[float]:
-    """The standard error of the difference of two methods over samples, for each seed of a pair; NaN where it is not known."""
-    own, other = (by_seed(here, m, f"{metric}_stderr").reindex(pair.index).to_numpy() for m in methods)
-    errors: list[float] = error_of_difference((pair.ours.to_numpy(), pair.other.to_numpy()), (own, other), 1.0).tolist()
-    return errors
+    # All methods and seeds have the same test samples: the error of the NLL is in no spread, and largely cancels in differences.
+    return compared_by_seed(here, metric, contest, columns, printed, sampled=metric != "nll")
 
 
 @functools.cache

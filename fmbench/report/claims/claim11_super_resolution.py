@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from fmbench.report.claims.claim import SAMPLING, SUPER_RESOLUTION, Claim, Drafts, Finding, Sources, short
-from fmbench.report.claims.comparison import compared_with_each, error_of_difference
-from fmbench.report.claims.rows import OURS, Contest, by_dataset, by_seed, lost_seeds, metric_name, no_contest, pairs
+from fmbench.report.claims.comparison import compared_by_seed
+from fmbench.report.claims.rows import OURS, Contest, by_dataset, metric_name, no_contest
 from fmbench.report.claims.verdicts import NOT_TESTED
 from fmbench.report.layout import paper
 from fmbench.report.table2.numbers import OF_ORIGINALS, PAPERS_DATA, REGRESSION
@@ -45,21 +45,9 @@ def _lines(dataset: str, contest: Contest, metric: str, here: pd.DataFrame, lowe
     if of_metric.empty:
         return [Finding(about=contest.about, verdict=NOT_TESTED, why=f"There are no rows of {part}", **columns)]
     columns["unit"] = of_metric.unit.iloc[0]
-    own = by_seed(of_metric, contest.ours, metric)
-    found = {other: pairs(own, by_seed(of_metric, other, metric)) for other in contest.others}
-    differences = {other: (pair.ours - pair.other).tolist() for other, pair in found.items()}
     printed = {other: printed_difference(dataset, part, other) for other in contest.others}
-    lost = lost_seeds(here, (contest.ours, *contest.others), metric)
     # The errors of PSNR and SSIM are those of the test images, which all methods share.
-    errors = {m: _errors(here, (contest.ours, m), pair) for m, pair in found.items()} if metric == "frechet" else None
-    return compared_with_each(differences, contest, lost, columns, printed, errors, below=lower)
-
-
-def _errors(here: pd.DataFrame, methods: tuple[str, str], pair: pd.DataFrame) -> list[float]:
-    """The standard error of the difference of two methods' distances over samples, for each seed of a pair."""
-    own, other = (by_seed(here, m, "frechet_stderr").reindex(pair.index).to_numpy() for m in methods)
-    errors: list[float] = error_of_difference((pair.ours.to_numpy(), pair.other.to_numpy()), (own, other), 1.0).tolist()
-    return errors
+    return compared_by_seed(here, metric, contest, columns, printed, sampled=metric == "frechet", below=lower)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fmbench.report.claims.claim import Drafts, Evidence, Finding
-from fmbench.report.claims.rows import Contest, Lost, any_diverged, in_prose, say_lost
+from fmbench.report.claims.rows import Contest, Lost, any_diverged, by_seed, in_prose, lost_seeds, pairs, say_lost
 from fmbench.report.claims.student import Mean, coverage, mean_test
 from fmbench.report.claims.verdicts import INCONCLUSIVE, NOT_TESTED
 
@@ -35,6 +35,33 @@ def numbers(test: Mean, scale: Callable[[float], float] = float) -> dict[str, An
         "seeds": test.seeds,
         "coverage": coverage(test.seeds) if math.isfinite(low) else None,
     }
+
+
+def compared_by_seed(
+    here: pd.DataFrame,
+    metric: str,
+    contest: Contest,
+    columns: Mapping[str, Any],
+    printed: Mapping[str, float | None],
+    sampled: bool,
+    below: bool = True,
+) -> Drafts:
+    """The lines of :func:`compared_with_each` on a metric of a data set's rows: ours minus the other's, in pairs of one seed.
+
+    Args:
+        sampled: whether the standard errors of the metric over samples count.
+    """
+    methods = (contest.ours, *contest.others)
+    values = {m: by_seed(here, m, metric) for m in methods}
+    differences: dict[str, Sequence[float]] = {}
+    errors: dict[str, Sequence[float]] = {}
+    for other in contest.others:
+        pair = pairs(values[contest.ours], values[other])
+        differences[other] = (pair.ours - pair.other).tolist()
+        if sampled:
+            own, rival = (by_seed(here, m, f"{metric}_stderr").reindex(pair.index).to_numpy() for m in (contest.ours, other))
+            errors[other] = error_of_difference((pair.ours.to_numpy(), pair.other.to_numpy()), (own, rival), 1.0).tolist()
+    return compared_with_each(differences, contest, lost_seeds(here, methods, metric), columns, printed, errors, below)
 
 
 def compared_with_each(
