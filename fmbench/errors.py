@@ -9,6 +9,7 @@ The errors are of two kinds:
 """
 
 import unicodedata
+from collections.abc import Sequence
 
 
 class FmbenchError(Exception):
@@ -45,6 +46,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
+
+
+def first_few(texts: Sequence[str], most: int = 8, between: str = ", ") -> str:
+    """The first texts of a list, and how many there are further."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
 
 
 def _escaped(character: str) -> str:

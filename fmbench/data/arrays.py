@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fmbench.data.npy import read_header, read_rows
 from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.data.tree import stand_in_at
-from fmbench.errors import DataError
+from fmbench.errors import DataError, first_few
 
 Layout = Literal["CHW", "HWC", "HW"]
 
@@ -159,8 +159,7 @@ def _unused(place: Path, used: set[str | None]) -> tuple[str, ...]:
         with zipfile.ZipFile(place) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
         others = sorted(names - used)
-    more = f" and {len(others) - 8} more" if len(others) > 8 else ""
-    return (f"left out of {place.name}, as no parameter names them: {', '.join(others[:8])}{more}",) if others else ()
+    return (f"left out of {place.name}, as no parameter names them: {first_few(others)}",) if others else ()
 
 
 def _stream(place: Path, values: str, labels: str | None, layout: Layout | None) -> Stream:

@@ -13,7 +13,7 @@ from fmbench.data.images import Item, Recipe, Resize, decoded, recipe_of
 from fmbench.data.npy import rows_per_piece
 from fmbench.data.raw import Piece, RawData, Stream
 from fmbench.data.size_filter import Smaller, large_enough, left_out
-from fmbench.errors import DataError
+from fmbench.errors import DataError, first_few
 
 DECLINE = "the parameter label: none"
 SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
@@ -183,7 +183,7 @@ def _classes(listings: list[Listing], whole: bool) -> tuple[str, ...] | None:
     if (test is None) != (train is None) or not set(test or ()) <= set(train or ()):
         new = None if test is None else sorted(set(test) - set(train or ()))
         raise DataError(
-            f"{listings[1].root}: its classes {_listed(new)} differ from those of train: {_listed(train)}; "
+            f"{listings[1].root}: its classes {_named(new)} differ from those of train: {_named(train)}; "
             f"{DECLINE} takes no classes"
         )
     return train
@@ -192,11 +192,8 @@ def _classes(listings: list[Listing], whole: bool) -> tuple[str, ...] | None:
 def _beside(root: Path, places: tuple[Path, Path]) -> tuple[str, ...]:
     """A sentence on what lies beside the folders of the splits, if anything does."""
     others = sorted(e.name for e in os.scandir(root) if not e.name.startswith(".") and e.name not in {p.name for p in places})
-    return (f"left out beside {places[0].name} and {places[1].name}: {_listed(others)}",) if others else ()
+    return (f"left out beside {places[0].name} and {places[1].name}: {first_few(others)}",) if others else ()
 
 
-def _listed(names: Sequence[str] | None) -> str:
-    """The first few names, and how many there are further."""
-    if names is None:
-        return "(none)"
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+def _named(classes: Sequence[str] | None) -> str:
+    return "(none)" if classes is None else first_few(classes)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.data.tree import walk
-from fmbench.errors import DataError
+from fmbench.errors import DataError, first_few
 
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),
@@ -146,11 +146,10 @@ class Listing:
         """
         empty = sorted(name for name in self.left if name and name not in self.filled)
         if empty:
-            shown = "; ".join(f"{name} ({self.describe(name) or 'no files'})" for name in empty[:8])
-            more = f" and {len(empty) - 8} more" if len(empty) > 8 else ""
+            shown = first_few([f"{name} ({self.describe(name) or 'no files'})" for name in empty], between="; ")
             raise DataError(
                 f"{self.root}: {len(empty)} of the {len(self.filled | set(empty))} class folders have no image that fmbench "
-                f"reads: {shown}{more}. Convert their images, for example to PNG, or remove the folders; {remedy}"
+                f"reads: {shown}. Convert their images, for example to PNG, or remove the folders; {remedy}"
             )
 
 

@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmbench.errors import DataError
+from fmbench.errors import DataError, first_few
 
 LIMIT = 100_000
 """The largest number of classes. ImageNet-21k has 21,841."""
 FEW = 20
 """The number of samples from which labels that hardly repeat are refused: they are identifiers or measurements, not classes."""
-SHOWN = 8
-"""The number of classes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def classes_of_splits(train: Codes, test: Codes) -> Classes:
         return Classes(len(train.names), train.names, {"train": same, "test": same}, notes)
     n, k = sum(train.counts.values()), len(train.counts)
     if n >= FEW and 2 * k > n:
-        shown = _listed(_names(train, train.counts))
+        shown = _few(_names(train, train.counts))
         raise train.refuse(
             f"{k} different labels for {n} samples ({shown}): these are identifiers or measurements, not classes",
             "give labels that several samples share",
@@ -222,7 +220,7 @@ def _check_common(train: Codes, test: Codes) -> None:
             "give a test split whose labels are known",
         )
     if not set(of_train) & set(of_test):
-        shown = [_listed([_show(value) for value in sorted(codes.values, key=_order)]) for codes in (test, train)]
+        shown = [first_few([_show(value) for value in sorted(codes.values, key=_order)]) for codes in (test, train)]
         raise test.refuse(
             f"no label of the test split is in the training split: test has {shown[0]}; train has {shown[1]}",
             "give both splits labels of the same kind",
@@ -257,13 +255,11 @@ def _names(codes: Codes, of: Iterable[int]) -> list[str]:
 
 
 def _classes(names: list[str]) -> str:
-    return f"{'the class' if len(names) == 1 else f'{len(names)} classes:'} {_listed(names)}"
+    return f"{'the class' if len(names) == 1 else f'{len(names)} classes:'} {_few(names)}"
 
 
-def _listed(names: list[str]) -> str:
-    """The first few names, and how many there are further."""
-    more = len(names) - SHOWN
-    return ", ".join(_show(name, False) for name in names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _few(names: list[str]) -> str:
+    return first_few([_show(name, False) for name in names])
 
 
 def _show(value: Any, quoted: bool = True) -> str:

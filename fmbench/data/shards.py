@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmbench.data.tree import walk
-from fmbench.errors import DataError
+from fmbench.errors import DataError, first_few
 
 CUSTOMARY = ("{split}*.parquet", "{split}/*.parquet", "*-{split}.parquet", "*-{split}-*.parquet")
 """Where the hub and its library put a split: in the file's name, or in a folder of its name."""
-SHOWN = 8
 
 _COUNTED = re.compile(r"(?P<stem>.*?)(?P<index>\d+)-of-(?P<count>\d+)(?P<tag>[-_.].+)?")
 _NUMBERED = re.compile(r"(?P<stem>(?:.*?[-_.])?)(?P<index>\d+)(?P<tag>-[0-9a-f]{8}.*)?")
@@ -115,7 +114,7 @@ def find(root: Path, patterns: dict[str, str | None]) -> tuple[dict[str, Shards]
     notes = [f"left out, as of neither split: {_sets(others)}"] if others else []
     unfinished = [name for name in names if name.endswith(".incomplete")]
     if unfinished:
-        notes.append(f"there are unfinished downloads: {_listed(unfinished)}")
+        notes.append(f"there are unfinished downloads: {first_few(unfinished)}")
     notes += [
         f"{split}: {s.pattern} is a part of the split only, as the hub calls it partial"
         for split, s in splits.items()
@@ -160,7 +159,7 @@ def _wrong(series: Series, files: dict[int, list[str]]) -> str:
     """What is wrong with a set; empty if it is whole and each file is there once."""
     twice = [name for found in files.values() if len(found) > 1 for name in found]
     if twice:
-        return f"{_listed([Path(name).name for name in twice])} have the same number"
+        return f"{first_few([Path(name).name for name in twice])} have the same number"
     if not series.numbered:
         return ""
     first = min(files)
@@ -172,17 +171,17 @@ def _wrong(series: Series, files: dict[int, list[str]]) -> str:
     width = max(len(series.count), len(str(max(files)))) if series.count else 4
     missing = [i for i in range(start, start + count) if i not in files]
     if missing:
-        shown = [Path(series.pattern(f"{i:0{width}}")).name for i in missing[:SHOWN]]
+        shown = [Path(series.pattern(f"{i:0{width}}")).name for i in missing[:8]]
         return f"{', '.join(shown)} missing ({len(missing)} of {count} files)"
     extra = sorted(set(files) - set(range(start, start + count)))
-    return f"{_listed([Path(files[i][0]).name for i in extra])}: the number is larger than the count" if extra else ""
+    return f"{first_few([Path(files[i][0]).name for i in extra])}: the number is larger than the count" if extra else ""
 
 
 def _sets(names: Iterable[str]) -> str:
     """The sets of files among ``names``, each with the number of its files."""
     counts = collections.Counter(parsed(name)[0] for name in names)
     told = {s: f"{n} of {int(s.count)} files" if s.count else f"{n} file{'s' * (n > 1)}" for s, n in counts.items()}
-    return _listed([f"{s.pattern()} ({told[s]})" for s in sorted(told)])
+    return first_few([f"{s.pattern()} ({told[s]})" for s in sorted(told)])
 
 
 def _there(names: Sequence[str]) -> str:
@@ -198,8 +197,3 @@ def _there(names: Sequence[str]) -> str:
             "split with its to_parquet"
         )
     return f"no parquet file among {len(names)} files" if names else "no parquet file"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

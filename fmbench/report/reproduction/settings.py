@@ -5,6 +5,7 @@ from typing import Any
 
 from fmbench.config import specs
 from fmbench.config.config import Config
+from fmbench.errors import first_few
 from fmbench.store.agreement import setting_differences
 from fmbench.store.benchmark import FILE, parse_config
 
@@ -59,8 +60,7 @@ class Settings:
             if name.startswith((f"settings.{dataset}.", f"methods.{method}."))
             or (name != "device" and not name.startswith(("settings.", "methods.")))
         ]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return f": {', '.join(names[:NAMED])}{more}" if names else ""
+        return f": {first_few(names, NAMED)}" if names else ""
 
 
 def _on_cpu(config: Config) -> Config:
