@@ -249,10 +249,11 @@ def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
     """
     if method.path is None:
         raise ValueError(f"{method.name} has no path")
-    path = _make(PATHS, "path", method.path.name, method.path.parameters)
-    prediction = _make_prediction(method.prediction, data_std)
-    times = _make(TIME_DISTRIBUTIONS, "time distribution", method.time.name, method.time.parameters)
-    coupling = INDEPENDENT if method.coupling is None else _make(COUPLINGS, "coupling", *_named(method.coupling))
+    path = _make(PATHS, "path", method.path)
+    families = {name: partial(family, data_std) for name, family in FAMILIES.items()}
+    prediction = _make(PREDICTIONS | families, "prediction", method.prediction)
+    times = _make(TIME_DISTRIBUTIONS, "time distribution", method.time)
+    coupling = INDEPENDENT if method.coupling is None else _make(COUPLINGS, "coupling", method.coupling)
     coupling = coupling if method.teacher is None else given(coupling)
     for what, made, kind in (
         ("path", path, AffinePath),
@@ -270,18 +271,15 @@ def build(method: Method, data_std: float = SIGMA_DATA) -> Objective:
         times=times,
         t_min=t_min if method.t_min is None else method.t_min,
         t_max=t_max if method.t_max is None else method.t_max,
-        start=NOISE if method.source is None else _make(STARTS, "source", *_named(method.source)),
+        start=NOISE if method.source is None else _make(STARTS, "source", method.source),
         coupling=coupling,
         marginal=method.target is not None and method.target.name == "marginal",
-        jumps=None if method.jumps is None else _make(JUMPS, "jumps", *_named(method.jumps)),
+        jumps=None if method.jumps is None else _make(JUMPS, "jumps", method.jumps),
     )
 
 
-def _named(part: Part) -> tuple[str, dict[str, Any]]:
-    return part.name, part.parameters
-
-
-def _make(registry: dict[str, Any], what: str, name: str, parameters: dict[str, Any]) -> Any:
+def _make(registry: dict[str, Any], what: str, part: Part) -> Any:
+    name, parameters = part.name, part.parameters
     factory = resolve(registry, what, name)
     if not callable(factory):  # a dotted name may refer to a finished object
         if parameters:
@@ -291,10 +289,3 @@ def _make(registry: dict[str, Any], what: str, name: str, parameters: dict[str, 
         return factory(**parameters)
     except TypeError as error:
         raise ValueError(f"{what} {name!r} does not take the parameters {parameters}: {error}") from None
-
-
-def _make_prediction(part: Part, data_std: float) -> Any:
-    family = FAMILIES.get(part.name)
-    if family is None:
-        return _make(PREDICTIONS, "prediction", part.name, part.parameters)
-    return _make({part.name: partial(family, data_std)}, "prediction", part.name, part.parameters)

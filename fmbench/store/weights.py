@@ -60,15 +60,14 @@ class Weights(NamedTuple):
     digest: str  # the digits of its seal: files with the same digits have the same content
 
 
-def read_tensors(path: Path, prefix: str = "") -> Weights:
-    """The tensors whose names begin with ``prefix``, by the rest of their names, after a check of the whole file.
+def read_tensors(path: Path) -> Weights:
+    """The tensors of a file by their names, after a check of the whole file.
 
     Raises:
         CheckpointError: the file is missing, is damaged or has no seal.
     """
     with open_tensors(path) as (file, metadata, digest):
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is not a dict
-        return Weights({name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata, digest)
+        return Weights({name: file.get_tensor(name) for name in file.keys()}, metadata, digest)  # noqa: SIM118 - it is not a dict
 
 
 @contextlib.contextmanager
