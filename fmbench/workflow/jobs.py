@@ -75,17 +75,17 @@ def _of_models(config: Config) -> Iterator[Job]:
     taught = specs.taught(config)
     for model in models:
         if model[1] in taught:
-            yield _job("pairs", _name(model), f"{specs.model_folder('pairs', *model)}/rows.parquet")
-        yield _job("train", _name(model), f"{specs.model_folder('models', *model)}/rows.parquet")
+            yield _of_model("pairs", model)
+        yield _of_model("train", model, "models")
     for stage in OF_EVERY_MODEL:
         for model in models:
-            yield _job(stage, _name(model), f"{specs.model_folder(stage, *model)}/rows.parquet")
+            yield _of_model(stage, model)
     table4, upsampled = specs.table4(config), specs.super_resolved(config)
     for model in models:
         if model[0] in upsampled:
-            yield _job("super_resolution", _name(model), f"{specs.model_folder('super_resolution', *model)}/rows.parquet")
+            yield _of_model("super_resolution", model)
         if model[0] in table4["datasets"] and model[1] in table4["methods"]:
-            yield _job("dequantisation", _name(model), f"{specs.model_folder('dequantisation', *model)}/rows.parquet")
+            yield _of_model("dequantisation", model)
     # Several kinds of gathered files may be made from the files of one job.
     folders = {file.rpartition("/")[0] for kind in GATHERED for file in specs.gather(kind, config)["files"]}
     for folder in sorted(folders):
@@ -113,5 +113,6 @@ def _job(rule: str, of: str, output: str) -> Job:
     return Job(rule, of, output, f"logs/{rule}/{of}.log" if of else f"logs/{rule}.log")
 
 
-def _name(model: tuple[str, str, int]) -> str:
-    return "/".join(map(str, model))
+def _of_model(rule: str, model: tuple[str, str, int], folder: str = "") -> Job:
+    """A job that works on one model; ``folder`` is where it writes, if that is not called as the rule."""
+    return _job(rule, "/".join(map(str, model)), f"{specs.model_folder(folder or rule, *model)}/rows.parquet")
