@@ -74,26 +74,6 @@ class FeatureAccumulator:
             if self._waiting > block:
                 self._fold()
 
-    def merge(self, other: "FeatureAccumulator | FeatureStatistics") -> None:
-        """Add all features that ``other`` has seen; ``other`` does not change.
-
-        Raises:
-            ValueError: the features have another dimension.
-        """
-        if isinstance(other, FeatureStatistics):
-            self._check(other.mean.shape[0])
-            self._join(other.n, other.mean, other.covariance * (other.n - 1))
-            self.n += other.n
-            return
-        if other._dimensions is None:
-            return
-        self._check(other._dimensions)
-        if other._folded:
-            self._join(other._folded, other._mean, other._scatter)
-            self.n += other._folded
-        for rows in other._rows:
-            self.update(rows)
-
     def statistics(self) -> FeatureStatistics:
         """Statistics of all features so far; more may be added afterwards.
 
@@ -109,22 +89,15 @@ class FeatureAccumulator:
         self._fold()
         return FeatureStatistics(self._mean.copy(), self._scatter / (self.n - 1), self.n)
 
-    def _check(self, dimensions: int) -> None:
-        if self._dimensions not in (None, dimensions):
-            raise ValueError(f"features of {self._dimensions} and {dimensions} dimensions cannot be merged")
-        self._dimensions = dimensions
-
     def _fold(self) -> None:
-        if self._waiting:
-            rows = np.concatenate(self._rows)
-            self._rows, self._waiting = [], 0
-            mean, centred = _centred(rows)
-            self._join(len(rows), mean, centred.T @ centred)
-
-    def _join(self, m: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
-        n, self._folded = self._folded, self._folded + m
+        """Join the rows that wait to the mean and the scatter sum."""
+        if not self._waiting:
+            return
+        mean, centred = _centred(np.concatenate(self._rows))
+        n, m, scatter = self._folded, self._waiting, centred.T @ centred
+        self._folded, self._rows, self._waiting = n + m, [], 0
         if n == 0:
-            self._mean, self._scatter = mean.copy(), scatter.copy()
+            self._mean, self._scatter = mean, scatter
             return
         difference = mean - self._mean
         self._mean += m / (n + m) * difference

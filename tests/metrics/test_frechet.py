@@ -1,4 +1,4 @@
-"""Statistics in pieces and merged, the Frechet distance where it is hard, and its extrapolation to infinitely many samples."""
+"""Statistics in pieces, the Frechet distance where it is hard, and its extrapolation to infinitely many samples."""
 
 import warnings
 
@@ -44,35 +44,6 @@ def test_pieces_of_any_size_give_the_statistics_of_the_whole(pieces):
     found = accumulator.statistics()
     np.testing.assert_allclose(found.mean, x.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance, np.cov(x, rowvar=False), rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.parametrize(("n", "m"), [(5, 9), (5, 2000), (2000, 5), (1300, 1700), (0, 30), (30, 0)])
-def test_two_accumulators_merge_into_that_of_both(n, m):
-    x = features(n + m, 4)
-    first, second = FeatureAccumulator(), FeatureAccumulator(4)
-    first.update(x[:n])
-    second.update(x[n:])
-    before = second.n
-    first.merge(second)
-    same(first.statistics(), feature_statistics(x))
-    assert second.n == before == m
-    second.update(x[:3])  # and can go on by itself
-    assert (first.n, second.n) == (n + m, m + 3)
-
-
-def test_merging_with_nothing_changes_nothing():
-    accumulator = FeatureAccumulator()
-    accumulator.update(features(20, 3))
-    accumulator.merge(FeatureAccumulator())
-    same(accumulator.statistics(), feature_statistics(features(20, 3)))
-
-
-def test_stored_statistics_merge_too():
-    x = features(900, 5)
-    accumulator = FeatureAccumulator()
-    accumulator.merge(feature_statistics(x[:600]))
-    accumulator.update(x[600:])
-    same(accumulator.statistics(), feature_statistics(x))
 
 
 def test_statistics_may_be_taken_in_between():
@@ -130,9 +101,6 @@ def test_features_that_do_not_fit_are_refused_and_not_counted():
         accumulator.update(np.ones((3, 5)))
     with pytest.raises(ValueError, match="not all finite"):
         accumulator.update(np.full((3, 4), np.nan))
-    for other in (feature_statistics(np.ones((3, 5))), FeatureAccumulator(5)):
-        with pytest.raises(ValueError, match="features of 4 and 5 dimensions cannot be merged"):
-            accumulator.merge(other)
     assert accumulator.n == 3
     with pytest.raises(ValueError, match=r"n >= 2, not \(0, 0\)"):
         FeatureAccumulator().statistics()
