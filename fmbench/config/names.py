@@ -6,7 +6,6 @@ The registries of other modules hold the objects behind the names; tests keep bo
 
 OF_THE_PAPER = ("ddpm", "score_matching", "scoreflow", "fm_diffusion", "fm_ot", "regression", "oracle_ot", "oracle_vp")
 """The methods of the paper's tables, and the oracles of its two paths. Some of its figures show a choice of them."""
-METHODS = (*OF_THE_PAPER, "edm", "v_cosine", "sd3", "x_velocity", "mean_flow", "rectified_flow_2", "ot_cfm")
 NOT_METHODS = {
     "data": "the real data in figures",
     "reference": "the test images in Table 2",
@@ -20,7 +19,6 @@ WEIGHTINGS = ("uniform", "x", "epsilon", "velocity", "sigma_squared", "likelihoo
 TIME_DISTRIBUTIONS = ("uniform", "log_snr", "logit_normal", "log_normal")
 JUMP_KINDS = ("none", "mean_velocity")
 COUPLINGS = ("independent", "minibatch_ot", "sinkhorn")
-GRIDS = ("uniform", "karras", "log_snr", "cosine", "shift", "quadratic", "beta")
 OPTIMAL_GRID = "optimal"
 """The grid that is fitted to each model, on noise that is not measured."""
 OPTIMAL_STEPS = 64

@@ -66,20 +66,6 @@ def check_regular(path: Path) -> os.stat_result:
     return status
 
 
-def read_document(path: Path) -> Any:
-    """Read a JSON document of at most :data:`DOCUMENT` bytes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DataError: it is too large or not a regular file.
-        ValueError: it is not JSON.
-    """
-    size = check_regular(path).st_size
-    if size > DOCUMENT:
-        raise DataError(f"{path} has {size} bytes; fmbench reads JSON of at most {DOCUMENT >> 20} MiB. Get the results again")
-    return parse_document(path.read_bytes())
-
-
 def parse_document(content: bytes) -> Any:
     """The value of a JSON document.
 

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmbench.config import names
 from fmbench.flow.general_paths import GeneralAffine, Rescaled
 from fmbench.flow.paths import PATHS, CosineVP, OptimalTransport, VarianceExploding, VariancePreserving
 from fmbench.flow.solvers.grids import GRIDS, beta_grid, cosine_grid, karras_grid, log_snr_grid, shift_grid, uniform_grid
@@ -32,10 +31,6 @@ BY_LEVEL = {
 def levels(path, grid):
     c = path.coefficients(grid)
     return c.s / c.a
-
-
-def test_the_registry_goes_by_the_names():
-    assert tuple(GRIDS) == names.GRIDS
 
 
 @every_path

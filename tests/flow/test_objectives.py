@@ -234,7 +234,6 @@ def test_plug_ins_by_dotted_name():
 
 
 def test_names_are_those_of_the_registries():
-    assert tuple(METHODS) == names.METHODS
     assert tuple(PATHS) == names.PATHS
     assert tuple(PREDICTIONS) == names.PREDICTIONS
     assert tuple(WEIGHTINGS) == names.WEIGHTINGS

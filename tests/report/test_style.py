@@ -4,13 +4,14 @@ import pytest
 from figure_results import FEATURES
 
 from fmbench.config import names
+from fmbench.config.methods import METHODS
 from fmbench.report.figures import panels
 from fmbench.report.style import LABELS, colours, distance_label, label, markers, solver_label, wrap
 
 
 def test_every_known_method_has_a_label_and_a_colour_of_its_own():
     methods = [m for m in LABELS if m != "data"]
-    assert methods == list(names.METHODS)
+    assert methods == list(METHODS)
     assert len({label(m) for m in methods}) == len({tuple(c) for c in colours(methods).values()}) == len(methods)
     assert len(set(markers(methods).values())) == len(methods)
 
@@ -32,9 +33,9 @@ def test_a_method_keeps_its_colour_and_marker_whatever_else_is_shown():
 
 def test_own_methods_differ_from_each_other_and_from_the_known_ones():
     own = ["mine", "yours", "a", "b", "c"]
-    looks = panels.looks([*names.METHODS, *own])
-    assert len({(look["color"], look["marker"]) for look in looks.values()}) == len(names.METHODS) + 5
-    assert len({colours([*names.METHODS, *own[:3]])[m] for m in [*names.METHODS, *own[:3]]}) == len(names.METHODS) + 2
+    looks = panels.looks([*METHODS, *own])
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == len(METHODS) + 5
+    assert len({colours([*METHODS, *own[:3]])[m] for m in [*METHODS, *own[:3]]}) == len(METHODS) + 2
     assert label("mine") == "mine"
 
 
