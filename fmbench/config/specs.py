@@ -213,9 +213,7 @@ def collect(config: Config) -> Spec:
     """The results that make up the run, with the hashes of its gathered files."""
     return {
         "stage": "collect",
-        "datasets": config.datasets,
-        "methods": [m.name for m in config.methods],
-        "seeds": config.seeds,
+        **_whole(config),
         "gathered": {f"{kind}.parquet": gather(kind, config)["of"] for kind in GATHERED}
         | {"dequantisation.parquet": table4(config)["of"]},
         **({"super_resolved": names} if (names := super_resolved(config)) else {}),
@@ -225,14 +223,11 @@ def collect(config: Config) -> Spec:
 
 def table1(config: Config) -> Spec:
     """What Table 1 shows, in its order."""
-    return {
-        "stage": "table1",
-        "datasets": config.datasets,
-        "methods": [m.name for m in config.methods],
-        "seeds": config.seeds,
-        "overrides": overridden(config),
-        "oracles": oracles(config),
-    }
+    return {"stage": "table1", **_whole(config), "overrides": overridden(config), "oracles": oracles(config)}
+
+
+def _whole(config: Config) -> Spec:
+    return {"datasets": config.datasets, "methods": [m.name for m in config.methods], "seeds": config.seeds}
 
 
 def table4(config: Config) -> Spec:
