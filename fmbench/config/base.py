@@ -13,7 +13,6 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     model_serializer,
 )
-from pydantic_core import CoreSchema
 
 from fmbench.config.messages import NAME_PATTERN, described
 from fmbench.config.numbers import LARGEST, number
@@ -92,7 +91,7 @@ class ShortForm:
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         def whole(value: Any) -> Any:
             return {self.key: value} if isinstance(value, str) else value
 
