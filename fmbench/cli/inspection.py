@@ -27,8 +27,8 @@ def validate(
     """Check config files before any training: names, types, and that everything can be built and combined.
 
     A config is code: this command imports and runs the plug-ins that it names (as in `use: package.module:NAME`), and so do
-    snakemake, doctor and plan. Look at a stranger's config with --no-code first; it says which plug-ins there are. The last line
-    starts with ok only if the whole check was done.
+    snakemake, doctor and plan. Look at a stranger's config with --no-code first; it lists the plug-ins. The last line starts
+    with ok only if the whole check was done.
     """
     from fmbench.config.reading import load
     from fmbench.workflow.preflight import look, preflight
@@ -124,7 +124,7 @@ def doctor(
         "configs"
     ),
 ) -> None:
-    """Say what this machine has and lacks, for the config in full and for every preset in short.
+    """List what this machine has and lacks: in full for the config, in short for every preset.
 
     The exit code is 3 if the config cannot run here.
     """
@@ -184,8 +184,8 @@ def prune(
 ) -> None:
     """List the checkpoints of a results folder. With --yes, remove those that no model in it was trained from.
 
-    --yes also removes files that a killed process left half written. --all also removes unfinished preparations of data. Files
-    that fmbench did not write stay, and so does what lies behind a link.
+    --yes also removes files that a killed process wrote only in part. --all also removes the checkpoints of finished models, and
+    unfinished preparations of data. Files that fmbench did not write, and files behind a link, stay.
     """
     from fmbench.stages.prune import choose, find, half_written, remove, size_of, text
 

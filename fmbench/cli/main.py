@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import itertools
 import os
 import sys
@@ -25,7 +26,8 @@ from fmbench.system.usage import usage
 HELP = """A benchmark of flow matching and diffusion. Each command runs one stage, or looks at configs and results.
 
 Exit codes: 0 done (also if a training diverged, since that is a result); 2 the config or the command is wrong;
-3 a file is missing, truncated or does not fit; 4 another process is doing the same work.
+3 a file is missing, damaged or does not fit; 4 another process is doing the same work.
+
 `fmbench --install-completion` makes the shell complete commands, options and names of figures.
 """
 COMMANDS = {
@@ -35,6 +37,11 @@ COMMANDS = {
     "Administer": (*inspection.ADMIN, *sharing.ADMIN),
     "Stages, which the workflow calls": (*stages.COMMANDS, *sharing.STAGES),
 }
+
+
+def _unwrapped(text: str | None) -> str:
+    """Return a help text with each paragraph on one line, which typer then wraps to the terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text or "").split("\n\n"))
 
 
 def _ends_by_itself(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,10 +67,10 @@ def _ends_by_itself(command: Callable[..., Any]) -> Callable[..., Any]:
 
 EXIT_CODES: dict[type[FmbenchError], int] = {ConfigError: 2, DataError: 3, CheckpointError: 3, LockedError: 4}
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=_unwrapped(HELP))
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_ends_by_itself(_command))
+        app.command(help=_unwrapped(_command.__doc__), rich_help_panel=_panel)(_ends_by_itself(_command))
 
 
 def _show_version(wanted: bool) -> None:

@@ -19,7 +19,7 @@ def init(folder: Annotated[Path, typer.Argument(help="the folder to write to; it
 
 
 def status(configfile: ConfigFiles) -> None:
-    """Say what of a run is done, running, failed, unfinished and left, how long the rest takes, and which command comes next.
+    """Show which jobs of a run are done, running, failed or left, the time that is left, and the next command.
 
     A file that is there counts as done; `snakemake --dry-run` says what would run again because settings have changed. Running
     jobs are those of this machine (on Linux). The time left is that of similar jobs that are done.

@@ -31,7 +31,10 @@ from fmbench.cli.options import (
 
 
 def prepare(spec: Spec, out: Out, threads: Threads = 1, log: Log = None, mode: Progress = "auto") -> None:
-    """Prepare a data set: arrays and a manifest. As many processes as threads decode image files."""
+    """Prepare a data set: arrays and a manifest.
+
+    As many processes as threads decode image files.
+    """
     from fmbench.stages.prepare import run
 
     values = read_spec(spec, "prepare")
@@ -112,7 +115,7 @@ FOLDERS = {
 }
 JOB_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "features": (
-        "Train the feature extractor of a data set and measure the floors. torchrun may start any number of processes.",
+        "Train the feature extractor of a data set and measure the floors.",
         ("data", "out"),
     ),
     "baselines": (
@@ -220,7 +223,7 @@ def collect(
 
 
 def gather(spec: Spec, results: ResultsFolder, log: Log = None, mode: Progress = "auto") -> None:
-    """Gather one file of every model into one file of the results folder: nfe, learning_curve, few_step, ..."""
+    """Gather one file of every model, such as nfe.parquet, into one file of the results folder."""
     from fmbench.stages.gather import run
 
     values = read_spec(spec, "gather")

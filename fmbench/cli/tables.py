@@ -95,7 +95,7 @@ def solvers(
 def grid3x3(
     results: Results = Path("results"), out: Table = Path("grid3x3.csv"), log: Log = None, mode: Progress = "auto"
 ) -> None:
-    """Write the numbers of methods that differ in prediction and loss alone, as CSV, Markdown and LaTeX."""
+    """Write NLL, distance and NFE by prediction and loss, as CSV, Markdown and LaTeX."""
     from fmbench.report.grid3x3 import write_grid3x3
 
     table = write_grid3x3(results, out)

@@ -124,6 +124,12 @@ def test_every_option_and_argument_of_a_command_is_explained(name):
     assert found.help and not [parameter.name for parameter in found.params if not getattr(parameter, "help", None)]
 
 
+def test_the_terminal_wraps_the_paragraphs_of_help():
+    program = typer.main.get_command(app)
+    for text in (program.help, *(each.help for each in program.commands.values())):
+        assert text and not re.search(r"[^\n]\n[^\n]", text)
+
+
 def test_the_log_gets_every_line_with_its_time(tmp_path):
     log = tmp_path / "logs" / "prepare.log"
     for _ in range(2):

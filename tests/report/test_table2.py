@@ -86,7 +86,7 @@ def test_a_data_set_has_a_table_with_the_papers_rows_below(tmp_path):
         "| Paper: SR3 | 5.2 | 180.1 | 26.4 | 0.762 | - | - |",
         "| Paper: FM, OT path | **3.4** | **200.8** | 24.7 | 0.747 | - | - |",
     ]
-    assert f"* PSNR: mean over 500 images, {PIXELS}; test, n = 500." in text
+    assert f"* PSNR: mean over 500 images, {PIXELS}; test, n = 500." in text and "On every" not in text
     assert "* NFE: evaluations of the network for one image, dopri5 at rtol = 1e-05, atol = 1e-05." in text
     latex = (tmp_path / "table2.tex").read_text()
     assert balanced(latex) and columns_fit(latex) and latex.count(r"\toprule") == 1 and latex.count(r"\midrule") == 2
@@ -98,6 +98,9 @@ def test_two_data_sets_have_a_table_each(tmp_path):
     table = write_table2(records(rows, tmp_path), tmp_path / "table2.csv")
     assert list(table[table.source == "ours"].dataset) == ["super", "other"]
     assert table.status.iloc[-1] == "no FID; no SSIM"
+    each, _, every = (tmp_path / "table2.md").read_text().partition("On every data set:\n")
+    assert "Bold is the best model" in every and "Bold" not in each
+    assert each.count("* PSNR: ") == 2 and "* PSNR: " not in every  # of other pixels each
     latex = (tmp_path / "table2.tex").read_text()
     assert balanced(latex) and columns_fit(latex) and latex.count(r"\toprule") == 2
 

@@ -64,7 +64,7 @@ def _distance(mine: pd.DataFrame) -> list[str]:
             name = ("FID" if is_inception(row.features) else "Frechet") + (", test" if metric == "frechet_test" else "")
             found.append(f"{name}: {row.n:.0f} images against {row.reference}, in the features of the {row.features}.")
     if of_metric(mine, "classifier_score").value.notna().any():
-        found.append("Score: the Inception Score's formula on the classes of this classifier. It does not compare with IS.")
+        found.append("Score: the Inception Score's formula on the classes of the classifier. It does not compare with IS.")
     return found
 
 
