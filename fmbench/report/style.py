@@ -128,6 +128,11 @@ def wrap(text: str, width: int = 14) -> str:
     return "\n".join(line for part in re.split(r"(?<=,) ", text) for line in textwrap.wrap(part, width))
 
 
+def wrap_name(name: str, width: int = 14) -> str:
+    """Return a data set's name broken into lines of about ``width`` characters, after underscores."""
+    return "_\n".join(line.replace(" ", "_") for line in textwrap.wrap(name.replace("_", " "), width))
+
+
 def solver_label(solver: str) -> str:
     """Return a solver's name in print, with its grid where that is not uniform (``rk4/karras``)."""
     name, slash, grid = solver.partition("/")

@@ -6,7 +6,7 @@ from figure_results import FEATURES
 from fmbench.config import names
 from fmbench.config.methods import METHODS
 from fmbench.report.figures import panels
-from fmbench.report.style import LABELS, colours, distance_label, label, markers, solver_label, wrap
+from fmbench.report.style import LABELS, colours, distance_label, label, markers, solver_label, wrap, wrap_name
 
 
 def test_every_known_method_has_a_label_and_a_colour_of_its_own():
@@ -51,3 +51,8 @@ def test_only_inceptions_frechet_distance_is_called_fid():
     assert distance_label("frechet", "pytorch-fid InceptionV3(2048, sha256 6726825d)") == "FID"
     assert distance_label("frechet", FEATURES) == "Frechet distance"
     assert distance_label("energy_distance", "coordinates") == "energy distance"
+
+
+@pytest.mark.parametrize(("name", "lines"), [("digits", ["digits"]), ("fashion_mnist_from_7x7", ["fashion_mnist_", "from_7x7"])])
+def test_a_long_name_of_a_data_set_is_broken_after_underscores(name, lines):
+    assert wrap_name(name).split("\n") == lines and "".join(lines) == name

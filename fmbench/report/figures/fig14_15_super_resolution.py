@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fmbench.report.figures.panels import nothing
 from fmbench.report.figures.pictures import Draw, picture_grid, sheet, tiled
 from fmbench.report.figures.preview_rows import is_image, preview_rows, with_failed_methods
-from fmbench.report.style import label, wrap
+from fmbench.report.style import label, wrap, wrap_name
 
 IMAGES, ZOOMED = 6, 3
 """Images of each data set: whole ones, and those with a zoomed part."""
@@ -50,7 +50,7 @@ def _by_image(data: pd.DataFrame, draw: Draw, tall: float = 1) -> Figure:
     rows = []
     for dataset in data.dataset.unique():
         for i in sorted(data[(data.dataset == dataset) & (data.method == "data")]["index"].unique()):
-            rows.append((f"{dataset}\nimage {i:.0f}", {"dataset": dataset, "index": i}))
+            rows.append((f"{wrap_name(dataset)}\nimage {i:.0f}", {"dataset": dataset, "index": i}))
     names = {"data": "Original"}
     columns = [(wrap(names.get(m, label(m)), 11), {"method": m}) for m in methods]
     return picture_grid(data, rows, columns, draw, tall)
