@@ -9,6 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools" / "website"))
 
+pytest.importorskip("griffe", reason="the tools of the documentation site are not installed; `make docs` installs them")
+
 from gallery import gallery, title  # noqa: E402
 from library import ROOMS, library  # noqa: E402
 from links import for_the_site, targets  # noqa: E402

@@ -30,7 +30,7 @@ def test_the_description_has_the_config_with_its_defaults_and_the_origin_of_the_
     assert found["config"]["settings"]["board"]["training"]["ema_decay"] == 0.999
     assert found["hash"] == settings_hash(found["config"])
     assert found["commits"] == ["c0ffee"] and found["versions"] == [{"torch": "2.14"}] and found["devices"] == ["cpu"]
-    assert found["rows"] == read_table(whole_run / "records.parquet").num_rows == 2 + 2 * 3 * 2 * 10
+    assert found["rows"] == read_table(whole_run / "records.parquet").num_rows == 2 + 2 * 3 * 2 * 11
     for dataset in ("board", "digits"):
         assert found["data"][dataset] == split_hashes(read_json(whole_run / "data" / dataset / "manifest.json"))
         assert set(found["data"][dataset]) == {"test.sha256", "train.sha256"}
