@@ -15,7 +15,7 @@ import pytest
 import yaml
 from browser import opened
 
-from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_MORE_METHODS, OF_SUPER_RESOLUTION
+from fmbench.config.names import FIGURES, GATHERED
 
 pytestmark = pytest.mark.workflow
 
@@ -38,6 +38,9 @@ CONFIG = {
         }
     },
 }
+
+OF_OTHERS = {"fig14", "fig15", "grid3x3", "pareto"}
+"""Figures that this config has not."""
 
 
 class Project:
@@ -275,8 +278,7 @@ def test_table_4_needs_only_trained_methods_on_images_and_table_1_does_not_need_
     whole = project.planned("all")
     assert {rule for rule in whole if rule.startswith("dequantisation")} == {"dequantisation ddpm", "dequantisation fm_ot"}
     assert whole["theory"] == whole["table4"] == whole["table1"] == 1 and whole["train oracle_ot"] == 2
-    of_others = {*OF_SUPER_RESOLUTION, *OF_GRIDS, *OF_MORE_METHODS}
-    assert whole["figure"] == len(FIGURES) - len(of_others) and whole["gather"] == len(GATHERED)
+    assert whole["figure"] == len(set(FIGURES) - OF_OTHERS) and whole["gather"] == len(GATHERED)
     assert whole["claims"] == whole["table2"] == whole["table3"] == 1
     assert [whole[f"{stage} oracle_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [0, 2, 2]
     assert [whole[f"{stage} fm_ot"] for stage in ("learning_curve", "few_step", "trajectory")] == [2, 2, 2]
@@ -296,7 +298,7 @@ def test_a_low_resolution_condition_adds_the_jobs_of_table_2_and_no_other_does(t
     }
     project.configure(datasets=["upsampled", "digits"], settings={"upsampled": upsampled, "digits": IMAGES})
     planned = project.planned("all")
-    assert planned["baselines"] == 1 and planned["figure"] == len(FIGURES) - len(OF_GRIDS) - len(OF_MORE_METHODS)
+    assert planned["baselines"] == 1 and planned["figure"] == len(set(FIGURES) - {"grid3x3", "pareto"})
     models = {
         stage: sum(count for job, count in planned.items() if job.split()[0] == stage) for stage in ("train", "super_resolution")
     }
@@ -448,7 +450,7 @@ def test_the_report_is_one_file_that_a_browser_opens_offline(finished, tmp_path)
         # A figure chosen from the list is shown.
         page.get_by_text("Figures", exact=True).first.click()
         listed = set(page.locator("td").all_inner_texts())
-        assert set(FIGURES) - {*OF_SUPER_RESOLUTION, *OF_GRIDS, *OF_MORE_METHODS} <= listed
+        assert set(FIGURES) - OF_OTHERS <= listed
         page.locator("tr", has_text="fig07_quality").locator("a").first.click()
         page.wait_for_selector("div.p-3 > img")
         width = page.evaluate("document.querySelector('div.p-3 > img').naturalWidth")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fmbench.config.outputs import drawn
 from fmbench.report.figures.animation import NAME, write_animation
 from fmbench.store.benchmark import config_of
 from fmbench.store.provenance import commit
-from fmbench.workflow.jobs import drawn
 
 ROOT = Path(__file__).parent.parent
 KEPT = [

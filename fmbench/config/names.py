@@ -89,12 +89,6 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "pareto": ("records.parquet", "models.parquet", "few_step.parquet", "learning_curve.parquet"),
 }
 """Figures, and the files below the results folder from which each is drawn."""
-OF_SUPER_RESOLUTION = ("fig14", "fig15")
-"""Figures that the workflow draws only if a data set is upsampled."""
-OF_GRIDS = ("grid3x3",)
-"""Figures that the workflow draws only if methods make a grid (:mod:`fmbench.config.grid3x3`)."""
-OF_MORE_METHODS = ("pareto",)
-"""Figures that the workflow draws only if a method is not one of the paper's."""
 GATHERED = {
     "nfe": ("sample", "nfe.parquet"),
     "learning_curve": ("learning_curve", "rows.parquet"),

@@ -10,9 +10,8 @@ The functions follow the workflow: what precedes all data, then the jobs of a da
 from collections.abc import Sequence
 from typing import Any
 
-from fmbench.config.condition_settings import LowResolutionCondition
+from fmbench.config import selections
 from fmbench.config.config import Config, DataSetSettings
-from fmbench.config.datasets import sample_shape
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.hashing import settings_hash
 from fmbench.config.measured_cells import own_solvers, time_grids
@@ -45,7 +44,7 @@ def check(config: Config, code: bool = True) -> Spec:
                 "network": config.dataset(d).network.model_dump(),
                 "extractors": [part.model_dump() for part in config.dataset(d).evaluation.features.extractors()],
                 **_condition(config.dataset(d)),
-                **_comparison(config.dataset(d).evaluation if d in super_resolved(config) else None),
+                **_comparison(config.dataset(d).evaluation if d in selections.super_resolved(config) else None),
             }
             for d in config.datasets
         },
@@ -188,7 +187,7 @@ def model_folder(stage: str, dataset: str, method: str, seed: int | str) -> str:
 def gather(kind: str, config: Config) -> Spec:
     """The files of all models that one gathered file holds; the kinds are :data:`fmbench.config.names.GATHERED`."""
     stage, file = GATHERED[kind]
-    untrained = oracles(config) if stage == "learning_curve" else []  # an oracle has no learning curve
+    untrained = selections.oracles(config) if stage == "learning_curve" else []  # an oracle has no learning curve
     models = [
         (dataset, method.name, seed)
         for dataset in config.datasets
@@ -216,14 +215,19 @@ def collect(config: Config) -> Spec:
         **_whole(config),
         "gathered": {f"{kind}.parquet": gather(kind, config)["of"] for kind in GATHERED}
         | {"dequantisation.parquet": table4(config)["of"]},
-        **({"super_resolved": names} if (names := super_resolved(config)) else {}),
-        **({"taught": names} if (names := taught(config)) else {}),
+        **({"super_resolved": names} if (names := selections.super_resolved(config)) else {}),
+        **({"taught": names} if (names := selections.taught(config)) else {}),
     }
 
 
 def table1(config: Config) -> Spec:
     """What Table 1 shows, in its order."""
-    return {"stage": "table1", **_whole(config), "overrides": overridden(config), "oracles": oracles(config)}
+    return {
+        "stage": "table1",
+        **_whole(config),
+        "overrides": selections.overridden(config),
+        "oracles": selections.oracles(config),
+    }
 
 
 def _whole(config: Config) -> Spec:
@@ -232,7 +236,7 @@ def _whole(config: Config) -> Spec:
 
 def table4(config: Config) -> Spec:
     """NLL against K, for trained flows: test points have no meaning to an oracle of the training set."""
-    datasets, methods = images(config), flows(config)
+    datasets, methods = selections.images(config), selections.flows(config)
     return {
         "stage": "table4",
         "datasets": datasets,
@@ -241,44 +245,3 @@ def table4(config: Config) -> Spec:
         "draws": {d: config.dataset(d).evaluation.dequantisation.draws for d in datasets},
         "of": _rows_hash("dequantisation", config, [(d, m, s) for d in datasets for m in methods for s in config.seeds]),
     }
-
-
-def overridden(config: Config) -> dict[str, dict[str, Any]]:
-    """The methods that do not train under the common settings, with the settings that differ; tables report them."""
-    overrides = {m.name: m.training.model_dump(exclude_none=True) for m in config.methods}
-    return {name: values for name, values in overrides.items() if values}
-
-
-def oracles(config: Config) -> list[str]:
-    """The methods without a network."""
-    return [m.name for m in config.methods if m.resolve().oracle is not None]
-
-
-def flows(config: Config) -> list[str]:
-    """The methods with a network and a path: all but oracles and regression."""
-    return [m.name for m in (s.resolve() for s in config.methods) if m.oracle is None and m.path is not None]
-
-
-def taught(config: Config) -> list[str]:
-    """The methods that are trained on samples of another."""
-    return [m.name for m in config.methods if m.resolve().teacher is not None]
-
-
-def images(config: Config) -> list[str]:
-    """The data sets of images, for which NLL against K is measured.
-
-    The shape of arrays and plug-in sources is not known before they are prepared. They count as images unless their network is an
-    MLP, which takes points only.
-    """
-    found = []
-    for name in config.datasets:
-        settings = config.dataset(name)
-        shape = sample_shape(settings.data.source, settings.data.parameters)
-        if settings.network.kind != "mlp" if shape is None else len(shape) == 3:
-            found.append(name)
-    return found
-
-
-def super_resolved(config: Config) -> list[str]:
-    """The data sets whose condition is the low-resolution image (Table 2)."""
-    return [d for d in config.datasets if isinstance(config.dataset(d).condition, LowResolutionCondition)]

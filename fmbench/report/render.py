@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fmbench.config import specs
 from fmbench.config.config import Config
 from fmbench.config.names import FIGURES
+from fmbench.config.outputs import absent
 from fmbench.errors import DataError
 from fmbench.report.claims import write_claims
 from fmbench.report.figures import write_figure
@@ -82,13 +83,16 @@ def render(
         formats: the file formats of figures.
 
     Returns:
-        Every table, figure and animation, with the reason for each that could not be made.
+        Every table, figure and animation of the config, with the reason for each that could not be made.
 
     Raises:
         DataError: nothing could be made.
     """
-    done = _tables(results, out, config)
+    unwanted = _absent(results, config)
+    done = [Rendered(f"{name}.csv", _write(name, results, out, config)) for name in TABLES if name not in unwanted]
     for name, needed in FIGURES.items():
+        if name in unwanted:
+            continue
         outputs = [out / "figures" / f"{name}.{kind}" for kind in formats]
 
         def write(name: str = name, outputs: list[Path] = outputs) -> None:
@@ -104,11 +108,6 @@ def render(
     return done
 
 
-def _tables(results: Path, out: Path, config: Config | None = None) -> list[Rendered]:
-    """Write all :data:`TABLES` into ``out`` and return them as :func:`render` does."""
-    return [Rendered(f"{name}.csv", _write(name, results, out, config)) for name in TABLES]
-
-
 def _write(name: str, results: Path, out: Path, config: Config | None = None) -> str:
     """Write a table of :data:`TABLES` into ``out`` and return why it cannot be made, or an empty text."""
     needed, write = TABLES[name]
@@ -120,12 +119,20 @@ def _write(name: str, results: Path, out: Path, config: Config | None = None) ->
     return _attempt(results, needed, made)
 
 
+def _absent(results: Path, config: Config | None) -> dict[str, str]:
+    """The tables and figures that the config leaves out, each with the reason; none if the config is not known."""
+    try:
+        return absent(config or config_of(results))
+    except DataError:
+        return {}
+
+
 def made_tables(results: Path, names: Iterable[str] = TABLES) -> dict[str, Made]:
     """Return tables by name, made from the folder's rows. The tables in the folder itself may be older, damaged or forged."""
-    found = {}
+    found, unwanted = {}, _absent(results, None)
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            reason = _write(name, results, Path(folder))
+            reason = unwanted.get(name) or _write(name, results, Path(folder))
             files = {} if reason else {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         found[name] = Made(files, reason)
     return found

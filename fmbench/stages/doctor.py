@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from packaging.requirements import Requirement
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
 from fmbench.config.plugins import is_dotted
@@ -92,7 +92,7 @@ def check(config: Config) -> list[Finding]:
         found.append(Finding(LACKING, "device", detail))
     for name in config.datasets:
         found.append(data(config, name, results))
-        if name in specs.images(config):
+        if name in selections.images(config):
             found += extractors(config, name)
     found.append(disk(config, results))
     return found

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.config import Config
-from fmbench.config.grid3x3 import gridded
-from fmbench.config.names import FIGURES, GATHERED, OF_GRIDS, OF_MORE_METHODS, OF_SUPER_RESOLUTION, OF_THE_PAPER
+from fmbench.config.names import GATHERED
+from fmbench.config.outputs import drawn, other_tables
 
 OF_EVERY_MODEL = ("sample", "likelihood", "sweep", "sample_quality")
 OF_THE_RUN = {"table1": "table1.csv", "claims": "claims.csv", "reproduce": "reproduction.csv", "page": "index.html"}
@@ -35,44 +35,17 @@ def jobs(config: Config) -> list[Job]:
     return [*_of_data(config), *_of_models(config), *_of_the_run(config)]
 
 
-def other_tables(config: Config) -> list[str]:
-    """Return the tables of a run besides Table 1."""
-    table4 = specs.table4(config)
-    further = {"table4": table4["datasets"] and table4["methods"], "grid3x3": _gridded(config), "pareto": _has_more(config)}
-    return ["solvers", "table2", "table3", *(table for table, wanted in further.items() if wanted)]
-
-
-def drawn(config: Config) -> list[str]:
-    """Return the figures of a run."""
-    wanted = {
-        **dict.fromkeys(OF_SUPER_RESOLUTION, bool(specs.super_resolved(config))),
-        **dict.fromkeys(OF_GRIDS, _gridded(config)),
-        **dict.fromkeys(OF_MORE_METHODS, _has_more(config)),
-    }
-    return [figure for figure in FIGURES if wanted.get(figure, True)]
-
-
-def _gridded(config: Config) -> bool:
-    """Whether methods differ in prediction and loss alone, for the table of every prediction with every loss."""
-    return bool(gridded(method.resolve() for method in config.methods))
-
-
-def _has_more(config: Config) -> bool:
-    """Whether a trained method is not one of the paper's, for the table of quality and cost."""
-    return bool({method.name for method in config.methods} - {*OF_THE_PAPER, *specs.oracles(config)})
-
-
 def _of_data(config: Config) -> Iterator[Job]:
     for dataset in config.datasets:
         yield _job("prepare", dataset, f"data/{dataset}/manifest.json")
         yield _job("features", dataset, f"features/{dataset}/rows.parquet")
-    for dataset in specs.super_resolved(config):
+    for dataset in selections.super_resolved(config):
         yield _job("baselines", dataset, f"baselines/{dataset}/rows.parquet")
 
 
 def _of_models(config: Config) -> Iterator[Job]:
     models = [(d, method.name, seed) for d in config.datasets for method in config.methods for seed in config.seeds]
-    taught = specs.taught(config)
+    taught = selections.taught(config)
     for model in models:
         if model[1] in taught:
             yield _of_model("pairs", model)
@@ -80,7 +53,7 @@ def _of_models(config: Config) -> Iterator[Job]:
     for stage in OF_EVERY_MODEL:
         for model in models:
             yield _of_model(stage, model)
-    table4, upsampled = specs.table4(config), specs.super_resolved(config)
+    table4, upsampled = specs.table4(config), selections.super_resolved(config)
     for model in models:
         if model[0] in upsampled:
             yield _of_model("super_resolution", model)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
 from fmbench.config.plugins import RAISED, plugins_in, reason
@@ -76,7 +76,7 @@ def passed(config: Config) -> bool:
     Raises:
         ConfigError: an extractor's weights or packages are missing.
     """
-    for name in specs.images(config):
+    for name in selections.images(config):
         for part in config.dataset(name).evaluation.features.extractors():
             lacking = problem(part.extractor, part.options)
             if lacking:

@@ -10,7 +10,7 @@ from jobs import COLLECTED, Job, clear, copy_of, jobs, result
 from tiny_benchmark import FOR_FIGURES, STAGES, Bench
 from tries import Tries, in_words, names
 
-from fmbench.config import specs
+from fmbench.config import selections
 from fmbench.config.names import FIGURES
 
 REMADE = re.compile(r"cache/|checkpoints/")
@@ -51,7 +51,7 @@ def flip(path: Path, dice: random.Random) -> int:
 def _by_kind(bench: Bench) -> dict[str, list[str]]:
     """The files that a number depends on, by stage and name. An oracle has no learning curve in a whole run."""
     found = defaultdict(list)
-    no_curve = tuple(f"learning_curve/{d}/{m}/" for d in bench.config.datasets for m in specs.oracles(bench.config))
+    no_curve = tuple(f"learning_curve/{d}/{m}/" for d in bench.config.datasets for m in selections.oracles(bench.config))
     for path in sorted(bench.results.rglob("*")):
         file = path.relative_to(bench.results).as_posix()
         if path.is_file() and path.stat().st_size and not NO_NUMBER.search(file) and not file.startswith(no_curve):

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from config_values import BASE, changed, config_error
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.condition_settings import LowResolutionSettings, unfit_factor
 from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import load, parse
@@ -37,9 +37,9 @@ def test_a_condition_changes_the_specs_of_its_data_set_alone():
         for stage in ("sample", "likelihood"):
             found = [specs.evaluate(stage, c, dataset, "ddpm", 0) for c in (before, config)]
             assert (found[0] == found[1]) == same
-    assert specs.super_resolved(before) == [] and specs.super_resolved(config) == ["digits"]
+    assert selections.super_resolved(before) == [] and selections.super_resolved(config) == ["digits"]
     labelled = parse(changed(("settings.digits.condition", "label")))
-    assert specs.prepare(labelled, "digits")["condition"] == "label" and specs.super_resolved(labelled) == []
+    assert specs.prepare(labelled, "digits")["condition"] == "label" and selections.super_resolved(labelled) == []
 
 
 @pytest.mark.parametrize("condition", ["label", HALF, {"low_resolution": {"factor": 4, "filter": "area"}}, None])

@@ -6,7 +6,7 @@ import pytest
 from config_values import BASE, changed, config_error
 
 import fmbench
-from fmbench.config import names, specs
+from fmbench.config import names, selections, specs
 from fmbench.config.datasets import sample_shape, split_sizes
 from fmbench.config.methods import METHODS, ORACLES
 from fmbench.config.reading import load, parse
@@ -43,7 +43,7 @@ SUPER_RESOLUTION = [preset for preset in PRESETS if preset.stem.startswith("supe
 @pytest.mark.parametrize("preset", SUPER_RESOLUTION, ids=lambda p: p.stem)
 def test_a_preset_of_super_resolution_makes_table_2_and_tests_claim_11(preset):
     config = load(str(ROOT / "config.yaml"), str(preset))
-    assert specs.super_resolved(config) == config.datasets
+    assert selections.super_resolved(config) == config.datasets
     assert [m.name for m in config.methods[:2]] == ["regression", "ddpm"] and "fm_ot" in {m.name for m in config.methods}
     for dataset in config.datasets:
         settings = config.dataset(dataset)
@@ -76,7 +76,7 @@ def test_the_smoke_preset_is_a_small_default():
 
 def test_the_zoo_has_the_networks_and_trainings_of_the_default_config():
     default, zoo = (load(str(ROOT / "config.yaml"), *more) for more in ([], [str(ROOT / "configs" / "zoo.yaml")]))
-    assert zoo.datasets == default.datasets and len(zoo.seeds) >= 4 and specs.overridden(zoo) == {}
+    assert zoo.datasets == default.datasets and len(zoo.seeds) >= 4 and selections.overridden(zoo) == {}
     assert {m.name for m in default.methods} - {"oracle_vp"} < {m.name for m in zoo.methods}
     for dataset in default.datasets:
         ours, usual = zoo.dataset(dataset), default.dataset(dataset)
@@ -85,8 +85,8 @@ def test_the_zoo_has_the_networks_and_trainings_of_the_default_config():
 
 def test_the_default_gives_every_method_the_same_training():
     config = load(str(ROOT / "config.yaml"))
-    assert specs.overridden(config) == {}
-    trained = [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    assert selections.overridden(config) == {}
+    trained = [m.name for m in config.methods if m.name not in selections.oracles(config)]
     assert len(trained) == 5
     for dataset in config.datasets:
         jobs = [specs.train(config, dataset, method, 0) for method in trained]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from config_values import BASE, EVALUATIONS, changed
 
-from fmbench.config import execution, names, specs
+from fmbench.config import execution, names, selections, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import canonical, settings_hash
 from fmbench.config.plugins import plugins_in
@@ -153,7 +153,7 @@ def changes_with_oracles(*changes: tuple[str, Any]) -> set[tuple]:
 
 def test_the_spec_of_an_oracle_has_neither_network_nor_training():
     config = parse(WITH_ORACLES)
-    assert specs.oracles(config) == ["oracle_vp", "far"]
+    assert selections.oracles(config) == ["oracle_vp", "far"]
     network, oracle = (specs.train(config, "board", method, 1) for method in ("ddpm", "far"))
     assert set(network) - set(oracle) == {"network", "training", "processes"} and set(oracle) <= set(network)
     assert (execution.code_stage(network), execution.code_stage(oracle)) == ("train", "oracles")
@@ -228,7 +228,7 @@ def test_table_4_shows_trained_methods_on_images():
 def test_data_sets_of_images_are_known_before_they_are_prepared(source, network, images):
     """The network shows it for plug-in sources: an MLP takes points only."""
     values = changed(("datasets", ["board"]), ("settings.board", {"data": source, "network": network}))
-    assert specs.images(parse(values)) == (["board"] if images else [])
+    assert selections.images(parse(values)) == (["board"] if images else [])
 
 
 def test_the_theory_depends_on_the_methods_alone():

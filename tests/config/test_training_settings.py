@@ -6,7 +6,7 @@ import re
 import pytest
 from config_values import changed, config_error
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.hashing import canonical
 from fmbench.config.methods import METHODS
 from fmbench.config.reading import parse
@@ -36,7 +36,7 @@ def test_a_known_method_may_train_differently():
     assert config.method("ddpm").resolve() == METHODS["ddpm"]
     assert config.training("board", "ddpm").learning_rate == 0.5
     assert config.training("board", "fm_ot").learning_rate == 0.001
-    assert specs.overridden(config) == {"ddpm": {"learning_rate": 0.5}}
+    assert selections.overridden(config) == {"ddpm": {"learning_rate": 0.5}}
 
 
 def test_a_method_may_train_without_the_clipping_of_its_data_set():
@@ -45,7 +45,7 @@ def test_a_method_may_train_without_the_clipping_of_its_data_set():
     config = parse(changed(clipped, ("methods.2.training", {"clip_norm": None})))
     for found in (config, parse(json.loads(canonical(written_out(config))))):
         assert [found.training("board", m).clip_norm for m in ("ddpm", "mine")] == [1.0, None]
-        assert specs.overridden(found) == {"mine": {"clip_norm": None}}
+        assert selections.overridden(found) == {"mine": {"clip_norm": None}}
     assert specs.train(config, "board", "mine", 0) != specs.train(parse(changed(clipped)), "board", "mine", 0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
@@ -134,7 +134,7 @@ def _write_model(folder: Path, wanted: Config, owner: Owner, test: NDArray, rule
         if stage in ("models", *EVALUATIONS, *rules.optional_stages):
             rows = rules.rows("train" if stage == "models" else stage, owner, found)
             write_rows(folder / model_folder(stage, *owner) / "rows.parquet", rows)
-    if owner[1] in specs.taught(wanted):
+    if owner[1] in selections.taught(wanted):
         pairs = [("pair_evaluations", 1000 * at, "evaluations", {"n": 20}), ("pair_seconds", 3 * at, "s", {"n": 20})]
         write_rows(folder / model_folder("pairs", *owner) / "rows.parquet", rules.rows("pairs", owner, pairs))
     model = folder / model_folder("models", *owner)

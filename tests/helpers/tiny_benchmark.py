@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from user_code import Said, command
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.hashing import canonical
 from fmbench.config.names import GATHERED
 from fmbench.config.reading import parse
@@ -147,7 +147,7 @@ class Bench:
                 said += [self.run(stage, dataset, method.name) for stage in FOR_FIGURES]
                 if dataset == "tall" and method.name in specs.table4(self.config)["methods"]:
                     said.append(self.run("dequantisation", dataset, method.name))
-        for dataset in specs.super_resolved(self.config):
+        for dataset in selections.super_resolved(self.config):
             folders = [word for name in ("data", "features") for word in (f"--{name}", results / name / dataset)]
             out = ["--out", results / "baselines" / dataset, "--progress", "lines"]
             said.append(command("baselines", "--spec", canonical(specs.baselines(self.config, dataset)), *folders, *out))

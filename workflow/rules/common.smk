@@ -4,7 +4,7 @@ import re
 from os.path import dirname, relpath
 from pathlib import Path
 
-from fmbench.config import execution, specs
+from fmbench.config import execution, selections, specs
 from fmbench.config.datasets import DECODED
 from fmbench.config.hashing import canonical
 from fmbench.config.installation import CAPTIONS, REFERENCE
@@ -13,7 +13,7 @@ from fmbench.config.plugins import plugins_in
 from fmbench.config.written_out import written_out
 from fmbench.store.codehash import stage_hash
 from fmbench.workflow.configure import configure
-from fmbench.workflow.jobs import drawn, other_tables
+from fmbench.config.outputs import drawn, other_tables
 from fmbench.workflow.needs import Needs, read_needs
 
 settings = configure(config, Path(workflow.basedir))
@@ -32,12 +32,12 @@ MODELS = [(dataset, method.name, seed) for dataset in settings.datasets for meth
 GPU = int(settings.device == "cuda")
 TABLE4 = specs.table4(settings)
 # Data sets whose images are upsampled, for Table 2.
-SUPER_RESOLVED = specs.super_resolved(settings)
+SUPER_RESOLVED = selections.super_resolved(settings)
 DRAWN = drawn(settings)
 OTHER_TABLES = other_tables(settings)
 UPSAMPLED = [model for model in MODELS if model[0] in SUPER_RESOLVED]
 # Models that are trained on samples of another model.
-TAUGHT = [model for model in MODELS if model[1] in specs.taught(settings)]
+TAUGHT = [model for model in MODELS if model[1] in selections.taught(settings)]
 # Models whose NLL is measured against K: trained methods on images.
 DEQUANTISED = [(d, m, s) for d, m, s in MODELS if d in TABLE4["datasets"] and m in TABLE4["methods"]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.config.config import Config
-from fmbench.config.specs import super_resolved
+from fmbench.config.selections import super_resolved
 from fmbench.networks.counting import Cost
 from fmbench.stages.plan.hardware import GPUS, evaluation_hours, traffic_per_byte, training_hours
 from fmbench.stages.plan.memory import activation_bytes, comparison_bytes, likelihood_bytes, solve_bytes, state_bytes

@@ -14,7 +14,7 @@ from fmbench.config.config import Config
 from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
 from fmbench.config.feature_settings import ExtractorSettings
 from fmbench.config.methods import TEACHER
-from fmbench.config.specs import super_resolved
+from fmbench.config.selections import super_resolved
 from fmbench.metrics.extractor_weights import ENCODERS, problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.stages.plan.workload import Workload

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fmbench.config import specs
+from fmbench.config import selections, specs
 from fmbench.config.config import Config
 from fmbench.config.datasets import sample_shape, split_sizes
 from fmbench.config.evaluation_settings import EvaluationSettings
@@ -43,7 +43,7 @@ class Workload:
 
     @cached_property
     def flows(self) -> list[str]:
-        return specs.flows(self.config)
+        return selections.flows(self.config)
 
     def passes(self, method: str) -> int:
         """Forward passes of the network for a sample of a training step, whose backward pass counts as two."""
@@ -119,7 +119,7 @@ def network_cost(config: Config, name: str, shape: tuple[int, ...], condition: C
 
 def trained_methods(config: Config) -> list[str]:
     """The names of the methods that are trained: all but the oracles."""
-    return [m.name for m in config.methods if m.name not in specs.oracles(config)]
+    return [m.name for m in config.methods if m.name not in selections.oracles(config)]
 
 
 def dimensions(shape: tuple[int, ...]) -> int:
