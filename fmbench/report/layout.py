@@ -140,6 +140,12 @@ def notes(texts: Iterable[str]) -> list[str]:
     return ["", *(f"* {block(text)}" for text in texts), ""]
 
 
+def common(said: Sequence[Sequence[str]]) -> list[str]:
+    """Return the notes that all of several tables have, to be said once; none for one table alone."""
+    first, *others = said
+    return [text for text in first if others and all(text in other for other in others)]
+
+
 _ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",

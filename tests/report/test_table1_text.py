@@ -323,3 +323,15 @@ def test_a_table_of_oracles_alone(tmp_path):
     text = markdown(table, rows, spec)
     assert "| Oracle, OT path | 0.500 [99.000] | 0.25 | 8.0 | 0.700 | ok |" in text
     assert "**" not in text and " nan" not in text and "textbf" not in latex(table, spec)
+
+
+def test_a_note_on_every_data_set_is_said_once(digits_rows, tmp_path):
+    others = [replace(row, dataset="others") for row in digits_rows]
+    rows, spec = frame([*digits_rows, *others], tmp_path), SPEC | {"datasets": ["digits", "others"]}
+    text = markdown(table1(rows, spec), rows, spec)
+    each, _, every = text.partition("## On every data set\n")
+    assert "Mean ± standard deviation over 2 seeds" in every and "Numbers are means over seeds." in every
+    assert "Mean ±" not in each and text.count("NLL: 360 test samples") == 1
+    other = frame([*digits_rows, *(replace(row, n=99) for row in others)], tmp_path)
+    each, _, every = markdown(table1(other, spec), other, spec).partition("## On every data set\n")
+    assert "NLL: 360 test samples" in each and "NLL: 99 test samples" in each and "NLL: " not in every

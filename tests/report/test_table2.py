@@ -98,7 +98,7 @@ def test_two_data_sets_have_a_table_each(tmp_path):
     table = write_table2(records(rows, tmp_path), tmp_path / "table2.csv")
     assert list(table[table.source == "ours"].dataset) == ["super", "other"]
     assert table.status.iloc[-1] == "no FID; no SSIM"
-    each, _, every = (tmp_path / "table2.md").read_text().partition("On every data set:\n")
+    each, _, every = (tmp_path / "table2.md").read_text().partition("## On every data set\n")
     assert "Bold is the best model" in every and "Bold" not in each
     assert each.count("* PSNR: ") == 2 and "* PSNR: " not in every  # of other pixels each
     latex = (tmp_path / "table2.tex").read_text()

@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench.report import layout
 from fmbench.report.frames import first_known
 from fmbench.report.layout import MARKDOWN, block, heading, markdown_table, paper
-from fmbench.report.layout import notes as note_lines
 from fmbench.report.style import label
 from fmbench.report.table1.cells import cells, distance_name, is_points
 from fmbench.report.table1.further import further_measures, further_notes, further_rows
@@ -14,22 +14,28 @@ from fmbench.report.table1.notes import notes
 
 
 def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -> str:
-    """Return a section per data set, with the paper's numbers in brackets."""
+    """Return a section per data set, with the paper's numbers in brackets. Notes on all data sets come once, at the end."""
+    parts = {dataset: (table[table.dataset == dataset], records[records.dataset == dataset]) for dataset in spec["datasets"]}
+    below = {dataset: notes(part, mine, spec) for dataset, (part, mine) in parts.items()}
+    measured = {dataset: further_measures(mine) for dataset, (_, mine) in parts.items()}
+    further = {dataset: further_notes(mine) if measured[dataset] else [] for dataset, (_, mine) in parts.items()}
+    common = layout.common([[*below[dataset], *further[dataset]] for dataset in parts])
     lines = ["# Table 1", ""]
-    for dataset in spec["datasets"]:
-        part, mine = table[table.dataset == dataset], records[records.dataset == dataset]
+    for dataset, (part, _) in parts.items():
         columns = {"nll": f"NLL ({first_known(part.nll_unit) or 'nats'})", "fid": distance_name(part), "nfe": "NFE"}
         if is_points(part):
             distances = {"energy_distance": "Energy distance (1e-4)", "off_support": "Off support"}
             columns = {"nll": columns["nll"], **distances, "nfe": "NFE"}
         header = ["Method", *columns.values(), "Sample std", "Status"]
         lines += [heading(2, dataset), "", *markdown_table(header, cells(part, spec["oracles"], MARKDOWN, list(columns)))]
-        lines += note_lines(notes(part, mine, spec))
-        if measures := further_measures(mine):
-            header = ["Method", *(measure.heading for measure in measures)]
+        lines += layout.notes(text for text in below[dataset] if text not in common)
+        if measured[dataset]:
+            header = ["Method", *(measure.heading for measure in measured[dataset])]
             lines += [heading(3, f"Further measures of {dataset}"), ""]
-            lines += markdown_table(header, further_rows(measures, spec["methods"]))
-            lines += note_lines(further_notes(mine))
+            lines += markdown_table(header, further_rows(measured[dataset], spec["methods"]))
+            lines += layout.notes(text for text in further[dataset] if text not in common)
+    if common:
+        lines += [heading(2, "On every data set"), *layout.notes(common)]
     if absent := _not_run(spec):
         lines += [block(f"In the paper's Table 1 but not in this run: {absent}."), ""]
     return "\n".join(lines)

@@ -17,14 +17,14 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame) -> str:
     lines = ["# Table 2: super-resolution", ""]
     parts = {dataset: _part(table, dataset) for dataset in _sections(table)}
     said = {dataset: notes(part, records[records.dataset == dataset]) for dataset, part in parts.items()}
-    common = _common(list(said.values()))
+    common = layout.common(list(said.values()))
     for dataset, part in parts.items():
         shown = _shown(part)
         rows = [row for group in _groups(part, shown, MARKDOWN) for row in group]
         lines += [heading(2, dataset), "", *markdown_table(["Model", *_header(part, shown)], rows)]
         lines += layout.notes(text for text in said[dataset] if text not in common)
     if common:
-        lines += ["On every data set:", *layout.notes(common)]
+        lines += [heading(2, "On every data set"), *layout.notes(common)]
     if absent := missing(table):
         lines += [absent, ""]
     return "\n".join(lines)
@@ -43,12 +43,6 @@ def latex(table: pd.DataFrame) -> str:
         said = [*statuses(part), *([missing(table)] if missing(table) else [])]
         lines += [comment(dataset), *latex_table("l" + "r" * len(shown), [header], body, map(tex, said))]
     return "\n".join(lines)
-
-
-def _common(said: list[list[str]]) -> list[str]:
-    """The notes that all of several tables have."""
-    first, *others = said
-    return [text for text in first if others and all(text in other for other in others)]
 
 
 def _sections(table: pd.DataFrame) -> list[str]:
