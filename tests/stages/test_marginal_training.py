@@ -80,6 +80,17 @@ def test_both_targets_lead_to_the_same_field_and_the_losses_differ_by_the_floor(
     assert losses["fm_ot"] - losses["marginal"] == pytest.approx(floor, rel=0.3)
 
 
+def test_both_targets_lead_to_the_same_likelihood(trained):
+    """Theorem 2 by training, in the number that the benchmark reports."""
+    nll = {}
+    for method in ("fm_ot", "marginal"):
+        assert trained.run("likelihood", "board", method).code == 0
+        row = trained.row("likelihood", "board", method, "nll")
+        assert row["status"] == "ok"
+        nll[method] = row["value"]
+    assert nll["marginal"] == pytest.approx(nll["fm_ot"], abs=0.1)
+
+
 def test_a_diverged_training_has_diverged_rows(bench):
     assert bench.run("train", "board", "lost").code == 0
     rows = {r["metric"]: r for r in bench.rows("train", "board", "lost")}
