@@ -6,7 +6,7 @@ from fmbench.report.claims.claim import SUPER_RESOLUTION, Claim, Finding, Lines,
 from fmbench.report.claims.decision import decide
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.sources import missing_source
-from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED, combine, combine_needs, not_holding
+from fmbench.report.claims.verdicts import NOT_TESTED, combine, combine_needs, not_holding, tally
 from fmbench.report.table2.numbers import datasets
 
 
@@ -41,8 +41,7 @@ def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
     partly = _tested_in_part(counted)
     if missing or partly:
         verdict, needs = not_holding(verdict, needs)
-    tally = [(v, sum(line.verdict == v for line in counted)) for v in (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)]
-    counts = ", ".join(f"{n} {v}" for v, n in tally if n)
+    counts = tally([line.verdict for line in counted])
     number = f"{len(counted)} line{'s' if len(counted) > 1 else ''} of evidence"
     texts = [f"{number}: {counts}" if counted else f"There are no rows of {claim.about} to test this claim"]
     texts += [sentence(f"{needs.words} would decide the claim at the differences seen")] if needs else []

@@ -87,8 +87,8 @@ def _notes(lines: Lines) -> list[str]:
     """The notes below the overview: how to read verdicts and intervals."""
     notes = [
         "A claim holds if every tested line of evidence holds, on every data set. It fails if one line fails.",
-        f"Brackets are {LEVEL * 100:g} % intervals over seeds unless a line says otherwise: Student's t on the values of the "
-        "seeds, differences paired by seed. Ratios are judged on a logarithmic scale.",
+        f"Intervals in the evidence are {LEVEL * 100:g} % intervals over seeds unless a line says otherwise: Student's t on the "
+        "values of the seeds, differences paired by seed. Ratios are judged on a logarithmic scale.",
         f"A claim that is not true holds with a probability of at most {ALPHA * 100:g} %, because every test must be "
         f"significant. A claim that is true fails with a probability of at most {ALPHA * 100:g} %, because a line fails only "
         "after Holm's correction over all tests of the claim. Both rates are for normal values. docs/claims.md has those of "

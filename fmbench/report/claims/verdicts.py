@@ -1,7 +1,7 @@
 """The four verdicts, the level of every test, and how the verdicts of several lines become one."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED = "holds", "fails", "inconclusive", "not tested here"
@@ -34,6 +34,13 @@ class Needs:
     def words(self) -> str:
         """The number in a sentence: "about 9 seeds", "more than 100 seeds"."""
         return f"about {self.seeds:g} seeds" if math.isfinite(self.seeds) else f"more than {MOST_SEEDS} seeds"
+
+
+def tally(verdicts: Sequence[str]) -> str:
+    """Return how many lines have each verdict, as text: "4 hold, 1 fails, 2 inconclusive"."""
+    counts = [(verdicts.count(verdict), verdict) for verdict in VERDICTS]
+    several = {HOLDS: "hold", FAILS: "fail"}
+    return ", ".join(f"{n} {several.get(verdict, verdict) if n > 1 else verdict}" for n, verdict in counts if n)
 
 
 def combine(verdicts: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fmbench.report.claims.claim import short
 from fmbench.report.claims.rows import in_prose
-from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED
+from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, NOT_TESTED, tally
 
 HALF, STEP = 116, 5.8
 """Half the width of a strip, and the distance between lines, in the units of its drawing."""
@@ -56,8 +56,7 @@ def strip(lines: pd.DataFrame, reference: pd.DataFrame) -> str:
         lines: of this run, on a scale (:func:`fmbench.report.claims.scale.on_scale`).
         reference: of the reference, on the same scale; each is a band and a tick behind the same line of this run.
     """
-    counts = [f"{count} {verdict}" for verdict in CLASSES if (count := int((lines.verdict == verdict).sum()))]
-    said = f"{lines.dataset.iloc[0]}: {len(lines)} line{'s' if len(lines) > 1 else ''} of evidence, {', '.join(counts)}"
+    said = f"{lines.dataset.iloc[0]}: {len(lines)} line{'s' if len(lines) > 1 else ''} of evidence, {tally(list(lines.verdict))}"
     beside = {_key(line): line for line in each(reference)}
     height = STEP * len(lines) + 4
     behind, drawn = "", ""

@@ -66,7 +66,7 @@ def test_the_table_the_page_and_the_latex_are_complete():
     for block in text.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({len(line.replace(r"\|", "").split("|")) for line in rows}) <= 1
-    assert "Brackets are 95 % intervals over seeds unless a line says otherwise: Student's t" in text
+    assert "Intervals in the evidence are 95 % intervals over seeds unless a line says otherwise: Student's t" in text
     assert "holds with a probability of at most 2.5 %" in text and "Holm's correction over all tests of the claim" in text
     body = [line for line in latex(lines).splitlines() if line.endswith(r"\\")]
     assert len(body) == 12 and len({line.count("&") for line in body}) == 1

@@ -19,6 +19,7 @@ from fmbench.report.claims.verdicts import (
     combine,
     combine_needs,
     not_holding,
+    tally,
 )
 
 COLUMNS = {"claim": 1, "dataset": "d", "part": "p"}
@@ -186,3 +187,8 @@ def test_a_finding_has_a_known_verdict_and_a_reason():
         Finding(1, "d", "trained", "", "true", "because")
     with pytest.raises(ValueError, match="needs a reason"):
         Finding(1, "d", "trained", "", HOLDS, "")
+
+
+def test_a_tally_counts_every_verdict_in_grammar():
+    assert tally([HOLDS, FAILS, HOLDS]) == "2 hold, 1 fails"
+    assert tally([INCONCLUSIVE, FAILS, FAILS, NOT_TESTED]) == "2 fail, 1 inconclusive, 1 not tested here"
