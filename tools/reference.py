@@ -108,9 +108,17 @@ def generation(reference: Path) -> str:
         ("fig06.png", "The same noise on its way to data"),
         ("fig04_densities.png", "Densities of checkerboard samples along t"),
     ]
-    return "\n\n".join(
-        [_images(reference, forest), _claims(reference), _section(reference / "table1.md"), _images(reference, *figures)]
-    )
+    return "\n\n".join([_images(reference, forest), _claims(reference), _table1(reference), _images(reference, *figures)])
+
+
+def images(reference: Path) -> str:
+    """The claims, Table 1 without the further measures and the images of a run on real images."""
+    figures = [
+        ("fig11.png", "Samples of each model from the same noise, beside the data"),
+        ("fig06.png", "The same noise on its way to images"),
+        ("fig07.png", "Error against NFE by solver, with each model's NLL"),
+    ]
+    return "\n\n".join([_claims(reference), _table1(reference), _images(reference, *figures)])
 
 
 def super_resolution(reference: Path) -> str:
@@ -132,6 +140,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "default": generation,
     "superres_digits": super_resolution,
     "superres_fashion_mnist_cpu": super_resolution,
+    "fashion_mnist_cpu": images,
     "zoo": zoo,
 }
 """What the README shows of each reference, after where it comes from."""
@@ -140,6 +149,13 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
 def _claims(reference: Path) -> str:
     """The verdicts, not the evidence for each."""
     return _section(reference / "claims.md").split("\n#### ")[0].strip()
+
+
+def _table1(reference: Path) -> str:
+    """Table 1, with a link in place of the tables of further measures."""
+    text = _section(reference / "table1.md")
+    text = re.sub(r"^##### Further measures.*?(?=^#{3,4} |^In the paper's|\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+    return f"{text.strip()} [Further measures]({_folder(reference)}/table1.md) are in the table's own file."
 
 
 def _verdict(reference: Path, number: int) -> str:

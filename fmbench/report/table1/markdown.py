@@ -17,11 +17,9 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
     """Return a section per data set, with the paper's numbers in brackets. Notes on all data sets come once, at the end."""
     parts = {dataset: (table[table.dataset == dataset], records[records.dataset == dataset]) for dataset in spec["datasets"]}
     below = {dataset: notes(part, mine, spec) for dataset, (part, mine) in parts.items()}
-    measured = {dataset: further_measures(mine) for dataset, (_, mine) in parts.items()}
-    further = {dataset: further_notes(mine) if measured[dataset] else [] for dataset, (_, mine) in parts.items()}
-    common = layout.common([[*below[dataset], *further[dataset]] for dataset in parts])
+    common = layout.common(list(below.values()))
     lines = ["# Table 1", ""]
-    for dataset, (part, _) in parts.items():
+    for dataset, (part, mine) in parts.items():
         columns = {"nll": f"NLL ({first_known(part.nll_unit) or 'nats'})", "fid": distance_name(part), "nfe": "NFE"}
         if is_points(part):
             distances = {"energy_distance": "Energy distance (1e-4)", "off_support": "Off support"}
@@ -29,11 +27,11 @@ def markdown(table: pd.DataFrame, records: pd.DataFrame, spec: dict[str, Any]) -
         header = ["Method", *columns.values(), "Sample std", "Status"]
         lines += [heading(2, dataset), "", *markdown_table(header, cells(part, spec["oracles"], MARKDOWN, list(columns)))]
         lines += layout.notes(text for text in below[dataset] if text not in common)
-        if measured[dataset]:
-            header = ["Method", *(measure.heading for measure in measured[dataset])]
+        if measures := further_measures(mine):
+            header = ["Method", *(measure.heading for measure in measures)]
             lines += [heading(3, f"Further measures of {dataset}"), ""]
-            lines += markdown_table(header, further_rows(measured[dataset], spec["methods"]))
-            lines += layout.notes(text for text in further[dataset] if text not in common)
+            lines += markdown_table(header, further_rows(measures, spec["methods"]))
+            lines += layout.notes(further_notes(mine))
     if common:
         lines += [heading(2, "On every data set"), *layout.notes(common)]
     if absent := _not_run(spec):
