@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench.report.causes import each_once
 from fmbench.report.frames import of_metric
 from fmbench.report.layout import (
     LATEX,
@@ -77,7 +78,7 @@ def _measured(at: pd.DataFrame, metric: str) -> dict[str, Any]:
         "nll_mean": cell.value.mean(),
         "nll_std": cell.value.std(),
         "nll_stderr": of_metric(at, f"{metric}_stderr").value.mean(),
-        "status": "ok" if bad.empty else "; ".join(f"seed {r.seed}: {r.reason}" for r in bad.itertuples()),
+        "status": "ok" if bad.empty else "; ".join(each_once((r.seed, f": {r.reason}") for r in bad.itertuples())),
     }
     for what in ("bias", "std", "variance"):
         averaged = metric == "nll_averaged"

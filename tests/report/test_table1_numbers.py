@@ -116,12 +116,12 @@ def test_every_seed_diverged(digits_rows, tmp_path):
     kept += [row for seed in (0, 1) for row in image("digits", "ddpm", seed, None, None, None, None)]
     rows = frame(kept, tmp_path)
     table = table1(rows, SPEC)
-    assert table.status[0] == f"seed 0 diverged: {REASON}; seed 1 diverged: {REASON}"
+    assert table.status[0] == f"seeds 0 and 1 diverged: {REASON}"
     assert table.seeds[0] == 0
     assert table.loc[0, ["nll_mean", "fid_mean", "nfe_mean", "sample_std"]].isna().all()
     assert (table.fid_features[0], table.fid_n[0], table.nll_unit[0]) == (FEATURES, 720, "bits/dim")
     text = markdown(table, rows, SPEC)
-    assert "| DDPM | - | - | - | - | seed 0 diverged" in text
+    assert "| DDPM | - | - | - | - | seeds 0 and 1 diverged" in text
     assert " nan" not in text.replace(REASON, "")
     assert r"DDPM & - & - & -" in latex(table, SPEC)
 

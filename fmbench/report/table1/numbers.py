@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench.report.causes import each_once
 from fmbench.report.frames import first_known, of_metric
 from fmbench.report.layout import paper
 
@@ -93,5 +94,5 @@ def _status(records: pd.DataFrame, distances: pd.DataFrame) -> str:
     for seed, rows in bad.groupby("seed"):
         diverged = rows[rows.status == "diverged"]
         first = (diverged if len(diverged) else rows).iloc[0]
-        causes.append(f"seed {seed} {first.status}: {first.reason}")
-    return "; ".join([*causes, *([mixed] if mixed else [])])
+        causes.append((seed, f" {first.status}: {first.reason}"))
+    return "; ".join([*each_once(causes), *([mixed] if mixed else [])])

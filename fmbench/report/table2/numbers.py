@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench.report.causes import each_once
 from fmbench.report.frames import first_known, of_metric
 from fmbench.report.layout import paper
 
@@ -111,4 +112,4 @@ def _causes(failed: list[tuple[Any, Any, str]]) -> list[str]:
     names: dict[tuple[Any, Any], list[str]] = {}
     for seed, reason, name in failed:
         names.setdefault((seed, reason), []).append(name)
-    return [f"seed {seed}, {', '.join(found)}: {reason}" for (seed, reason), found in names.items()]
+    return each_once((seed, f", {', '.join(found)}: {reason}") for (seed, reason), found in names.items())
