@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fmbench.config.config import Config
+from fmbench.config.names import FIGURES
 from fmbench.config.outputs import drawn
 from fmbench.report.figures.animation import NAME, write_animation
 from fmbench.store.benchmark import config_of
@@ -28,7 +30,6 @@ KEPT = [
         for kind in ("csv", "md", "tex")
     ),
     "benchmark.json",
-    "equivalence.csv",
     *(f"{name}.parquet" for name in ("records", "dequantisation", "settings", "models", "loss_curves", "previews")),
     *(f"{name}.parquet" for name in ("learning_curve", "few_step", "few_step_previews", "trajectory", "half_way", "nfe")),
 ]
@@ -42,11 +43,14 @@ def keep(results: Path, out: Path) -> None:
         if (results / name).exists():  # a config may leave a stage out
             shutil.copy(results / name, out / name)
     config = config_of(results)
-    whole = out.name == "default"  # of another run only the pictures of its own numbers are kept
-    for figure in drawn(config):
+    whole = out.name == "default"
+    for old in (*out.glob("*.png"), *out.glob("*.svg")):
+        old.unlink()
+    for figure in drawn(config) if whole else _own(config, results):
         for kind in ("png", "svg") if whole else ("png",):
             shutil.copy(results / "figures" / f"{figure}.{kind}", out / f"{figure}.{kind}")
     if whole:
+        shutil.copy(results / "equivalence.csv", out)
         write_animation(results, out / NAME)
         shutil.copytree(results / "theory", out / "theory", dirs_exist_ok=True)
     for manifest in sorted((results / "data").glob("*/manifest.json")):
@@ -67,6 +71,13 @@ def keep(results: Path, out: Path) -> None:
     (out / "provenance.json").write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n")
     if not whole:  # the documentation site makes the page of the default run, its gallery
         (out / "README.md").write_text(_page(out))
+
+
+def _own(config: Config, results: Path) -> list[str]:
+    """The figures that show something of this run. Those of ``theory/`` alone are the same in every run."""
+    files = {figure: results / "figures" / f"{figure}.parquet" for figure in drawn(config)}
+    measured = [figure for figure in files if not all(source.startswith("theory/") for source in FIGURES[figure])]
+    return [figure for figure in measured if pq.read_metadata(files[figure]).num_rows]
 
 
 def _page(reference: Path) -> str:
