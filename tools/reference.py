@@ -142,9 +142,19 @@ def super_resolution(reference: Path) -> str:
 
 
 def zoo(reference: Path) -> str:
-    """The table and the picture of quality and cost."""
+    """The table and the picture of quality and cost, and which methods copy their training set."""
     figures = [("pareto.png", "Distance of samples to the data against NFE, and against the cost of training, for every method")]
-    return "\n\n".join([_section(reference / "pareto.md"), _images(reference, *figures)])
+    said = "What the [metrics of copies](docs/metrics.md#copies-of-the-training-set) say:"
+    return "\n\n".join([_section(reference / "pareto.md"), _images(reference, *figures), said, "\n".join(_copies(reference))])
+
+
+def _copies(reference: Path) -> list[str]:
+    """The notes of Table 1 on methods whose samples are too near to the training set, each with its data set."""
+    found, dataset = [], ""
+    for line in (reference / "table1.md").read_text().splitlines():
+        dataset = line.rpartition(" ")[2] if line.startswith("### Further measures of ") else dataset
+        found += [f"* {dataset}: {line.removeprefix('* ')}"] if "its C_T is" in line else []
+    return found
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
@@ -191,12 +201,16 @@ def _section(path: Path) -> str:
 
 def with_section(readme: str, reference: Path) -> str:
     """The README with the section of a reference between its marks."""
-    begin, end = (f"<!-- {reference.name} run: {mark} -->" for mark in ("begin", "end"))
+    before, after = around(readme, reference.name)
+    return f"{before}\n{readme_section(reference)}\n{after}"
+
+
+def around(readme: str, name: str) -> tuple[str, str]:
+    """The README up to the first mark of a reference, and from the second on."""
+    begin, end = (f"<!-- {name} run: {mark} -->" for mark in ("begin", "end"))
     if begin not in readme or end not in readme:
         raise ValueError(f"the README has no marks {begin} and {end}; add them where the run is to be shown")
-    before, _, rest = readme.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{readme_section(reference)}\n{end}{after}"
+    return readme.partition(begin)[0] + begin, end + readme.partition(begin)[2].partition(end)[2]
 
 
 def main() -> None:
@@ -204,6 +218,7 @@ def main() -> None:
     if name not in SECTIONS:
         sys.exit(f"unknown reference {name}; known: {', '.join(SECTIONS)}")
     reference, readme = ROOT / "results" / "reference" / name, ROOT / "README.md"
+    around(readme.read_text(), name)  # fails before anything is copied
     keep(results, reference)
     readme.write_text(with_section(readme.read_text(), reference))
     print(f"{results} -> {reference}")

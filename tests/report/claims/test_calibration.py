@@ -3,7 +3,10 @@
 ``tools/calibration.py`` measures the same with more simulations, for the tables of ``docs/claims.md``.
 """
 
+import re
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,9 @@ from fmbench.report.claims.evaluation import evaluate_claims, overall
 from fmbench.report.claims.registry import CLAIMS
 from fmbench.report.claims.student import mean_test
 from fmbench.report.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))
+import calibration
 
 RATE = 0.05
 
@@ -51,9 +57,10 @@ def test_the_error_rates_of_a_claim_of_24_tests(seeds):
 
 @pytest.mark.parametrize("number", [n for n in SIMULATED if n != 7])
 def test_a_claim_neither_holds_nor_fails_where_everything_is_at_its_threshold(number):
-    """The real rows and tests, at six seeds: with the union of uncorrected tests claim 3 failed in 35 to 75 % of cases."""
-    found = verdicts(number, EQUAL, 6, 12)
-    assert found[HOLDS] <= at_most(12) and found[FAILS] <= at_most(12), found
+    """The real rows and tests: with the union of uncorrected tests claim 3 failed in 35 to 75 % of cases at six seeds."""
+    for seeds in (2, 6, 12):
+        found = verdicts(number, EQUAL, seeds, 40)
+        assert found[HOLDS] <= at_most(40) and found[FAILS] <= at_most(40), (seeds, found)
 
 
 @pytest.mark.parametrize("number", [n for n in SIMULATED if n != 7])
@@ -69,6 +76,17 @@ def test_equal_half_way_times_neither_hold_nor_fail():
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 10])
 def test_an_effect_of_the_papers_size_is_found_with_eight_seeds(number):
     assert verdicts(number, PAPER, 8, 2) == {HOLDS: 2}
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 6, 10, 11])
+def test_the_page_has_what_the_simulation_gives_today(number):
+    """The table of power in ``docs/claims.md``, at eight seeds: ``python tools/calibration.py --claim N`` makes it again."""
+    page = calibration.PAGE.read_text(encoding="utf-8").partition("### Power: effects of the paper's size")[2].partition("###")[0]
+    row = re.search(rf"^\| {number} \| (\d+) \|(.*)\|$", page, re.MULTILINE)
+    assert row is not None
+    runs, printed = int(row[1]), row[2].split("|")[calibration.SEEDS.index(8)].strip()
+    found = calibration.Cell(number, PAPER, 8, "normal", runs).count()
+    assert printed == f"{calibration.percent(found, HOLDS)} / {calibration.percent(found, FAILS)}"
 
 
 def test_simulated_noise_is_shared_between_methods_and_between_measurements():
