@@ -152,7 +152,7 @@ def documented():
     return {name: [parameters, *rest.split(" | ")] for name, parameters, rest in rows}
 
 
-EMBEDDED = {"smoke", "reference", "solvers", "superres_digits", "grid3x3", "zoo"}
+EMBEDDED = {"smoke", "reference", "solvers", "superres_digits", "grid3x3", "zoo", "marginal"}
 
 
 @pytest.mark.parametrize("name", sorted({p.stem for p in (ROOT / "configs").glob("*.yaml")} - EMBEDDED))

@@ -56,6 +56,10 @@ def further_measures(mine: pd.DataFrame) -> list[Measure]:
         ),
         _measure(mine, "sliced_wasserstein", "Sliced Wasserstein distance (1e-2)", ".2f", scale=1e2),
         _measure(mine, "mmd", "Squared MMD (1e-4)", ".2f", scale=1e4),
+        _measure(mine, "gradient_variance", "Gradient variance", ".3g"),
+        _measure(mine, "gradient_variance_conditional", "Gradient variance, conditional target", ".3g"),
+        _measure(mine, "loss_floor", "Loss floor", ".3f"),
+        _measure(mine, "final_loss", "Final loss", ".3f") if len(of_metric(mine, "loss_floor")) else None,
         _measure(mine, "nll_own", "Own NLL, solver", ".3f"),
         _measure(mine, "nll_own_closed_form", "Own NLL, closed form", ".3f"),
     ]
@@ -98,6 +102,13 @@ def further_notes(mine: pd.DataFrame) -> list[str]:
         notes.append("n → ∞: extrapolated to infinitely many samples.")
     for metric, features in _other_distances(mine):
         notes.append(f"{_called(features)}, {metric.partition('/')[2]}: features of the {features}.")
+    if of_metric(mine, "gradient_variance").value.notna().any():
+        notes.append(
+            "Gradient variance: the trace of the covariance of a batch's gradient. Conditional target: that of each pair."
+        )
+        notes.append(
+            "Loss floor: the final loss of a perfect network with the conditional target. With the marginal target it is 0."
+        )
     if len(of_metric(mine, "nll_own")):
         notes.append("Own NLL: that of an oracle's own samples. The solver should agree with the closed form.")
     return notes
