@@ -120,7 +120,7 @@ def schema(
 
 def doctor(
     configfile: ConfigFiles,
-    presets: Annotated[Path, typer.Option(help="folder of presets; each is laid over the config and checked too")] = Path(
+    presets: Annotated[Path, typer.Option(help="folder of presets; each is merged into the config and checked too")] = Path(
         "configs"
     ),
 ) -> None:

@@ -53,7 +53,7 @@ ConfigFiles = Annotated[
         "--configfile",
         default_factory=lambda: [Path("config.yaml")],
         show_default="config.yaml",
-        help="a config file; repeatable, later files override earlier ones",
+        help="a config file; repeatable, each is merged into those before it",
     ),
 ]
 Tracking = Annotated[Path | None, typer.Option(help="folder of the MLflow store; without it nothing goes to MLflow")]

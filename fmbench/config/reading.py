@@ -1,11 +1,13 @@
 """Reads a config: merges the files, checks the whole, and reports every error in a separate line."""
 
+import difflib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from fmbench.config.base import Settings
 from fmbench.config.config import Config
 from fmbench.config.limits import check_size
 from fmbench.config.messages import in_words, shortened
@@ -80,9 +82,28 @@ _TYPES = re.compile(r"(MLP|UNet|PluginNetwork)Settings|(function-before|literal)
 
 
 def _error_line(error: Any) -> str:
-    """The place and the text of one error. An old key gets its text here, other errors where they arise."""
+    """The place and the text of one error. Old and unknown keys get their text here, other errors where they arise."""
     *way, last = error["loc"] or ("config",)
     parts = list(map(str, way if way and _TYPES.fullmatch(str(last)) else [*way, last]))
     parts = [part for k, part in enumerate(parts) if not (_TYPES.fullmatch(part) and parts[k - 1] == "network")]
-    renamed = RENAMED.get(".".join(parts[-2:])) if error["type"] == "extra_forbidden" else None
-    return f"  {shortened('.'.join(parts))}: {f'this key is called {renamed} now' if renamed else in_words(error)}"
+    text = in_words(error)
+    if error["type"] == "extra_forbidden":
+        renamed = RENAMED.get(".".join(parts[-2:]))
+        text = f"this key is called {renamed} now" if renamed else f"{text}{_meant(parts)}"
+    return f"  {shortened('.'.join(parts))}: {text}"
+
+
+def _meant(parts: list[str]) -> str:
+    """A question after an unknown key, if a known key of the same section is spelled almost like it."""
+    models: set[type[Settings]] = {Config}
+    for part in parts[:-1]:  # names of data sets and places in lists lead to no other model
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = {inner for field in fields for inner in _models_in(field.annotation)} or models
+    close = difflib.get_close_matches(parts[-1], sorted({key for model in models for key in model.model_fields}), 1, 0.7)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _models_in(annotation: Any) -> set[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return {annotation}
+    return {model for inner in get_args(annotation) for model in _models_in(inner)}

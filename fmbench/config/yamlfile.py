@@ -134,7 +134,8 @@ def _contents(file: str) -> str:
         with open(file, "rb") as stream:
             raw = stream.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"there is no config file {file}") from None
+        remedy = "start fmbench in its folder, name another file by --configfile, or make a project by `fmbench init FOLDER`"
+        raise ConfigError(f"there is no config file {file}: {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         raise ConfigError(f"the config file {file} cannot be read: {error}") from None
     if len(raw) > MOST_BYTES:

@@ -81,7 +81,9 @@ def _opened(results: Path) -> Iterator[Path]:
             unpack(results, Path(folder) / "results")
             yield Path(folder) / "results"
     else:
-        raise DataError(f"there is no results folder or archive {results}")
+        raise DataError(
+            f"there is no results folder or archive {results}; give the folder of a run, or an archive of `fmbench export`"
+        )
 
 
 def unpack(archive: Path, out: Path) -> int:
@@ -97,7 +99,7 @@ def unpack(archive: Path, out: Path) -> int:
     check_new_or_empty(out)
     opened_by = _zip_entries if archive_kind(archive) == "zip" else _tar_entries
     if not archive.is_file():
-        raise DataError(f"there is no archive {archive}")
+        raise DataError(f"there is no archive {archive}; `fmbench export` makes one")
     with atomic_folder(out) as folder:
         try:
             with opened_by(archive) as entries:

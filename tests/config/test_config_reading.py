@@ -23,7 +23,7 @@ def test_later_files_are_merged_into_earlier_ones(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        (None, ["there is no config file", "missing.yaml"]),
+        (None, ["there is no config file", "missing.yaml", "--configfile"]),
         ("seeds: [0", ["missing.yaml", "not valid YAML"]),
         ("- seeds", ["missing.yaml", "must hold a mapping (key: value), not a list"]),
         ("", ["datasets: this key is missing", "methods: this key is missing", "settings: this key is missing"]),
@@ -82,6 +82,21 @@ def test_a_key_may_override_a_merged_one(tmp_path):
 )
 def test_an_unknown_key_is_reported_at_any_depth(place):
     assert f"{place}: unknown key" in config_error(changed(("methods.2.training", {}), (place, 1)))
+
+
+@pytest.mark.parametrize(
+    ("place", "meant"),
+    [
+        ("seedz", "seeds"),
+        ("settings.board.trainning", "training"),
+        ("settings.board.evaluation.likelihood.prob", "probe"),
+        ("settings.board.evaluation.sweep.iterations", None),  # a key of another section
+        ("methods.2.wieghting", "weighting"),
+    ],
+)
+def test_an_unknown_key_that_is_spelled_almost_like_a_known_one(place, meant):
+    question = f"; did you mean {meant}?" if meant else ""
+    assert config_error(changed((place, 1))) == f"the config has errors:\n  {place}: unknown key{question}"
 
 
 def test_all_errors_are_reported_at_once():

@@ -9,7 +9,7 @@ from figure_results import DRAWN, MAGIC, texts
 from pyarrow.parquet import read_table
 
 from fmbench.config import names
-from fmbench.errors import DataError
+from fmbench.errors import ConfigError, DataError
 from fmbench.report.figures import write_figure
 from fmbench.report.figures.registry import FIGURES
 
@@ -47,13 +47,13 @@ def test_a_figure_of_an_empty_results_folder(tmp_path, name):
 
 
 def test_a_figure_that_is_not_known(tmp_path):
-    with pytest.raises(DataError, match=f"unknown figure 'fig99'; known: {', '.join(FIGURES)}"):
+    with pytest.raises(ConfigError, match=f"unknown figure 'fig99'; known: {', '.join(FIGURES)}"):
         write_figure("fig99", tmp_path, [tmp_path / "f.png"])
 
 
 @pytest.mark.parametrize("name", ["f.jpg", "f", "f.txt"])
 def test_a_format_that_cannot_be_drawn(whole, tmp_path, name):
-    with pytest.raises(DataError, match=rf"cannot draw .*{re.escape(name)}: give a file that ends in \.png, \.svg or \.pdf"):
+    with pytest.raises(ConfigError, match=rf"cannot draw .*{re.escape(name)}: give a file that ends in \.png, \.svg or \.pdf"):
         write_figure("fig07", whole, [tmp_path / name])
     assert not (tmp_path / name).exists()
 
@@ -62,7 +62,7 @@ def test_figures_are_closed(whole, tmp_path):
     """They must not accumulate in memory."""
     before = plt.get_fignums()
     write_figure("fig11", whole, [tmp_path / "f.png"])
-    with pytest.raises(DataError):
+    with pytest.raises(ConfigError):
         write_figure("fig11", whole, [tmp_path / "f.gif"])
     assert plt.get_fignums() == before
 

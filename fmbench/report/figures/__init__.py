@@ -19,7 +19,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from fmbench.config import names
-from fmbench.errors import DataError, printable
+from fmbench.errors import ConfigError, DataError, printable
 from fmbench.report.figures.registry import FIGURES
 from fmbench.report.style import SETTINGS
 from fmbench.store.files import atomic
@@ -40,13 +40,14 @@ def write_figure(
         methods: show these instead of the figure's default methods.
 
     Raises:
-        DataError: the figure or the format is unknown, or the results lack the data to draw.
+        ConfigError: the figure or the format is unknown.
+        DataError: the results lack the data to draw.
     """
     if name not in FIGURES:
-        raise DataError(f"unknown figure {name!r}; known: {', '.join(FIGURES)}")
+        raise ConfigError(f"unknown figure {name!r}; known: {', '.join(FIGURES)}")
     for path in outputs:
         if path.suffix not in (".png", ".svg", ".pdf"):
-            raise DataError(f"cannot draw {path}: give a file that ends in .png, .svg or .pdf")
+            raise ConfigError(f"cannot draw {path}: give a file that ends in .png, .svg or .pdf")
     with usable(f"figure {name} of {results}"):
         _write(name, chosen(name, FIGURES[name].select(results), methods), outputs, data_path)
 
