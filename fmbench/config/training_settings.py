@@ -109,7 +109,7 @@ def why_no_jumps(settings: TrainingSettings, processes: int) -> str:
 
 
 class TrainingOverrides(Settings):
-    """The training settings of one method, which override those of the data set. A dump holds only what is set."""
+    """The training settings of one method. A key that is given replaces that of the data set."""
 
     iterations: Count | SkipJsonSchema[None] = None
     batch_size: Count | SkipJsonSchema[None] = None
