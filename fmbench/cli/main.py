@@ -23,7 +23,8 @@ from fmbench.errors import CheckpointError, ConfigError, DataError, FmbenchError
 from fmbench.system.progress import tell, write_note
 from fmbench.system.usage import usage
 
-HELP = """A benchmark of flow matching and diffusion. Each command runs one stage, or looks at configs and results.
+HELP = """A benchmark of flow matching and diffusion. `snakemake --cores all` runs it; a command here looks at a config or at
+results, or runs one stage.
 
 Exit codes: 0 done (also if a training diverged, since that is a result); 2 the config or the command is wrong;
 3 a file is missing, damaged or does not fit; 4 another process is doing the same work.
@@ -31,7 +32,7 @@ Exit codes: 0 done (also if a training diverged, since that is a result); 2 the 
 `fmbench --install-completion` makes the shell complete commands, options and names of figures.
 """
 COMMANDS = {
-    "Run": (*project.BEGIN, *inspection.RUN, *project.WATCH),
+    "Before and during a run": (*project.BEGIN, *inspection.RUN, *project.WATCH),
     "Look at results": tables.COMMANDS,
     "Share results": sharing.SHARE,
     "Administer": (*inspection.ADMIN, *sharing.ADMIN),

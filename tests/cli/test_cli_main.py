@@ -94,7 +94,8 @@ def test_help_names_every_command_and_the_exit_codes():
 
 def test_help_groups_the_commands_and_the_stages_come_last():
     groups = re.findall(r"^.─ (.+?) ─", command("--help").out, re.MULTILINE)
-    assert groups == ["Options", "Run", "Look at results", "Share results", "Administer", "Stages, which the workflow calls"]
+    commands = ["Before and during a run", "Look at results", "Share results", "Administer"]
+    assert groups == ["Options", *commands, "Stages, which the workflow calls"]
 
 
 def test_the_version_is_that_of_the_package():
