@@ -1,5 +1,7 @@
 """The rules of the workflow agree with the commands that they call, and with the names of figures and gathered files."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ import typer.main
 import yaml
 
 import fmbench
+from fmbench.cli import stages as cli
 from fmbench.cli.main import app
-from fmbench.cli.stages import JOB_STAGES
-from fmbench.config import names, specs
+from fmbench.config import names, specs, stages
 from fmbench.config.hashing import canonical
 from fmbench.config.reading import parse
 from fmbench.report.figures.registry import FIGURES
@@ -101,7 +103,7 @@ OF_ALL_MODELS = {
     "table1": [specs.table1],
     "table4": [specs.table4],
     "theory": [specs.theory],
-    "gather": [lambda config, kind=kind: specs.gather(kind, config) for kind in names.GATHERED],
+    "gather": [lambda config, kind=kind: specs.gather(kind, config) for kind in stages.GATHERED],
 }
 """The specs of the rules that have one for the whole run."""
 PLAIN: dict[str, Any] = {"condition": None, "evaluation": {}}
@@ -164,7 +166,7 @@ def test_long_jobs_declare_threads_and_gpus(rule):
     assert "threads:" in RULES[rule] and "gpu=" in RULES[rule]
 
 
-@pytest.mark.parametrize("rule", ["train", *sorted(JOB_STAGES.keys() - {"features", "baselines"})])
+@pytest.mark.parametrize("rule", ["train", *stages.MODEL_STAGES])
 def test_a_job_of_a_model_asks_for_what_was_counted_for_its_stage(rule):
     assert f'mem_mb=memory("{rule}")' in RULES[rule] and f'runtime=minutes("{rule}")' in RULES[rule]
 
@@ -198,7 +200,7 @@ def test_a_figure_is_written_in_every_format_with_its_data():
 def test_every_file_that_a_figure_is_drawn_from_is_made_by_a_rule():
     outputs = {name for text in RULES.values() for name in re.findall(r'results\("([^"{}]+)"\)', text.split("log:", 1)[0])}
     if 'results("{gathered}.parquet")' in RULES["gather"].split("log:", 1)[0]:
-        outputs |= {f"{kind}.parquet" for kind in names.GATHERED}
+        outputs |= {f"{kind}.parquet" for kind in stages.GATHERED}
     assert {file for files in names.FIGURES.values() for file in files} <= outputs
 
 
@@ -210,10 +212,10 @@ def test_the_rule_theory_makes_the_files_that_its_stage_writes():
 
 def test_a_rule_passes_the_code_and_the_spec_of_its_stage():
     """A job with the hash of another stage would not rerun when its code is edited."""
-    for rule in JOB_STAGES.keys() - {"features", "baselines"}:
+    for rule in stages.MODEL_STAGES:
         assert f'model_spec("{rule}")' in RULES[rule] and f'model_code("{rule}")' in RULES[rule]
     assert "train_spec" in RULES["train"] and "train_code" in RULES["train"]
-    stages = {
+    others = {
         rule: rule
         for rule in (
             "table2",
@@ -229,8 +231,18 @@ def test_a_rule_passes_the_code_and_the_spec_of_its_stage():
             "mlflow_summary",
         )
     }
-    for rule, stage in (stages | {"figure": "figures", "mlflow_rebuild": "mlflow_summary", "reproduce": "reproduction"}).items():
+    for rule, stage in (others | {"figure": "figures", "mlflow_rebuild": "mlflow_summary", "reproduce": "reproduction"}).items():
         assert f'code("{stage}"' in RULES[rule]
+
+
+@pytest.mark.parametrize("stage", stages.STAGES)
+def test_a_stage_takes_the_folders_of_its_entry_and_its_rule_gives_them(stage):
+    folders = stages.STAGES[stage].folders
+    run = importlib.import_module(f"fmbench.stages.{stage}").run
+    taken = [name.removesuffix("_folder") for name in inspect.signature(run).parameters]
+    assert taken == ["job", *folders]
+    assert [option for option in re.findall(r"--(\w+) ", shell(stage)) if option in cli.FOLDERS] == list(folders)
+    assert ("{params.launcher}" in shell(stage)) == stages.STAGES[stage].shared
 
 
 def test_every_output_of_a_rule_is_named_in_its_command_or_lies_beside_one_that_is():

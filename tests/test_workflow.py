@@ -15,7 +15,8 @@ import pytest
 import yaml
 from browser import opened
 
-from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.names import FIGURES
+from fmbench.config.stages import GATHERED
 
 pytestmark = pytest.mark.workflow
 

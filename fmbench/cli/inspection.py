@@ -10,8 +10,7 @@ import typer
 
 from fmbench.cli.options import ConfigFiles, ResultsFolder, Threads
 from fmbench.cli.output import echo
-from fmbench.cli.stages import JOB_STAGES
-from fmbench.config.names import GATHERED
+from fmbench.config.stages import GATHERED, STAGES
 from fmbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def _build_spec(config: "Config", stage: str, dataset: str | None, method: str |
         "features": specs.features,
         "baselines": specs.baselines,
     }
-    known = (*of_config, "prepare", "train", *JOB_STAGES, "gather")
+    known = (*of_config, "prepare", "train", *STAGES, "gather")
     if stage not in known:
         raise ConfigError(f"unknown stage {stage!r}; known: {', '.join(known)}")
     if stage in of_config:

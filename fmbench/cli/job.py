@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmbench.config.stages import STAGES, read_by
 from fmbench.errors import ConfigError
 from fmbench.system.progress import Console, Mode
 
@@ -19,17 +20,11 @@ REQUIRED_KEYS = {
     "check": "methods",
     "features": "settings",
     "train": "method",
-    "pairs": "teacher",
-    "baselines": "n",
-    "sample_quality": "samples",
-    "super_resolution": "baselines",
     "gather": "kind",
     "table1": "overrides",
     "table4": "draws",
 }
-"""A key that the spec of a stage must have, to recognise a spec that is cut short."""
-ANY_PROCESSES = ("features", "sample", "sample_quality")
-"""Stages that torchrun may start with any number of processes. The results are the same."""
+"""A key that the spec of a stage must have, to recognise a spec that is cut short; also one for each thing that is read."""
 
 
 def read_json(text: str, option: str) -> Any:
@@ -56,9 +51,9 @@ def read_spec(text: str, stage: str) -> dict[str, Any]:
     if spec["stage"] != stage:
         command = stage.replace("_", "-")
         raise ConfigError(f"--spec is for the stage {spec['stage']!r}, not for `fmbench {command}`. {PRINT_ONE}")
-    key = REQUIRED_KEYS.get(stage, "stage")
-    if key not in spec:
-        raise ConfigError(f"--spec has no {key!r}, which the stage {stage!r} needs. {PRINT_ONE}")
+    for key in (REQUIRED_KEYS.get(stage, "stage"), *read_by(stage)):
+        if key not in spec:
+            raise ConfigError(f"--spec has no {key!r}, which the stage {stage!r} needs. {PRINT_ONE}")
     return spec
 
 
@@ -99,7 +94,7 @@ def open_job(spec: dict[str, Any], options: JobOptions) -> "Job":
     from fmbench.system.heap import keep_freed_memory
 
     started, wanted = launched(), processes(spec)
-    if spec["stage"] not in ANY_PROCESSES and wanted != started:
+    if wanted != started and not (spec["stage"] in STAGES and STAGES[spec["stage"]].shared):
         command = f"{launcher(wanted)} fmbench {spec['stage'].replace('_', '-')} ..."
         raise ConfigError(f"this job needs {wanted} processes, but {started} were started; start it by {command}")
     torch.set_num_threads(max(1, options.threads // started))

@@ -28,6 +28,7 @@ from fmbench.cli.options import (
     TrackingModels,
     TrackingUri,
 )
+from fmbench.config.stages import DATA_STAGES, MODEL_STAGES, STAGES
 
 
 def prepare(spec: Spec, out: Out, threads: Threads = 1, log: Log = None, mode: Progress = "auto") -> None:
@@ -113,47 +114,11 @@ FOLDERS = {
     "out": Out,
     "cache": Cache,
 }
-JOB_STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "features": (
-        "Train the feature extractor of a data set and measure the floors.",
-        ("data", "out"),
-    ),
-    "baselines": (
-        "Measure the test images and their interpolated low-resolution images (super-resolution only).",
-        ("data", "features", "out"),
-    ),
-    "pairs": (
-        "Make the pairs of noise and sample that a method with a teacher is trained on (reflow).",
-        ("data", "model", "out"),
-    ),
-    "sample": ("Sample a model with the adaptive solver and count its evaluations.", ("data", "model", "out")),
-    "likelihood": ("Measure a model's NLL on the test split.", ("data", "model", "out")),
-    "dequantisation": (
-        "Measure a model's NLL against the number K of dequantisation draws (images only).",
-        ("data", "model", "out", "cache"),
-    ),
-    "sweep": ("Compare every fixed-step solver at every NFE with the reference solution.", ("data", "model", "out", "cache")),
-    "sample_quality": ("Measure the distance between samples and data.", ("data", "samples", "features", "out")),
-    "super_resolution": (
-        "Compare a model's upsampled test images with their originals (super-resolution only).",
-        ("data", "samples", "features", "baselines", "out"),
-    ),
-    "learning_curve": (
-        "Measure NFE and distance during training, at each snapshot.",
-        ("data", "model", "features", "out", "cache"),
-    ),
-    "few_step": (
-        "Measure the distance of samples made with few evaluations, and keep pictures of them.",
-        ("data", "model", "samples", "features", "out", "cache"),
-    ),
-    "trajectory": ("Keep states on the way from noise to data.", ("data", "model", "out")),
-}
-"""Stages whose ``run`` takes a job and then folders: what the stage does, and these folders in order (keys of ``FOLDERS``)."""
 
 
 def job_command(stage: str) -> Callable[..., None]:
-    """Return the command of one of ``JOB_STAGES``. Its options are a spec, the stage's folders, and the options of every job."""
-    summary, names = JOB_STAGES[stage]
+    """Return the command of one of ``STAGES``. Its options are a spec, the stage's folders, and the options of every job."""
+    names = STAGES[stage].folders
 
     def command(
         spec: Spec,
@@ -174,7 +139,7 @@ def job_command(stage: str) -> Callable[..., None]:
     first, *others, _ = (parameter.replace(kind=keyword) for parameter in inspect.signature(command).parameters.values())
     folders = [inspect.Parameter(name, keyword, annotation=FOLDERS[name]) for name in names]
     command.__signature__ = inspect.Signature([first, *folders, *others])  # type: ignore[attr-defined]
-    command.__name__, command.__doc__ = stage, summary
+    command.__name__, command.__doc__ = stage, STAGES[stage].does
     return command
 
 
@@ -230,5 +195,5 @@ def gather(spec: Spec, results: ResultsFolder, log: Log = None, mode: Progress =
     run(values, results, open_console(values, mode, log))
 
 
-_features, _baselines, *_model_stages = map(job_command, JOB_STAGES)
-COMMANDS: tuple[Callable[..., Any], ...] = (prepare, check, _features, _baselines, train, *_model_stages, theory, collect, gather)
+_of_data, _of_models = map(job_command, DATA_STAGES), map(job_command, MODEL_STAGES)
+COMMANDS: tuple[Callable[..., Any], ...] = (prepare, check, *_of_data, train, *_of_models, theory, collect, gather)

@@ -1,8 +1,9 @@
 """How a job is run: whose code it runs, and how many processes."""
 
 from fmbench.config.config import Config
-from fmbench.config.measured_cells import USES_SOLVERS
-from fmbench.config.specs import USES_EXTRACTOR, Spec, features, pairs, train
+from fmbench.config.evaluation_settings import FixedStepSettings
+from fmbench.config.specs import Spec, features, pairs, train
+from fmbench.config.stages import read_by
 
 
 def code_stage(spec: Spec) -> str:
@@ -19,10 +20,11 @@ def code_specs(stage: str, config: Config, dataset: str, method: str, seed: int)
     used = [train(config, dataset, method, seed)]
     if stage == "pairs":
         used = [train(config, dataset, pairs(config, dataset, method, seed)["teacher"], seed)]
-    if stage in USES_EXTRACTOR:
+    if "features" in read_by(stage):
         used.append(features(config, dataset))
-    if stage in USES_SOLVERS:
-        used.append({"solvers": getattr(config.dataset(dataset).evaluation, stage).model_dump()["solvers"]})
+    settings = getattr(config.dataset(dataset).evaluation, stage, None)
+    if isinstance(settings, FixedStepSettings):
+        used.append({"solvers": settings.model_dump()["solvers"]})
     return used
 
 

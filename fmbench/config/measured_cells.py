@@ -4,10 +4,8 @@ from typing import Any
 
 from fmbench.config.cells import Cell
 from fmbench.config.config import Config
+from fmbench.config.evaluation_settings import FixedStepSettings
 from fmbench.config.names import OPTIMAL_GRID, step_cost
-
-USES_SOLVERS = ("sweep", "few_step")
-"""Stages of a model that run the fixed-step solvers, so that the code of the user's own ones is part of theirs."""
 
 
 def own_solvers(config: Config) -> list[dict[str, Any]]:
@@ -23,4 +21,5 @@ def time_grids(config: Config) -> list[list[Any]]:
 
 def _cells(config: Config) -> set[Cell]:
     """What sweeps and the few-step stage measure."""
-    return {c for d in config.datasets for stage in USES_SOLVERS for c in getattr(config.dataset(d).evaluation, stage).cells()}
+    stages = [settings for d in config.datasets for _, settings in config.dataset(d).evaluation]
+    return {cell for settings in stages if isinstance(settings, FixedStepSettings) for cell in settings.cells()}

@@ -1,4 +1,4 @@
-"""The names that configs, figures and gathered files have, without heavy imports, so that checking a config takes milliseconds.
+"""The names that configs and figures have, without heavy imports, so that checking a config takes milliseconds.
 
 The registries of other modules hold the objects behind the names; tests keep both equal. Names of data sources are in
 :mod:`fmbench.config.datasets`.
@@ -89,19 +89,6 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "pareto": ("records.parquet", "models.parquet", "few_step.parquet", "learning_curve.parquet"),
 }
 """Figures, and the files below the results folder from which each is drawn."""
-GATHERED = {
-    "nfe": ("sample", "nfe.parquet"),
-    "learning_curve": ("learning_curve", "rows.parquet"),
-    "few_step": ("few_step", "rows.parquet"),
-    "few_step_previews": ("few_step", "previews.parquet"),
-    "trajectory": ("trajectory", "trajectory.parquet"),
-    "half_way": ("trajectory", "rows.parquet"),
-}
-"""Gathered files of the results folder (without .parquet): the stage and the name of the file of each model that they gather."""
-GUIDED = ("sample", "sweep", "learning_curve", "few_step", "trajectory")
-"""Stages of a model that make samples, and so follow the guidance."""
-FIRST_SEED = ("few_step_previews", "trajectory")
-"""Gathered files that hold pictures, of the first seed only."""
 
 
 def step_cost(solver: str) -> int:

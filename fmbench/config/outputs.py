@@ -15,7 +15,7 @@ def absent(config: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     if not selections.super_resolved(config):
         found |= dict.fromkeys(("fig14", "fig15"), "no data set is upsampled")
-    if not (selections.images(config) and selections.flows(config)):
+    if not selections.models(config, "dequantisation"):
         found["table4"] = "no trained flow has a data set of images"
     if not gridded(method.resolve() for method in config.methods):
         found["grid3x3"] = "no methods differ in prediction and loss alone"

@@ -5,6 +5,7 @@ from typing import Any
 from fmbench.config.condition_settings import LowResolutionCondition
 from fmbench.config.config import Config
 from fmbench.config.datasets import sample_shape
+from fmbench.config.stages import MODEL_STAGES, Model
 
 
 def overridden(config: Config) -> dict[str, dict[str, Any]]:
@@ -16,6 +17,11 @@ def overridden(config: Config) -> dict[str, dict[str, Any]]:
 def oracles(config: Config) -> list[str]:
     """The methods without a network."""
     return [m.name for m in config.methods if m.resolve().oracle is not None]
+
+
+def trained(config: Config) -> list[str]:
+    """The methods with a network: all but oracles."""
+    return [m.name for m in config.methods if m.resolve().oracle is None]
 
 
 def flows(config: Config) -> list[str]:
@@ -46,3 +52,16 @@ def images(config: Config) -> list[str]:
 def super_resolved(config: Config) -> list[str]:
     """The data sets whose condition is the low-resolution image (Table 2)."""
     return [d for d in config.datasets if isinstance(config.dataset(d).condition, LowResolutionCondition)]
+
+
+CHOICES = {choice.__name__: choice for choice in (trained, flows, taught, images, super_resolved)}
+"""The choices of data sets and methods that :mod:`fmbench.config.stages` names."""
+
+
+def models(config: Config, stage: str | None = None) -> list[Model]:
+    """The models of a config, or those that one of its stages works on, by data set, method and seed."""
+    found = [(dataset, method.name, seed) for dataset in config.datasets for method in config.methods for seed in config.seeds]
+    if stage is None:
+        return found
+    chosen = {choice: CHOICES[choice](config) for choice in MODEL_STAGES[stage].choices}
+    return [model for model in found if MODEL_STAGES[stage].works_on(model, chosen)]

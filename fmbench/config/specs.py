@@ -7,7 +7,6 @@ holds the hash of the model's spec, so the hash in every row covers all settings
 The functions follow the workflow: what precedes all data, then the jobs of a data set, of a model and of the whole run.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from fmbench.config import selections
@@ -17,13 +16,11 @@ from fmbench.config.hashing import settings_hash
 from fmbench.config.measured_cells import own_solvers, time_grids
 from fmbench.config.method_settings import method_values
 from fmbench.config.methods import TEACHER
-from fmbench.config.names import FIRST_SEED, GATHERED, GUIDED
 from fmbench.config.plugins import plugins_in
+from fmbench.config.stages import FIRST_SEED, GATHERED, MODEL_STAGES, Model
 from fmbench.errors import ConfigError
 
 Spec = dict[str, Any]
-USES_EXTRACTOR = ("sample_quality", "super_resolution", "learning_curve", "few_step")
-"""Stages of a model that run the feature extractor, so that its code is part of theirs."""
 
 
 # Before everything
@@ -151,7 +148,7 @@ def pairs(config: Config, dataset: str, method: str, seed: int) -> Spec:
 
 
 def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -> Spec:
-    """A stage that works on one model, such as ``sample`` or ``likelihood``."""
+    """A stage that works on one model: one of :data:`~fmbench.config.stages.MODEL_STAGES`."""
     if stage == "pairs":
         return pairs(config, dataset, method, seed)
     spec = {
@@ -162,16 +159,16 @@ def evaluate(stage: str, config: Config, dataset: str, method: str, seed: int) -
         "model": settings_hash(train(config, dataset, method, seed)),
         "device": config.device,
     }
-    evaluation = config.dataset(dataset).evaluation
-    if stage in ("sample_quality", "super_resolution", "few_step"):
+    entry, evaluation = MODEL_STAGES[stage], config.dataset(dataset).evaluation
+    if "samples" in entry.reads:
         spec["samples"] = settings_hash(evaluate("sample", config, dataset, method, seed))
-    if stage in USES_EXTRACTOR:
+    if "features" in entry.reads:
         spec["features"] = settings_hash(features(config, dataset))
-    if stage == "super_resolution":
+    if "baselines" in entry.reads:
         spec["baselines"] = settings_hash(baselines(config, dataset))
-    if stage in GUIDED and evaluation.guidance != 1:
+    if entry.guided and evaluation.guidance != 1:
         spec["guidance"] = evaluation.guidance
-    if stage != "sample_quality":
+    if stage in EvaluationSettings.model_fields:
         spec["settings"] = getattr(evaluation, stage).model_dump()
     return spec
 
@@ -185,16 +182,10 @@ def model_folder(stage: str, dataset: str, method: str, seed: int | str) -> str:
 
 
 def gather(kind: str, config: Config) -> Spec:
-    """The files of all models that one gathered file holds; the kinds are :data:`fmbench.config.names.GATHERED`."""
+    """The files of all models that one gathered file holds; the kinds are :data:`fmbench.config.stages.GATHERED`."""
     stage, file = GATHERED[kind]
-    untrained = selections.oracles(config) if stage == "learning_curve" else []  # an oracle has no learning curve
-    models = [
-        (dataset, method.name, seed)
-        for dataset in config.datasets
-        for method in config.methods
-        for seed in (config.seeds[:1] if kind in FIRST_SEED else config.seeds)
-        if method.name not in untrained
-    ]
+    seeds = config.seeds[:1] if kind in FIRST_SEED else config.seeds
+    models = [model for model in selections.models(config, stage) if model[2] in seeds]
     return {
         "stage": "gather",
         "kind": kind,
@@ -203,20 +194,20 @@ def gather(kind: str, config: Config) -> Spec:
     }
 
 
-def _rows_hash(stage: str, config: Config, models: Sequence[tuple[str, str, int]]) -> str:
+def _rows_hash(stage: str, config: Config, models: list[Model]) -> str:
     """The hash of everything that the rows of a stage on these models depend on; a gathered file holds it."""
     return settings_hash({"rows": [evaluate(stage, config, *model) for model in models]})
 
 
 def collect(config: Config) -> Spec:
     """The results that make up the run, with the hashes of its gathered files."""
+    choices = {choice for stage in MODEL_STAGES.values() if stage.collected for choice in stage.choices}
     return {
         "stage": "collect",
         **_whole(config),
         "gathered": {f"{kind}.parquet": gather(kind, config)["of"] for kind in GATHERED}
         | {"dequantisation.parquet": table4(config)["of"]},
-        **({"super_resolved": names} if (names := selections.super_resolved(config)) else {}),
-        **({"taught": names} if (names := selections.taught(config)) else {}),
+        **{choice: names for choice in choices if (names := selections.CHOICES[choice](config))},
     }
 
 
@@ -243,5 +234,5 @@ def table4(config: Config) -> Spec:
         "methods": methods,
         "seeds": config.seeds,
         "draws": {d: config.dataset(d).evaluation.dequantisation.draws for d in datasets},
-        "of": _rows_hash("dequantisation", config, [(d, m, s) for d in datasets for m in methods for s in config.seeds]),
+        "of": _rows_hash("dequantisation", config, selections.models(config, "dequantisation")),
     }

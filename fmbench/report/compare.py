@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from fmbench.config.solver_labels import is_fixed_step
+from fmbench.config.stages import GATHERED
 from fmbench.report.frames import records_frame
 from fmbench.report.layout import NONE, block, heading, markdown_table
 from fmbench.store.agreement import setting_differences
@@ -155,7 +156,7 @@ def compare_sets(a: Path, b: Path) -> tuple[pd.DataFrame, list[str]]:
 def all_records(results: Path) -> pd.DataFrame:
     """Return the records, learning curves, few-step rows, half-way times and rows of Table 4 of the present config."""
     others = stale_files(results)
-    names = [f"{name}.parquet" for name in ("learning_curve", "few_step", "half_way")]
+    names = [f"{name}.parquet" for name, (_, file) in GATHERED.items() if file == "rows.parquet"]
     files = [results / name for name in names if name not in others]
     files += table4_files(results, config_of(results)) if (results / FILE).exists() else [results / TABLE4_ROWS]
     return read_rows([results / "records.parquet", *(file for file in files if file.exists())]).to_pandas()

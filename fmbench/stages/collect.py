@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from fmbench.config.hashing import canonical
 from fmbench.config.specs import model_folder
+from fmbench.config.stages import MODEL_STAGES, Model
 from fmbench.data.prepared import read
 from fmbench.store.benchmark import FILE, describe
 from fmbench.store.documents import read_document, write_document
@@ -21,8 +22,6 @@ from fmbench.store.records import read_rows
 from fmbench.store.shapes import Manifest, ModelConfig
 from fmbench.store.tables import CURVE, CURVES, MODELS, OWNER, SETTINGS
 from fmbench.system.progress import Console
-
-EVALUATIONS = ("sample", "likelihood", "sweep", "sample_quality")
 
 
 def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str, Any] | None = None) -> None:
@@ -45,9 +44,9 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     upsampled = spec.get("super_resolved", [])
     files += [results / "baselines" / d / "rows.parquet" for d in upsampled]
     files += [results / model_folder("models", *model) / "rows.parquet" for model in models]
-    files += [results / model_folder("pairs", *m) / "rows.parquet" for m in models if m[1] in spec.get("taught", [])]
-    files += [results / model_folder(stage, *model) / "rows.parquet" for stage in EVALUATIONS for model in models]
-    files += [results / model_folder("super_resolution", *m) / "rows.parquet" for m in models if m[0] in upsampled]
+    for name, stage in MODEL_STAGES.items():
+        if stage.collected:
+            files += [results / model_folder(name, *m) / "rows.parquet" for m in models if stage.works_on(m, spec)]
     records = read_rows(files)
     write_table(results / "records.parquet", records)
 
@@ -65,7 +64,7 @@ def run(spec: dict[str, Any], results: Path, console: Console, config: dict[str,
     console.say(f"{records.num_rows} rows from {len(files)} files -> {results / 'records.parquet'}")
 
 
-def used_settings(results: Path, models: list[tuple[str, str, int]]) -> pa.Table:
+def used_settings(results: Path, models: list[Model]) -> pa.Table:
     """The settings in the ``config.json`` of each model (data set, method, seed), with the number of samples in each data split.
 
     Raises:
@@ -84,7 +83,7 @@ def used_settings(results: Path, models: list[tuple[str, str, int]]) -> pa.Table
     return table(rows, SETTINGS)
 
 
-def write_models(results: Path, models: list[tuple[str, str, int]]) -> None:
+def write_models(results: Path, models: list[Model]) -> None:
     """Write ``models.parquet`` and ``loss_curves.parquet`` from the folders of the models (data set, method, seed)."""
     configs = [(model, _config(results, model)) for model in models]
     lines = [dict(zip(MODELS.names, (*model, canonical(values)), strict=True)) for model, values in configs]
@@ -92,13 +91,13 @@ def write_models(results: Path, models: list[tuple[str, str, int]]) -> None:
     write_table(results / "loss_curves.parquet", pa.concat_tables([CURVES.empty_table(), *(_curve(results, m) for m in models)]))
 
 
-def _curve(results: Path, model: tuple[str, str, int]) -> pa.Table:
+def _curve(results: Path, model: Model) -> pa.Table:
     curve = read_table(results / model_folder("models", *model) / "loss_curve.parquet", CURVE)
     owner = [pa.array([value] * curve.num_rows, field.type) for value, field in zip(model, OWNER, strict=True)]
     return pa.table([*owner, *curve.columns], CURVES)
 
 
-def _config(results: Path, model: tuple[str, str, int]) -> dict[str, Any]:
+def _config(results: Path, model: Model) -> dict[str, Any]:
     return read_document(results / model_folder("models", *model) / "config.json", ModelConfig)
 
 

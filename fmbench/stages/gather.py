@@ -15,7 +15,7 @@ def run(spec: dict[str, Any], results: Path, console: Console) -> None:
     """Write ``results/{kind}.parquet``.
 
     Args:
-        spec: the kind, one of :data:`~fmbench.config.names.GATHERED`; the files below the results folder; and the source hash.
+        spec: the kind, one of :data:`~fmbench.config.stages.GATHERED`; the files below the results folder; and the source hash.
         results: the results folder.
 
     Raises:

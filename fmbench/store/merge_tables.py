@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fmbench.config.names import FIRST_SEED
 from fmbench.config.solver_labels import is_fixed_step
+from fmbench.config.stages import FIRST_SEED
 from fmbench.errors import DataError
 from fmbench.store.merge_models import OWNER, Part, merge_models
 from fmbench.store.records import SCHEMA

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from fmbench.config import selections
 from fmbench.config.config import Config
-from fmbench.config.specs import model_folder, table4
+from fmbench.config.specs import model_folder
 from fmbench.errors import DataError
 from fmbench.store.benchmark import FILE, config_of, parse_config, read_benchmark, split_hashes
 from fmbench.store.documents import check_file, read_document
@@ -76,8 +77,7 @@ def table4_files(results: Path, config: Config) -> list[Path]:
     gathered = results / TABLE4_ROWS
     if gathered.exists():  # if it is stale, then so are the files of the models
         return [] if TABLE4_ROWS in stale_files(results) else [gathered]
-    spec = table4(config)
-    models = [(d, m, s) for d in spec["datasets"] for m in spec["methods"] for s in spec["seeds"]]
+    models = selections.models(config, "dequantisation")
     files = [results / model_folder("dequantisation", *model) / "rows.parquet" for model in models]
     return [file for file in files if file.exists()]
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from fmbench.config import selections, specs
 from fmbench.config.config import Config
-from fmbench.config.names import GATHERED
 from fmbench.config.outputs import drawn, other_tables
+from fmbench.config.stages import GATHERED, MODEL_STAGES, Model
 
-OF_EVERY_MODEL = ("sample", "likelihood", "sweep", "sample_quality")
 OF_THE_RUN = {"table1": "table1.csv", "claims": "claims.csv", "reproduce": "reproduction.csv", "page": "index.html"}
 """Rules of the whole run, and an output of each."""
 
@@ -44,27 +43,11 @@ def _of_data(config: Config) -> Iterator[Job]:
 
 
 def _of_models(config: Config) -> Iterator[Job]:
-    models = [(d, method.name, seed) for d in config.datasets for method in config.methods for seed in config.seeds]
-    taught = selections.taught(config)
-    for model in models:
-        if model[1] in taught:
-            yield _of_model("pairs", model)
+    for model in selections.models(config):
         yield _of_model("train", model, "models")
-    for stage in OF_EVERY_MODEL:
-        for model in models:
+    for stage in MODEL_STAGES:
+        for model in selections.models(config, stage):
             yield _of_model(stage, model)
-    table4, upsampled = specs.table4(config), selections.super_resolved(config)
-    for model in models:
-        if model[0] in upsampled:
-            yield _of_model("super_resolution", model)
-        if model[0] in table4["datasets"] and model[1] in table4["methods"]:
-            yield _of_model("dequantisation", model)
-    # Several kinds of gathered files may be made from the files of one job.
-    folders = {file.rpartition("/")[0] for kind in GATHERED for file in specs.gather(kind, config)["files"]}
-    for folder in sorted(folders):
-        stage, _, model_name = folder.partition("/")
-        if stage not in OF_EVERY_MODEL:
-            yield _job(stage, model_name, f"{folder}/rows.parquet")
 
 
 def _of_the_run(config: Config) -> Iterator[Job]:
@@ -86,6 +69,6 @@ def _job(rule: str, of: str, output: str) -> Job:
     return Job(rule, of, output, f"logs/{rule}/{of}.log" if of else f"logs/{rule}.log")
 
 
-def _of_model(rule: str, model: tuple[str, str, int], folder: str = "") -> Job:
+def _of_model(rule: str, model: Model, folder: str = "") -> Job:
     """A job that works on one model; ``folder`` is where it writes, if that is not called as the rule."""
     return _job(rule, "/".join(map(str, model)), f"{specs.model_folder(folder or rule, *model)}/rows.parquet")

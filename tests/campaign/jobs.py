@@ -13,7 +13,8 @@ from user_code import Said, command
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
-from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.names import FIGURES
+from fmbench.config.stages import GATHERED
 from fmbench.config.written_out import written_out
 from fmbench.store.merge_tables import TIME_UNITS
 

@@ -8,8 +8,8 @@ from config_values import EVALUATIONS
 from user_code import command
 
 from fmbench.config import specs
-from fmbench.config.names import GATHERED
 from fmbench.config.reading import load
+from fmbench.config.stages import GATHERED
 
 
 @pytest.mark.parametrize(

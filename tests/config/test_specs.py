@@ -5,17 +5,18 @@ from typing import Any
 import pytest
 from config_values import BASE, EVALUATIONS, changed
 
-from fmbench.config import execution, names, selections, specs
+from fmbench.config import execution, selections, specs
 from fmbench.config.config import Config
 from fmbench.config.hashing import canonical, settings_hash
 from fmbench.config.plugins import plugins_in
 from fmbench.config.reading import parse
+from fmbench.config.stages import GATHERED
 
 
 def all_specs(config: Config) -> dict[tuple, str]:
     """Every spec of a config as canonical JSON, without the hashes of gathered files."""
     found = {(stage,): getattr(specs, stage)(config) for stage in ("check", "collect", "table1", "table4", "theory")}
-    found |= {("gather", kind): specs.gather(kind, config) for kind in names.GATHERED}
+    found |= {("gather", kind): specs.gather(kind, config) for kind in GATHERED}
     for dataset in config.datasets:
         found |= {("prepare", dataset): specs.prepare(config, dataset), ("features", dataset): specs.features(config, dataset)}
         for method in config.methods:
@@ -41,7 +42,7 @@ def all_specs(config: Config) -> dict[tuple, str]:
 def test_the_hash_of_a_gathered_file_covers_its_rows(change, gathered):
     before, after = (specs.collect(c)["gathered"] for c in (parse(BASE), parse(changed(change))))
     assert {name for name in before if before[name] != after[name]} == {f"{kind}.parquet" for kind in gathered}
-    assert before == {f"{k}.parquet": specs.gather(k, parse(BASE))["of"] for k in names.GATHERED} | {
+    assert before == {f"{k}.parquet": specs.gather(k, parse(BASE))["of"] for k in GATHERED} | {
         "dequantisation.parquet": specs.table4(parse(BASE))["of"]
     }
 
@@ -139,7 +140,7 @@ def test_the_settings_of_the_extractor_change_no_training():
 def test_another_seed_or_method_changes_no_existing_job():
     before = all_specs(parse(BASE))
     after = all_specs(parse(changed(("seeds", [0, 1, 2]), ("methods", [*BASE["methods"], "scoreflow"]))))
-    whole = {("check",), ("collect",), ("table1",), ("table4",), ("theory",), *(("gather", kind) for kind in names.GATHERED)}
+    whole = {("check",), ("collect",), ("table1",), ("table4",), ("theory",), *(("gather", kind) for kind in GATHERED)}
     assert {key for key in before if before[key] != after[key]} == whole
 
 

@@ -14,8 +14,8 @@ from fmbench.config.config import Config
 from fmbench.config.hashing import settings_hash
 from fmbench.config.reading import parse
 from fmbench.config.specs import model_folder
+from fmbench.config.stages import MODEL_STAGES
 from fmbench.config.written_out import written_out
-from fmbench.stages.collect import EVALUATIONS
 from fmbench.stages.collect import run as collect
 from fmbench.store.documents import write_document
 from fmbench.store.files import sha256
@@ -131,7 +131,7 @@ def _write_model(folder: Path, wanted: Config, owner: Owner, test: NDArray, rule
     """Write what training and evaluation of one model leave."""
     spec, at = specs.train(wanted, *owner), number_for(*owner)
     for stage, found in _measurements(owner, rules).items():
-        if stage in ("models", *EVALUATIONS, *rules.optional_stages):
+        if stage == "models" or MODEL_STAGES[stage].collected or stage in rules.optional_stages:
             rows = rules.rows("train" if stage == "models" else stage, owner, found)
             write_rows(folder / model_folder(stage, *owner) / "rows.parquet", rows)
     if owner[1] in selections.taught(wanted):

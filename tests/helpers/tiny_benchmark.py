@@ -10,8 +10,8 @@ from user_code import Said, command
 
 from fmbench.config import selections, specs
 from fmbench.config.hashing import canonical
-from fmbench.config.names import GATHERED
 from fmbench.config.reading import parse
+from fmbench.config.stages import GATHERED
 from fmbench.data.prepared import DataSet, read
 from fmbench.stages.shared.initial_network import new_network
 from fmbench.stages.shared.models import Model, load_model

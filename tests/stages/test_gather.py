@@ -8,7 +8,7 @@ from user_code import command
 
 from fmbench.config import specs
 from fmbench.config.hashing import canonical
-from fmbench.config.names import GATHERED
+from fmbench.config.stages import GATHERED
 from fmbench.store.parquet import write_table
 from fmbench.store.records import read_rows
 

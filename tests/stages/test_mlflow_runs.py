@@ -15,7 +15,7 @@ from tiny_benchmark import CPU, METHODS, SEED, TRAINED, Bench
 from user_code import command
 
 from fmbench.config.hashing import canonical, settings_hash
-from fmbench.config.names import GATHERED
+from fmbench.config.stages import GATHERED
 from fmbench.config.written_out import written_out
 from fmbench.data.prepared import read
 from fmbench.stages.shared.mlflow_parents import over_seeds

@@ -8,8 +8,9 @@ from fmbench.config import execution, selections, specs
 from fmbench.config.datasets import DECODED
 from fmbench.config.hashing import canonical
 from fmbench.config.installation import CAPTIONS, REFERENCE
-from fmbench.config.names import FIGURES, GATHERED
+from fmbench.config.names import FIGURES
 from fmbench.config.plugins import plugins_in
+from fmbench.config.stages import GATHERED, MODEL_STAGES
 from fmbench.config.written_out import written_out
 from fmbench.store.codehash import stage_hash
 from fmbench.workflow.configure import configure
@@ -28,18 +29,13 @@ def results(path):
 CHECKPOINTS = results("checkpoints")
 MLFLOW = results("mlflow")
 MODEL = "{dataset}/{method}/{seed}"
-MODELS = [(dataset, method.name, seed) for dataset in settings.datasets for method in settings.methods for seed in settings.seeds]
 GPU = int(settings.device == "cuda")
-TABLE4 = specs.table4(settings)
 # Data sets whose images are upsampled, for Table 2.
 SUPER_RESOLVED = selections.super_resolved(settings)
 DRAWN = drawn(settings)
 OTHER_TABLES = other_tables(settings)
-UPSAMPLED = [model for model in MODELS if model[0] in SUPER_RESOLVED]
-# Models that are trained on samples of another model.
-TAUGHT = [model for model in MODELS if model[1] in selections.taught(settings)]
-# Models whose NLL is measured against K: trained methods on images.
-DEQUANTISED = [(d, m, s) for d, m, s in MODELS if d in TABLE4["datasets"] and m in TABLE4["methods"]]
+# Methods that are trained on samples of another.
+TAUGHT = selections.taught(settings)
 
 
 wildcard_constraints:
@@ -84,11 +80,7 @@ def teacher(w, file):
 
 def pairs(w):
     """Return the pairs that a model is trained on, if it has a teacher."""
-    return (
-        [results(f"pairs/{w.dataset}/{w.method}/{w.seed}/pairs.safetensors")]
-        if (w.dataset, w.method, int(w.seed)) in TAUGHT
-        else []
-    )
+    return [results(f"pairs/{w.dataset}/{w.method}/{w.seed}/pairs.safetensors")] if w.method in TAUGHT else []
 
 
 def processes(w):
@@ -121,6 +113,6 @@ def minutes(stage):
     return lambda w, attempt: needs.minutes(stage, w.dataset, w.method, attempt)
 
 
-def of_models(pattern, models=MODELS):
-    """Return `pattern` filled in for every model."""
-    return [pattern.format(dataset=d, method=m, seed=s) for d, m, s in models]
+def of_models(pattern, stage=None):
+    """Return `pattern` filled in for every model, or for those that a stage works on."""
+    return [pattern.format(dataset=d, method=m, seed=s) for d, m, s in selections.models(settings, stage)]

@@ -4,7 +4,7 @@
 EVIDENCE = [
     "records.parquet",
     *(f"{name}.parquet" for name in ("learning_curve", "few_step", "half_way")),
-    *(["dequantisation.parquet"] if DEQUANTISED else []),
+    *(["dequantisation.parquet"] if "table4" in OTHER_TABLES else []),
     "theory/fields.parquet",
     "theory/trajectories.parquet",
     "theory/identities.parquet",
@@ -18,15 +18,10 @@ rule collect:
         of_models(results(f"models/{MODEL}/rows.parquet")),
         of_models(results(f"models/{MODEL}/config.json")),
         of_models(results(f"models/{MODEL}/loss_curve.parquet")),
-        of_models(results(f"pairs/{MODEL}/rows.parquet"), TAUGHT),
-        of_models(results(f"sample/{MODEL}/rows.parquet")),
         of_models(results(f"sample/{MODEL}/preview.parquet")),
-        of_models(results(f"likelihood/{MODEL}/rows.parquet")),
-        of_models(results(f"sweep/{MODEL}/rows.parquet")),
-        of_models(results(f"sample_quality/{MODEL}/rows.parquet")),
+        [of_models(results(f"{name}/{MODEL}/rows.parquet"), name) for name, stage in MODEL_STAGES.items() if stage.collected],
         expand(results("baselines/{dataset}/rows.parquet"), dataset=SUPER_RESOLVED),
         expand(results("baselines/{dataset}/previews.parquet"), dataset=SUPER_RESOLVED),
-        of_models(results(f"super_resolution/{MODEL}/rows.parquet"), UPSAMPLED),
     output:
         records=results("records.parquet"),
         previews=results("previews.parquet"),
@@ -49,7 +44,7 @@ rule collect:
         " --config @/dev/stdin --tracking {params.tracking:q} --log {log:q} --progress lines"
 
 
-# Joins one file of every model into one: nfe, learning_curve, few_step, few_step_previews or trajectory.
+# Joins one file of every model into one.
 rule gather:
     input:
         lambda w: [results(file) for file in specs.gather(w.gathered, settings)["files"]],
@@ -138,7 +133,7 @@ rule table3:
 
 rule table4:
     input:
-        of_models(results(f"dequantisation/{MODEL}/rows.parquet"), DEQUANTISED),
+        of_models(results(f"dequantisation/{MODEL}/rows.parquet"), "dequantisation"),
     output:
         csv=report(
             results("table4.csv"),
@@ -154,7 +149,7 @@ rule table4:
     conda:
         "../envs/fmbench.yml"
     params:
-        spec=canonical(TABLE4),
+        spec=canonical(specs.table4(settings)),
         code=code("table4", {}),
     shell:
         "printf '%s\\n' {input:q} | python -m fmbench table4 --spec {params.spec:q} --rows @/dev/stdin --out {output.csv:q}"
@@ -270,7 +265,7 @@ rule reproduce:
         results("records.parquet"),
         results("learning_curve.parquet"),
         results("few_step.parquet"),
-        results("dequantisation.parquet") if DEQUANTISED else [],
+        results("dequantisation.parquet") if "table4" in OTHER_TABLES else [],
         [str(file) for file in [REFERENCE / "benchmark.json"] if file.exists()],
     output:
         csv=report(

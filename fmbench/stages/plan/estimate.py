@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fmbench.config import selections
 from fmbench.config.config import Config
 from fmbench.errors import ConfigError
 from fmbench.stages.plan.hardware import (
@@ -22,7 +23,7 @@ from fmbench.stages.plan.hardware import (
 from fmbench.stages.plan.memory import activation_bytes, disk_bytes, likelihood_bytes, solve_bytes, state_bytes
 from fmbench.stages.plan.operations import ADAPTIVE_NFE, EvaluationWork, evaluation_work
 from fmbench.stages.plan.probe import probe
-from fmbench.stages.plan.workload import Workload, read_workload, trained_methods
+from fmbench.stages.plan.workload import Workload, read_workload
 
 
 @dataclass
@@ -87,7 +88,7 @@ def run(config: Config, gpus: list[str], results: Path, probe_seconds: float, th
     unknown = [gpu for gpu in gpus if gpu not in GPUS]
     if unknown:
         raise ConfigError(f"unknown GPU {', '.join(unknown)}; known: {', '.join(GPUS)}")
-    if not trained_methods(config):
+    if not selections.trained(config):
         raise ConfigError("the config trains nothing, because all its methods are oracles; add a method that is trained")
     torch.set_num_threads(threads)
     plans = {name: plan(config, name, gpus, results, probe_seconds) for name in config.datasets}

@@ -39,7 +39,7 @@ class Workload:
 
     @cached_property
     def trained(self) -> list[str]:
-        return trained_methods(self.config)
+        return selections.trained(self.config)
 
     @cached_property
     def flows(self) -> list[str]:
@@ -115,11 +115,6 @@ def network_cost(config: Config, name: str, shape: tuple[int, ...], condition: C
         return count(lambda: initial_network(settings, shape, 0, condition), shape, condition.example)
     except RAISED as error:
         raise ConfigError(f"the network of {name} cannot be run on a sample of shape {shape}: {reason(error)}") from error
-
-
-def trained_methods(config: Config) -> list[str]:
-    """The names of the methods that are trained: all but the oracles."""
-    return [m.name for m in config.methods if m.name not in selections.oracles(config)]
 
 
 def dimensions(shape: tuple[int, ...]) -> int:
