@@ -162,7 +162,7 @@ def reproduce(
 def figure(
     name: Annotated[str, typer.Argument(help=f"one of {', '.join(FIGURES)}", autocompletion=lambda: list(FIGURES))],
     results: Results = Path("results"),
-    out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf file; repeatable")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="a .png, .svg or .pdf file; repeatable; by default NAME.png")] = None,
     data: Annotated[Path | None, typer.Option(help="also write the data shown, as parquet")] = None,
     method: Annotated[list[str] | None, typer.Option(help="show only this method; repeatable")] = None,
     log: Log = None,

@@ -117,6 +117,11 @@ def test_an_error_ends_with_the_command_to_give_next(monkeypatch, tmp_path):
     said = command("claims", "--results", tmp_path)
     assert said.code == 3 and said.err.splitlines()[-1] == "next: fmbench status, which says what of the run is missing"
     assert "next:" not in command("validate", "--configfile", "my.yaml").err
+    assert "next:" not in command("export", "--results", tmp_path, "--out", "x.rar").err
+    Path("my.yaml").write_text((ROOT / "config.yaml").read_text())
+    for wrong in (["spec", "trian"], ["spec", "train", "digits", "nobody"], ["plan", "--gpu", "abacus"]):
+        said = command(*wrong, "--configfile", "my.yaml")
+        assert said.code == 2 and "; " in said.err and "next:" not in said.err
 
 
 @pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))
