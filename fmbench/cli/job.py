@@ -100,9 +100,11 @@ def open_job(spec: dict[str, Any], options: JobOptions) -> "Job":
     torch.set_num_threads(max(1, options.threads // started))
     keep_freed_memory()
     device = _prepare_device(choose_device(options.device or spec.get("device", "cpu")))
-    group = join_group(device)
-    # Only the first process writes, so only that one reports.
-    console = open_console(spec, options.mode, options.log) if group.main else open_console(spec, "none", None)
+    console = open_console(spec, options.mode, options.log)
+    group = join_group(device, console.say)
+    # Only the first process writes, so from here only that one reports.
+    if not group.main:
+        console = open_console(spec, "none", None)
     code_hash = options.code or stage_hash(code_stage(spec), plugins_in(spec))
     return Job(spec, console, device, code_hash, group=group)
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from torch import Tensor
 from fmbench.config.execution import launcher
 from fmbench.errors import ConfigError
 from fmbench.system.devices import take_gpu
+from fmbench.system.progress import tell
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # If a process dies, torchrun ends the others. A slow process (a checkpoint on a slow disk, a long solve) must not end them.
 _TIMEOUT = timedelta(days=1)
-_PATIENCE = 30.0
+_PATIENCE = 10.0
 """Seconds until a process says that it waits for the others at the start."""
 
 
@@ -101,8 +101,11 @@ def choose_device(name: str) -> str:
     return take_gpu() if launched() == 1 else f"cuda:{os.environ['LOCAL_RANK']}"
 
 
-def join_group(device: torch.device) -> Group:
+def join_group(device: torch.device, say: Callable[[str], None] = tell) -> Group:
     """Join the processes that torchrun started with this one: by NCCL between GPUs, by gloo between CPUs.
+
+    Args:
+        say: gets a message if the other processes do not come within seconds.
 
     Raises:
         ConfigError: the processes cannot find each other.
@@ -112,7 +115,7 @@ def join_group(device: torch.device) -> Group:
     _check_address(os.environ.get("MASTER_ADDR", ""))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    notice = threading.Timer(_PATIENCE, _say_waiting)
+    notice = threading.Timer(_PATIENCE, say, [_waiting()])
     notice.daemon = True
     notice.start()
     try:
@@ -137,11 +140,10 @@ def _check_address(host: str) -> None:
         ) from None
 
 
-def _say_waiting() -> None:
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    print(
-        f"fmbench: waiting at {where} for the other {launched() - 1} processes; if they do not come, start all of them by "
-        f"{launcher(launched())}",
-        file=sys.stderr,
-        flush=True,
+def _waiting() -> str:
+    """The message of a process that waits for the others at the start."""
+    rank, host, port = (os.environ.get(name) for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
+    return (
+        f"process {rank} waits at {host}:{port} for the other {launched() - 1}; if they do not come, start all of them by "
+        f"{launcher(launched())}"
     )

@@ -244,16 +244,24 @@ def test_processes_that_cannot_look_up_where_to_meet_say_so_at_once(monkeypatch)
         join_group(torch.device("cpu"))
 
 
-def test_a_process_that_waits_for_the_others_says_so(monkeypatch, capfd):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "29999")
-    monkeypatch.setattr(distributed, "_PATIENCE", 0.0)
-    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **__: time.sleep(0.5))
-    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
-    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 2)
-    assert join_group(torch.device("cpu")) == Group(0, 2)
-    assert "waiting at 127.0.0.1:29999 for the other 1 processes" in capfd.readouterr().err
+def test_a_process_that_waits_for_the_others_says_so_in_the_log_of_the_job(tmp_path, monkeypatch):
+    log = tmp_path / "train.log"
+    line = "process 1 waits at 127.0.0.1:29999 for the other 1; if they do not come, start all of them by torchrun"
+
+    def nobody_comes(*_, **__):
+        deadline = time.monotonic() + 60
+        while line not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise RuntimeError("nobody came")
+
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_PATIENCE", 0.1)
+    monkeypatch.setattr(distributed.dist, "init_process_group", nobody_comes)
+    _, arguments = job(tmp_path, 2)
+    said = command("train", *arguments, "--out", tmp_path / "out", "--log", log, "--progress", "lines")
+    assert said.code == 2 and "cannot find each other (nobody came)" in said.err
+    assert line in log.read_text() and line in said.err
 
 
 @pytest.mark.skipif(not can_rename_this_machine(), reason="needs the right to give a process a host name of its own")
