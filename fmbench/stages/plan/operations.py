@@ -102,8 +102,8 @@ def learning_curve_passes(work: Workload) -> int:
 
 
 def trajectory_passes(work: Workload) -> int:
-    """Forward passes of the trajectories, which only models of the first seed have."""
-    return trajectory_samples(work.evaluation, work.shape) * ADAPTIVE_NFE * len(work.flows)
+    """Forward passes of the trajectories, of all models."""
+    return trajectory_samples(work.evaluation, work.shape) * ADAPTIVE_NFE * work.solved
 
 
 def pairs_of(config: Config, method: str) -> int:
