@@ -54,6 +54,11 @@ def first_few(texts: Sequence[str], most: int = 8, between: str = ", ") -> str:
     return between.join(texts[:most]) + more
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its type. Some go on for pages: those of sqlalchemy with the query."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     byte = 0xDC80 <= code <= 0xDCFF  # how Python writes a byte that it could not decode

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.inception import BasicConv2d, Inception3, InceptionAux, InceptionB, InceptionD
 
-from fmbench.errors import CheckpointError
+from fmbench.errors import CheckpointError, first_line
 from fmbench.metrics.extractor_weights import REMEDY, WEIGHTS_SHA256, default_weights, inception_problem
 
 FEATURES, CLASSES, SIZE = 2048, 1008, 299
@@ -104,6 +104,5 @@ def load_inception(
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many types for a damaged file; all mean the same here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"the Inception weights {path} cannot be used ({reason}); {REMEDY}") from error
+        raise CheckpointError(f"the Inception weights {path} cannot be used ({first_line(error)}); {REMEDY}") from error
     return FastInception(network).to(device)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fmbench.errors import CheckpointError
+from fmbench.errors import CheckpointError, first_line
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ def load_encoder(encoder: Encoder, weights: Path, device: torch.device) -> Visio
             network = VisionTransformer(encoder)
         network.load_state_dict(of_clip(found, encoder) if encoder.clip else of_dinov2(found, encoder), assign=True)
     except Exception as error:  # torch raises many types for a damaged file; all mean the same here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{weights} does not hold the weights of {encoder.name} ({reason}); give the path of its file"
+            f"{weights} does not hold the weights of {encoder.name} ({first_line(error)}); give the path of its file"
         ) from error
     return network.float().to(device).eval().requires_grad_(False)
 

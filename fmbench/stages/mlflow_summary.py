@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fmbench.errors import DataError
+from fmbench.errors import DataError, first_line
 from fmbench.stages.shared.mlflow_trainings import TIMES, mirror_trainings
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import sha256, write_json
@@ -18,7 +18,7 @@ from fmbench.store.flatten import flatten
 from fmbench.store.records import read_rows
 from fmbench.store.stale import stale_files
 from fmbench.store.tracking import JOB_CHECK, OFF, Mirror
-from fmbench.store.tracking_check import first_line, passing
+from fmbench.store.tracking_check import passing
 from fmbench.store.tracking_runs import SUMMARY, Point, RunIdentity, milliseconds, source_tags
 from fmbench.system.progress import Console
 

@@ -16,7 +16,7 @@ import torch
 from filelock import Timeout
 
 from fmbench.config.hashing import canonical
-from fmbench.errors import CheckpointError, DataError, LockedError
+from fmbench.errors import CheckpointError, DataError, LockedError, first_line
 from fmbench.store.documents import read_document, write_document
 from fmbench.store.files import atomic
 from fmbench.store.flatten import flatten
@@ -130,8 +130,7 @@ class CheckpointFolder:
                     raise ValueError(f"it belongs to the training {state['key']}, not {key}{self._differences(state)}")
                 return state, complaints
             except Exception as error:  # damage, a forbidden pickle and a missing key all mean the same here
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                complaints.append(f"{path} cannot be used ({reason})")
+                complaints.append(f"{path} cannot be used ({first_line(error)})")
                 if path == self.latest:
                     self._latest_is_good = False
         return None, complaints

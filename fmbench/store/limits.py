@@ -7,7 +7,6 @@ benchmark of ten methods, ten seeds and 50,000 samples needs.
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +125,6 @@ def read_schema(path: Path) -> pa.Schema:
     with open(path, "rb") as stream:
         unpacked(stream)
     return pq.read_schema(path)
-
-
-def shortened(texts: "list[str]", shown: int = 5, name: Callable[[str], str] = repr) -> str:
-    """The first texts of a list that a stranger wrote, each cut to 60 characters, for a message."""
-    more = [f"and {len(texts) - shown} more"] if len(texts) > shown else []
-    return ", ".join([*(name(text if len(text) <= 60 else f"{text[:57]}...") for text in texts[:shown]), *more])
 
 
 def _check(path: Path, what: str, found: int, allowed: int) -> None:

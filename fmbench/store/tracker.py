@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fmbench.errors import first_line
 from fmbench.store.flatten import flatten
 from fmbench.store.tracking import OFF, Mirror
-from fmbench.store.tracking_check import first_line
 from fmbench.store.tracking_runs import DataInput, Point, RunIdentity, experiment_name, milliseconds
 
 PAUSE = 60.0

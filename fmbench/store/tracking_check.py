@@ -70,11 +70,6 @@ def passing(error: BaseException) -> bool:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its type. The errors of sqlalchemy go on with the query and an address."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from fmbench.store.tracking_check import BrokenDatabaseError, connect, examine, first_line, passing
+from fmbench.errors import first_line
+from fmbench.store.tracking_check import BrokenDatabaseError, connect, examine, passing
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"

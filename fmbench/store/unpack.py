@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from fmbench.errors import DataError
+from fmbench.config.messages import shortened
+from fmbench.errors import DataError, first_few
 from fmbench.store import limits
 from fmbench.store.archive import FORMAT, INDEX, archive_kind
 from fmbench.store.benchmark import FILE, read_benchmark
@@ -237,7 +238,7 @@ def _check_entry(archive: Path, entry: _Entry) -> None:
     """Check that a member is a plain file that a result set may have, and not too large for its kind."""
     parts = PurePosixPath(entry.name).parts
     inside = entry.name == "/".join(parts) and not entry.name.startswith("/") and ".." not in parts
-    said = limits.shortened([entry.name])
+    said = shortened(repr(entry.name), 100)
     if not inside or not entry.plain or any(c in entry.name for c in "\\:\0"):
         raise DataError(f"{archive} holds {said}, which is not a plain file inside the folder; it is not unpacked")
     if entry.name != INDEX and not is_member(entry.name):
@@ -282,7 +283,7 @@ def _check_index(archive: Path, found: dict[str, _Found], index: dict[str, Any],
     """Check that the members are those of the index, with its sizes and hashes, and that all belong to one config."""
     listed = index["members"]
     if set(listed) != set(found):
-        other = limits.shortened(sorted(set(listed) ^ set(found)), name=str)
+        other = first_few([shortened(name, 100) for name in sorted(set(listed) ^ set(found))], 5)
         raise DataError(f"{archive} and its {INDEX} name different files: {other}")
     for name, expected in sorted(listed.items()):
         if found[name] != (expected["bytes"], expected["sha256"]):

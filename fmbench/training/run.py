@@ -13,7 +13,7 @@ from fmbench.flow.starts import NOISE, Start
 from fmbench.system.distributed import ALONE, Group
 from fmbench.training.batches import Batches
 from fmbench.training.pairs import PairBatches
-from fmbench.training.step import Loss
+from fmbench.training.step import HasLoss
 
 Entry = tuple[int, float, float]
 """An entry of the loss curve: the iteration, the mean loss since the entry before, the learning rate."""
@@ -32,7 +32,7 @@ class TrainingRun:
         pairs: noise and samples (N, *) to train on in place of the data; None for the data.
     """
 
-    objective: Loss
+    objective: HasLoss
     network: nn.Module
     dataset: DataSet
     settings: TrainingSettings

@@ -18,7 +18,7 @@ from fmbench.system.distributed import ALONE, Group
 from fmbench.training import capture, precision
 
 
-class Loss(Protocol):
+class HasLoss(Protocol):
     """The part of an objective that training needs (:meth:`fmbench.flow.objectives.Objective.loss`)."""
 
     def loss(self, network: Any, x0: Tensor, x1: Tensor, u: Tensor) -> Tensor: ...
@@ -45,7 +45,7 @@ class Step:
     """
 
     def __init__(
-        self, objective: Loss, network: nn.Module, settings: TrainingSettings, device: torch.device, group: Group = ALONE
+        self, objective: HasLoss, network: nn.Module, settings: TrainingSettings, device: torch.device, group: Group = ALONE
     ) -> None:
         precision.check(settings.precision, device)
         self.objective, self.network, self.settings, self.device = objective, network.to(device).train(), settings, device

@@ -18,11 +18,11 @@ from sealed_files import content_of
 from user_code import command
 
 from fmbench.config.hashing import settings_hash
+from fmbench.config.messages import shortened
 from fmbench.errors import DataError
 from fmbench.store.archive import INDEX, export
 from fmbench.store.benchmark import FILE
 from fmbench.store.documents import write_document
-from fmbench.store.limits import shortened
 from fmbench.store.merge import merge
 from fmbench.store.result_set import read_set
 from fmbench.store.unpack import opened, unpack
@@ -144,7 +144,8 @@ def packed(changes: dict[str, bytes]) -> Any:
 )
 def test_an_archive_with_a_member_that_export_does_not_pack_is_refused(archive, tmp_path, kind, names):
     path = repacked(archive, tmp_path, packed(dict.fromkeys(names, b"raise SystemExit")), kind)
-    with pytest.raises(DataError, match=rf"holds {re.escape(shortened(names[:1]))}, which `fmbench export` does not pack"):
+    said = re.escape(shortened(repr(names[0]), 100))
+    with pytest.raises(DataError, match=rf"holds {said}, which `fmbench export` does not pack"):
         unpack(path, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from fmbench.report.figures.panels import nothing
-from fmbench.report.figures.pictures import Draw, picture_grid, sheet, tiled
+from fmbench.report.figures.pictures import Draw, picture_grid, sheet, show, tiled
 from fmbench.report.figures.preview_rows import is_image, preview_rows, with_failed_methods
 from fmbench.report.style import label, wrap, wrap_name
 
@@ -65,8 +65,7 @@ def zoomed(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame) -> None:
     across = math.lcm(original.shape[-1], side)
     part = enlarged(image, factor)[:, top : top + side, left : left + side]
     pair = np.concatenate([enlarged(image, across // image.shape[-1]), enlarged(part, across // side)], 1)
-    paper = tiled(pair[None], 1, 1, brightest)
-    axis.imshow(paper[..., 0] if paper.shape[2] == 1 else paper, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    show(axis, tiled(pair[None], 1, 1, brightest))
     scale = across // original.shape[-1]
     frames = [(scale * left, scale * top, scale * side), (0, scale * original.shape[1], across)]
     for x, y, size in frames:

@@ -136,7 +136,11 @@ def sheet(axis: Axes, mine: pd.DataFrame, real: pd.DataFrame, down: int, across:
     if channels not in (1, 3):
         images = channel_blocks(images)
         axis.set_xlabel(f"{channels} channels, tile by tile", fontsize=SMALL)
-    paper = tiled(images, down, across, brightest)
+    show(axis, tiled(images, down, across, brightest))
+
+
+def show(axis: Axes, paper: NDArray) -> None:
+    """Draw a picture (height, width, C) in [0, 1] of one channel, in grey, or of three."""
     axis.imshow(paper[..., 0] if paper.shape[2] == 1 else paper, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmbench.config.names import NOT_METHODS
-from fmbench.errors import DataError
+from fmbench.errors import DataError, first_line
 from fmbench.stages.shared.mlflow_parents import Seed, mirror_parent, new_points
 from fmbench.stages.shared.mlflow_sheets import FEW_STEP, SAMPLES, Sheet, add_sheets, read_sheets
 from fmbench.store.benchmark import FILE, read_benchmark
@@ -20,7 +20,6 @@ from fmbench.store.stale import stale_files
 from fmbench.store.tables import read_member
 from fmbench.store.tracker import curve
 from fmbench.store.tracking import JOB_CHECK, OFF, Mirror
-from fmbench.store.tracking_check import first_line
 from fmbench.store.tracking_runs import DataInput, Point, described_data, experiment_name, milliseconds, training_identity
 from fmbench.system.progress import Console
 
