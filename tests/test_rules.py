@@ -166,9 +166,10 @@ def test_long_jobs_declare_threads_and_gpus(rule):
     assert "threads:" in RULES[rule] and "gpu=" in RULES[rule]
 
 
-@pytest.mark.parametrize("rule", ["train", *stages.MODEL_STAGES])
-def test_a_job_of_a_model_asks_for_what_was_counted_for_its_stage(rule):
-    assert f'mem_mb=memory("{rule}")' in RULES[rule] and f'runtime=minutes("{rule}")' in RULES[rule]
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_asks_a_cluster_for_what_was_counted_for_it(rule):
+    """Without resources of its own it would ask for the default of the profile or of Snakemake."""
+    assert f'    resources:\n        **asked("{rule}"),\n' in RULES[rule]
 
 
 @pytest.mark.parametrize("rule", RULES)

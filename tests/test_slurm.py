@@ -27,9 +27,9 @@ pytestmark = [
 whole = pytest.mark.skipif("FMBENCH_SLURM" not in os.environ, reason="takes minutes: set FMBENCH_SLURM=1")
 
 MODEL = "checkerboard/fm_ot/0"
-PARALLEL = ("train", "sample", "sample_quality")
+PARALLEL = ("features", "train", "sample", "sample_quality")
 """The stages that run in all processes."""
-STAGES = ("train", "sample", "likelihood", "sweep", "sample_quality")
+STAGES = ("prepare", "features", "train", "sample", "likelihood", "sweep", "sample_quality")
 SLOW = '''
 import time
 from pathlib import Path
@@ -111,10 +111,10 @@ def local_table(tmp_path_factory) -> Callable[[type[ClusterProject]], bytes]:
 
 @whole
 def test_the_smoke_preset_gives_the_table_of_a_local_run(tmp_path, local_table, accounting):
-    """By the profile as it is."""
+    """By the profile as it is, on a node with the memory of a laptop."""
     require(accounting)
     project = SmokeProject(tmp_path)
-    with cluster(40_000, accounting) as slurm:
+    with cluster(8000, accounting) as slurm:
         with project.on(slurm) as run:
             assert run.wait(3000) == 0, project.said + slurm.logs()
         jobs = shown(slurm)
@@ -138,9 +138,10 @@ def test_a_training_of_two_processes_continues_after_its_time_limit(tmp_path, lo
     resumed = re.search(r"resumed from the checkpoint at iteration (\d+)", log)
     assert resumed is not None and int(resumed[1]) >= 20
 
-    asked = json.loads((project.folder / "results/resources.json").read_text())["jobs"]["checkerboard"]["fm_ot"]
+    counted = json.loads((project.folder / "results/resources.json").read_text())
+    asked = counted["datasets"]["checkerboard"] | counted["models"]["checkerboard"]["fm_ot"]
     for stage in STAGES:
-        memory, minutes = asked[stage]
+        memory, minutes, _ = asked[stage].values()
         (job,) = [job for job in jobs if job.rule == stage and job.state != "TIMEOUT"]
         if stage == "train":  # it ran out of time, and asked for twice as much at its second attempt
             assert [job.state for job in jobs if job.rule == stage and job.number == first.number] == ["TIMEOUT"]
@@ -206,7 +207,7 @@ def test_a_job_that_no_node_can_take_ends_a_run_after_the_others(tmp_path, accou
     require(accounting)
     project = ClusterProject(tmp_path)
     choice = ["--slurm-status-command", "sacct"] if accounting else []
-    small = ["--default-resources", "mem_mb=2000", "runtime=240"]
+    small = ["--set-resources", "prepare:mem_mb=2000"]
     with cluster(2500, accounting) as slurm:
         with project.on(slurm, *choice, *small, "--", f"results/models/{MODEL}/model.safetensors") as run:
             assert run.wait(600) != 0
@@ -219,5 +220,5 @@ def test_a_node_that_is_too_small_is_named_at_once(tmp_path, accounting):
     """Slurm refuses the first job. The run ends with Slurm's reason instead of waiting."""
     require(accounting)
     project = ClusterProject(tmp_path)
-    with cluster(8000, accounting) as slurm, project.on(slurm) as run:
+    with cluster(2500, accounting) as slurm, project.on(slurm) as run:
         assert run.wait(600) != 0 and "Memory specification can not be satisfied" in project.said, project.said

@@ -21,6 +21,10 @@ MAYBE_UNLABELLED = ("folder", "array", "hf_parquet")
 """Sources whose samples may have no labels, which only preparing them shows."""
 DECODED = ("imagenet", "folder", "hf_parquet")
 """Sources that decode image files, which several processes speed up."""
+DECODERS = 16
+"""The processes that decode them."""
+STREAMED = ("imagenet_downsampled", "array")
+"""Sources that read arrays in pieces, so that no split is in memory."""
 
 
 PAPERS = {

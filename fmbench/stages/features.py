@@ -42,6 +42,9 @@ from fmbench.stages.shared.job import Job
 from fmbench.store.documents import write_document
 from fmbench.store.records import write_rows
 
+STD_VALUES = 2**25
+"""The most values in a piece for the standard deviation: 256 MB in float64, of which there are three copies."""
+
 
 def run(job: Job, data: Path, out: Path) -> None:
     """Write ``extractor.json`` and ``rows.parquet`` into ``out``; for images the references, too, and the classifier's weights.
@@ -173,9 +176,10 @@ def _add_halves(job: Job, evaluator: Evaluator, n: int) -> None:
     _add_floors(job, evaluator, evaluator.halves(), names, n // 2)
 
 
-def data_std(dataset: DataSet, rows: int = 4096) -> float:
-    """The standard deviation of all values of the training split in model space, in one pass, ``rows`` samples at a time."""
+def data_std(dataset: DataSet) -> float:
+    """The standard deviation of all values of the training split in model space, in one pass over pieces."""
     n, mean, scatter = 0, 0.0, 0.0
+    rows = std_rows(dataset.shape)
     for start in range(0, len(dataset.train), rows):
         x = to_images(dataset, dataset.train[start : start + rows]).double()
         m, own = x.numel(), float(x.mean())
@@ -183,3 +187,8 @@ def data_std(dataset: DataSet, rows: int = 4096) -> float:
         mean += (own - mean) * m / (n + m)
         n += m
     return math.sqrt(scatter / (n - 1))
+
+
+def std_rows(shape: tuple[int, ...]) -> int:
+    """The samples in a piece: 4096, or fewer of large images, so that memory stays constant."""
+    return max(1, min(4096, STD_VALUES // math.prod(shape)))

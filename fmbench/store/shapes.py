@@ -163,11 +163,20 @@ class TrainingOfCheckpoints(_Shaped):
     began: _Finite | None = None
 
 
+class AskedFor(_Shaped):
+    """What a job asks a cluster for, and the seconds that were counted for it."""
+
+    memory_mib: _Count
+    minutes: _Count
+    seconds: _Count
+
+
 class Counted(_Shaped):
-    """``resources.json``: for each data set, method and stage, the memory in MiB and the minutes that a job asks for."""
+    """``resources.json``: what the jobs of each data set ask for, by stage, and those of each model, by method and stage."""
 
     key: str
-    jobs: dict[str, dict[str, dict[str, Annotated[list[_Count], Field(min_length=2, max_length=2)]]]]
+    datasets: dict[str, dict[str, AskedFor]]
+    models: dict[str, dict[str, dict[str, AskedFor]]]
 
 
 class Checked(_Shaped):

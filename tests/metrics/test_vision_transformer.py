@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
-from fmbench.config.feature_settings import ExtractorSettings
+from fmbench.config.feature_settings import ExtractorSettings, FeatureSettings
 from fmbench.errors import CheckpointError
 from fmbench.metrics import vision_transformer
 from fmbench.metrics.cmmd import cmmd
@@ -18,7 +18,7 @@ from fmbench.metrics.extractor_weights import problem
 from fmbench.metrics.extractors import make_extractor
 from fmbench.metrics.mmd import gaussian_kernel, unbiased_mmd
 from fmbench.metrics.vision_transformer import CLIP, DINOV2, VisionTransformer, load_encoder
-from fmbench.stages.plan.operations import extractor_flops
+from fmbench.stages.plan.extractors import extractor_cost
 from fmbench.store.files import sha256
 
 CPU = torch.device("cpu")
@@ -140,9 +140,11 @@ def test_the_published_sizes():
     """DINOv2's ViT-L/14 has 304,368,640 parameters, with the token of masks that its features do not need."""
     with torch.device("meta"):
         assert sum(p.numel() for p in VisionTransformer(DINOV2).parameters()) + 1024 == 304_368_640
-    flops = extractor_flops(ExtractorSettings(extractor="dinov2", options={"weights": "none"}), (3, 32, 32))
+    chosen = ExtractorSettings(extractor="dinov2", options={"weights": "none"})
+    cost = extractor_cost(chosen, FeatureSettings(), (3, 32, 32), 10)
     tokens, width = 257, 1024
-    assert flops == 2 * 256 * 588 * width + 24 * (24 * tokens * width**2 + 4 * tokens**2 * width)
+    assert cost is not None and (cost.features, cost.weights) == (width, 4 * (304_368_640 - 1024))
+    assert cost.flops == 2 * 256 * 588 * width + 24 * (24 * tokens * width**2 + 4 * tokens**2 * width)
 
 
 def test_an_extractor_has_the_hash_of_its_file_in_its_name(tmp_path, monkeypatch):

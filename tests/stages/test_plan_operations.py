@@ -69,7 +69,9 @@ def test_processes_share_the_features_of_samples_and_only_the_first_extractor_se
     few_step = {"n": 50, "nfe": [4, 8], "solvers": ["euler", "rk4"]}
     evaluation = {"sample": {"n": 200}, "learning_curve": {"n": 30}, "few_step": few_step}
     found = {}
-    for name, choice in {"none": {}, "first": {"extractor": "inception"}, "second": {"more_extractors": ["inception"]}}.items():
+    plug_in = {"extractor": "user_code:colours"}  # is not counted
+    choices = {"none": plug_in, "first": {"extractor": "inception"}, "second": plug_in | {"more_extractors": ["inception"]}}
+    for name, choice in choices.items():
         for processes in (1, 2):
             features = {"features": {"reference_n": 100} | choice}
             p = plan_of(digits_config(processes, training={"snapshots": 2}, evaluation=evaluation | features))

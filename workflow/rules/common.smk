@@ -5,7 +5,7 @@ from os.path import dirname, relpath
 from pathlib import Path
 
 from fmbench.config import execution, selections, specs
-from fmbench.config.datasets import DECODED
+from fmbench.config.datasets import DECODED, DECODERS
 from fmbench.config.hashing import canonical
 from fmbench.config.installation import CAPTIONS, REFERENCE
 from fmbench.config.names import FIGURES
@@ -18,7 +18,7 @@ from fmbench.config.outputs import drawn, other_tables
 from fmbench.workflow.needs import Needs, read_needs
 
 settings = configure(config, Path(workflow.basedir))
-needs = read_needs(settings) or Needs({})
+needs = read_needs(settings) or Needs({}, {})
 
 
 def results(path):
@@ -103,14 +103,13 @@ def model_code(stage):
     return lambda w: code(stage, execution.code_specs(stage, settings, w.dataset, w.method, int(w.seed)))
 
 
-def memory(stage):
-    """Return a resources function: the MiB that a stage of a model asks for; more at each attempt."""
-    return lambda w, attempt: needs.memory(stage, w.dataset, w.method, attempt)
+def asked(stage):
+    """Return the resources of a stage: the MiB and the minutes that it asks a cluster for, more at each attempt."""
 
+    def of(count):
+        return lambda w, attempt: count(stage, w.get("dataset", ""), w.get("method", ""), attempt)
 
-def minutes(stage):
-    """Return a resources function: the minutes that it asks for; more at each attempt."""
-    return lambda w, attempt: needs.minutes(stage, w.dataset, w.method, attempt)
+    return {"mem_mb": of(needs.memory), "runtime": of(needs.minutes)}
 
 
 def of_models(pattern, stage=None):

@@ -8,7 +8,9 @@ rule prepare:
         results("logs/prepare/{dataset}.log"),
     conda:
         "../envs/fmbench.yml"
-    threads: lambda w: 16 if settings.dataset(w.dataset).data.source in DECODED else 1
+    threads: lambda w: DECODERS if settings.dataset(w.dataset).data.source in DECODED else 1
+    resources:
+        **asked("prepare"),
     params:
         spec=dataset_spec(specs.prepare),
         code=dataset_code("prepare", specs.prepare),
@@ -32,6 +34,7 @@ rule features:
         "../envs/fmbench.yml"
     threads: settings.processes
     resources:
+        **asked("features"),
         gpu=GPU * settings.processes,
     params:
         spec=dataset_spec(specs.features),
@@ -60,6 +63,7 @@ rule baselines:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("baselines"),
         gpu=GPU,
     params:
         spec=dataset_spec(specs.baselines),

@@ -17,9 +17,8 @@ rule sample:
         "../envs/fmbench.yml"
     threads: settings.processes
     resources:
+        **asked("sample"),
         gpu=GPU * settings.processes,
-        mem_mb=memory("sample"),
-        runtime=minutes("sample"),
     params:
         spec=model_spec("sample"),
         code=model_code("sample"),
@@ -45,9 +44,8 @@ rule likelihood:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("likelihood"),
         gpu=GPU,
-        mem_mb=memory("likelihood"),
-        runtime=minutes("likelihood"),
     params:
         spec=model_spec("likelihood"),
         code=model_code("likelihood"),
@@ -74,9 +72,8 @@ rule dequantisation:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("dequantisation"),
         gpu=GPU,
-        mem_mb=memory("dequantisation"),
-        runtime=minutes("dequantisation"),
     params:
         spec=model_spec("dequantisation"),
         code=model_code("dequantisation"),
@@ -103,9 +100,8 @@ rule sweep:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("sweep"),
         gpu=GPU,
-        mem_mb=memory("sweep"),
-        runtime=minutes("sweep"),
     params:
         spec=model_spec("sweep"),
         code=model_code("sweep"),
@@ -131,9 +127,8 @@ rule sample_quality:
         "../envs/fmbench.yml"
     threads: settings.processes
     resources:
+        **asked("sample_quality"),
         gpu=GPU * settings.processes,
-        mem_mb=memory("sample_quality"),
-        runtime=minutes("sample_quality"),
     params:
         spec=model_spec("sample_quality"),
         code=model_code("sample_quality"),
@@ -163,9 +158,8 @@ rule super_resolution:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("super_resolution"),
         gpu=GPU,
-        mem_mb=memory("super_resolution"),
-        runtime=minutes("super_resolution"),
     params:
         spec=model_spec("super_resolution"),
         code=model_code("super_resolution"),
@@ -196,9 +190,8 @@ rule learning_curve:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("learning_curve"),
         gpu=GPU,
-        mem_mb=memory("learning_curve"),
-        runtime=minutes("learning_curve"),
     params:
         spec=model_spec("learning_curve"),
         code=model_code("learning_curve"),
@@ -232,9 +225,8 @@ rule few_step:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("few_step"),
         gpu=GPU,
-        mem_mb=memory("few_step"),
-        runtime=minutes("few_step"),
     params:
         spec=model_spec("few_step"),
         code=model_code("few_step"),
@@ -264,9 +256,8 @@ rule trajectory:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("trajectory"),
         gpu=GPU,
-        mem_mb=memory("trajectory"),
-        runtime=minutes("trajectory"),
     params:
         spec=model_spec("trajectory"),
         code=model_code("trajectory"),

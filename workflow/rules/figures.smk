@@ -18,6 +18,8 @@ rule figure:
         results("logs/figures/{figure}.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("figure"),
     params:
         results=lambda w, output: str(Path(output.png).parent.parent),
         captions=relpath(CAPTIONS),  # which ../report/figure.rst includes

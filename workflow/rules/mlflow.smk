@@ -16,6 +16,8 @@ rule mlflow_summary:
         results("logs/mlflow_summary.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("mlflow_summary"),
     params:
         code=code("mlflow_summary", {}),
         results=subpath(output.listed, parent=True),
@@ -36,6 +38,8 @@ rule mlflow_rebuild:
         results("logs/mlflow_rebuild.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("mlflow_rebuild"),
     params:
         code=code("mlflow_summary", {}),
         results=subpath(input[0], parent=True),

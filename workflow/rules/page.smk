@@ -20,6 +20,8 @@ rule page:
         results("logs/page.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("page"),
     params:
         results=subpath(output.page, parent=True),
         captions=relpath(CAPTIONS),

@@ -33,6 +33,8 @@ rule collect:
         results("logs/collect.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("collect"),
     params:
         spec=canonical(specs.collect(settings)),
         code=code("collect", {}),
@@ -54,6 +56,8 @@ rule gather:
         results("logs/gather/{gathered}.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("gather"),
     params:
         spec=lambda w: canonical(specs.gather(w.gathered, settings)),
         code=code("gather", {}),
@@ -79,6 +83,8 @@ rule table1:
         results("logs/table1.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("table1"),
     params:
         spec=canonical(specs.table1(settings)),
         code=code("table1", {}),
@@ -103,6 +109,8 @@ rule table2:
         results("logs/table2.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("table2"),
     params:
         code=code("table2", {}),
     shell:
@@ -125,6 +133,8 @@ rule table3:
         results("logs/table3.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("table3"),
     params:
         code=code("table3", {}),
     shell:
@@ -148,6 +158,8 @@ rule table4:
         results("logs/table4.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("table4"),
     params:
         spec=canonical(specs.table4(settings)),
         code=code("table4", {}),
@@ -173,6 +185,8 @@ rule solvers:
         results("logs/solvers.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("solvers"),
     params:
         code=code("solvers", {}),
     shell:
@@ -198,6 +212,8 @@ rule grid3x3:
         results("logs/grid3x3.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("grid3x3"),
     params:
         results=subpath(output.csv, parent=True),
         code=code("grid3x3", {}),
@@ -224,6 +240,8 @@ rule pareto:
         results("logs/pareto.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("pareto"),
     params:
         results=subpath(output.csv, parent=True),
         code=code("pareto", {}),
@@ -252,6 +270,8 @@ rule claims:
         results("logs/claims.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("claims"),
     params:
         results=subpath(output.csv, parent=True),
         code=code("claims", {}),
@@ -278,6 +298,8 @@ rule reproduce:
         results("logs/reproduce.log"),
     conda:
         "../envs/fmbench.yml"
+    resources:
+        **asked("reproduce"),
     params:
         results=subpath(output.csv, parent=True),
         code=code("reproduction", {}),

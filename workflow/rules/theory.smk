@@ -21,6 +21,8 @@ rule theory:
     conda:
         "../envs/fmbench.yml"
     threads: 1
+    resources:
+        **asked("theory"),
     params:
         spec=canonical(specs.theory(settings)),
         code=code("theory", specs.theory(settings)),

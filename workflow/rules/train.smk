@@ -22,9 +22,8 @@ rule train:
         "../envs/fmbench.yml"
     threads: processes
     resources:
+        **asked("train"),
         gpu=lambda w: GPU * processes(w),
-        mem_mb=memory("train"),
-        runtime=minutes("train"),
     params:
         spec=train_spec,
         code=train_code,
@@ -56,9 +55,8 @@ rule pairs:
         "../envs/fmbench.yml"
     threads: 1
     resources:
+        **asked("pairs"),
         gpu=GPU,
-        mem_mb=memory("pairs"),
-        runtime=minutes("pairs"),
     params:
         spec=model_spec("pairs"),
         code=model_code("pairs"),

@@ -1,4 +1,4 @@
-"""What each job asks a cluster for: memory and time, from the counts of the plan.
+"""What each job of a data set or a model asks a cluster for: memory and time, from the counts of the plan.
 
 Both are upper bounds, because a job that asks for too little is ended by the cluster. They are a constant for everything that is
 not counted, and a multiple of the count. A job that still needs more gets more at its next attempt.
@@ -6,20 +6,31 @@ not counted, and a multiple of the count. A job that still needs more gets more 
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fmbench.config.config import Config
+from fmbench.config.datasets import DECODED, DECODERS
 from fmbench.config.selections import super_resolved
 from fmbench.networks.counting import Cost
-from fmbench.stages.plan.hardware import GPUS, evaluation_hours, traffic_per_byte, training_hours
-from fmbench.stages.plan.memory import activation_bytes, comparison_bytes, likelihood_bytes, solve_bytes, state_bytes
+from fmbench.stages.plan.hardware import GPUS, LEAST_STEP, evaluation_hours, traffic_per_byte, training_hours
+from fmbench.stages.plan.memory import (
+    activation_bytes,
+    comparison_bytes,
+    evaluator_bytes,
+    features_bytes,
+    likelihood_bytes,
+    preparation_bytes,
+    solve_bytes,
+    state_bytes,
+)
 from fmbench.stages.plan.operations import (
     ADAPTIVE_NFE,
+    classifier_training_flops,
     comparison_flops,
     dequantisation_passes,
-    extractor_flops,
     few_step_passes,
     likelihood_passes,
+    neighbour_flops,
     pairs_of,
     sweep_passes,
     trajectory_samples,
@@ -33,48 +44,107 @@ BASE_MINUTES, TIME_FACTOR = 30, 4
 """Time that is not counted (a slow disk, the start), and a factor for slower hardware, other jobs and more than 250 NFE."""
 GPU = "h100"
 """The GPU that the time is counted for."""
-FEATURE_BYTES = 16 * 2048
-"""Bytes for the features of one image: 2048 numbers in float64, and a copy."""
+DECODING = 0.02
+"""Seconds in which a process decodes an image file, resizes it and passes it on."""
+WRITTEN = 2e7
+"""Prepared bytes that a source makes or reads in a second, and that are checked, hashed and written."""
 
-Needs = dict[str, dict[str, dict[str, tuple[int, int]]]]
-"""For each data set, method and stage: memory in MiB and time in minutes."""
+
+class Asked(TypedDict):
+    """What a job asks for, and the seconds that were counted for it."""
+
+    memory_mib: int
+    minutes: int
+    seconds: int
+
+
+class Needs(TypedDict):
+    """What jobs ask for, by data set and stage; those of a model by data set, method and stage."""
+
+    datasets: dict[str, dict[str, Asked]]
+    models: dict[str, dict[str, dict[str, Asked]]]
 
 
 def needs(config: Config, results: Path) -> Needs:
-    """What the jobs of each model ask for. Data sets that must be prepared first, so that they can be counted, are left out.
+    """What jobs ask for. Data sets that must be prepared first, so that they can be counted, are left out.
 
     Raises:
         ConfigError: a network cannot be run.
     """
     works = {name: read_workload(config, name, results) for name in config.datasets}
+    known = {name: work for name, work in works.items() if work is not None and work.sizes is not None}
     return {
-        name: {method.name: _of_method(work, method.name) for method in config.methods}
-        for name, work in works.items()
-        if work is not None and work.sizes is not None
+        "datasets": {name: _asked(_of_data(work)) for name, work in known.items()},
+        "models": {name: {m.name: _asked(_of_method(work, m.name)) for m in config.methods} for name, work in known.items()},
     }
 
 
-def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
-    """The needs of the jobs of one model."""
+def _asked(counted: dict[str, tuple[float, float]]) -> dict[str, Asked]:
+    return {
+        stage: {"memory_mib": asked_memory(size), "minutes": asked_minutes(seconds), "seconds": round(seconds)}
+        for stage, (size, seconds) in counted.items()
+    }
+
+
+def _of_data(work: Workload) -> dict[str, tuple[float, float]]:
+    """Bytes and seconds of the jobs of a data set."""
+    e, processes, (train, test) = work.evaluation, work.config.processes, work.sizes or (0, 0)
+    _, every = _extractors(work)
+    images = min(train, e.features.reference_n or train) + test
+    found: dict[str, tuple[float, float]] = {
+        "prepare": (preparation_bytes(work), preparation_seconds(work)),
+        "features": (
+            features_bytes(work) * processes,
+            _classifier_seconds(work) + _seconds(work, images * every + neighbour_flops(work, test)),
+        ),
+    }
+    if work.name in super_resolved(work.config):
+        n = e.sample.n  # of test images and interpolated ones, the latter also against the test images
+        compared = evaluator_bytes(work, n) + comparison_bytes(e.super_resolution.batch, work.shape)
+        flops = 4 * n * every + n * comparison_flops(work.shape) + 3 * neighbour_flops(work, n)
+        found["baselines"] = (compared, _seconds(work, flops))
+    return found
+
+
+def preparation_seconds(work: Workload) -> float:
+    """Seconds of a preparation: of the files that are decoded, or of the bytes that are written. Downloads are not counted."""
+    n = sum(work.sizes or ())
+    decoded = work.config.dataset(work.name).data.source in DECODED
+    return n * DECODING / DECODERS if decoded else n * work.stored / WRITTEN
+
+
+def _classifier_seconds(work: Workload) -> float:
+    """Seconds of the training of the in-DAG classifier, by one process. On a GPU its steps are bound by the launch of kernels."""
+    flops, settings = classifier_training_flops(work), work.evaluation.features
+    steps = settings.epochs * (work.sizes or (0, 0))[0] / settings.batch_size
+    launched = LEAST_STEP * steps if flops and work.config.device != "cpu" else 0.0
+    return max(_seconds(work, flops), launched)
+
+
+def _of_method(work: Workload, method: str) -> dict[str, tuple[float, float]]:
+    """Bytes and seconds of the jobs of one model."""
     resolved = work.config.method(method).resolve()
     oracle, teacher = resolved.oracle, resolved.teacher
+    first, every = _extractors(work)
+    n = work.evaluation.sample.n
+    of_quality, neighbours = evaluator_bytes(work, n), neighbour_flops(work, n)
+    of_curve, of_few = (evaluator_bytes(work, part.n) for part in (work.evaluation.learning_curve, work.evaluation.few_step))
     work = _solved_with(work, method)
     training = (0.0, 0.0) if oracle is not None else _training(work, method)
     snapshots = 0 if oracle is not None else len(work.config.training(work.name, method).snapshot_steps())
     e, solve, processes = work.evaluation, solve_bytes(work), work.config.processes
     nll = likelihood_bytes(work)
-    features = 4 * e.sample.n * work.dimensions + FEATURE_BYTES * e.sample.n
-    first, every = _extractors(work)
+    samples = 4 * n * work.dimensions
     curve, few = e.learning_curve.n * snapshots, e.few_step.n * len(e.few_step.cells())
     flops = work.cost.flops
     found = {
         "train": training,
-        "sample": (solve * processes, _seconds(work, (e.sample.n + e.sample.shared_batch) * ADAPTIVE_NFE * flops)),
+        "sample": (solve * processes, _seconds(work, (n + e.sample.shared_batch) * ADAPTIVE_NFE * flops)),
         "likelihood": (nll, _seconds(work, likelihood_passes(work) * flops)),
         "sweep": (solve, _seconds(work, sweep_passes(e) * flops)),
-        "sample_quality": (features * processes, _seconds(work, e.sample.n * every)),
-        "learning_curve": (solve + features, _seconds(work, curve * (ADAPTIVE_NFE * flops + first))),
-        "few_step": (solve + features, _seconds(work, few_step_passes(work, method) * flops + few * first)),
+        "sample_quality": ((samples + of_quality) * processes, _seconds(work, n * every + neighbours)),
+        "learning_curve": (solve + of_curve, _seconds(work, curve * (ADAPTIVE_NFE * flops + first))),
+        "few_step": (solve + samples + of_few, _seconds(work, few_step_passes(work, method) * flops + few * first)),
         "trajectory": (solve, _seconds(work, trajectory_samples(e, work.shape) * ADAPTIVE_NFE * flops)),
     }
     if teacher is not None:
@@ -85,12 +155,12 @@ def _of_method(work: Workload, method: str) -> dict[str, tuple[int, int]]:
     if work.name in super_resolved(work.config):
         compared = comparison_bytes(e.super_resolution.batch, work.shape)
         found["super_resolution"] = (
-            features + compared,
-            _seconds(work, e.sample.n * (every + comparison_flops(work.shape))),
+            samples + of_quality + compared,
+            _seconds(work, n * (every + comparison_flops(work.shape)) + neighbours),
         )
     if work.is_images:
         found["dequantisation"] = (nll, _seconds(work, dequantisation_passes(work) * flops))
-    return {stage: (asked_memory(size), asked_minutes(seconds)) for stage, (size, seconds) in found.items()}
+    return found
 
 
 def _solved_with(work: Workload, method: str) -> Workload:
@@ -139,7 +209,5 @@ def _seconds(work: Workload, flop: float) -> float:
 
 def _extractors(work: Workload) -> tuple[int, int]:
     """Operations of the first feature extractor and of all of them on one image; 0 for those that are not known beforehand."""
-    if not work.is_images:
-        return 0, 0
-    flops = [extractor_flops(extractor, work.shape) or 0 for extractor in work.evaluation.features.extractors()]
-    return flops[0], sum(flops)
+    flops = [0 if cost is None else cost.flops for cost in work.extractors.values()]
+    return (flops[0], sum(flops)) if flops else (0, 0)

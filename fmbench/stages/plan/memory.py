@@ -1,9 +1,11 @@
 """Bytes that a run takes: peaks of memory in training, solves and likelihoods, and what stays on disk."""
 
+from fmbench.config.datasets import DECODED, DECODERS, STREAMED
 from fmbench.config.evaluation_settings import DequantisationSettings, LikelihoodSettings
 from fmbench.config.training_settings import TrainingSettings
 from fmbench.networks.counting import Cost
-from fmbench.stages.plan.operations import trajectory_samples
+from fmbench.stages.features import std_rows
+from fmbench.stages.plan.operations import kept_references, trajectory_samples
 from fmbench.stages.plan.workload import Workload, dimensions
 
 STAGES_HELD = 10
@@ -14,6 +16,15 @@ that torch.compile fuses. Measured with the CIFAR-10 network on an H100 (benchma
 KEPT_JUMPS = 8
 """How much more a loss of jumps holds at once, with the derivative of the network in forward mode: 4.3 and 8.2 times these bytes
 at the peak, measured with the default networks of checkerboard and digits on a processor."""
+
+
+FEATURE_BYTES = 20
+"""Bytes of one feature of one sample: in float32, in float64, and a difference in float64."""
+RAW_COPIES = 10
+"""How often a source that makes or reads whole splits holds the bytes of a prepared sample: a point is made of two numbers in
+float64 and two in int64, and their sum."""
+DECODER_BYTES = 300 * 2**20
+"""Bytes of a process that decodes images."""
 
 
 def state_bytes(work: Workload, training: TrainingSettings) -> int:
@@ -63,6 +74,36 @@ def likelihood_bytes(work: Workload) -> int:
         at_once = min(stage.batch, stage.n or stage.batch)
         most = max(most, (_divergence_peak(stage, work.cost, work.shape) + _held(work)) * at_once)
     return 4 * work.cost.parameters + most
+
+
+def evaluator_bytes(work: Workload, n: int) -> int:
+    """The peak of the comparison of n samples with a reference.
+
+    Every extractor is held, one is at work on a batch, and the features of the samples, of the reference and of the test split
+    are held in float32, in float64 and as a difference.
+    """
+    costs = [cost for cost in work.extractors.values() if cost is not None]
+    at_work = max((min(cost.batch, n) * cost.peak for cost in costs), default=0)
+    held = n + kept_references(work) + (work.sizes or (0, 0))[1]
+    return sum(cost.weights for cost in costs) + at_work + FEATURE_BYTES * held * work.compared
+
+
+def features_bytes(work: Workload) -> int:
+    """The peak of the stage ``features``: the standard deviation of the data, the training of the classifier, or the floors."""
+    train, test = work.sizes or (0, 0)
+    deviation = 3 * 8 * min(train, std_rows(work.shape)) * work.dimensions
+    cost, trained = work.extractors.get("classifier"), 0
+    if cost is not None:  # weights, gradients and two moments, and a batch
+        trained = 4 * cost.weights + min(work.evaluation.features.batch_size, train) * cost.kept
+    return max(deviation, trained, evaluator_bytes(work, test))
+
+
+def preparation_bytes(work: Workload) -> int:
+    """The peak of a preparation: whole splits of most sources, and the processes that decode the images of the others."""
+    source = work.config.dataset(work.name).data.source
+    if source in DECODED:
+        return DECODERS * DECODER_BYTES
+    return 0 if source in STREAMED else RAW_COPIES * sum(work.sizes or ()) * work.stored
 
 
 def comparison_bytes(batch: int, shape: tuple[int, ...]) -> int:

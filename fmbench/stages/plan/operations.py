@@ -6,22 +6,18 @@ since weights that are not trained need no gradients.
 
 from dataclasses import dataclass
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
 from fmbench.config.config import Config
 from fmbench.config.evaluation_settings import DequantisationSettings, EvaluationSettings, LikelihoodSettings
-from fmbench.config.feature_settings import ExtractorSettings
 from fmbench.config.methods import TEACHER
 from fmbench.config.selections import super_resolved
-from fmbench.metrics.extractor_weights import ENCODERS, problem
-from fmbench.metrics.extractors import make_extractor
+from fmbench.stages.evaluators.references import KEPT
 from fmbench.stages.plan.workload import Workload
 from fmbench.store.previews import PREVIEW_POINTS, TRAJECTORY_IMAGES
 
 ADAPTIVE_NFE = 250
 """NFE that the estimate counts an adaptive solve with: about the mean of the paper's Table 1, which has 122 to 601."""
+NEIGHBOUR_PASSES = 6
+"""Comparisons of all pairs of features: two of precision and recall, one of density, three of the metrics of memorisation."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class EvaluationWork:
     sampling: int  # the samples that metrics are computed from; processes share them
     other_passes: int  # all other evaluations of the networks
     shared_features: int  # extractors on those samples and on the data's own images; processes share them
-    other_features: int  # extractors on learning curves and few-step samples
+    other_features: int  # extractors on learning curves and few-step samples, and the training of the classifier
     notes: list[str]  # what is not counted
 
     @property
@@ -145,7 +141,7 @@ def extraction(work: Workload) -> tuple[int, int, list[str]]:
 
     Returns:
         Those on samples and the data's own images; those on learning curves and few-step samples, which only the first extractor
-        sees; notes on what is not counted.
+        sees, and in the training of the classifier; notes on what is not counted.
     """
     evaluation, generators = work.evaluation, len(work.config.methods) * len(work.config.seeds)
     images, notes = evaluation.sample.n * generators, []
@@ -160,14 +156,31 @@ def extraction(work: Workload) -> tuple[int, int, list[str]]:
     more_images += (len(evaluation.few_step.cells()) + 1) * evaluation.few_step.n * generators
 
     shared = other = 0
-    for i, extractor in enumerate(evaluation.features.extractors()):
-        flops = extractor_flops(extractor, work.shape)
-        if flops is None:
-            notes.append(f"the feature extractor {extractor.extractor} is not counted")
+    for i, (name, cost) in enumerate(work.extractors.items()):
+        if cost is None:
+            notes.append(f"the feature extractor {name} is not counted")
             continue
-        shared += images * flops
-        other += (0 if i else more_images) * flops
-    return shared, other, notes
+        shared += images * cost.flops
+        other += (0 if i else more_images) * cost.flops
+    return shared, other + classifier_training_flops(work), notes
+
+
+def classifier_training_flops(work: Workload) -> int:
+    """Operations of the training of the in-DAG classifier; 0 without one. A backward pass counts as two forward passes."""
+    cost = work.extractors.get("classifier")
+    return 0 if cost is None or work.sizes is None else 3 * cost.flops * work.evaluation.features.epochs * work.sizes[0]
+
+
+def neighbour_flops(work: Workload, n: int) -> int:
+    """Operations of the metrics that compare the features of n samples with all those that are kept of a reference."""
+    return 2 * NEIGHBOUR_PASSES * min(n, work.evaluation.features.max_samples) * kept_references(work) * work.compared
+
+
+def kept_references(work: Workload) -> int:
+    """Training samples whose features are kept; 0 if the number of training samples is not known."""
+    features = work.evaluation.features
+    most = max(features.max_samples, KEPT)
+    return 0 if work.sizes is None else min(work.sizes[0], features.reference_n or most, most)
 
 
 def comparison_flops(shape: tuple[int, ...]) -> int:
@@ -175,25 +188,3 @@ def comparison_flops(shape: tuple[int, ...]) -> int:
     channels, height, width = shape
     planes = channels + (channels == 3)  # and Y of colour images
     return 5 * planes * 2 * height * width * (height + width)
-
-
-def extractor_flops(settings: ExtractorSettings, shape: tuple[int, ...]) -> int | None:
-    """Operations of a feature extractor on one image; None where they are not known beforehand."""
-    if settings.extractor == "inception":
-        from fmbench.metrics.inception import SIZE, build
-
-        with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-            build()(torch.zeros(1, 3, SIZE, SIZE))
-    elif settings.extractor in ENCODERS:
-        from fmbench.metrics.vision_transformer import CLIP, DINOV2, VisionTransformer
-
-        encoder = CLIP if settings.extractor == "clip_mmd" else DINOV2
-        with torch.device("meta"), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            VisionTransformer(encoder)(torch.zeros(1, 3, encoder.size, encoder.size))
-    elif settings.extractor.startswith("efficientnet_lite") and not problem(settings.extractor, settings.options):
-        extractor = make_extractor(settings.extractor, "cpu", **settings.options)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            extractor(torch.zeros(1, *shape, dtype=torch.uint8))
-    else:
-        return None
-    return int(counter.get_total_flops())

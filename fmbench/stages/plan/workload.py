@@ -9,17 +9,20 @@ import torch
 
 from fmbench.config import selections, specs
 from fmbench.config.config import Config
-from fmbench.config.datasets import sample_shape, split_sizes
+from fmbench.config.datasets import CLASSES, sample_shape, split_sizes
 from fmbench.config.evaluation_settings import EvaluationSettings
 from fmbench.config.plugins import RAISED, reason
 from fmbench.data.conditions import UNCONDITIONAL, Condition
 from fmbench.data.prepared import read
 from fmbench.errors import ConfigError, DataError
 from fmbench.networks.counting import Cost, count
+from fmbench.stages.plan.extractors import ExtractorCost, extractor_cost
 from fmbench.stages.shared.initial_network import expected_condition, initial_network
 
 Sizes = tuple[int, int]
 """Training and test samples."""
+UNKNOWN_FEATURES = 2048
+"""Features of an extractor whose cost is not known beforehand: as many as Inception's."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,20 @@ class Workload:
     @cached_property
     def flows(self) -> list[str]:
         return selections.flows(self.config)
+
+    @cached_property
+    def extractors(self) -> dict[str, ExtractorCost | None]:
+        """The feature extractors of images with their costs, those of the first one first; none for points."""
+        if not self.is_images:
+            return {}
+        settings, classes = self.evaluation.features, CLASSES.get(self.config.dataset(self.name).data.source, 1000)
+        return {part.extractor: extractor_cost(part, settings, self.shape, classes) for part in settings.extractors()}
+
+    @property
+    def compared(self) -> int:
+        """The numbers of one sample that metrics compare: its features by all extractors, or the coordinates of a point."""
+        costs = self.extractors.values()
+        return sum(cost.features if cost else UNKNOWN_FEATURES for cost in costs) if self.is_images else self.dimensions
 
     def passes(self, method: str) -> int:
         """Forward passes of the network for a sample of a training step, whose backward pass counts as two."""
