@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fmbench.config.config import Config
 from fmbench.workflow.jobs import Job, jobs
+from fmbench.workflow.needs import Needs, read_needs
 
 DONE, RUNNING, FAILED, UNFINISHED, LEFT = STATES = ("done", "running", "failed", "unfinished", "left")
 """``unfinished``: it has a log without an end and no process on this machine. It was killed, or it runs on another machine."""
@@ -80,14 +82,27 @@ def logs_of_processes() -> set[str]:
     return found
 
 
-def seconds_left(found: Iterable[Found]) -> tuple[float, int]:
+class TimeLeft(NamedTuple):
+    """The time of the jobs that are not done.
+
+    Attributes:
+        seconds: if one job runs at a time.
+        alike: the number of jobs that are estimated by done ones.
+        planned: the number of jobs that are estimated by the plan, because none like them is done.
+        unknown: the number of jobs that are not in ``seconds``.
+    """
+
+    seconds: float
+    alike: int
+    planned: int
+    unknown: int
+
+
+def time_left(found: Iterable[Found], needs: Needs | None = None) -> TimeLeft:
     """Estimate the time of the jobs that are not done, from the done ones.
 
     A job takes as long as the mean of the done jobs of its rule on the same data set with the same method; if there are none, of
-    its rule on the same data set, and then of its rule.
-
-    Returns:
-        The seconds if one job runs at a time, and the number of jobs without a done one of their rule, which are not counted.
+    its rule on the same data set, and then of its rule. If none of its rule is done, it takes as long as the plan has counted.
     """
     found = list(found)
     known: dict[tuple[str, ...], list[float]] = {}
@@ -95,12 +110,18 @@ def seconds_left(found: Iterable[Found]) -> tuple[float, int]:
         if one.seconds is not None:
             for key in _alike(one.job):
                 known.setdefault(key, []).append(one.seconds)
-    total, unknown = 0.0, 0
-    for one in found:
-        if one.state != DONE:
-            like = next((known[key] for key in _alike(one.job) if key in known), None)
-            total, unknown = (total, unknown + 1) if like is None else (total + sum(like) / len(like), unknown)
-    return total, unknown
+    left = [one.job for one in found if one.state != DONE]
+    alike = [next((known[key] for key in _alike(job) if key in known), None) for job in left]
+    planned = [_planned(job, needs) for job, like in zip(left, alike, strict=True) if like is None]
+    by_plan = [seconds for seconds in planned if seconds is not None]
+    took = [sum(like) / len(like) for like in alike if like is not None]
+    return TimeLeft(sum(took) + sum(by_plan), len(took), len(by_plan), len(planned) - len(by_plan))
+
+
+def _planned(job: Job, needs: Needs | None) -> float | None:
+    """The seconds that the plan has counted for a job; None for a job that was not counted."""
+    dataset, method = (*job.of.split("/"), "")[:2]
+    return None if needs is None or not dataset else needs.seconds(job.rule, dataset, method)
 
 
 def _alike(job: Job) -> list[tuple[str, ...]]:
@@ -148,14 +169,16 @@ def _end(found: list[Found], count: Mapping[str, int], config: Config, command: 
             f"everything is done; the page is {config.results_dir}/index.html",
             f"next: fmbench reproduce --results {config.results_dir}",
         ]
-    seconds, unknown = seconds_left(found)
-    known = len(found) - count[DONE] - unknown
-    if known:
-        lines = [f"time left for {known} jobs: about {_duration(seconds)} if one runs at a time, as jobs like them took"]
+    left = time_left(found, read_needs(config))
+    how = {"as jobs like them took": left.alike, "by the plan": left.planned}
+    used = [words if how[words] == left.alike + left.planned else f"{how[words]} {words}" for words in how if how[words]]
+    if used:
+        lines = [f"time left for {left.alike + left.planned} jobs: about {_duration(left.seconds)} if one runs at a time, "]
+        lines[0] += " and ".join(used)
     else:
         lines = ["no job like those left is done yet; `fmbench plan` estimates a whole run"]
-    if known and unknown:
-        lines.append(f"{unknown} other jobs are left, and no job like them is done yet")
+    if used and left.unknown:
+        lines.append(f"{left.unknown} other jobs are left, and no job like them is done yet")
     if count[RUNNING]:
         return [*lines, "next: wait; `fmbench status` shows the state again"]
     return [*lines, f"next: {command}"]

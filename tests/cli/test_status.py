@@ -11,7 +11,8 @@ from user_code import command
 from fmbench.config.config import Config
 from fmbench.config.reading import parse
 from fmbench.workflow.jobs import Job, jobs
-from fmbench.workflow.status import DONE, FAILED, LEFT, RUNNING, STATES, UNFINISHED, Found, seconds_left, status, text
+from fmbench.workflow.needs import Needs, count_needs, read_needs
+from fmbench.workflow.status import DONE, FAILED, LEFT, RUNNING, STATES, UNFINISHED, Found, TimeLeft, status, text, time_left
 
 BOARD = {"data": "checkerboard", "network": {"kind": "mlp"}}
 
@@ -86,8 +87,24 @@ def test_the_time_left_is_that_of_the_most_similar_done_jobs():
         found("train", "b/slow/0"),  # of its rule: 31 / 3
         found("sample", "a/slow/0"),  # nothing is known
     ]
-    seconds, unknown = seconds_left(run)
-    assert seconds == pytest.approx(15 + 2 * 31 / 3) and unknown == 1
+    assert time_left(run) == TimeLeft(pytest.approx(15 + 2 * 31 / 3), 3, 0, 1)
+    plan = Needs({"a": {"features": {"seconds": 5}}}, {"a": {"slow": {"train": {"seconds": 999}, "sample": {"seconds": 70}}}})
+    run += [found("features", "a"), found("features", "b"), found("figure", "a")]
+    assert time_left(run, plan) == TimeLeft(pytest.approx(15 + 2 * 31 / 3 + 70 + 5), 3, 2, 2)
+
+
+def test_before_any_job_is_done_the_time_left_is_that_of_the_plan(config):
+    begin = status(config)
+    assert "`fmbench plan` estimates a whole run" in text(begin, config, "next")
+    count_needs(config)
+    counted = len([job for job in jobs(config) if job.of.split("/")[0] == "board"])
+    assert time_left(begin, read_needs(config))[1:] == (0, counted, len(begin) - counted)
+    said = text(begin, config, "next")
+    assert f"time left for {counted} jobs: about " in said and "if one runs at a time, by the plan\n" in said
+    write("models/board/fm_ot/0/rows.parquet")
+    write("logs/train/board/fm_ot/0.log", "2026-11-30 12:00:00 took 7.0 s, 0.1 s of processor time\n")
+    said = text(status(config), config, "next")
+    assert f"if one runs at a time, 3 as jobs like them took and {counted - 4} by the plan\n" in said
 
 
 def test_the_command_says_what_comes_next(config, tmp_path):
