@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,10 +68,13 @@ def train(
     live_after: Annotated[
         float, typer.Option(help="seconds before MLflow is written during the training", envvar="FMBENCH_TRACKING_LIVE_AFTER")
     ] = 0,
-    system_metrics: Annotated[
-        bool,
-        typer.Option(help="show processor, memory, disk, network and GPUs in MLflow", envvar="FMBENCH_TRACKING_SYSTEM_METRICS"),
-    ] = False,
+    system_metrics_after: Annotated[
+        float,
+        typer.Option(
+            help="seconds before MLflow also shows processor, memory, disk, network and GPUs; inf for never",
+            envvar="FMBENCH_TRACKING_SYSTEM_METRICS_AFTER",
+        ),
+    ] = math.inf,
     log: Log = None,
     mode: Progress = "auto",
     device: Device = "",
@@ -97,7 +101,7 @@ def train(
         return
     identity = training_identity(values, (settings_hash(values), job.code_hash), commit(), values, None)
     uri = tracking_uri if tracking and job.group.main else OFF
-    tracker = Tracker(tracking or out, uri, identity, job.console.say, live_after, system_metrics)
+    tracker = Tracker(tracking or out, uri, identity, job.console.say, live_after, system_metrics_after)
     if values["method"].get("target") is not None:
         marginal_training.run(job, data, out, checkpoints, tracker)
     else:

@@ -3,6 +3,7 @@
 Imports nothing heavy: the Snakefile reads the config through here on every start.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -56,6 +57,10 @@ class DataSetSettings(GrownSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
+LONG_TRAINING = 600.0
+"""Seconds after which MLflow also shows the machine, unless the config says otherwise."""
+
+
 class TrackingSettings(Settings):
     """MLflow, which mirrors the records for browsing."""
 
@@ -66,9 +71,16 @@ class TrackingSettings(Settings):
         description="show a training live once it has lasted this many seconds; shorter ones appear when records are collected",
     )
     models: bool = Field(False, description="copy finished networks to MLflow, as models with a signature")
-    system_metrics: bool = Field(
-        False, description="show processor, memory, disk, network and GPUs of trainings that appear live"
+    system_metrics: bool | None = Field(
+        None,
+        description="show processor, memory, disk, network and GPUs of trainings that appear live: true from their start, false "
+        "never, null after ten minutes of training",
     )
+
+    @property
+    def system_metrics_after(self) -> float:
+        """Seconds of training after which the machine is shown."""
+        return LONG_TRAINING if self.system_metrics is None else 0.0 if self.system_metrics else math.inf
 
 
 MOST_MODELS = 10_000

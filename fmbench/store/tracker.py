@@ -1,5 +1,6 @@
 """The MLflow run of one training, written while it trains."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +29,7 @@ class Tracker:
         warn: called with a message the first time that something fails, and when MLflow works again.
         live_after: seconds of training before anything is written. Opening MLflow itself takes seconds. A training that ends
             sooner is left to :mod:`fmbench.stages.shared.mlflow_trainings`, which writes the same run with the same curve.
-        system_metrics: whether MLflow also samples processor, memory, disk, network and GPUs.
+        system_metrics_after: seconds of training before MLflow also samples processor, memory, disk, network and GPUs.
     """
 
     def __init__(
@@ -38,10 +39,10 @@ class Tracker:
         identity: RunIdentity,
         warn: Callable[[str], None],
         live_after: float = 0.0,
-        system_metrics: bool = False,
+        system_metrics_after: float = math.inf,
     ) -> None:
         self.folder, self.uri, self.identity, self.warn = folder, uri, identity, warn
-        self.began, self.live_after, self.system_metrics = time.monotonic(), live_after, system_metrics
+        self.began, self.live_after, self.system_metrics_after = time.monotonic(), live_after, system_metrics_after
         self.data: DataInput | None = None
         self.mirror: Mirror | None = None
         self.run, self.start = "", 0
@@ -82,8 +83,11 @@ class Tracker:
         """Send the values if training has lasted ``live_after`` seconds."""
 
         def action() -> None:
-            if self.mirror is None and time.monotonic() - self.began >= self.live_after:
+            lasted = time.monotonic() - self.began
+            if self.mirror is None and lasted >= self.live_after:
                 self._open()
+            if self.mirror is not None and self._monitor is None and lasted >= self.system_metrics_after:
+                self._monitor = self.mirror.monitor(self.run)
             if self.mirror is not None and self.values:
                 points = curve(self.values, self.start)
                 # A resumed training first repeats the curve of its checkpoint.
@@ -100,10 +104,9 @@ class Tracker:
         if self.data is not None:
             mirror.add_data(self.run, self.data)
         mirror.client.update_run(self.run, status="RUNNING")
-        if self.system_metrics:
-            if self._monitor is not None:  # it ended when it could not reach MLflow
-                self._monitor.finish()
-            self._monitor = mirror.monitor(self.run)
+        if self._monitor is not None:  # it ended when it could not reach MLflow
+            self._monitor.finish()
+            self._monitor = None
         self.mirror = mirror
         if self.failed:
             self.warn("MLflow is available again; nothing of this training is missing there")
@@ -118,6 +121,7 @@ class Tracker:
                 self.mirror.log(self.run, (), None, {"fmbench.reason": reason})
                 self.mirror.end(self.run, bool(reason), milliseconds(round(ended, 3)))
 
+        self.system_metrics_after = math.inf
         if self._monitor is not None:
             self._monitor.finish()
         if self.run:

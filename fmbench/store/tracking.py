@@ -7,6 +7,7 @@ Logging a point again should add nothing. A point's time is therefore fixed, and
 store keeps them, so :meth:`Mirror.news` leaves out the points that a run shows already.
 """
 
+import importlib.util
 import os
 import time
 import warnings
@@ -187,7 +188,13 @@ class Mirror:
         self.client.set_terminated(run, "FAILED" if failed else "FINISHED", time or self.client.get_run(run).info.end_time)
 
     def monitor(self, run: str) -> Any:
-        """Start MLflow's monitor of the machine, which writes metrics ``system/...`` until its ``finish()`` is called."""
+        """Start MLflow's monitor of the machine, which writes metrics ``system/...`` until its ``finish()`` is called.
+
+        Returns:
+            The monitor; None if psutil is not installed, which it needs.
+        """
+        if importlib.util.find_spec("psutil") is None:
+            return None
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         monitor = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=self.uri)

@@ -65,7 +65,7 @@ def _set_environment(config: Config, folder: Path) -> None:
         os.environ["FMBENCH_TRACKING_URI"] = config.tracking.uri
     os.environ["FMBENCH_TRACKING_LIVE_AFTER"] = str(config.tracking.live_after)
     os.environ["FMBENCH_TRACKING_MODELS"] = str(config.tracking.models).lower()
-    os.environ["FMBENCH_TRACKING_SYSTEM_METRICS"] = str(config.tracking.system_metrics).lower()
+    os.environ["FMBENCH_TRACKING_SYSTEM_METRICS_AFTER"] = str(config.tracking.system_metrics_after)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     # Jobs run `python -m fmbench`. PATH gives them the interpreter that runs snakemake, even if its environment is not activated.
     # PYTHONPATH gives them these sources, even if they are not installed (as under --software-deployment-method conda).

@@ -89,7 +89,7 @@ def test_jobs_learn_of_mlflow_from_the_environment(elsewhere, environment):
     values = elsewhere.model_dump() | {"tracking": {"uri": "http://server", "live_after": 7.5, "models": True}}
     configure(values, Path("sources"))
     assert (os.environ["FMBENCH_TRACKING_URI"], os.environ["FMBENCH_TRACKING_LIVE_AFTER"]) == ("http://server", "7.5")
-    assert (os.environ["FMBENCH_TRACKING_MODELS"], os.environ["FMBENCH_TRACKING_SYSTEM_METRICS"]) == ("true", "false")
+    assert (os.environ["FMBENCH_TRACKING_MODELS"], os.environ["FMBENCH_TRACKING_SYSTEM_METRICS_AFTER"]) == ("true", "600.0")
     assert os.environ["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(Path("sources").absolute())]
     configure(values | {"tracking": {"enabled": False}}, Path("sources"))
     assert os.environ["FMBENCH_TRACKING_URI"] == "off"

@@ -322,13 +322,18 @@ def test_an_invalid_database_gives_one_warning(tmp_path):
     assert len(warnings) == 1
 
 
-def test_a_training_shows_the_machine_if_it_is_asked_to(store, monkeypatch):
+def test_a_training_shows_the_machine_if_it_is_asked_to_or_lasts_long(store, monkeypatch):
     """MLflow's monitor ends when it cannot reach its server. It goes on when the training does, and repeats no step."""
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    live, blind = tracker(store, "watched", [], system_metrics=True), tracker(store, "unwatched", [])
+    live, blind = tracker(store, "watched", [], system_metrics_after=0), tracker(store, "unwatched", [])
+    later = tracker(store, "later", [], system_metrics_after=600)
 
     def steps() -> list[int]:
         return [step for step, _ in history(store, runs(store, "watched")[0], "system/cpu_utilization_percentage")]
+
+    def runs_of_machine(name: str) -> bool:
+        (run,) = runs(store, name)
+        return any(metric.startswith("system/") for metric in run.data.metrics)
 
     def wait(ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
@@ -336,7 +341,7 @@ def test_a_training_shows_the_machine_if_it_is_asked_to(store, monkeypatch):
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    for training in (live, blind):
+    for training in (live, blind, later):
         training.open(BEGAN, 1234)
     wait(lambda: len(steps()) > 0)
 
@@ -353,11 +358,16 @@ def test_a_training_shows_the_machine_if_it_is_asked_to(store, monkeypatch):
     live.again -= PAUSE
     live.flush()
     wait(lambda: len(steps()) > before)
-    for training in (live, blind):
+    later.log(10, {"loss": 1.0})
+    later.flush()
+    assert not runs_of_machine("later")
+    later.began -= 600
+    later.flush()
+    wait(lambda: runs_of_machine("later"))
+    for training in (live, blind, later):
         training.close("", ENDED)
     assert steps() == list(range(len(steps()))) and "SystemMetricsMonitor" not in {t.name for t in threading.enumerate()}
-    (run,) = runs(store, "unwatched")
-    assert not any(name.startswith("system/") for name in run.data.metrics)
+    assert not runs_of_machine("unwatched")
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
