@@ -1,7 +1,7 @@
 """The profile for Slurm on a real cluster of one node: the same numbers, the resources of the plan, time limits, memory.
 
-Each test runs on a cluster without accounting and on one with it. Whole runs take minutes, because snakemake pauses between two
-looks at its jobs, so they are only for ``FMBENCH_SLURM=1``.
+Each test runs on a cluster without accounting and on one with it. Only the pause between two looks at the jobs is shorter than
+users have it (:mod:`impatient_snakemake`).
 """
 
 import contextlib
@@ -11,11 +11,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import impatient_snakemake
 import pytest
 from slurm_cluster import Cluster, cluster, require
 from test_workflow import CONFIG, REPOSITORY, Project
@@ -24,7 +26,6 @@ pytestmark = [
     pytest.mark.workflow,
     pytest.mark.parametrize("accounting", [False, True], ids=["without_accounting", "with_accounting"]),
 ]
-whole = pytest.mark.skipif("FMBENCH_SLURM" not in os.environ, reason="takes minutes: set FMBENCH_SLURM=1")
 
 MODEL = "checkerboard/fm_ot/0"
 PARALLEL = ("features", "train", "sample", "sample_quality")
@@ -52,8 +53,8 @@ class ClusterProject(Project):
 
     @contextlib.contextmanager
     def on(self, slurm: Cluster, *arguments: str) -> Iterator[subprocess.Popen]:
-        """A run of snakemake with the profile. Only the pause between two looks at the jobs is shorter than users have it."""
-        command = self.command("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "3")
+        """A run of snakemake with the profile."""
+        command = [sys.executable, impatient_snakemake.__file__, "--cores", "2", "--workflow-profile", "profiles/slurm"]
         command += arguments or self.target
         environment = self.environment | slurm.environment
         with open(self.folder / "run.log", "w") as log:
@@ -97,10 +98,12 @@ class SmokeProject(ClusterProject):
 
 @pytest.fixture(scope="module")
 def local_table(tmp_path_factory) -> Callable[[type[ClusterProject]], bytes]:
-    """The table of a project without Slurm."""
+    """The table of a project without Slurm. CI has already made that of the smoke preset: ``FMBENCH_SMOKE_TABLE`` names it."""
 
     @functools.cache
     def made(kind: type[ClusterProject]) -> bytes:
+        if kind is SmokeProject and "FMBENCH_SMOKE_TABLE" in os.environ:
+            return Path(os.environ["FMBENCH_SMOKE_TABLE"]).read_bytes()
         project = kind(tmp_path_factory.mktemp("local"))
         (project.folder / "fast").touch()
         project.run(*project.target)
@@ -109,9 +112,10 @@ def local_table(tmp_path_factory) -> Callable[[type[ClusterProject]], bytes]:
     return made
 
 
-@whole
 def test_the_smoke_preset_gives_the_table_of_a_local_run(tmp_path, local_table, accounting):
-    """By the profile as it is, on a node with the memory of a laptop."""
+    """By the profile as it is, on a node with the memory of a laptop. With accounting it is the same work once more."""
+    if accounting and "FMBENCH_SLURM" not in os.environ:
+        pytest.skip("the same work as without accounting: set FMBENCH_SLURM=1")
     require(accounting)
     project = SmokeProject(tmp_path)
     with cluster(8000, accounting) as slurm:
@@ -123,7 +127,6 @@ def test_the_smoke_preset_gives_the_table_of_a_local_run(tmp_path, local_table, 
     assert project.table() == local_table(SmokeProject)
 
 
-@whole
 def test_a_training_of_two_processes_continues_after_its_time_limit(tmp_path, local_table, accounting):
     """By the profile as it is. Jobs ask for what the plan counts, second attempts for twice as much. The table is the same."""
     require(accounting)
@@ -201,24 +204,18 @@ def in_minutes(limit: str) -> int:
     return 24 * 60 * int(days or 0) + 60 * hours + minutes
 
 
-@whole
-def test_a_job_that_no_node_can_take_ends_a_run_after_the_others(tmp_path, accounting):
+def test_a_run_ends_when_no_node_has_the_memory(tmp_path, accounting):
     """On a node with room for the data alone. With accounting, by ``sacct``, the other command for the states of jobs."""
     require(accounting)
     project = ClusterProject(tmp_path)
     choice = ["--slurm-status-command", "sacct"] if accounting else []
     small = ["--set-resources", "prepare:mem_mb=2000"]
     with cluster(2500, accounting) as slurm:
+        with project.on(slurm) as run:  # the first job asks for more memory, so Slurm refuses it
+            assert run.wait(600) != 0 and "Memory specification can not be satisfied" in project.said, project.said
+        before = len(shown(slurm))
         with project.on(slurm, *choice, *small, "--", f"results/models/{MODEL}/model.safetensors") as run:
             assert run.wait(600) != 0
-        jobs = shown(slurm)
+        jobs = shown(slurm)[before:]
     refused = [("train", "FAILED", attempt * 3000) for attempt in (1, 2, 3)]
     assert [(job.rule, job.state, job.memory) for job in jobs] == [("prepare", "COMPLETED", 2000), *refused], project.said
-
-
-def test_a_node_that_is_too_small_is_named_at_once(tmp_path, accounting):
-    """Slurm refuses the first job. The run ends with Slurm's reason instead of waiting."""
-    require(accounting)
-    project = ClusterProject(tmp_path)
-    with cluster(2500, accounting) as slurm, project.on(slurm) as run:
-        assert run.wait(600) != 0 and "Memory specification can not be satisfied" in project.said, project.said
