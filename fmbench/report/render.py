@@ -119,29 +119,32 @@ def _write(name: str, results: Path, out: Path, config: Config | None = None) ->
     return _attempt(results, needed, made)
 
 
-def _absent(results: Path, config: Config | None) -> dict[str, str]:
-    """The tables and figures that the config leaves out, each with the reason; none if the config is not known."""
+def _absent(results: Path, config: Config | None) -> set[str]:
+    """The tables and figures that a run of the config does not have; none if the config is not known."""
     try:
         return absent(config or config_of(results))
     except DataError:
-        return {}
+        return set()
 
 
 def made_tables(results: Path, names: Iterable[str] = TABLES) -> dict[str, Made]:
-    """Return tables by name, made from the folder's rows. The tables in the folder itself may be older, damaged or forged."""
+    """Return the run's tables by name, made from the folder's rows. Those in the folder may be older, damaged or forged."""
     found, unwanted = {}, _absent(results, None)
     for name in names:
+        if name in unwanted:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            reason = unwanted.get(name) or _write(name, results, Path(folder))
+            reason = _write(name, results, Path(folder))
             files = {} if reason else {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         found[name] = Made(files, reason)
     return found
 
 
 def remade_tables(results: Path) -> dict[str, bytes | None]:
-    """Return the content of every table's files, made from the folder's rows; None for a table that cannot be made."""
+    """Return the content of every table's files, made from the folder's rows; None for one that cannot be made."""
     made = made_tables(results)
-    return {f"{name}.{kind}": made[name].files.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
+    files = {file: content for table in made.values() for file, content in table.files.items()}
+    return {f"{name}.{kind}": files.get(f"{name}.{kind}") for name in TABLES for kind in ("csv", "md", "tex")}
 
 
 def _attempt(results: Path, needed: Sequence[str], write: Callable[[], object]) -> str:

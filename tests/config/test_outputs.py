@@ -20,7 +20,7 @@ WITHOUT = {
 @pytest.mark.parametrize("preset", WITHOUT)
 def test_a_run_leaves_out_what_its_config_is_not_about(preset):
     config = load(str(ROOT / "config.yaml"), *([] if preset == "config.yaml" else [str(ROOT / preset)]))
-    assert absent(config).keys() == WITHOUT[preset]
+    assert absent(config) == WITHOUT[preset]
     assert drawn(config) == [figure for figure in FIGURES if figure not in WITHOUT[preset]]
     assert other_tables(config) == [table for table in OTHER_TABLES if table not in WITHOUT[preset]]
 
@@ -28,4 +28,4 @@ def test_a_run_leaves_out_what_its_config_is_not_about(preset):
 def test_points_have_no_table_of_dequantisation():
     config = load(str(ROOT / "config.yaml"))
     points = config.model_copy(update={"datasets": ["checkerboard"]})
-    assert absent(points)["table4"] == "no trained flow has a data set of images"
+    assert "table4" in absent(points) and "table4" not in absent(config)

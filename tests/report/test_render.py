@@ -19,10 +19,10 @@ def test_render_names_what_it_cannot_make_and_why(whole_run, tmp_path):
     said = command("render", "--results", whole_run, "--out", tmp_path / "out", "--format", "png", "--progress", "lines")
     assert said.code == 0
     absent = outputs.absent(config_of(whole_run))
-    assert {"grid3x3", "pareto"} <= absent.keys()
+    assert {"grid3x3", "pareto"} <= absent
     for name in absent:
         assert not list((tmp_path / "out").rglob(f"{name}.*")) and f"{name}." not in said.err
-    for name in names.FIGURES.keys() - absent.keys():
+    for name in names.FIGURES.keys() - absent:
         files = names.FIGURES[name]
         there = all((whole_run / file).exists() for file in files)
         assert (tmp_path / "out" / "figures" / f"{name}.png").exists() == there
@@ -31,7 +31,7 @@ def test_render_names_what_it_cannot_make_and_why(whole_run, tmp_path):
     assert "not made: equivalence.csv: theory/equivalence.parquet is missing" in said.err
     assert "not made: figures/fig02.png: theory/fields.parquet is missing" in said.err
     made = len([p for p in (tmp_path / "out").rglob("*") if p.suffix in (".csv", ".png", ".gif")])
-    wanted = len(TABLES.keys() - absent.keys()) + len(names.FIGURES.keys() - absent.keys())
+    wanted = len(TABLES.keys() - absent) + len(names.FIGURES.keys() - absent)
     assert f"{made} of {wanted + 1} tables and figures -> " in said.err
 
 

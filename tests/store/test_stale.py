@@ -46,11 +46,11 @@ def test_a_table_4_of_another_config_is_stale(folders, tmp_path):
     assert stale_files(images) == () and set(stale_files(points)) == TABLE4
     assert "dequantisation" in read_sources(images) and "dequantisation" not in read_sources(points)
     assert 'id="table4"' in page(images, made_tables(images), None)
-    assert "table4 cannot be made: dequantisation.parquet is missing" in page(points, made_tables(points), None)
+    assert "table4" not in page(points, made_tables(points), None)  # a run on points has no such table
     for listed in (members, lambda folder: {name.rpartition("/")[2] for name in artifacts(folder)}):
         assert set(listed(images)) & TABLE4 and not set(listed(points)) & TABLE4
     reasons = {item.file: item.reason for item in render(points, tmp_path / "out")}
-    assert reasons["table4.csv"] == "dequantisation.parquet is missing"
+    assert "table4.csv" not in reasons
 
 
 def test_rows_of_other_settings_are_in_no_report_and_no_archive(tmp_path):

@@ -149,11 +149,12 @@ def page(results: Path, tables: Mapping[str, Made], captions: Path | None, found
     stale = stale_files(results)
     first = figures(results, FIRST, stale, captions)
     rest = figures(results, [name for name in FIGURES if name not in (*FIRST, "claims")], stale, captions)
+    others = "".join(_folded_table(name, tables[name]) for name in OTHERS if name in tables)
     parts = [
         _claims(results, tables["claims"], found),
         _table1(tables["table1"]),
         _section("first", first) if first else "",
-        _section("tables", "<h2>Other tables</h2>\n" + "".join(_folded_table(name, tables[name]) for name in OTHERS)),
+        _section("tables", "<h2>Other tables</h2>\n" + others),
         _section("figures", "<h2>Other figures</h2>\n" + (rest or NO_FIGURES)),
     ]
     return (
