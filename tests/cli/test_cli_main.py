@@ -30,7 +30,7 @@ ROOT = Path(fmbench.__file__).parent.parent
     ],
 )
 def test_an_option_with_a_wrong_value_is_refused(tmp_path, options, fragments):
-    spec = json.dumps({"stage": "sample", "dataset": "d", "method": "m", "seed": 0, "settings": {}})
+    spec = json.dumps({"stage": "sample", "dataset": "d", "method": "m", "seed": 0, "model": "m", "settings": {}})
     check_failed(
         command("sample", "--spec", spec, "--data", tmp_path, "--model", tmp_path, "--out", tmp_path, *options), 2, *fragments
     )
