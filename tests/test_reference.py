@@ -16,7 +16,8 @@ from fmbench.config.config import Config  # noqa: E402
 from fmbench.config.reading import load  # noqa: E402
 from fmbench.config.specs import table1 as table1_spec  # noqa: E402
 from fmbench.config.specs import table4 as table4_spec  # noqa: E402
-from fmbench.report.frames import records_frame  # noqa: E402
+from fmbench.metrics.copying import COPIES, verdict  # noqa: E402
+from fmbench.report.frames import of_metric, records_frame  # noqa: E402
 from fmbench.report.layout import to_csv  # noqa: E402
 from fmbench.report.table1.latex import latex  # noqa: E402
 from fmbench.report.table1.markdown import markdown  # noqa: E402
@@ -69,3 +70,23 @@ def test_the_default_run_is_worth_reading(dataset):
     assert max(nfe, key=nfe.__getitem__) == "ddpm"
     data_std = 2.31 if dataset == "checkerboard" else 0.71
     assert all(abs(float(row["sample_std"]) / data_std - 1) < 0.05 for row in rows.values())
+
+
+def test_the_zoo_shows_that_the_oracle_copies_and_that_no_trained_method_does():
+    records = records_frame(REFERENCE.parent / "zoo" / "records.parquet")
+    digits = records[records.dataset == "digits"]
+    means = {metric: of_metric(digits, metric).groupby("method").value.mean() for metric in ("c_t", "train_distance_ratio")}
+    said = {method: verdict(c_t, means["train_distance_ratio"][method]) for method, c_t in means["c_t"].items()}
+    assert said.pop("oracle_ot") == COPIES
+    assert len(said) == 11 and COPIES not in said.values()
+    (floor,) = of_metric(digits, "c_t_floor").value
+    assert abs(floor) < 3  # one half of the test images, against the other
+
+
+def test_the_zoo_has_every_method_at_four_seeds():
+    with open(REFERENCE.parent / "zoo" / "pareto.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    for dataset in ("checkerboard", "digits"):
+        own = [row for row in rows if row["dataset"] == dataset]
+        assert len({row["method"] for row in own}) == 11
+        assert all(row["seeds"] == "4" and row["status"] == "ok" for row in own)
