@@ -30,9 +30,7 @@ def standard_error(spread: NDArray, n: NDArray, m: NDArray) -> NDArray:
     """Return the standard error of the difference between a mean of m new seeds and the mean of n reference seeds.
 
     It is s sqrt(1/m + 1/n). If s is the spread of the reference and the values are normal, the difference in this unit has
-    Student's distribution with n - 1 degrees of freedom. :mod:`.verdicts` takes the larger spread of run and reference: then a
-    single seed far from the others is not taken for a difference of the means, and heavy tails do not raise the rate of false
-    alarms.
+    Student's distribution with n - 1 degrees of freedom.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         return spread * np.sqrt(1 / m + 1 / n)

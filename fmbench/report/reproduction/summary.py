@@ -78,7 +78,7 @@ def write_reproduction(results: Path, out: Path | None, reference: Path = REFERE
 
 
 def _sentence(table: pd.DataFrame, joint: float, seeds: str) -> str:
-    """The comparison in one sentence."""
+    """The comparison in one sentence. Times, which are never compared, are not counted."""
     compared = table[table.verdict != NOT_COMPARED]
     if compared.empty:
         return f"Not compared with the reference: {table.why.mode().iloc[0]}"
@@ -88,6 +88,8 @@ def _sentence(table: pd.DataFrame, joint: float, seeds: str) -> str:
         text += f"; {count - agree} {'is' if count - agree == 1 else 'are'} off"
     if joint <= LEVEL:
         text += f"; together they differ more than seeds do (p = {joint:.2g})"
+    if left_out := int(((table.verdict == NOT_COMPARED) & (table.unit != "s")).sum()):
+        text += f"; {left_out} {'is' if left_out == 1 else 'are'} not compared (reproduction.csv says why)"
     return text
 
 

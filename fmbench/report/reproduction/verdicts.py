@@ -22,6 +22,12 @@ STEP = 6.0
 """The evaluations of one step of dopri5."""
 LOGARITHMIC = ("mse", "reference_mse", "nll_probe_std", "nll_probe_variance")
 """Positive metrics whose values at several seeds differ by a factor. They are compared on a logarithmic scale."""
+WIDEST = 2.0
+"""The largest share of the reference's spread that the run's own spread may make of it; logarithmic scales have no limit.
+
+The larger spread keeps numbers with heavy tails from false alarms. Without a limit, a fault at one seed would widen its own
+interval. A mean of squares on a logarithmic scale has none, because one sample can make most of it.
+"""
 COLUMNS = [*IDENTITY, "scale", "reference_mean", "reference_spread", "reference_seeds", "run_mean", "run_seeds"]
 COLUMNS += ["same_values", "low", "high", "z", "p", "verdict", "why"]
 
@@ -105,7 +111,9 @@ def _judged(numbers: pd.DataFrame, ref: Side, new: Side, reasons: list[str]) -> 
     rulings = [_ruling(ref, new, i, reason) for i, reason in enumerate(reasons)]
     free = np.array([not verdict for verdict, _ in rulings], bool)
     testable = free & (n > 1) & ~constant
-    error = statistics.standard_error(np.fmax(np.maximum(spread, resolution / 2), own), n, m)
+    expected = np.maximum(spread, resolution / 2)
+    widest = np.where(logarithmic, np.inf, WIDEST * expected)
+    error = statistics.standard_error(np.fmax(expected, np.minimum(own, widest)), n, m)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(testable, (mean - centre) / error, np.nan)
     p = np.where(testable & identical, 1.0, statistics.p_values(z, n))
