@@ -154,7 +154,15 @@ def test_with_inceptions_features_it_is_the_fid_and_the_notes_say_so(digits_rows
     assert "* KID: mean over 7 subsets of 360 out of 1437 samples, in the same features. They spread by " in text
     assert "* KID is unbiased at every n, so it may fall below 0." in text
     assert "* Precision and recall: 720 samples against as many real ones." in text
-    assert "* Frechet, mine:NET: features of the my net." in text
+    assert "* Frechet, mine:NET: 720 samples, in features of the my net." in text
+
+
+@pytest.mark.parametrize(("n", "real"), [(720, "2.50"), (360, "-")])
+def test_a_distance_of_real_data_with_another_number_of_samples_is_left_out(digits_rows, tmp_path, n, real):
+    floor = Row("digits", "", 0, "features", "frechet_floor/mine:NET", 2.5, "", n=n, features="my net")
+    records = frame([*digits_rows, *quality_rows({"frechet": 5.0}, FEATURES), floor], tmp_path)
+    (row,) = [line for line in markdown(table1(records, SPEC), records, SPEC).splitlines() if line.startswith("| Real data |")]
+    assert row.rpartition("|")[0].rpartition("|")[2].strip() == real
 
 
 def test_a_note_gives_the_spread_by_the_probes(digits_rows, tmp_path):

@@ -101,7 +101,8 @@ def further_notes(mine: pd.DataFrame) -> list[str]:
     if of_metric(mine, "frechet_infinity").value.notna().any():
         notes.append("n → ∞: extrapolated to infinitely many samples.")
     for metric, features in _other_distances(mine):
-        notes.append(f"{_called(features)}, {metric.partition('/')[2]}: features of the {features}.")
+        n = first_known(of_metric(mine, metric).n)
+        notes.append(f"{_called(features)}, {metric.partition('/')[2]}: {n:.0f} samples, in features of the {features}.")
     if of_metric(mine, "gradient_variance").value.notna().any():
         notes.append(
             "Gradient variance: the trace of the covariance of a batch's gradient. Conditional target: that of each pair."
@@ -117,10 +118,14 @@ def further_notes(mine: pd.DataFrame) -> list[str]:
 def _measure(
     mine: pd.DataFrame, metric: str, heading: str, form: str, scale: float = 1, floor: str | None = None
 ) -> Measure | None:
-    """The measure of a metric and of its floor (``<metric>_floor``), each times ``scale``; None where no method has it."""
+    """The measure of a metric and of its floor (``<metric>_floor``), each times ``scale``; None where no method has it.
+
+    A Frechet distance falls with the number of samples, so a floor of another number is left out.
+    """
     rows = of_metric(mine, metric)
     name, slash, extractor = metric.partition("/")
-    real = of_metric(mine, floor or f"{name}_floor{slash}{extractor}").value
+    floors = of_metric(mine, floor or f"{name}_floor{slash}{extractor}")
+    real = floors[floors.n.isin(rows.n)].value if name == "frechet" else floors.value
     if not rows.value.notna().any() and (floor is None or real.isna().all()):
         return None
     means = {str(method): scale * mean for method, mean in rows.groupby("method", sort=False).value.mean().items()}
