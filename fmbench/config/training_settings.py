@@ -92,9 +92,11 @@ class TrainingSettings(GrownSettings):
 def why_no_jumps(settings: TrainingSettings, processes: int) -> str:
     """Why a network cannot learn to jump in such a training, with the remedy; empty if it can. It changes no number.
 
-    Its loss contains a derivative of the network by forward-mode automatic differentiation.
+    Its loss contains a derivative of the network by forward-mode automatic differentiation, and pairs the times of a batch.
     """
     found = {
+        f"accumulation: {settings.accumulation}": settings.accumulation > 1,
+        "batch_size: 1": settings.batch_size == 1,
         "compile: true": settings.compile,
         f"{processes} processes": processes > 1,
         f"precision: {settings.precision}": settings.precision not in ("fp32", "tf32"),
@@ -103,8 +105,9 @@ def why_no_jumps(settings: TrainingSettings, processes: int) -> str:
     if not wrong:
         return ""
     return (
-        f"the loss of jumps has a derivative of the network, which is not supported with {' or '.join(wrong)}; leave the "
-        "method out, or set jumps: none, compile: false, processes: 1 and precision: fp32"
+        "the loss of jumps has a derivative of the network and pairs the times of a batch, which is not supported with "
+        f"{' or '.join(wrong)}; leave the method out, or set jumps: none, compile: false, processes: 1, precision: fp32, "
+        "accumulation: 1 and a batch_size above 1"
     )
 
 

@@ -103,8 +103,8 @@ class Sinkhorn(Coupling):
 
     Attributes:
         regularisation: r, as a share of the mean cost of all pairs of the batch.
-        relative: whether it is such a share. If not, it is r itself, in squared units of model space: 2 sigma^2 for a
-            Schroedinger bridge of noise sigma.
+        relative: whether it is such a share. If not, it is r itself, in squared units of model space. The pairs of a
+            Schroedinger bridge of noise sigma have r = 2 sigma^2.
 
     Raises:
         ValueError: the regularisation is not positive and finite, or ``relative`` is not true or false.

@@ -10,6 +10,10 @@ At r = t it is the velocity itself. The derivative of (r - t) m by t along the t
 
 (their eq. 6; their time runs the other way, which turns the sign). For v in it, training takes the conditional velocity. A
 network that predicts m is called with times of shape (B, 2): t, and the span r - t. Called with times (B,), its span is 0.
+
+The weight of the loss, :attr:`MeanVelocity.power`, moves its optimum. At power 0 the optimum is m. At power p it is where
+E(|D|^2 + offset)^(1 - p) has no gradient: this is m only if |D| hardly varies, as with images, or if D is symmetric about 0. In
+few dimensions it is nearer to the most likely velocity than to the mean.
 """
 
 import itertools

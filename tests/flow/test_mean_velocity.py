@@ -111,6 +111,26 @@ def test_the_exact_mean_velocity_is_where_the_loss_has_no_gradient(path):
     assert abs(expected_gradient(path, 1.1)) > 1e-3
 
 
+@pytest.mark.parametrize(("power", "optimum"), [(0.0, 0.5), (0.75, 0.0013)])
+def test_the_weight_moves_the_optimum_away_from_the_mean_where_the_velocity_is_skew(power, optimum):
+    """At r = t, where three of four conditional velocities are 0 and one is 2: their mean is 0.5.
+
+    At power p the optimum is that of E(D^2 + c)^(1 - p), found here on a grid.
+    """
+    velocities = torch.tensor([0.0, 0.0, 0.0, 2.0], dtype=torch.float64)[:, None]
+    settings, times = MeanVelocity(power=power), torch.full((4,), 0.5, dtype=torch.float64)
+    grid = torch.linspace(-1, 3, 40001, dtype=torch.float64)
+    objective = ((grid - velocities) ** 2 + settings.offset).pow(1 - power).mean(0)
+    assert grid[objective.argmin()].item() == pytest.approx(optimum, abs=2e-4)
+    guess = torch.tensor(optimum, dtype=torch.float64, requires_grad=True)
+    for shift, sign in ((-0.0007, -1), (0.0007, 1)):
+        x0 = torch.zeros(4, 1, dtype=torch.float64)
+        loss = settings.loss(
+            lambda t, x, s=shift: (guess + s).expand(len(x), 1), OptimalTransport(0.0), (times, times), x0, velocities
+        )
+        assert torch.autograd.grad(loss.mean(), guess)[0].sign() == sign
+
+
 def test_the_loss_by_hand():
     """|D|^2 over (|D|^2 + c)^p, where D is the network less v + (r - t) times its derivative, here of sin(x) + t r."""
     x0, x1 = draw(2, 2, 4, 3)

@@ -100,6 +100,8 @@ def test_the_span_was_trained_and_is_saved(bench):
     [
         ({"training": {"compile": True}}, "compile: true"),
         ({"training": {"precision": "bf16"}}, "precision: bf16"),
+        ({"training": {"batch_size": 32, "accumulation": 4}}, "accumulation: 4"),
+        ({"training": {"batch_size": 1}}, "batch_size: 1"),
         ({}, "2 processes"),
     ],
 )

@@ -61,6 +61,28 @@ def test_the_reference_error_equals_one_by_hand(bench):
     assert row["reference"] == f"dopri5 at 1e-07, {counted.evaluations / 6:.1f} NFE" and counted.evaluations / 6 != 40
 
 
+def test_straightness_and_path_length_equal_those_by_hand(bench):
+    """By sums over a much finer solve: the integral of |v - d|^2 per coordinate over T, and that of |v| over |d|."""
+    data, model = bench.data("board"), bench.model("board", "mine")
+    start, end, steps = model.objective.t_min, model.objective.t_max, 400
+    states, speeds = [noise(data, model, 10)], []
+    with torch.no_grad():
+        for t in uniform_grid(start, end, steps)[:-1]:
+            here = torch.stack([t, t + (end - start) / steps])
+            speeds.append(
+                model.field()(here.mean(), states[-1] + model.field()(t, states[-1]) * (end - start) / steps / 2).double()
+            )
+            states.append(integrate(model.field(), states[-1], here, FIXED["rk4"]))
+    v, d = torch.stack(speeds), states[-1].double() - states[0].double()
+    assert end - start == 1
+    deviations, ratios = (v - d).square().mean(2).mean(0), v.norm(dim=2).mean(0) / d.norm(dim=1)
+    for metric, values in (("straightness", deviations), ("path_length_ratio", ratios)):
+        row, error = (bench.row("sweep", "board", "mine", f"{metric}{suffix}") for suffix in ("", "_stderr"))
+        assert row["value"] == pytest.approx(values.mean().item(), rel=2e-2)
+        assert error["value"] == pytest.approx(values.std().item() / 10**0.5, rel=5e-2)
+        assert (row["n"], row["solver"], row["nfe"]) == (10, "rk4 at 40 NFE", 40.0)
+
+
 def test_more_steps_mean_less_error(bench):
     for solver in ("euler", "midpoint", "heun", "rk4"):
         errors = [r["value"] for r in bench.cells("board", "fm_ot") if r["solver"] == solver]
