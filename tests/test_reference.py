@@ -26,9 +26,9 @@ from fmbench.report.table4 import table4  # noqa: E402
 
 
 @pytest.mark.parametrize("name", [name for name in SECTIONS if (REFERENCE.parent / name).exists()])
-def test_the_readme_shows_the_reference_runs(name):
-    readme = (ROOT / "README.md").read_text()
-    assert with_section(readme, REFERENCE.parent / name) == readme
+def test_documents_show_the_reference_runs(name):
+    text = (ROOT / SECTIONS[name].document).read_text()
+    assert with_section(text, REFERENCE.parent / name) == text
 
 
 def measured_config() -> Config:

@@ -1,17 +1,19 @@
-"""Keep a finished run as a reference: copy its records, tables and figures, say where they come from, show them in the README.
+"""Keep a finished run as a reference: copy its records, tables and figures, say where they come from, show them in a document.
 
     python tools/reference.py results default
 
 writes results/reference/default/ and the README's section between the marks of the default run. The other names are those of
-configs: `python tools/reference.py results/superres_digits superres_digits`. SECTIONS says what the README shows of each.
+configs: `python tools/reference.py results/superres_digits superres_digits`. SECTIONS says which document shows what of each.
 """
 
 import json
+import os.path
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -19,6 +21,7 @@ from fmbench.config.config import Config
 from fmbench.config.names import FIGURES
 from fmbench.config.outputs import drawn
 from fmbench.report.figures.animation import NAME, write_animation
+from fmbench.report.layout import Markup, markdown_table
 from fmbench.store.benchmark import config_of
 from fmbench.store.provenance import commit
 
@@ -92,20 +95,20 @@ def _seeds(reference: Path) -> int:
     )
 
 
-def readme_section(reference: Path) -> str:
-    """The README's part on a reference run: where it comes from, its tables and figures."""
-    return f"{_source(reference)}\n\n{SECTIONS[reference.name](reference)}"
+def section(reference: Path) -> str:
+    """The part of a document on a reference run: where the run comes from, its tables and figures."""
+    return f"{_source(reference)}\n\n{SECTIONS[reference.name].text(reference)}"
 
 
 def _source(reference: Path) -> str:
     provenance = json.loads((reference / "provenance.json").read_text())
-    folder = _folder(reference)
+    name = reference.relative_to(ROOT).as_posix()
     versions, commits = provenance["versions"][0], [c[:12] for c in provenance["commits"]]
     config = "The default config" if reference.name == "default" else f"`configs/{reference.name}.yaml`"
     return (
         f"{config} with {_seeds(reference)} seeds (commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, "
         f"torch {versions['torch']}, {' and '.join(provenance['devices'])}; tables and figures drawn with commit "
-        f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{folder}/`]({folder}/)."
+        f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{name}/`]({_folder(reference)}/)."
     )
 
 
@@ -148,6 +151,33 @@ def zoo(reference: Path) -> str:
     return "\n\n".join([_section(reference / "pareto.md"), _images(reference, *figures), said, "\n".join(_copies(reference))])
 
 
+def marginal(reference: Path) -> str:
+    """The columns of Table 1 and of the further measures that show what the marginal target changes."""
+    columns = ["NLL (nats)", "Off support", "NFE", "Gradient variance", "Gradient variance, conditional target", "Loss floor"]
+    return "\n".join(_chosen(reference / "table1.md", [*columns, "Final loss"]))
+
+
+def grid3x3(reference: Path) -> str:
+    """The squares of numbers and the heat map."""
+    figures = [("grid3x3.png", "NLL, distance and NFE by what the network predicts and whose error the loss measures")]
+    return "\n\n".join([_section(reference / "grid3x3.md").partition("\n")[2].strip(), _images(reference, *figures)])
+
+
+def _chosen(path: Path, columns: Sequence[str]) -> list[str]:
+    """One table with these columns of all tables of a file, a row for each method."""
+    cells: dict[str, dict[str, str]] = {}
+    header: list[str] = []
+    for line in path.read_text().splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if row[:1] == ["Method"]:
+            header = row
+        elif row and not row[0].startswith("---"):
+            cells.setdefault(row[0], {}).update(zip(header, row, strict=True))
+    whole = {method: mine for method, mine in cells.items() if set(columns) <= mine.keys()}
+    rows = [[Markup(mine[column]) for column in ("Method", *columns)] for mine in whole.values()]
+    return markdown_table(["Method", *columns], rows)
+
+
 def _copies(reference: Path) -> list[str]:
     """The notes of Table 1 on methods whose samples are too near to the training set, each with its data set."""
     found, dataset = [], ""
@@ -157,14 +187,22 @@ def _copies(reference: Path) -> list[str]:
     return found
 
 
-SECTIONS: dict[str, Callable[[Path], str]] = {
-    "default": generation,
-    "superres_digits": super_resolution,
-    "superres_fashion_mnist_cpu": super_resolution,
-    "fashion_mnist_cpu": images,
-    "zoo": zoo,
+class Section(NamedTuple):
+    """The document that shows a reference, and the function that writes what it shows after where the run comes from."""
+
+    document: str
+    text: Callable[[Path], str]
+
+
+SECTIONS = {
+    "default": Section("README.md", generation),
+    "superres_digits": Section("README.md", super_resolution),
+    "superres_fashion_mnist_cpu": Section("README.md", super_resolution),
+    "fashion_mnist_cpu": Section("README.md", images),
+    "zoo": Section("README.md", zoo),
+    "marginal": Section("docs/methods.md", marginal),
+    "grid3x3": Section("docs/methods.md", grid3x3),
 }
-"""What the README shows of each reference, after where it comes from."""
 
 
 def _claims(reference: Path) -> str:
@@ -191,7 +229,8 @@ def _images(reference: Path, *figures: tuple[str, str]) -> str:
 
 
 def _folder(reference: Path) -> str:
-    return reference.relative_to(ROOT).as_posix()
+    """The folder of a reference as the links of its document have it."""
+    return Path(os.path.relpath(reference, (ROOT / SECTIONS[reference.name].document).parent)).as_posix()
 
 
 def _section(path: Path) -> str:
@@ -199,28 +238,28 @@ def _section(path: Path) -> str:
     return re.sub(r"^(#+) ", r"\1## ", path.read_text(), flags=re.MULTILINE).strip()
 
 
-def with_section(readme: str, reference: Path) -> str:
-    """The README with the section of a reference between its marks."""
-    before, after = around(readme, reference.name)
-    return f"{before}\n{readme_section(reference)}\n{after}"
+def with_section(text: str, reference: Path) -> str:
+    """The text of a document with the section of a reference between its marks."""
+    before, after = around(text, reference.name)
+    return f"{before}\n{section(reference)}\n{after}"
 
 
-def around(readme: str, name: str) -> tuple[str, str]:
-    """The README up to the first mark of a reference, and from the second on."""
+def around(text: str, name: str) -> tuple[str, str]:
+    """The text of a document up to the first mark of a reference, and from the second on."""
     begin, end = (f"<!-- {name} run: {mark} -->" for mark in ("begin", "end"))
-    if begin not in readme or end not in readme:
-        raise ValueError(f"the README has no marks {begin} and {end}; add them where the run is to be shown")
-    return readme.partition(begin)[0] + begin, end + readme.partition(begin)[2].partition(end)[2]
+    if begin not in text or end not in text:
+        raise ValueError(f"{SECTIONS[name].document} has no marks {begin} and {end}; add them where the run is to be shown")
+    return text.partition(begin)[0] + begin, end + text.partition(begin)[2].partition(end)[2]
 
 
 def main() -> None:
     results, name = Path(sys.argv[1]), sys.argv[2]
     if name not in SECTIONS:
         sys.exit(f"unknown reference {name}; known: {', '.join(SECTIONS)}")
-    reference, readme = ROOT / "results" / "reference" / name, ROOT / "README.md"
-    around(readme.read_text(), name)  # fails before anything is copied
+    reference, document = ROOT / "results" / "reference" / name, ROOT / SECTIONS[name].document
+    around(document.read_text(), name)  # fails before anything is copied
     keep(results, reference)
-    readme.write_text(with_section(readme.read_text(), reference))
+    document.write_text(with_section(document.read_text(), reference))
     print(f"{results} -> {reference}")
 
 
