@@ -78,7 +78,10 @@ def write_reproduction(results: Path, out: Path | None, reference: Path = REFERE
 
 
 def _sentence(table: pd.DataFrame, joint: float, seeds: str) -> str:
-    """The comparison in one sentence. Times, which are never compared, are not counted."""
+    """The comparison in one sentence.
+
+    Numbers that both have and that cannot be compared are counted, but for times, which never can.
+    """
     compared = table[table.verdict != NOT_COMPARED]
     if compared.empty:
         return f"Not compared with the reference: {table.why.mode().iloc[0]}"
@@ -88,7 +91,8 @@ def _sentence(table: pd.DataFrame, joint: float, seeds: str) -> str:
         text += f"; {count - agree} {'is' if count - agree == 1 else 'are'} off"
     if joint <= LEVEL:
         text += f"; together they differ more than seeds do (p = {joint:.2g})"
-    if left_out := int(((table.verdict == NOT_COMPARED) & (table.unit != "s")).sum()):
+    in_both = (table.reference_seeds > 0) & (table.run_seeds > 0) & (table.unit != "s")
+    if left_out := int(((table.verdict == NOT_COMPARED) & in_both).sum()):
         text += f"; {left_out} {'is' if left_out == 1 else 'are'} not compared (reproduction.csv says why)"
     return text
 

@@ -70,6 +70,23 @@ def test_a_number_without_a_value_is_named_with_the_reason(reference, tmp_path):
     assert "; 1 is off" in found.sentence
 
 
+def test_the_sentence_counts_what_both_have_and_cannot_be_compared(reference, tmp_path):
+    """Distances in the features of another classifier. Numbers that the reference lacks are not counted."""
+    other = make_results(
+        tmp_path / "other",
+        config(seeds=[11, 12]),
+        change=lambda row: {"features": "classifier(elsewhere)"} if row.metric == "frechet" else {},
+    )
+    found = summary(other, reference)
+    left_out = int((found.table.metric == "frechet").sum())
+    assert left_out > 0
+    assert found.sentence.endswith(f"agree with the reference (8 seeds); {left_out} are not compared (reproduction.csv says why)")
+    more = make_results(
+        tmp_path / "more", config(seeds=[11, 12]), change=lambda row: {"metric": "new"} if row.metric == "frechet" else {}
+    )
+    assert "new" in set(summary(more, reference).table.metric) and "not compared" not in summary(more, reference).sentence
+
+
 # What can be compared
 
 
