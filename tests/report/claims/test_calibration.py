@@ -78,14 +78,23 @@ def test_an_effect_of_the_papers_size_is_found_with_eight_seeds(number):
     assert verdicts(number, PAPER, 8, 2) == {HOLDS: 2}
 
 
-@pytest.mark.parametrize("number", [1, 2, 5, 6, 10, 11])
-def test_the_page_has_what_the_simulation_gives_today(number):
-    """The table of power in ``docs/claims.md``, at eight seeds: ``python tools/calibration.py --claim N`` makes it again."""
-    page = calibration.PAGE.read_text(encoding="utf-8").partition("### Power: effects of the paper's size")[2].partition("###")[0]
+@pytest.mark.parametrize(
+    ("situation", "title", "number"),
+    [
+        *((PAPER, "effects of the paper's size", number) for number in (1, 2, 5, 6, 10, 11)),
+        *((calibration.RUN, "means and spreads of the reference run", number) for number in (1, 2, 5, 6, 10)),
+    ],
+)
+def test_the_page_has_what_the_simulation_gives_today(situation, title, number):
+    """A row of both tables of power in ``docs/claims.md``, at eight seeds.
+
+    ``python tools/calibration.py --claim N`` makes it again, and ``--situation run`` the second table after a new reference.
+    """
+    page = calibration.PAGE.read_text(encoding="utf-8").partition(f"### Power: {title}")[2].partition("###")[0]
     row = re.search(rf"^\| {number} \| (\d+) \|(.*)\|$", page, re.MULTILINE)
     assert row is not None
     runs, printed = int(row[1]), row[2].split("|")[calibration.SEEDS.index(8)].strip()
-    found = calibration.Cell(number, PAPER, 8, "normal", runs).count()
+    found = calibration.Cell(number, situation, 8, "normal", runs).count()
     assert printed == f"{calibration.percent(found, HOLDS)} / {calibration.percent(found, FAILS)}"
 
 
