@@ -90,3 +90,16 @@ def test_the_zoo_has_every_method_at_four_seeds():
         own = [row for row in rows if row["dataset"] == dataset]
         assert len({row["method"] for row in own}) == 11
         assert all(row["seeds"] == "4" and row["status"] == "ok" for row in own)
+
+
+def test_the_gradient_of_the_marginal_target_has_less_variance_at_every_seed_and_its_training_ends_nearer_to_the_optimum():
+    """Theorem 2 by training: the loss of both differs by the floor, up to 1 % of it."""
+    records = records_frame(REFERENCE.parent / "marginal" / "records.parquet")
+    of_each, of_mean = (of_metric(records, f"gradient_variance{name}").set_index("seed").value for name in ("_conditional", ""))
+    assert len(of_mean) == 4 and (of_mean < 0.1 * of_each).all()
+    floor = of_metric(records, "loss_floor").set_index("seed").value
+    loss, nll = (
+        of_metric(records, name).pivot_table(index="seed", columns="method", values="value") for name in ("final_loss", "nll")
+    )
+    assert (abs(loss.fm_ot - floor - loss.fm_ot_marginal) < 0.01 * floor).all()
+    assert (nll.fm_ot_marginal < nll.fm_ot).all()
