@@ -77,9 +77,10 @@ def keep(results: Path, out: Path) -> None:
 
 
 def _own(config: Config, results: Path) -> list[str]:
-    """The figures that show something of this run. Those of ``theory/`` alone are the same in every run."""
+    """The figures that were drawn and show something of this run. Those of ``theory/`` alone are the same in every run."""
     files = {figure: results / "figures" / f"{figure}.parquet" for figure in drawn(config)}
-    measured = [figure for figure in files if not all(source.startswith("theory/") for source in FIGURES[figure])]
+    there = [figure for figure, file in files.items() if file.exists()]
+    measured = [figure for figure in there if not all(source.startswith("theory/") for source in FIGURES[figure])]
     return [figure for figure in measured if pq.read_metadata(files[figure]).num_rows]
 
 
