@@ -41,7 +41,8 @@ RELATIVE, OF_SCALE, OF_COLUMN = 1e-6, 1e-9, 1e-12
 Relative to the number itself; and for numbers near zero, relative to the ``scale`` of their row, or to the largest number of
 their column if the file has no such column.
 """
-
+OF_CLASSIFIER = 1e-4
+"""The same for what a classifier of the data measures of them. Its training adds to the rounding; its errors are far larger."""
 
 ROWS, BYTES = 50_000, 32 << 20
 """Larger tables are merged model by model, because a row takes a kilobyte while it is compared."""
@@ -146,11 +147,17 @@ class _Rule:
         if x[column] is None or y[column] is None:
             return False
         if self.records and x["stage"] == OF_DATA:
-            return column == "value" and math.isclose(x[column], y[column], rel_tol=RELATIVE)
+            tolerance = OF_CLASSIFIER if is_classifier(x["features"]) else RELATIVE
+            return column == "value" and math.isclose(x[column], y[column], rel_tol=tolerance)
         if column not in self.largest:
             return False
         floor = OF_SCALE * abs(x["scale"] or 0.0) if "scale" in x else OF_COLUMN * self.largest[column]
         return math.isclose(x[column], y[column], rel_tol=RELATIVE, abs_tol=floor)
+
+
+def is_classifier(features: str) -> bool:
+    """Whether the features of a row are those of a classifier that a run trains on its data."""
+    return features.startswith("classifier(")
 
 
 def _rule(name: str, tables: Sequence[pa.Table]) -> _Rule:

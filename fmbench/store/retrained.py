@@ -2,18 +2,18 @@
 
 A machine trains the classifier of a data set from the same settings, seed and data. Another processor rounds differently, so the
 hash of its weights is another one. Both classifiers measure the same data, in the rows of the stage ``features``. If these
-numbers agree to rounding, distances in their features may be averaged, and merged rows name the classifier of the first set.
+numbers agree to rounding, distances in their features may be averaged and compared, and the second has the name of the first.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fmbench.store.merge_tables import RELATIVE
+from fmbench.store.merge_tables import OF_CLASSIFIER, OF_DATA, is_classifier
 from fmbench.store.records import SCHEMA
 from fmbench.store.result_set import ResultSet
 
@@ -27,7 +27,7 @@ def with_one_classifier(sets: Sequence[ResultSet]) -> tuple[list[ResultSet], lis
     for later in sets[1:]:
         names: dict[str, str] = {}
         for first in found:
-            for theirs, ours in _pairs(first, later):
+            for ours, theirs in retrained(_rows(first), _rows(later)).items():
                 if ours not in names:
                     names[ours] = theirs
                     notes.append(
@@ -37,13 +37,19 @@ def with_one_classifier(sets: Sequence[ResultSet]) -> tuple[list[ResultSet], lis
     return found, notes
 
 
-def _pairs(first: ResultSet, later: ResultSet) -> Iterator[tuple[str, str]]:
-    """The names of each classifier in the first and in the later set, where the hash of its weights alone differs."""
+def retrained(first: Iterable[Mapping[Any, Any]], later: Iterable[Mapping[Any, Any]]) -> dict[str, str]:
+    """The name in the first set of each classifier of a later set where the hash of its weights alone differs.
+
+    Args:
+        first, later: records. Those of the stage ``features`` count.
+    """
     theirs, ours = _numbers(first), _numbers(later)
-    for name, measured in ours.items():
-        for other, wanted in theirs.items():
-            if name != other and _stem(name) == _stem(other) and _agree(wanted, measured):
-                yield other, name
+    return {
+        name: other
+        for name, measured in ours.items()
+        for other, wanted in theirs.items()
+        if name != other and _stem(name) == _stem(other) and _agree(wanted, measured)
+    }
 
 
 def _stem(name: str) -> str:
@@ -51,20 +57,24 @@ def _stem(name: str) -> str:
     return name.rpartition(", ")[0]
 
 
-def _numbers(found: ResultSet) -> dict[str, dict[tuple[Any, ...], float]]:
-    """What each classifier measured of the data themselves."""
+def _rows(found: ResultSet) -> list[dict[str, Any]]:
     rows = found.tables["records.parquet"]
-    rows = rows.filter(pc.and_(pc.equal(rows["stage"], "features"), pc.starts_with(rows["features"], "classifier(")))
+    of_data: list[dict[str, Any]] = rows.filter(pc.equal(rows["stage"], OF_DATA)).to_pylist()
+    return of_data
+
+
+def _numbers(rows: Iterable[Mapping[Any, Any]]) -> dict[str, dict[tuple[Any, ...], float]]:
+    """What each classifier measured of the data themselves."""
     numbers: dict[str, dict[tuple[Any, ...], float]] = {}
-    for row in rows.to_pylist():
-        if row["value"] is not None:
+    for row in rows:
+        if row["stage"] == OF_DATA and is_classifier(row["features"]) and row["value"] is not None:
             numbers.setdefault(row["features"], {})[row["dataset"], row["metric"], row["n"], row["reference"]] = row["value"]
     return numbers
 
 
 def _agree(theirs: Mapping[tuple[Any, ...], float], ours: Mapping[tuple[Any, ...], float]) -> bool:
     common = set(theirs) & set(ours)
-    return len(common) >= _LEAST and all(math.isclose(theirs[key], ours[key], rel_tol=RELATIVE) for key in common)
+    return len(common) >= _LEAST and all(math.isclose(theirs[key], ours[key], rel_tol=OF_CLASSIFIER) for key in common)
 
 
 def _renamed(found: ResultSet, names: Mapping[str, str]) -> ResultSet:

@@ -15,6 +15,8 @@ from fmbench.report.reproduction.settings import Settings
 from fmbench.report.reproduction.verdicts import AGREES, COLUMNS, LEVEL, NOT_COMPARED, OFF, compare_runs
 from fmbench.store.benchmark import FILE, read_benchmark
 from fmbench.store.files import write_text
+from fmbench.store.merge_tables import OF_DATA
+from fmbench.store.retrained import retrained
 from fmbench.store.usable import usable
 
 
@@ -56,11 +58,17 @@ def summary(results: Path, reference: Path = REFERENCE) -> Summary:
     except DataError as error:
         return Summary(f"Not compared with the reference: {error}")
     with usable(str(results)):
-        table, joint = compare_runs(rows, all_records(results), settings)
+        table, joint = compare_runs(rows, with_one_classifier(rows, all_records(results)), settings)
     off = tuple(map(_line, table[table.verdict == OFF].to_dict("records")))
     count = len(described["config"]["seeds"])
     seeds = f"{count} seed{'s' if count > 1 else ''}"
     return Summary(_sentence(table, joint, seeds), table, off, verdicts, seeds)
+
+
+def with_one_classifier(reference: pd.DataFrame, run: pd.DataFrame) -> pd.DataFrame:
+    """The run's records with the reference's name of each classifier that is the same up to rounding."""
+    names = retrained(*(rows[rows.stage == OF_DATA].to_dict("records") for rows in (reference, run)))
+    return run.assign(features=run.features.replace(names)) if names else run
 
 
 def write_reproduction(results: Path, out: Path | None, reference: Path = REFERENCE) -> Summary:

@@ -17,6 +17,7 @@ from fmbench.flow.solvers.fixed import integrate
 from fmbench.flow.solvers.tableaux import EULER, HEUN, MIDPOINT, RK4, Tableau
 from fmbench.report.compare import all_records
 from fmbench.report.reproduction import REFERENCE
+from fmbench.report.reproduction.summary import with_one_classifier
 from fmbench.report.reproduction.verdicts import AGREES, LEVEL, LOGARITHMIC, NOT_COMPARED, OFF, compare_runs
 from fmbench.store.records import SCHEMA, Row
 
@@ -314,3 +315,18 @@ def test_times_and_other_feature_extractors_are_not_compared():
     kind, why = verdict(with_features("aa", 1.0, 2.0, 3.0), with_features("bb", 2.0))
     assert kind == NOT_COMPARED and "classifier(d, aa) in the reference, classifier(d, bb) here" in why
     assert verdict(with_features("aa", 1.0, 2.0, 3.0), with_features("aa", 2.0))[0] == AGREES
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1 + 2e-5, AGREES), (1 + 5e-4, NOT_COMPARED)])
+def test_a_classifier_that_measures_the_same_of_the_data_is_the_references(factor, expected):
+    """Another processor trains it to other weights, by rounding, so its hash is another one."""
+
+    def records(hash_: str, factor: float, seeds: Iterable[int]) -> pd.DataFrame:
+        name = f"classifier(d, 64 features, {hash_})"
+        floors = {"frechet_floor": 4.2, "kid_floor": -28.5, "recall_floor": 0.9, "classifier_accuracy": 0.98}
+        rows = [Row("d", "", 0, "features", m, factor * v, "", features=name, n=50) for m, v in floors.items()]
+        return frame([*rows, *(dataclasses.replace(row, features=name) for row in nll(1.0, 2.0, 3.0, seeds=seeds))])
+
+    reference, run = records("aaaa", 1.0, range(3)), records("bbbb", factor, range(5, 8))
+    table, _ = compare_runs(reference, with_one_classifier(reference, run), SAME_SETTINGS)
+    assert set(table.verdict) == {expected}
