@@ -78,7 +78,7 @@ def test_the_zoo_shows_that_the_oracle_copies_and_that_no_trained_method_does():
     means = {metric: of_metric(digits, metric).groupby("method").value.mean() for metric in ("c_t", "train_distance_ratio")}
     said = {method: verdict(c_t, means["train_distance_ratio"][method]) for method, c_t in means["c_t"].items()}
     assert said.pop("oracle_ot") == COPIES
-    assert len(said) == 11 and COPIES not in said.values()
+    assert len(said) == 12 and COPIES not in said.values()
     (floor,) = of_metric(digits, "c_t_floor").value
     assert abs(floor) < 3  # one half of the test images, against the other
 
@@ -88,8 +88,16 @@ def test_the_zoo_has_every_method_at_four_seeds():
         rows = list(csv.DictReader(stream))
     for dataset in ("checkerboard", "digits"):
         own = [row for row in rows if row["dataset"] == dataset]
-        assert len({row["method"] for row in own}) == 11
+        assert len({row["method"] for row in own}) == 12
         assert all(row["seeds"] == "4" and row["status"] == "ok" for row in own)
+
+
+def test_the_zoo_shows_that_meanflows_weight_is_for_images():
+    with open(REFERENCE.parent / "zoo" / "pareto.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    quality = {(row["dataset"], row["method"]): float(row["quality_mean"]) for row in rows}
+    assert quality["checkerboard", "mean_flow_power_0"] < 0.1 * quality["checkerboard", "mean_flow"]
+    assert quality["digits", "mean_flow"] < 0.5 * quality["digits", "mean_flow_power_0"]
 
 
 def test_the_gradient_of_the_marginal_target_has_less_variance_at_every_seed_and_its_training_ends_nearer_to_the_optimum():
