@@ -105,9 +105,10 @@ def _source(reference: Path) -> str:
     provenance = json.loads((reference / "provenance.json").read_text())
     name = reference.relative_to(ROOT).as_posix()
     versions, commits = provenance["versions"][0], [c[:12] for c in provenance["commits"]]
+    seeds = _seeds(reference)
     config = "The default config" if reference.name == "default" else f"`configs/{reference.name}.yaml`"
     return (
-        f"{config} with {_seeds(reference)} seeds (commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, "
+        f"{config} with {seeds} seed{'s' * (seeds > 1)} (commit{'s' * (len(commits) > 1)} {' and '.join(commits)}, "
         f"torch {versions['torch']}, {' and '.join(provenance['devices'])}; tables and figures drawn with commit "
         f"{provenance['drawn_with'][:12]}); its parquet files, tables and figures are in [`{name}/`]({_folder(reference)}/)."
     )
