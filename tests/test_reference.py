@@ -111,3 +111,13 @@ def test_the_gradient_of_the_marginal_target_has_less_variance_at_every_seed_and
     )
     assert (abs(loss.fm_ot - floor - loss.fm_ot_marginal) < 0.01 * floor).all()
     assert (nll.fm_ot_marginal < nll.fm_ot).all()
+
+
+def test_the_grid_has_all_nine_cells_and_predictions_of_the_velocity_have_the_lowest_nll_and_nfe():
+    with open(REFERENCE.parent / "grid3x3" / "grid3x3.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    for dataset in ("checkerboard", "digits"):
+        own = [row for row in rows if row["dataset"] == dataset]
+        assert len(own) == 9 and {row["status"] for row in own} == {"ok"}
+        for measure in ("nll_mean", "nfe_mean"):
+            assert min(own, key=lambda row: float(row[measure]))["predicted"] == "velocity"
