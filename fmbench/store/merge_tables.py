@@ -42,7 +42,7 @@ Relative to the number itself; and for numbers near zero, relative to the ``scal
 their column if the file has no such column.
 """
 OF_CLASSIFIER = 1e-4
-"""The same for what a classifier of the data measures of them. Its training adds to the rounding; its errors are far larger."""
+"""The same for what a trained classifier measures of the data: training adds to the rounding. Sampling errors are far larger."""
 
 ROWS, BYTES = 50_000, 32 << 20
 """Larger tables are merged model by model, because a row takes a kilobyte while it is compared."""

@@ -157,6 +157,23 @@ def test_with_inceptions_features_it_is_the_fid_and_the_notes_say_so(digits_rows
     assert "* Frechet, mine:NET: 720 samples, in features of the my net." in text
 
 
+def test_a_further_distance_that_no_training_reached_has_neither_a_column_nor_a_note(digits_rows, tmp_path):
+    lost = Row(
+        "digits",
+        "ddpm",
+        0,
+        "sample_quality",
+        "frechet/mine:NET",
+        None,
+        "",
+        status="diverged",
+        reason="loss is nan",
+        features="my net",
+    )
+    records = frame([*digits_rows, lost], tmp_path)
+    assert "mine:NET" not in markdown(table1(records, SPEC), records, SPEC)
+
+
 @pytest.mark.parametrize(("n", "real"), [(720, "2.50"), (360, "-")])
 def test_a_distance_of_real_data_with_another_number_of_samples_is_left_out(digits_rows, tmp_path, n, real):
     floor = Row("digits", "", 0, "features", "frechet_floor/mine:NET", 2.5, "", n=n, features="my net")

@@ -23,10 +23,10 @@ STEP = 6.0
 LOGARITHMIC = ("mse", "reference_mse", "nll_probe_std", "nll_probe_variance")
 """Positive metrics whose values at several seeds differ by a factor. They are compared on a logarithmic scale."""
 WIDEST = 2.0
-"""The largest share of the reference's spread that the run's own spread may make of it; logarithmic scales have no limit.
+"""The run's own spread counts up to this many times the reference's.
 
-The larger spread keeps numbers with heavy tails from false alarms. Without a limit, a fault at one seed would widen its own
-interval. A mean of squares on a logarithmic scale has none, because one sample can make most of it.
+The larger of the two keeps numbers with heavy tails from false alarms. Without a limit, a fault at one seed would widen its own
+interval. Only numbers on a logarithmic scale have none: one sample can make most of a mean of squares.
 """
 COLUMNS = [*IDENTITY, "scale", "reference_mean", "reference_spread", "reference_seeds", "run_mean", "run_seeds"]
 COLUMNS += ["same_values", "low", "high", "z", "p", "verdict", "why"]

@@ -101,8 +101,10 @@ def further_notes(mine: pd.DataFrame) -> list[str]:
     if of_metric(mine, "frechet_infinity").value.notna().any():
         notes.append("n → ∞: extrapolated to infinitely many samples.")
     for metric, features in _other_distances(mine):
-        n = first_known(of_metric(mine, metric).n)
-        notes.append(f"{_called(features)}, {metric.partition('/')[2]}: {n:.0f} samples, in features of the {features}.")
+        measured = of_metric(mine, metric).dropna(subset="value")
+        if len(measured):
+            n = measured.n.iloc[0]
+            notes.append(f"{_called(features)}, {metric.partition('/')[2]}: {n:.0f} samples, in features of the {features}.")
     if of_metric(mine, "gradient_variance").value.notna().any():
         notes.append(
             "Gradient variance: the trace of the covariance of a batch's gradient. Conditional target: that of each pair."
