@@ -9,8 +9,9 @@ import typer
 from fmbench.cli.job import open_console, read_spec
 from fmbench.cli.options import Log, Progress, Results, Spec, Table
 from fmbench.cli.output import echo
+from fmbench.config.installation import CAPTIONS
 from fmbench.config.names import FIGURES
-from fmbench.errors import ConfigError
+from fmbench.errors import ConfigError, DataError
 from fmbench.system.progress import Console
 
 Records = Annotated[Path, typer.Option(help="records.parquet of a run")]
@@ -182,11 +183,11 @@ def page(
     results: Results = Path("results"),
     out: Annotated[Path, typer.Option(help="the page, .html")] = Path("index.html"),
     fragment: Annotated[Path | None, typer.Option(help="also write the claims and Table 1, for Snakemake's report")] = None,
-    captions: Annotated[Path | None, typer.Option(help="folder with a caption (.rst) for each figure")] = None,
+    captions: Annotated[Path, typer.Option(help="folder with a caption (.rst) for each figure")] = CAPTIONS,
     log: Log = None,
     mode: Progress = "auto",
 ) -> None:
-    """Write one page for a browser from the tables and figures of a result set. An archive has no figures: use `render`."""
+    """Write one page for a browser from the tables and figures of a result set. `render` draws those of an archive."""
     from fmbench.report.page import write_page
     from fmbench.store.unpack import opened
 
@@ -205,11 +206,11 @@ def render(
     log: Log = None,
     mode: Progress = "auto",
 ) -> None:
-    """Make every table and figure that the parquet files of a result set allow, and say why the others are missing."""
+    """Make every table, figure and page that the parquet files of a result set allow, and say why others are missing."""
     from fmbench.config.reading import load
     from fmbench.report.layout import to_csv
-    from fmbench.report.page import reproduction
-    from fmbench.report.render import render
+    from fmbench.report.page import reproduction, write_page
+    from fmbench.report.render import Rendered, render
     from fmbench.store.files import write_text
     from fmbench.store.unpack import opened
 
@@ -222,13 +223,18 @@ def render(
     with opened(results) as folder:
         done = render(folder, out, config, kinds)
         compared = reproduction(folder)
+        try:
+            write_page(folder, out / "index.html", captions=CAPTIONS, drawn=out)
+            done.append(Rendered("index.html", ""))
+        except DataError as error:
+            done.append(Rendered("index.html", str(error)))
     if not compared.table.empty:
         write_text(out / "reproduction.csv", to_csv(compared.table))
     console.say(compared.sentence)
     for item in done:
         if item.reason:
             console.say(f"not made: {item.file}: {item.reason}")
-    console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables and figures -> {out}")
+    console.say(f"{sum(not item.reason for item in done)} of {len(done)} tables, figures and pages -> {out}")
 
 
 COMMANDS = (table1, table2, table3, table4, solvers, grid3x3, pareto, claims, reproduce, figure, page, render)

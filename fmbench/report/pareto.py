@@ -28,7 +28,7 @@ ADAPTIVE = "dopri5"
 ENERGY = DISTANCES["energy_distance"]
 _MEASURES = ("quality", "one_step", "nll", "nfe", "straightness", "passes")
 COLUMNS = ["dataset", "method", "seeds", "metric", *(f"{m}_{what}" for m in _MEASURES for what in ("mean", "low", "high"))]
-COLUMNS += ["one_step_solver", "one_step_n", "nll_unit", "status"]
+COLUMNS += ["quality_n", "one_step_solver", "one_step_n", "nll_unit", "status"]
 
 
 def write_pareto(results: Path, out: Path) -> pd.DataFrame:
@@ -60,13 +60,13 @@ def pareto_table(results: Path) -> pd.DataFrame:
         quality = mine[mine.metric == main_distance(mine[mine.stage == "sample_quality"])]
         row |= {"metric": metric_name(quality, first_known(quality.metric) or ""), "nll_unit": printed.nll_unit}
         first: dict[str, Any] = next((f for f in by_budget(few) if f["at"] == 1), {"values": [], "solver": "", "n": None})
-        row |= {"one_step_solver": first["solver"], "one_step_n": first["n"]}
+        row |= {"quality_n": first_known(quality.n), "one_step_solver": first["solver"], "one_step_n": first["n"]}
         values = {"quality": quality.value, "one_step": first["values"], "passes": spent.passes}
         values |= {name: of_metric(mine, name).value for name in ("nll", "nfe", "straightness")}
         for name, numbers in values.items():
             row |= {f"{name}_{what}": value for what, value in interval(numbers).items()}
         rows.append(row)
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"seeds": "Int64", "one_step_n": "Int64"})
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(("seeds", "quality_n", "one_step_n"), "Int64"))
 
 
 def trained(results: Path) -> list[tuple[str, str]]:
@@ -131,8 +131,13 @@ def _notes(part: pd.DataFrame) -> list[str]:
     seeds, columns = int(part.seeds.max()), _columns(part)
     over = f"{seeds} seeds" if seeds != 1 else "1 seed"
     found = [f"Mean over {over} ± half of Student's {LEVEL:.0%} interval of the mean. Bold is the lowest mean."]
-    if "quality" in columns and not columns["quality"][-1]:
-        found.append(ENERGY_NOTE.replace("No energy distance", "No energy distance of the adaptive solver"))
+    if "quality" in columns:
+        found.append(
+            f"{columns['quality'][0]}: of {first_known(part.quality_n)} samples of the adaptive solver. "
+            "Distances of another number of samples, such as those of another run's Table 1, do not compare with it."
+        )
+        if not columns["quality"][-1]:
+            found.append(ENERGY_NOTE.replace("No energy distance", "No energy distance of the adaptive solver"))
     if "one_step" in columns:
         solvers: dict[str, list[str]] = {}
         for row in part[part.one_step_solver != ""].itertuples():

@@ -30,9 +30,12 @@ def test_render_names_what_it_cannot_make_and_why(whole_run, tmp_path):
             assert f"not made: figures/{name}.png: " in said.err
     assert "not made: equivalence.csv: theory/equivalence.parquet is missing" in said.err
     assert "not made: figures/fig02.png: theory/fields.parquet is missing" in said.err
-    made = len([p for p in (tmp_path / "out").rglob("*") if p.suffix in (".csv", ".png", ".gif")])
+    made = len([p for p in (tmp_path / "out").rglob("*") if p.suffix in (".csv", ".png", ".gif", ".html")])
     wanted = len(TABLES.keys() - absent) + len(names.FIGURES.keys() - absent)
-    assert f"{made} of {wanted + 1} tables and figures -> " in said.err
+    assert f"{made} of {wanted + 2} tables, figures and pages -> " in said.err
+    page = (tmp_path / "out" / "index.html").read_text()
+    drawn = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")} - {"claims"}  # the page draws its own
+    assert page.count("<figure>") == len(drawn) and page.count("<figcaption><p>") == len(drawn) > 3
 
 
 def test_the_table_of_equivalences_is_made_again_from_its_rows(theory, tmp_path):
@@ -54,7 +57,7 @@ def test_results_without_a_description_render_with_a_config(whole_run, tmp_path)
     said = command(
         "render", "--results", old, "--out", tmp_path / "by config", "--configfile", tmp_path / "config.yaml", "--format", "png"
     )
-    assert said.code == 0
+    assert said.code == 0 and "not made: index.html: " in said.err
     TABLES["table1"][1](whole_run, config(), tmp_path / "table1.csv")
     assert (tmp_path / "by config" / "table1.csv").read_bytes() == (tmp_path / "table1.csv").read_bytes()
 

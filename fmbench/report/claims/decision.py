@@ -58,7 +58,7 @@ def _decided(line: Evidence, rejected_up_to: float, next_level: float, tests: in
     correction = f" (Holm's correction for {tests} tests)" if tests > 1 else ""
     texts = _reasons(line, outcomes, correction)
     if needs is not None:
-        texts.append(sentence(f"{needs.words} would decide this at the difference seen"))
+        texts.append(sentence(f"{needs.words} at the difference seen"))
     return Finding(verdict=verdict, why=". ".join([*texts, *line.notes]), needs=needs, **line.columns)
 
 

@@ -44,7 +44,7 @@ def overall(claim: Claim, lines: Lines, missing: Sequence[str] = ()) -> Finding:
     counts = tally([line.verdict for line in counted])
     number = f"{len(counted)} line{'s' if len(counted) > 1 else ''} of evidence"
     texts = [f"{number}: {counts}" if counted else f"There are no rows of {claim.about} to test this claim"]
-    texts += [sentence(f"{needs.words} would decide the claim at the differences seen")] if needs else []
+    texts += [sentence(f"{needs.words} at the differences seen")] if needs else []
     texts += [f"Only part of the claim is tested on {', '.join(partly)}"] if partly else []
     return Finding(claim.number, "all", "overall", "", verdict, ". ".join([*texts, *map(missing_source, missing)]), needs=needs)
 

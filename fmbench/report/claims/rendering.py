@@ -14,7 +14,7 @@ from fmbench.report.claims.verdicts import ALPHA, FAILS, HOLDS, INCONCLUSIVE, LE
 from fmbench.report.layout import Markup, block, heading, latex_table, markdown_table, notes, tex, write_all
 
 COLUMNS = ["claim", "title", "dataset", "about", "part", "against", "statistic", "unit", "value", "low", "high", "threshold"]
-COLUMNS += ["claimed", "interval", "seeds", "coverage", "paper", "verdict", "seeds_to_decide", "why"]
+COLUMNS += ["claimed", "interval", "seeds", "coverage", "paper", "verdict", "seeds_to_decide", "decided_as", "why"]
 _BOLD = {HOLDS: Markup("**holds**"), FAILS: Markup("**fails**")}
 
 
@@ -36,6 +36,7 @@ def frame(lines: Lines) -> pd.DataFrame:
     table = pd.DataFrame([asdict(line) for line in lines], columns=[f.name for f in fields(Finding)])
     table.insert(1, "title", table.claim.map(titles))
     table["seeds_to_decide"] = ["" if line.needs is None else str(line.needs) for line in lines]
+    table["decided_as"] = ["" if line.needs is None else line.needs.verdict for line in lines]
     return table[COLUMNS]
 
 
@@ -80,7 +81,7 @@ def _together(lines: Lines) -> str:
         return ""
     verdict = combine(line.verdict for line in lines)
     needs = combine_needs((line.verdict, line.needs) for line in lines)
-    return f"{verdict}, needs {needs.words}" if needs else verdict
+    return f"{verdict}; {needs.words}" if needs else verdict
 
 
 def _notes(lines: Lines) -> list[str]:
@@ -89,15 +90,16 @@ def _notes(lines: Lines) -> list[str]:
         "A claim holds if every tested line of evidence holds, on every data set. It fails if one line fails.",
         f"Intervals in the evidence are {LEVEL * 100:g} % intervals over seeds unless a line says otherwise: Student's t on the "
         "values of the seeds, differences paired by seed. Ratios are judged on a logarithmic scale.",
-        f"A claim that is not true holds with a probability of at most {ALPHA * 100:g} %, because every test must be "
-        f"significant. A claim that is true fails with a probability of at most {ALPHA * 100:g} %, because a line fails only "
-        "after Holm's correction over all tests of the claim. Both rates are for normal values. docs/claims.md has those of "
-        "other distributions, by simulation.",
+        f"If a claim is false, a run says that it holds with a probability of at most {ALPHA * 100:g} %, because every test must "
+        f"be significant. If it is true, a run says that it fails with a probability of at most {ALPHA * 100:g} %, because a "
+        "line fails only after Holm's correction over all tests of the claim. Both rates are for normal values. docs/claims.md "
+        "has those of other distributions, by simulation.",
     ]
     if any(line.verdict == INCONCLUSIVE and line.needs for line in lines):
         notes.append(
-            "An inconclusive verdict with a number of seeds needs about so many to be decided, if the difference and the spread "
-            "stay as they are in this run. With few seeds both are uncertain, so the number is a rough guide."
+            "A number of seeds is a rough guide to how many would settle an inconclusive verdict, and which way, if differences "
+            "and spreads stay as they are in this run. One failing line is enough to make a claim fail, so the smallest number "
+            "of the lines on the wrong side counts. If there is none, all lines must hold, and the largest number counts."
         )
     notes.append("These verdicts are about this run, not the paper's. Other data sets, budgets or networks may give others.")
     return notes

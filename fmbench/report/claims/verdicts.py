@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED = "holds", "fails", "inconclusive", "not tested here"
 VERDICTS = (HOLDS, FAILS, INCONCLUSIVE, NOT_TESTED)
+INFINITIVES = {HOLDS: "hold", FAILS: "fail"}
 
 LEVEL = 0.95
 """The level of every interval."""
@@ -32,15 +33,15 @@ class Needs:
 
     @property
     def words(self) -> str:
-        """The number in a sentence: "about 9 seeds", "more than 100 seeds"."""
-        return f"about {self.seeds:g} seeds" if math.isfinite(self.seeds) else f"more than {MOST_SEEDS} seeds"
+        """The number and the verdict as a clause: "about 9 seeds would make it hold"."""
+        number = f"about {self.seeds:g}" if math.isfinite(self.seeds) else f"more than {MOST_SEEDS}"
+        return f"{number} seeds would make it {INFINITIVES[self.verdict]}"
 
 
 def tally(verdicts: Sequence[str]) -> str:
     """Return how many lines have each verdict, as text: "4 hold, 1 fails, 2 inconclusive"."""
     counts = [(verdicts.count(verdict), verdict) for verdict in VERDICTS]
-    several = {HOLDS: "hold", FAILS: "fail"}
-    return ", ".join(f"{n} {several.get(verdict, verdict) if n > 1 else verdict}" for n, verdict in counts if n)
+    return ", ".join(f"{n} {INFINITIVES.get(verdict, verdict) if n > 1 else verdict}" for n, verdict in counts if n)
 
 
 def combine(verdicts: Iterable[str]) -> str:

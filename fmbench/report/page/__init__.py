@@ -131,12 +131,19 @@ def _folded_table(name: str, made: Made) -> str:
     return folded(to_html(title)[3:-5], in_sections(made.files[f"{name}.md"].decode()), name)
 
 
-def page(results: Path, tables: Mapping[str, Made], captions: Path | None, found: Summary | None = None) -> str:
+def page(
+    results: Path,
+    tables: Mapping[str, Made],
+    captions: Path | None,
+    found: Summary | None = None,
+    drawn: Path | None = None,
+) -> str:
     """Return the whole page.
 
     Args:
         tables: :func:`fmbench.report.render.made_tables` of the folder.
         found: :func:`reproduction` of the folder; made here if it is None.
+        drawn: a folder whose ``figures/`` has been drawn from these results just now; by default the results folder itself.
 
     Raises:
         DataError: neither the claims nor Table 1 can be made, or a picture is damaged.
@@ -146,9 +153,9 @@ def page(results: Path, tables: Mapping[str, Made], captions: Path | None, found
         raise DataError(f"{results} has nothing to show ({reasons})")
     found = reproduction(results) if found is None else found
     style, script = _asset("page.css"), _asset("page.js")
-    stale = stale_files(results)
-    first = figures(results, FIRST, stale, captions)
-    rest = figures(results, [name for name in FIGURES if name not in (*FIRST, "claims")], stale, captions)
+    folder, stale = (results, stale_files(results)) if drawn is None else (drawn, ())
+    first = figures(folder, FIRST, stale, captions)
+    rest = figures(folder, [name for name in FIGURES if name not in (*FIRST, "claims")], stale, captions)
     others = "".join(_folded_table(name, tables[name]) for name in OTHERS if name in tables)
     parts = [
         _claims(results, tables["claims"], found),
@@ -160,7 +167,8 @@ def page(results: Path, tables: Mapping[str, Made], captions: Path | None, found
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>fmbench</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<title>Flow matching against diffusion: fmbench</title>\n"
         f"<style>{style}</style>\n</head>\n<body>\n{sentence_html(found)}{_header()}<main>\n{''.join(parts)}</main>\n{FOOTER}"
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
@@ -172,17 +180,20 @@ def _header() -> str:
     return f'<header>\n{TITLE}<div class="bar"><nav>{links}</nav></div>\n</header>\n'
 
 
-def write_page(results: Path, out: Path, head: Path | None = None, captions: Path | None = None) -> None:
+def write_page(
+    results: Path, out: Path, head: Path | None = None, captions: Path | None = None, drawn: Path | None = None
+) -> None:
     """Write the page to ``out``, and its beginning alone to ``head``.
 
     Args:
         captions: a folder with the caption of each figure, ``<figure>.rst`` of plain paragraphs.
+        drawn: as for :func:`page`.
 
     Raises:
         DataError: neither the claims nor Table 1 can be made, or a picture is damaged.
     """
     tables = made_tables(results, (*LEAD, *OTHERS))
     found = reproduction(results)
-    write_text(out, page(results, tables, captions, found))
+    write_text(out, page(results, tables, captions, found, drawn))
     if head is not None:
         write_text(head, fragment(tables, found))

@@ -1,8 +1,9 @@
 """A data set of a config as the estimate sees it: the shape and number of its samples, and the cost of its network."""
 
 import contextlib
+import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from fmbench.config import selections, specs
 from fmbench.config.config import Config
 from fmbench.config.datasets import CLASSES, sample_shape, split_sizes
 from fmbench.config.evaluation_settings import EvaluationSettings
+from fmbench.config.hashing import canonical
 from fmbench.config.plugins import RAISED, reason
 from fmbench.data.conditions import UNCONDITIONAL, Condition
 from fmbench.data.prepared import read
@@ -127,11 +129,16 @@ def network_cost(config: Config, name: str, shape: tuple[int, ...], condition: C
     Raises:
         ConfigError: the network cannot be run on such a sample.
     """
-    settings = config.dataset(name).network.model_dump()
     try:
-        return count(lambda: initial_network(settings, shape, 0, condition), shape, condition.example)
+        return _counted(canonical(config.dataset(name).network.model_dump()), shape, condition)
     except RAISED as error:
         raise ConfigError(f"the network of {name} cannot be run on a sample of shape {shape}: {reason(error)}") from error
+
+
+@cache
+def _counted(settings: str, shape: tuple[int, ...], condition: Condition) -> Cost:
+    """The cost of the network of ``settings``, in JSON. Data sets and configs share networks, so each is counted once."""
+    return count(lambda: initial_network(json.loads(settings), shape, 0, condition), shape, condition.example)
 
 
 def dimensions(shape: tuple[int, ...]) -> int:

@@ -53,14 +53,15 @@ def test_a_verdict_by_the_values_of_the_seeds(values, below, verdict, seeds):
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ([-1.0, -2.0], "Not significant: with 2 seeds the 95 % t interval includes 0. About 4 seeds would decide this"),
+        ([-1.0, -2.0], "Not significant: with 2 seeds the 95 % t interval includes 0. About 4 seeds would make it hold"),
+        ([1.0, 2.0], "Not significant: with 2 seeds the 95 % t interval includes 0. About 4 seeds would make it fail"),
         ([-1.0, -1.01], "With 2 seeds the 95 % t interval is below 0"),
         ([1.0, 1.01], "With 2 seeds the 95 % t interval is above 0"),
         ([-1.0], "The value is below 0, but one seed gives no interval"),
-        ([-1.0, 1.1, -0.9, 1.0], "More than 100 seeds would decide this at the difference seen"),
+        ([-1.0, 1.1, -0.9, 1.0], "More than 100 seeds would make it fail at the difference seen"),
         (
             [-2.0, -2.0],
-            "all 2 seeds have the same value, below 0, and the sign test is not significant. About 6 seeds",
+            "all 2 seeds have the same value, below 0, and the sign test is not significant. About 6 seeds would make it hold",
         ),
         ([-2.0] * 6, "All 6 seeds have the same value, below 0, and the sign test is significant"),
     ],
@@ -179,7 +180,13 @@ def test_the_seeds_of_several_lines_are_combined():
     assert combine_needs([(FAILS, None), (INCONCLUSIVE, nine)]) is None
     assert not_holding(HOLDS, None) == (INCONCLUSIVE, None)
     assert not_holding(INCONCLUSIVE, nine) == (INCONCLUSIVE, None) and not_holding(INCONCLUSIVE, four) == (INCONCLUSIVE, four)
-    assert (str(nine), nine.words, str(many), many.words) == ("9", "about 9 seeds", ">100", "more than 100 seeds")
+    assert (str(nine), nine.words, str(many), many.words) == (
+        "9",
+        "about 9 seeds would make it hold",
+        ">100",
+        "more than 100 seeds would make it hold",
+    )
+    assert four.words == "about 4 seeds would make it fail"
 
 
 def test_a_finding_has_a_known_verdict_and_a_reason():
