@@ -220,10 +220,10 @@ def _table1(reference: Path) -> str:
 
 
 def _verdict(reference: Path, number: int) -> str:
-    """A claim's title with its verdict, and the line on the claim as a whole."""
+    """A claim's title with its verdict, and what was counted for the claim as a whole."""
     text = (reference / "claims.md").read_text().split(f"\n## {number}. ")[1].split("\n## ")[0]
     overall = next(line for line in text.splitlines() if line.startswith("Overall: "))
-    return f"Claim {number}. {text.splitlines()[0]}. {overall}"
+    return f"Claim {number}. {text.splitlines()[0]}. {overall.partition('. ')[2]}"
 
 
 def _images(reference: Path, *figures: tuple[str, str]) -> str:
