@@ -7,6 +7,7 @@ from fmbench.errors import printable
 from fmbench.report.layout import plain
 from fmbench.report.reproduction.summary import Summary
 
+WHAT_IT_IS = "The reference is a run of the default config that fmbench ships."
 LISTED = 50
 """How many numbers that are off the page lists; ``reproduction.csv`` has all."""
 _FOUR_CELLS = re.compile(r"\|(?:[^|]*\|){4}")
@@ -14,8 +15,9 @@ _FOUR_CELLS = re.compile(r"\|(?:[^|]*\|){4}")
 
 
 def sentence_html(found: Summary) -> str:
-    """Return the sentence as a paragraph on one line, and below it a list of the numbers that are off."""
-    text = f'<p class="reproduction">{_text(found.sentence)}.</p>\n'
+    """Return the sentence as a paragraph, with what the reference is, and below it a list of the numbers that are off."""
+    known = "" if found.table.empty else f" <small>{WHAT_IT_IS}</small>"
+    text = f'<p class="reproduction">{_text(found.sentence)}.{known}</p>\n'
     if found.off:
         items = "".join(f"<li>{_text(line)}</li>\n" for line in found.off[:LISTED])
         more = f"<p>All {len(found.off)} are in <code>reproduction.csv</code>.</p>\n" if len(found.off) > LISTED else ""
