@@ -78,8 +78,10 @@ def _equal_error(contest: Contest, other: str, here: pd.DataFrame, curves: Curve
     compared = {(m, seed): curves[m, seed] for m in methods for seed in seeds}
     bottom, top = _common_range(compared, _floors(here))
     if not top > LEAST_RANGE * bottom > 0:
-        span = f"{bottom:.2g} to {top:.2g}, less than a factor of {LEAST_RANGE:g}"
-        why = f"The range of errors that all curves cover is too small: {span}"
+        why = "No error is in the range of all curves"
+        if top > bottom:
+            span = f"{bottom:.2g} to {top:.2g}, less than a factor of {LEAST_RANGE:g}"
+            why = f"The range of errors that all curves cover is too small: {span}"
         return Finding(verdict=NOT_TESTED, why=why, **columns)
     # The bounds are end points of curves. Levels slightly inside them stay inside after rounding.
     levels = np.geomspace(bottom * (1 + 1e-9), top * (1 - 1e-9), LEVELS)
