@@ -198,7 +198,9 @@ def page(
 
 def render(
     results: Results = Path("results"),
-    out: Annotated[Path, typer.Option(help="folder for the tables; figures go to figures/ in it")] = Path("rendered"),
+    out: Annotated[Path, typer.Option(help="folder for the tables and the page; figures go to figures/ in it")] = Path(
+        "rendered"
+    ),
     configfile: Annotated[
         list[Path] | None, typer.Option(help="config files of the run; by default the config stored with the results")
     ] = None,
@@ -223,11 +225,15 @@ def render(
     with opened(results) as folder:
         done = render(folder, out, config, kinds)
         compared = reproduction(folder)
+        made = [Path(item.file).stem for item in done if item.file.startswith("figures/") and not item.reason]
+        reason = "" if "png" in kinds else "its figures are PNG; add --format png"
         try:
-            write_page(folder, out / "index.html", captions=CAPTIONS, drawn=out)
-            done.append(Rendered("index.html", ""))
+            if not reason:
+                pictures = {name: out / "figures" / f"{name}.png" for name in made}
+                write_page(folder, out / "index.html", captions=CAPTIONS, drawn=pictures, config=config)
         except DataError as error:
-            done.append(Rendered("index.html", str(error)))
+            reason = str(error)
+        done.append(Rendered("index.html", reason))
     if not compared.table.empty:
         write_text(out / "reproduction.csv", to_csv(compared.table))
     console.say(compared.sentence)

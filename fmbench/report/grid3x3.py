@@ -15,7 +15,7 @@ from fmbench.report.frames import first_known, records_frame
 from fmbench.report.layout import LATEX, MARKDOWN, NONE, Style, comment, heading, latex_table, markdown_table, notes, spread, tex
 from fmbench.report.layout import write_all as write_table_files
 from fmbench.report.table1.cells import ENERGY_NOTE, SHOWN, distance_name, is_points
-from fmbench.report.table1.notes import ERROR_NOTE
+from fmbench.report.table1.notes import ERROR_NOTE, SHARED_NOTE, SPREAD_NOTE
 from fmbench.report.table1.numbers import table1
 from fmbench.report.training_cost import method_of
 from fmbench.store.tables import read_member
@@ -111,6 +111,7 @@ def _notes(part: pd.DataFrame) -> list[str]:
     over = f"{seeds} seeds" if seeds != 1 else "1 seed"
     found = ["Rows: what the network predicts. Columns: whose squared error the loss is. All else is equal."]
     found += [f"Mean ± standard deviation over {over}. Bold is the lowest mean.", ERROR_NOTE]
+    found += [SPREAD_NOTE, SHARED_NOTE] if seeds > 1 else []
     found += [ENERGY_NOTE] if is_points(part) else []
     failed = part[part.status != "ok"]
     return found + [f"Predicts {row.predicted}, {row.measured} loss: {row.status}." for row in failed.itertuples()]

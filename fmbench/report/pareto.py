@@ -132,12 +132,11 @@ def _notes(part: pd.DataFrame) -> list[str]:
     over = f"{seeds} seeds" if seeds != 1 else "1 seed"
     found = [f"Mean over {over} ± half of Student's {LEVEL:.0%} interval of the mean. Bold is the lowest mean."]
     if "quality" in columns:
-        found.append(
-            f"{columns['quality'][0]}: of {first_known(part.quality_n)} samples of the adaptive solver. "
-            "Distances of another number of samples, such as those of another run's Table 1, do not compare with it."
-        )
+        found.append(f"{columns['quality'][0]}: of {first_known(part.quality_n)} samples of the adaptive solver.")
         if not columns["quality"][-1]:
             found.append(ENERGY_NOTE.replace("No energy distance", "No energy distance of the adaptive solver"))
+        else:
+            found.append("A Frechet distance falls with the number of samples, so it compares only at equal numbers.")
     if "one_step" in columns:
         solvers: dict[str, list[str]] = {}
         for row in part[part.one_step_solver != ""].itertuples():

@@ -127,14 +127,18 @@ def _absent(results: Path, config: Config | None) -> set[str]:
         return set()
 
 
-def made_tables(results: Path, names: Iterable[str] = TABLES) -> dict[str, Made]:
-    """Return the run's tables by name, made from the folder's rows. Those in the folder may be older, damaged or forged."""
-    found, unwanted = {}, _absent(results, None)
+def made_tables(results: Path, names: Iterable[str] = TABLES, config: Config | None = None) -> dict[str, Made]:
+    """Return the run's tables by name, made from the folder's rows. Those in the folder may be older, damaged or forged.
+
+    Args:
+        config: as for :func:`render`.
+    """
+    found, unwanted = {}, _absent(results, config)
     for name in names:
         if name in unwanted:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            reason = _write(name, results, Path(folder))
+            reason = _write(name, results, Path(folder), config)
             files = {} if reason else {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         found[name] = Made(files, reason)
     return found

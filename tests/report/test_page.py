@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 
+import pandas as pd
 import pytest
 from PIL import Image
 from result_sets import config
@@ -14,6 +15,7 @@ from user_code import command
 from fmbench.config.names import FIGURES
 from fmbench.errors import DataError
 from fmbench.report.page import LEAD, OTHERS, page, write_page
+from fmbench.report.page.claims import claims_section
 from fmbench.report.page.markup import in_sections, sections, to_html
 from fmbench.report.page.pictures import read_picture, title
 from fmbench.report.render import TABLES, made_tables
@@ -78,6 +80,18 @@ def test_pictures_come_before_prose(results):
     before = out.read_bytes()
     write_page(results, out, None, results.parent / "captions")
     assert out.read_bytes() == before
+
+
+def test_an_undecided_claim_says_at_how_many_seeds_it_would_be_decided_and_how(results):
+    csv = pd.read_csv(
+        io.BytesIO(made_tables(results, ["claims"])["claims"].files["claims.csv"]), dtype=str, keep_default_na=False
+    )
+    for number, decided_as in (("7", "fails"), ("4", "holds")):
+        whole = (csv.claim == number) & (csv.about == "overall")
+        csv.loc[whole, ["verdict", "seeds_to_decide", "decided_as"]] = ["inconclusive", number, decided_as]
+    files = {"claims.csv": csv.to_csv(index=False).encode(), "claims.md": b"# Claims\n"}
+    html = claims_section(files, pd.DataFrame(), {})
+    assert "<small>fails at about 7 seeds</small>" in html and "<small>holds at about 4 seeds</small>" in html
 
 
 def test_the_browser_may_run_one_script_and_one_style_named_by_their_hashes(results):

@@ -8,6 +8,7 @@ from result_sets import config
 from user_code import command
 
 from fmbench.config import names, outputs
+from fmbench.config.installation import REFERENCE
 from fmbench.errors import DataError
 from fmbench.report.render import TABLES, render
 from fmbench.store.benchmark import FILE, config_of
@@ -34,8 +35,23 @@ def test_render_names_what_it_cannot_make_and_why(whole_run, tmp_path):
     wanted = len(TABLES.keys() - absent) + len(names.FIGURES.keys() - absent)
     assert f"{made} of {wanted + 2} tables, figures and pages -> " in said.err
     page = (tmp_path / "out" / "index.html").read_text()
+    assert "are drawn from the same files" in page
     drawn = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")} - {"claims"}  # the page draws its own
     assert page.count("<figure>") == len(drawn) and page.count("<figcaption><p>") == len(drawn) > 3
+
+
+def test_the_page_shows_no_picture_of_another_run(whole_run, tmp_path):
+    """Not one that lay in the folder before, nor a figure in another format."""
+    (tmp_path / "figures").mkdir()
+    shutil.copy(REFERENCE / "fig02.png", tmp_path / "figures")
+    said = command("render", "--results", whole_run, "--out", tmp_path, "--format", "png", "--progress", "lines")
+    assert said.code == 0 and "not made: figures/fig02.png" in said.err
+    page = (tmp_path / "index.html").read_text()
+    assert '<section class="figure" id="fig07">' in page and 'id="fig02"' not in page
+    said = command("render", "--results", whole_run, "--out", tmp_path / "svg", "--format", "svg", "--progress", "lines")
+    assert (
+        "not made: index.html: its figures are PNG; add --format png" in said.err and not (tmp_path / "svg/index.html").exists()
+    )
 
 
 def test_the_table_of_equivalences_is_made_again_from_its_rows(theory, tmp_path):
@@ -57,7 +73,8 @@ def test_results_without_a_description_render_with_a_config(whole_run, tmp_path)
     said = command(
         "render", "--results", old, "--out", tmp_path / "by config", "--configfile", tmp_path / "config.yaml", "--format", "png"
     )
-    assert said.code == 0 and "not made: index.html: " in said.err
+    assert said.code == 0 and "index.html" not in said.err
+    assert "<h2>Table 1</h2>" in (tmp_path / "by config" / "index.html").read_text()
     TABLES["table1"][1](whole_run, config(), tmp_path / "table1.csv")
     assert (tmp_path / "by config" / "table1.csv").read_bytes() == (tmp_path / "table1.csv").read_bytes()
 

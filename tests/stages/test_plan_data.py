@@ -6,8 +6,9 @@ import pytest
 from plans import digits_config, points_config
 
 from fmbench.config.reading import parse
-from fmbench.networks.counting import Cost
+from fmbench.networks.counting import Cost, count
 from fmbench.stages.features import STD_VALUES
+from fmbench.stages.plan import workload
 from fmbench.stages.plan.hardware import LEAST_STEP
 from fmbench.stages.plan.jobs import DECODING, WRITTEN, needs, preparation_seconds
 from fmbench.stages.plan.memory import (
@@ -33,6 +34,19 @@ WEIGHTS = 4 * (9 * 16 + 16 + 9 * 16 * 32 + 32 + 512 * 64 + 64 + 64 * 10 + 10)
 def digits(features=None, device="cpu", **evaluation) -> Workload:
     config = digits_config(evaluation={"features": features or {}} | evaluation)
     return read_workload(config.model_copy(update={"device": device}), "digits", NOWHERE)
+
+
+def test_equal_networks_are_counted_once(monkeypatch):
+    """Whichever config names them. Another network or another shape is counted on its own."""
+    counted = []
+    monkeypatch.setattr(workload, "count", lambda build, shape, example: counted.append(shape) or count(build, shape, example))
+    workload._counted.cache_clear()
+    configs = [digits_config(training={"batch_size": size}) for size in (8, 16)]
+    costs = [workload.network_cost(config, "digits", (1, 8, 8)) for config in configs]
+    assert len(counted) == 1 and costs[0] == costs[1]
+    workload.network_cost(points_config(), "board", (2,))
+    workload.network_cost(digits_config(), "digits", (1, 16, 16))
+    assert counted == [(1, 8, 8), (2,), (1, 16, 16)]
 
 
 def test_the_classifier_by_hand():

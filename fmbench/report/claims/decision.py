@@ -67,12 +67,17 @@ def _outcome(test: Test, rejected_up_to: float) -> str:
 
 
 def _needs(tests: Sequence[Test], outcomes: Sequence[str], next_level: float) -> Needs | None:
-    """The seeds that would decide the open tests of a line: any that would fail, or else all that must hold."""
+    """The seeds that would decide the open tests of a line: any that would fail, or else all that must hold.
+
+    The result is None if that is unknown, for example because a test is exactly between its two verdicts.
+    """
     if any(test.seeds < 2 for test in tests):
         return None
     failing = [test.seeds_for(next_level) for test in tests if test.towards == FAILS]
     if failing:
         return Needs(min(failing), FAILS)
+    if any(test.towards == INCONCLUSIVE for test in tests):
+        return None
     return Needs(max(t.seeds_for(ALPHA) for t, o in zip(tests, outcomes, strict=True) if o == INCONCLUSIVE), HOLDS)
 
 

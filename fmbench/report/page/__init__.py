@@ -20,16 +20,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from fmbench.config.config import Config
 from fmbench.config.names import FIGURES
 from fmbench.errors import DataError, printable
 from fmbench.report.page.claims import claims_section, read_lines
 from fmbench.report.page.markup import folded, in_sections, sections, to_html
-from fmbench.report.page.pictures import figures
+from fmbench.report.page.pictures import figures, pictures_in
 from fmbench.report.render import Made, made_tables
 from fmbench.report.reproduction import REFERENCE, Summary, summary
 from fmbench.report.reproduction.html import sentence_html, with_verdicts
 from fmbench.store.files import write_text
-from fmbench.store.stale import stale_files
 
 LEAD = ("claims", "table1")
 OTHERS = ("pareto", "solvers", "grid3x3", "table2", "table3", "table4")
@@ -47,10 +47,8 @@ TITLE = (
     "<p>The claims of Lipman et al. 2023, <em>Flow Matching for Generative Modeling</em>, tested with the same network, budget "
     "and seeds for every method.</p>\n"
 )
-FOOTER = (
-    "<footer>fmbench made every table from the parquet files of one results folder when it wrote this page. The figures are the "
-    "pictures that lie in the folder.</footer>\n"
-)
+FOOTER = "<footer>fmbench made every table from the parquet files of one results folder for this page. The figures {}.</footer>\n"
+LYING, DRAWN = "are the pictures that lie in the folder", "are drawn from the same files"
 NO_FIGURES = (
     '<p class="note">These results have no figures. <code>fmbench render</code> draws them from the parquet files, '
     "for an archive too.</p>\n"
@@ -136,14 +134,14 @@ def page(
     tables: Mapping[str, Made],
     captions: Path | None,
     found: Summary | None = None,
-    drawn: Path | None = None,
+    drawn: Mapping[str, Path] | None = None,
 ) -> str:
     """Return the whole page.
 
     Args:
         tables: :func:`fmbench.report.render.made_tables` of the folder.
         found: :func:`reproduction` of the folder; made here if it is None.
-        drawn: a folder whose ``figures/`` has been drawn from these results just now; by default the results folder itself.
+        drawn: PNG pictures that have been drawn from these results just now, by figure; by default those that lie in the folder.
 
     Raises:
         DataError: neither the claims nor Table 1 can be made, or a picture is damaged.
@@ -153,9 +151,9 @@ def page(
         raise DataError(f"{results} has nothing to show ({reasons})")
     found = reproduction(results) if found is None else found
     style, script = _asset("page.css"), _asset("page.js")
-    folder, stale = (results, stale_files(results)) if drawn is None else (drawn, ())
-    first = figures(folder, FIRST, stale, captions)
-    rest = figures(folder, [name for name in FIGURES if name not in (*FIRST, "claims")], stale, captions)
+    pictures = pictures_in(results, FIGURES) if drawn is None else drawn
+    first = figures(pictures, FIRST, captions)
+    rest = figures(pictures, [name for name in FIGURES if name not in (*FIRST, "claims")], captions)
     others = "".join(_folded_table(name, tables[name]) for name in OTHERS if name in tables)
     parts = [
         _claims(results, tables["claims"], found),
@@ -169,7 +167,8 @@ def page(
         f'<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<title>Flow matching against diffusion: fmbench</title>\n"
-        f"<style>{style}</style>\n</head>\n<body>\n{sentence_html(found)}{_header()}<main>\n{''.join(parts)}</main>\n{FOOTER}"
+        f"<style>{style}</style>\n</head>\n<body>\n{sentence_html(found)}{_header()}<main>\n{''.join(parts)}</main>\n"
+        f"{FOOTER.format(LYING if drawn is None else DRAWN)}"
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
 
@@ -181,18 +180,24 @@ def _header() -> str:
 
 
 def write_page(
-    results: Path, out: Path, head: Path | None = None, captions: Path | None = None, drawn: Path | None = None
+    results: Path,
+    out: Path,
+    head: Path | None = None,
+    captions: Path | None = None,
+    drawn: Mapping[str, Path] | None = None,
+    config: Config | None = None,
 ) -> None:
     """Write the page to ``out``, and its beginning alone to ``head``.
 
     Args:
         captions: a folder with the caption of each figure, ``<figure>.rst`` of plain paragraphs.
         drawn: as for :func:`page`.
+        config: the config of the tables; by default the one in the folder's ``benchmark.json``.
 
     Raises:
         DataError: neither the claims nor Table 1 can be made, or a picture is damaged.
     """
-    tables = made_tables(results, (*LEAD, *OTHERS))
+    tables = made_tables(results, (*LEAD, *OTHERS), config)
     found = reproduction(results)
     write_text(out, page(results, tables, captions, found, drawn))
     if head is not None:

@@ -83,8 +83,7 @@ def _claim(claim: int, lines: pd.DataFrame, placed: pd.DataFrame, datasets: list
     whole = own[own.about == "overall"].iloc[0]
     where = next((found.where for found in CLAIMS if found.number == claim), "")
     about = whole.seeds_to_decide if whole.seeds_to_decide.startswith(">") else f"about {whole.seeds_to_decide}"
-    verdict = whole.get("decided_as") or "decided"
-    needs = f"<small>{escape(f'{verdict} at {about}')} seeds</small>" if whole.seeds_to_decide else ""
+    needs = f"<small>{escape(f'{whole.decided_as} at {about}')} seeds</small>" if whole.seeds_to_decide else ""
     then = f"<small>reference: {escape(reference)}</small>" if reference else ""
     drawn = placed[(placed.claim == claim) & (placed.about == "trained")]
     cells = f'<span class="cells">{"".join(_cell(drawn[drawn.dataset == name], name) for name in datasets)}</span>'

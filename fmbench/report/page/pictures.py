@@ -3,7 +3,7 @@
 import base64
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from fmbench.errors import DataError
 from fmbench.report.page.markup import to_html
+from fmbench.store.stale import stale_files
 
 END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 PICTURE = 32 << 20
@@ -56,16 +57,25 @@ def _picture(path: Path, caption: str) -> str:
     return f"<figure>{image}\n<figcaption>{to_html(caption)}</figcaption></figure>\n"
 
 
-def figures(results: Path, names: Iterable[str], stale: tuple[str, ...], captions: Path | None) -> str:
-    """Return the sections of those figures that the results folder has."""
-    html = ""
+def pictures_in(results: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return the pictures of those figures that lie in a results folder and are not stale, by the figure's name."""
+    stale, found = stale_files(results), {}
     for name in names:
         path = results / "figures" / f"{name}.png"
         if not path.is_file():
             path = results / f"{name}.png"  # a reference run keeps its figures beside the tables
         if path.is_file() and path.name not in stale:
+            found[name] = path
+    return found
+
+
+def figures(pictures: Mapping[str, Path], names: Iterable[str], captions: Path | None) -> str:
+    """Return the sections of those figures that have a picture."""
+    html = ""
+    for name in names:
+        if name in pictures:
             text = captions / f"{name}.rst" if captions is not None else None
             caption = text.read_text(encoding="utf-8") if text is not None and text.is_file() else ""
-            shown = f"<h3>{escape(title(name))}</h3>\n{_picture(path, caption)}"
+            shown = f"<h3>{escape(title(name))}</h3>\n{_picture(pictures[name], caption)}"
             html += f'<section class="figure" id="{escape(name)}">\n{shown}</section>\n'
     return html

@@ -10,10 +10,12 @@ from fmbench.report.style import is_inception, label
 from fmbench.report.table1.cells import ENERGY_NOTE, ENERGY_SCALE, is_points
 from fmbench.report.table1.numbers import ERRORS
 
-ERROR_NOTE = (
-    "In square brackets: the standard error of one seed's number over its samples. ± already contains it, because every seed "
-    "draws its own samples. A smaller ± is the luck of few seeds."
+ERROR_NOTE = "In square brackets: the standard error of one seed's number over its samples."
+SPREAD_NOTE = (
+    "Every seed draws its own samples, so the ± of distances and NFE already contains this error. There, a smaller ± is the luck "
+    "of few seeds."
 )
+SHARED_NOTE = "All seeds and methods have the same test samples, so the ± of NLL does not contain its standard error."
 
 
 def notes(part: pd.DataFrame, mine: pd.DataFrame, spec: dict[str, Any]) -> list[str]:
@@ -28,7 +30,7 @@ def notes(part: pd.DataFrame, mine: pd.DataFrame, spec: dict[str, Any]) -> list[
     data = of_metric(mine, "data_std")
     if len(data):
         found.append(f"Sample std: of unclamped samples, in the network's units. That of the data is {data.value.iloc[0]:.3f}.")
-    return [*found, *_oracles(mine), *override_notes(spec)]
+    return [*found, *_oracles(mine, is_points(part)), *override_notes(spec)]
 
 
 def override_notes(spec: dict[str, Any]) -> list[str]:
@@ -44,7 +46,7 @@ def _seeds(part: pd.DataFrame, spec: dict[str, Any]) -> list[str]:
     over = f"{n} seeds" if n > 1 else "1 seed"
     found = [f"Mean ± standard deviation over {over}. Bold is the lowest mean of the trained methods."]
     if part[[f"{column}_stderr" for column in ERRORS]].notna().any(axis=None):
-        found.append(ERROR_NOTE)
+        found += [ERROR_NOTE, SPREAD_NOTE] if n > 1 else [ERROR_NOTE]
     if (part.seeds < n).any():
         found.append("Where a status names a seed, the numbers are over the other seeds.")
     if is_points(part):
@@ -60,7 +62,7 @@ def _likelihood(mine: pd.DataFrame, oracles: list[str], points: bool) -> list[st
     row = nll.iloc[0]
     found = [f"NLL: {row.n:.0f} test samples, {row.solver}, {_tolerance(row)}."]
     if of_metric(mine, "nll_stderr").value.notna().any():
-        found.append("All seeds and methods have the same test samples, so the ± of NLL does not contain its standard error.")
+        found.append(SHARED_NOTE)
     probes = of_metric(mine, "nll_probe_std")
     if len(probes):
         found.append(f"The probes alone give the NLL of one sample a standard deviation of {probes.value.mean():.3f} {row.unit}.")
@@ -111,7 +113,7 @@ def _point_distance(mine: pd.DataFrame) -> list[str]:
     return found
 
 
-def _oracles(mine: pd.DataFrame) -> list[str]:
+def _oracles(mine: pd.DataFrame, points: bool) -> list[str]:
     own = of_metric(mine, "nll_own")
     if own.empty:
         return []
@@ -119,8 +121,8 @@ def _oracles(mine: pd.DataFrame) -> list[str]:
     return [
         f"Oracles ({names}): the closed-form field of {_oracle_points(mine)}.",
         "An oracle has no network, learns nothing and is never bold.",
-        "An oracle is a sum of narrow Gaussians, one at each training point. Its NLL of the test set is in closed form, without "
-        "a solver. Test images lie far from all training images, so on images it is large: an oracle has memorised them.",
+        "An oracle is a sum of narrow Gaussians, one at each training point. Its NLL of the test set is in closed form.",
+        *([] if points else ["Test images lie far from all training images, so an oracle's NLL of images is large."]),
     ]
 
 

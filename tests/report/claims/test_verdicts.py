@@ -8,6 +8,7 @@ import pytest
 from fmbench.report.claims.claim import Evidence, Finding
 from fmbench.report.claims.decision import decide, fails_levels
 from fmbench.report.claims.fisher import Counts
+from fmbench.report.claims.rendering import frame
 from fmbench.report.claims.student import Mean, mean_test
 from fmbench.report.claims.verdicts import (
     ALPHA,
@@ -84,7 +85,7 @@ def test_seeds_without_a_spread_are_judged_by_the_sign_test():
 def test_a_second_threshold_leaves_a_gap_in_which_nothing_is_shown():
     test = mean_test([-0.03, -0.031, -0.029, -0.03], -0.05, other_side=0.0)
     (line,) = lines(test)
-    assert line.verdict == INCONCLUSIVE and str(line.needs) == ">100"
+    assert line.verdict == INCONCLUSIVE and line.needs is None
     assert "is above -0.05, but not above 0" in line.why
     assert lines(mean_test([0.03, 0.031, 0.029, 0.03], -0.05, other_side=0.0))[0].verdict == FAILS
     assert lines(mean_test([-0.08, -0.081, -0.079, -0.08], -0.05, other_side=0.0))[0].verdict == HOLDS
@@ -187,6 +188,18 @@ def test_the_seeds_of_several_lines_are_combined():
         "more than 100 seeds would make it hold",
     )
     assert four.words == "about 4 seeds would make it fail"
+
+
+def test_a_line_exactly_between_its_verdicts_names_no_seeds():
+    """No number of seeds would decide it at the difference seen."""
+    for test in (mean_test([1.0, -1.0]), mean_test([0.10, 0.17, 0.12], 0.1, other_side=0.2)):
+        (line,) = lines(test)
+        assert test.towards == INCONCLUSIVE and line.verdict == INCONCLUSIVE and line.needs is None
+
+
+def test_the_table_says_which_way_more_seeds_would_decide():
+    table = frame([*lines(mean_test([-1.0, -2.0])), *lines(mean_test([1.0, 2.0])), *lines(mean_test([-1.0, -1.01]))])
+    assert list(zip(table.seeds_to_decide, table.decided_as, strict=True)) == [("4", HOLDS), ("4", FAILS), ("", "")]
 
 
 def test_a_finding_has_a_known_verdict_and_a_reason():
