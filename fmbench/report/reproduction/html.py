@@ -7,7 +7,7 @@ from fmbench.errors import printable
 from fmbench.report.layout import plain
 from fmbench.report.reproduction.summary import Summary
 
-WHAT_IT_IS = "The reference is a run of the default config that fmbench ships."
+WHAT_IT_IS = "The reference is the run of the default config that fmbench ships."
 LISTED = 50
 """How many numbers that are off the page lists; ``reproduction.csv`` has all."""
 _FOUR_CELLS = re.compile(r"\|(?:[^|]*\|){4}")
